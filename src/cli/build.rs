@@ -1,0 +1,202 @@
+//! `pipeline build`: load, plan, run, lock, and one line that says what was done.
+//! Knows nothing of how a stage works.
+
+use std::collections::HashSet;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::available_parallelism;
+
+use clap::Args;
+use serde_json::json;
+
+use super::progress::{JsonProgress, LineProgress, LiveProgress};
+use super::project::{Place, Project};
+use super::{BackendArg, Outcome, print, print_json, status};
+use crate::graph::NodeId;
+use crate::lockfile::{Locked, Lockfile};
+use crate::plan::{Decision, Verdict};
+use crate::schedule::{self, Options, Progress, Summary};
+use crate::stage;
+use crate::yaml::Problem;
+
+/// Set by Ctrl-C; a second Ctrl-C ends the program at once.
+static CANCEL: AtomicBool = AtomicBool::new(false);
+
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// What to build; all nodes if none is named
+    #[arg(value_name = "TARGET")]
+    targets: Vec<String>,
+    /// Show what would be done, and do nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// With -n, exit with 3 if anything is stale
+    #[arg(long, requires = "dry_run")]
+    exit_code: bool,
+    /// How many stages run at once; MLX always runs one
+    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// After a failure, go on with what does not depend on it
+    #[arg(short = 'k', long)]
+    keep_going: bool,
+    /// Run the targets even if they are up to date
+    #[arg(long)]
+    force: bool,
+    /// Fail where an artifact differs from pipeline.lock
+    #[arg(long)]
+    locked: bool,
+    /// Print JSON lines
+    #[arg(long)]
+    json: bool,
+    /// What weights are computed with
+    #[arg(long, value_enum, default_value_t)]
+    backend: BackendArg,
+}
+
+pub fn run(args: &BuildArgs, place: &Place) -> anyhow::Result<Outcome> {
+    let mut project = Project::open(place)?;
+    let targets = project.targets(&args.targets)?;
+    let ids = project.graph.closure(&targets);
+    let forced: HashSet<_> = if args.force { targets.into_iter().collect() } else { HashSet::new() };
+    let lock = project.lockfile();
+    let decisions = project.planner(args.backend.into(), forced.clone()).plan(&ids)?;
+    if decisions.iter().any(Decision::is_stale) {
+        preflight(&project, &decisions)?;
+    }
+    if args.dry_run {
+        project.save_memo();
+        return status::show(&project, &decisions, args.json, args.exit_code);
+    }
+    let all_fresh = decisions.iter().all(|decision| decision.verdict == Verdict::Fresh);
+    let summary = if all_fresh && !args.locked {
+        nothing_to_do(&decisions)
+    } else {
+        make(args, &mut project, &ids, forced, &lock)?
+    };
+    if !args.locked {
+        write_lock(&mut project, lock, &summary)?;
+    }
+    project.save_memo();
+    project.store.finish()?;
+    finish(args, &project, &ids, &summary)
+}
+
+/// The plan is the result where all is in place: no thread is started and nothing is written.
+fn nothing_to_do(decisions: &[Decision]) -> Summary {
+    let done = decisions.iter().filter_map(|decision| {
+        let artifact = decision.artifact.as_ref()?;
+        Some((decision.id, (decision.key()?, artifact.reproducible_digest())))
+    });
+    Summary { done: done.collect(), ..Summary::default() }
+}
+
+fn make(
+    args: &BuildArgs,
+    project: &mut Project,
+    ids: &[NodeId],
+    forced: HashSet<NodeId>,
+    lock: &Lockfile,
+) -> anyhow::Result<Summary> {
+    project.store.prepare()?;
+    // Fails only if a handler is set already; there is one build in a process.
+    let _ = ctrlc::set_handler(|| {
+        if CANCEL.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    let options = Options {
+        jobs: args.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
+        keep_going: args.keep_going,
+        locked: args.locked.then_some(lock),
+        cancel: &CANCEL,
+    };
+    let mut progress: Box<dyn Progress> = if args.json {
+        Box::new(JsonProgress)
+    } else if std::io::stderr().is_terminal() {
+        Box::new(LiveProgress::default())
+    } else {
+        Box::new(LineProgress)
+    };
+    let outcome = schedule::run(project.planner(args.backend.into(), forced), ids, &options, progress.as_mut());
+    if outcome.is_err() {
+        project.store.finish()?;
+    }
+    outcome
+}
+
+/// Checks what can be checked before anything runs.
+fn preflight(project: &Project, decisions: &[Decision]) -> anyhow::Result<()> {
+    for decision in decisions.iter().filter(|decision| decision.is_stale()) {
+        let node = project.graph.node(decision.id);
+        let source = node.source.as_ref().map(|source| project.root.join(&source.path));
+        let bases = bases(project, decision.id);
+        stage::preflight(&node.stage, source.as_deref(), &bases).map_err(|error| {
+            let message = format!("node `{}`: {error:#}", node.name);
+            project.problem(&Problem::new(node.at, message))
+        })?;
+    }
+    Ok(())
+}
+
+/// Returns the model folders outside the graph that a node descends from.
+fn bases(project: &Project, id: NodeId) -> Vec<PathBuf> {
+    let above = project.graph.closure(&[id]);
+    let nodes = above.iter().map(|id| project.graph.node(*id));
+    let bases = nodes.filter(|node| node.stage == stage::Stage::Base);
+    bases.filter_map(|node| node.source.as_ref().map(|source| project.root.join(&source.path))).collect()
+}
+
+fn write_lock(project: &mut Project, mut lock: Lockfile, summary: &Summary) -> anyhow::Result<()> {
+    let before = lock.clone();
+    for (id, (key, artifact)) in &summary.done {
+        lock.set(&project.graph.node(*id).name, Locked { key: *key, artifact: *artifact });
+    }
+    let names: HashSet<_> = project.graph.order().iter().map(|id| project.graph.node(*id).name.as_str()).collect();
+    lock.retain(|name| names.contains(name));
+    if lock == before {
+        return Ok(());
+    }
+    project.store.prepare()?;
+    project.save_lockfile(&lock)
+}
+
+fn finish(args: &BuildArgs, project: &Project, ids: &[NodeId], summary: &Summary) -> anyhow::Result<Outcome> {
+    let names = |ids: &[NodeId]| ids.iter().map(|id| project.graph.node(*id).name.clone()).collect::<Vec<_>>();
+    let fresh = summary.done.len() - summary.ran.len() - summary.linked;
+    if args.json {
+        print_json(&json!({
+            "event": "finished", "ran": names(&summary.ran), "linked": summary.linked, "fresh": fresh,
+            "failed": names(&summary.failed), "skipped": summary.skipped, "interrupted": summary.interrupted,
+        }))?;
+    } else {
+        print(&sentence(ids.len(), fresh, summary))?;
+    }
+    Ok(match summary {
+        Summary { interrupted: true, .. } => Outcome::Interrupted,
+        Summary { failed, .. } if !failed.is_empty() => Outcome::Failure,
+        _ => Outcome::Success,
+    })
+}
+
+/// The two sentences that matter most: nothing to do, and what was done.
+fn sentence(count: usize, fresh: usize, summary: &Summary) -> String {
+    let plural = |count: usize| if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
+    if fresh == count {
+        return format!("nothing to do: {} up to date\n", plural(count));
+    }
+    let mut parts = vec![format!("ran {}", plural(summary.ran.len()))];
+    let mut part = |count: usize, what: &str| {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    };
+    part(summary.linked, "from the cache");
+    part(fresh, "up to date");
+    part(summary.failed.len(), "failed");
+    part(summary.skipped, "skipped");
+    if summary.interrupted {
+        parts.push("interrupted; nothing half-made was kept".to_owned());
+    }
+    parts.join(", ") + "\n"
+}

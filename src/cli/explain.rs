@@ -1,0 +1,114 @@
+//! `pipeline why`, and the words for what changed.
+//! Knows nothing of how it was found out.
+
+use std::fmt::Write;
+
+use clap::Args;
+use serde_json::json;
+
+use super::project::{Place, Project};
+use super::{BackendArg, Outcome, print, print_json};
+use crate::digest::Digest;
+use crate::plan::{Decision, Verdict};
+use crate::recipe::Change;
+
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// The node
+    target: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// What weights are computed with
+    #[arg(long, value_enum, default_value_t)]
+    backend: BackendArg,
+}
+
+pub fn run(args: &WhyArgs, place: &Place) -> anyhow::Result<Outcome> {
+    let mut project = Project::open(place)?;
+    let targets = project.targets(std::slice::from_ref(&args.target))?;
+    let ids = project.graph.closure(&targets);
+    let decisions = project.planner(args.backend.into(), [].into()).plan(&ids)?;
+    project.save_memo();
+    let Some(last) = decisions.last() else { anyhow::bail!("BUG: a target is in its own closure") };
+    if args.json {
+        print_json(&to_json(&project, last))?;
+        return Ok(Outcome::Success);
+    }
+    let mut text = describe(&project, last);
+    // The root causes: whatever the node waits for, directly or not, that must run itself.
+    let stale = |decision: &&Decision| decision.verdict == Verdict::Stale && decision.id != last.id;
+    if last.verdict == Verdict::Waits {
+        decisions.iter().filter(stale).for_each(|decision| text += &describe(&project, decision));
+    }
+    print(&text)?;
+    Ok(Outcome::Success)
+}
+
+/// Says the verdict and, a line each, what changed.
+fn describe(project: &Project, decision: &Decision) -> String {
+    let mut text = format!("{}: {}\n", project.graph.node(decision.id).name, sentence(project, decision));
+    for change in &decision.changes {
+        let _ = writeln!(text, "  {}", words(change));
+    }
+    text
+}
+
+/// Says the verdict.
+pub fn sentence(project: &Project, decision: &Decision) -> String {
+    match decision.verdict {
+        Verdict::Fresh => "up to date".to_owned(),
+        Verdict::Cached => match &decision.edited {
+            Some(path) => format!("`{path}` was edited by hand; the cache has the original, it is put back"),
+            None => "made before; it is linked from the cache".to_owned(),
+        },
+        Verdict::Stale => "must run".to_owned(),
+        Verdict::Waits => {
+            let names = decision.waits_for.iter().map(|id| project.graph.node(*id).name.as_str());
+            format!("waits for {}", names.collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+/// Returns the decision as JSON: `build -n`, `status` and `why` print the same.
+pub fn to_json(project: &Project, decision: &Decision) -> serde_json::Value {
+    let name = |id: &crate::graph::NodeId| project.graph.node(*id).name.clone();
+    json!({
+        "node": name(&decision.id),
+        "stage": project.graph.node(decision.id).stage.word(),
+        "verdict": decision.verdict,
+        "changes": decision.changes,
+        "waits_for": decision.waits_for.iter().map(name).collect::<Vec<_>>(),
+        "edited": decision.edited,
+        "key": decision.key(),
+        "artifact": decision.artifact.as_ref().map(crate::artifact::Artifact::digest),
+    })
+}
+
+/// Says one change in words, old and new.
+pub fn words(change: &Change) -> String {
+    match change {
+        Change::NeverBuilt => "it was never built here".to_owned(),
+        Change::Forced => "--force".to_owned(),
+        Change::Stage { old, new } => format!("stage: {old} -> {new}"),
+        Change::Parameter { name, old, new } => format!("parameter {name}: {old} -> {new}"),
+        Change::Version { old, new } => format!("the stage's code: version {old} -> {new}"),
+        Change::Backend { old, new } => format!("backend: {old} -> {new}"),
+        Change::Input { role, node, old, new } => {
+            let of = node.as_ref().map_or_else(String::new, |node| format!(" ({node})"));
+            format!("input {role}{of}: {}", old_and_new(*old, *new))
+        }
+        Change::File { path, old, new } => format!("file {path}: {}", old_and_new(*old, *new)),
+        Change::Damaged { problem } => problem.clone(),
+        Change::RecordLost => "the record of its last build is gone".to_owned(),
+    }
+}
+
+fn old_and_new(old: Option<Digest>, new: Option<Digest>) -> String {
+    match (old, new) {
+        (Some(old), Some(new)) => format!("{} -> {}", old.short(), new.short()),
+        (None, Some(new)) => format!("new, {}", new.short()),
+        (Some(old), None) => format!("gone, was {}", old.short()),
+        (None, None) => "unknown".to_owned(),
+    }
+}

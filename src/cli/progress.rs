@@ -1,0 +1,117 @@
+//! Three ways to show a build: plain lines, a live line per running node, JSON lines.
+//! Knows nothing of what the nodes do.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::explain::words;
+use super::print_json;
+use crate::report::bytes;
+use crate::schedule::{Event, Progress};
+use crate::stage::Unit;
+
+/// One line per event, for logs.
+pub struct LineProgress;
+
+impl Progress for LineProgress {
+    fn event(&mut self, event: &Event<'_>) {
+        if let Some(line) = line(event) {
+            // A log that cannot be written must not fail the build.
+            let _ = writeln!(io::stderr(), "{line}");
+        }
+    }
+}
+
+/// JSON lines on standard output, for programs.
+pub struct JsonProgress;
+
+impl Progress for JsonProgress {
+    fn event(&mut self, event: &Event<'_>) {
+        let _ = print_json(event);
+    }
+}
+
+/// A live line per running node, for terminals; finished nodes scroll up as plain lines.
+#[derive(Default)]
+pub struct LiveProgress {
+    lines: MultiProgress,
+    running: HashMap<String, ProgressBar>,
+}
+
+impl Progress for LiveProgress {
+    fn event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Started { node, stage, .. } => {
+                let bar = self.lines.add(ProgressBar::new_spinner().with_style(waiting_style()));
+                bar.set_prefix((*node).to_owned());
+                bar.set_message((*stage).to_owned());
+                bar.enable_steady_tick(Duration::from_millis(100));
+                self.running.insert((*node).to_owned(), bar);
+            }
+            Event::Progress { node, unit, done, total } => {
+                if let Some(bar) = self.running.get(*node) {
+                    if bar.length() != Some(*total) {
+                        bar.set_length(*total);
+                        bar.set_style(running_style(*unit));
+                    }
+                    bar.set_position(*done);
+                }
+            }
+            Event::Built { node, .. } | Event::Failed { node, .. } => {
+                if let Some(bar) = self.running.remove(*node) {
+                    bar.finish_and_clear();
+                }
+            }
+            _ => {}
+        }
+        if !matches!(event, Event::Started { .. })
+            && let Some(line) = line(event)
+        {
+            let _ = self.lines.println(line);
+        }
+    }
+}
+
+impl Drop for LiveProgress {
+    fn drop(&mut self) {
+        self.running.drain().for_each(|(_, bar)| bar.finish_and_clear());
+    }
+}
+
+fn waiting_style() -> ProgressStyle {
+    style("{prefix:12!} {spinner} {msg} {elapsed}")
+}
+
+fn running_style(unit: Unit) -> ProgressStyle {
+    match unit {
+        Unit::Bytes => style("{prefix:12!} {bar:20} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left"),
+        Unit::Queries => style("{prefix:12!} {bar:20} {pos}/{len} queries {per_sec} {eta} left"),
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("BUG: the template is a constant").progress_chars("=> ")
+}
+
+fn line(event: &Event<'_>) -> Option<String> {
+    Some(match event {
+        Event::Progress { .. } => return None,
+        Event::Started { node, stage, changes } => {
+            let why: Vec<_> = changes.iter().map(words).collect();
+            format!("{node}: {stage} ({})", why.join("; "))
+        }
+        Event::Built { node, seconds, bytes: size, artifact } => {
+            format!("{node}: built in {seconds:.2} s, {}, {}", bytes(*size), artifact.short())
+        }
+        Event::Linked { node, edited: Some(path), .. } => {
+            format!("{node}: `{path}` was edited by hand; put back from the cache")
+        }
+        Event::Linked { node, edited: None, .. } => format!("{node}: linked from the cache"),
+        Event::Warning { node, message } => format!("{node}: warning: {message}"),
+        Event::Failed { node, error } => format!("{node}: failed: {error}"),
+        Event::Skipped { node, because } => format!("{node}: skipped, because {because} failed"),
+    })
+}

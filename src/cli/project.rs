@@ -1,0 +1,167 @@
+//! A project on disk: the pipeline file found and checked, its cache, its shelf and the memory of both.
+//! Knows nothing of what a command does with them.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::backend::BackendKind;
+use crate::digest::Digest;
+use crate::graph::{Graph, NodeId};
+use crate::lockfile::Lockfile;
+use crate::manifest::Manifest;
+use crate::plan::Planner;
+use crate::store::{LocalStore, Memo, Shelf};
+use crate::yaml::Problem;
+
+/// Bumped when [`Manifest`] changes, so that a remembered one is not misread.
+const MANIFEST_FORMAT: u32 = 1;
+
+/// Where the user says the project is.
+#[derive(Debug)]
+pub struct Place {
+    pub folder: Option<PathBuf>,
+    pub file: PathBuf,
+}
+
+impl Place {
+    /// Returns the path of the pipeline file as the user would write it.
+    pub fn path(&self) -> PathBuf {
+        self.folder.as_ref().map_or_else(|| self.file.clone(), |folder| folder.join(&self.file))
+    }
+}
+
+/// Something wrong in what the user wrote: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// An opened project.
+pub struct Project {
+    /// The folder of the pipeline file.
+    pub root: PathBuf,
+    pub graph: Graph,
+    pub store: LocalStore,
+    pub shelf: Shelf,
+    pub memo: Memo,
+    path: PathBuf,
+    text: String,
+}
+
+impl Project {
+    /// Opens the project at `place` and checks its pipeline file.
+    pub fn open(place: &Place) -> anyhow::Result<Self> {
+        let path = place.path();
+        let text = fs::read_to_string(&path).map_err(|error| {
+            let hint = "`pipeline init` writes one, -C and -f name another";
+            UsageError(format!("cannot read {}: {error}; {hint}", path.display()))
+        })?;
+        let root = path.parent().map_or_else(PathBuf::new, Path::to_owned);
+        // The memory lies in the cache, and where the cache is stands in the file; the default place is tried first.
+        let mut memo = Memo::load(&LocalStore::new(root.join("cache")).memo_path());
+        let manifest = match remembered(&memo, &text) {
+            Some(manifest) => manifest,
+            None => Manifest::parse(&text).map_err(|problem| usage(&problem, &path, &text))?,
+        };
+        let store = LocalStore::new(root.join(&manifest.cache));
+        if manifest.cache != "cache" {
+            memo = Memo::load(&store.memo_path());
+        }
+        remember(&mut memo, &text, &manifest);
+        let graph = Graph::check(manifest).map_err(|problem| usage(&problem, &path, &text))?;
+        let shelf = Shelf::new(root.join("artifacts"));
+        let project = Self { root, graph, store, shelf, memo, path, text };
+        project.check_sources()?;
+        Ok(project)
+    }
+
+    /// Makes an error that shows the place in the pipeline file.
+    pub fn problem(&self, problem: &Problem) -> anyhow::Error {
+        usage(problem, &self.path, &self.text)
+    }
+
+    fn check_sources(&self) -> anyhow::Result<()> {
+        for id in self.graph.order() {
+            let node = self.graph.node(*id);
+            if let Some(source) = &node.source
+                && !self.root.join(&source.path).exists()
+            {
+                let message = format!("the source `{}` of node `{}` does not exist", source.path, node.name);
+                return Err(self.problem(&Problem::new(source.at, message)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Resolves the names of targets; none means all nodes.
+    pub fn targets(&self, names: &[String]) -> anyhow::Result<Vec<NodeId>> {
+        if names.is_empty() {
+            return Ok(self.graph.order().to_vec());
+        }
+        let found = names.iter().map(|name| self.graph.find(name));
+        found.collect::<Result<_, _>>().map_err(|unknown| UsageError(unknown.to_string()).into())
+    }
+
+    /// Returns the planner of this project.
+    pub fn planner(&mut self, backend: BackendKind, forced: HashSet<NodeId>) -> Planner<'_> {
+        Planner {
+            graph: &self.graph,
+            root: &self.root,
+            store: &self.store,
+            shelf: &self.shelf,
+            memo: &mut self.memo,
+            backend,
+            forced,
+        }
+    }
+
+    /// Writes back what was learned about the disk.
+    pub fn save_memo(&mut self) {
+        if let Some(bytes) = self.memo.changed() {
+            self.store.save_memo(&bytes);
+        }
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.root.join("pipeline.lock")
+    }
+
+    /// Reads `pipeline.lock`; a missing one is empty.
+    pub fn lockfile(&self) -> Lockfile {
+        fs::read_to_string(self.lock_path()).map(|text| Lockfile::parse(&text)).unwrap_or_default()
+    }
+
+    /// Writes `pipeline.lock` if it changed.
+    pub fn save_lockfile(&self, lock: &Lockfile) -> anyhow::Result<()> {
+        let text = lock.render();
+        if fs::read_to_string(self.lock_path()).is_ok_and(|current| current == text) {
+            return Ok(());
+        }
+        self.store.write(&self.lock_path(), text.as_bytes()).context("the artifacts are built, but not locked")
+    }
+}
+
+fn usage(problem: &Problem, path: &Path, text: &str) -> anyhow::Error {
+    UsageError(problem.render(path, text)).into()
+}
+
+fn text_digest(text: &str) -> Digest {
+    Digest::of_json(&(MANIFEST_FORMAT, text))
+}
+
+/// Parsing ten thousand nodes of YAML takes longer than everything else a null build does; the outcome is a pure
+/// function of the text, so it is remembered.
+fn remembered(memo: &Memo, text: &str) -> Option<Manifest> {
+    postcard::from_bytes(memo.manifest(&text_digest(text))?).ok()
+}
+
+fn remember(memo: &mut Memo, text: &str, manifest: &Manifest) {
+    let digest = text_digest(text);
+    if memo.manifest(&digest).is_none()
+        && let Ok(bytes) = postcard::to_stdvec(manifest)
+    {
+        memo.remember_manifest(digest, bytes);
+    }
+}

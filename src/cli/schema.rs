@@ -1,0 +1,11 @@
+//! `pipeline schema`: the JSON Schema of pipeline.yaml, for editors.
+//! Knows nothing of the file that the user has.
+
+use super::{Outcome, print};
+
+const SCHEMA: &str = include_str!("schema.json");
+
+pub fn run() -> anyhow::Result<Outcome> {
+    print(SCHEMA)?;
+    Ok(Outcome::Success)
+}

@@ -1,0 +1,66 @@
+//! `pipeline status`, and what `build -n` shows: the verdict on each node.
+//! Knows nothing of how it was found.
+
+use std::fmt::Write;
+
+use clap::Args;
+
+use super::explain::{sentence, to_json, words};
+use super::project::{Place, Project};
+use super::{BackendArg, Outcome, print, print_json};
+use crate::plan::{Decision, Verdict};
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// What to look at; all nodes if none is named
+    #[arg(value_name = "TARGET")]
+    targets: Vec<String>,
+    /// Exit with 3 if anything is stale
+    #[arg(long)]
+    exit_code: bool,
+    /// Print JSON lines
+    #[arg(long)]
+    json: bool,
+    /// What weights are computed with
+    #[arg(long, value_enum, default_value_t)]
+    backend: BackendArg,
+}
+
+pub fn run(args: &StatusArgs, place: &Place) -> anyhow::Result<Outcome> {
+    let mut project = Project::open(place)?;
+    let targets = project.targets(&args.targets)?;
+    let ids = project.graph.closure(&targets);
+    let decisions = project.planner(args.backend.into(), [].into()).plan(&ids)?;
+    project.save_memo();
+    show(&project, &decisions, args.json, args.exit_code)
+}
+
+/// Prints the decisions and counts what is to be done.
+pub fn show(project: &Project, decisions: &[Decision], json: bool, exit_code: bool) -> anyhow::Result<Outcome> {
+    if json {
+        decisions.iter().try_for_each(|decision| print_json(&to_json(project, decision)))?;
+    } else {
+        print(&table(project, decisions))?;
+    }
+    let fresh = decisions.iter().all(|decision| decision.verdict == Verdict::Fresh);
+    Ok(if exit_code && !fresh { Outcome::Stale } else { Outcome::Success })
+}
+
+fn table(project: &Project, decisions: &[Decision]) -> String {
+    let name = |decision: &Decision| project.graph.node(decision.id).name.as_str();
+    let width = decisions.iter().map(|decision| name(decision).chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for decision in decisions {
+        let why: Vec<_> = decision.changes.iter().map(words).collect();
+        let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) };
+        let _ = writeln!(text, "{:width$}  {}{why}", name(decision), sentence(project, decision));
+    }
+    let count = |verdict| decisions.iter().filter(|decision| decision.verdict == verdict).count();
+    let (run, wait, link) = (count(Verdict::Stale), count(Verdict::Waits), count(Verdict::Cached));
+    if run + wait + link == 0 {
+        let _ = writeln!(text, "nothing to do: {} up to date", decisions.len());
+    } else {
+        let _ = writeln!(text, "{run} to run, {wait} waiting for an input, {link} to link from the cache");
+    }
+    text
+}

@@ -1,0 +1,170 @@
+//! Blake3 content digests: of bytes, of files, of canonical JSON, and of what is being written.
+//! Knows nothing of what the bytes mean or where they are kept.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// How much of a file is read at a time: large enough for sequential disks, small enough for the L2 cache.
+const BLOCK_BYTES: usize = 256 * 1024;
+
+/// A blake3 digest, written as 64 hexadecimal digits; `b3sum` prints the same.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// Returns the digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// Returns the digest of the canonical JSON of `value`: no white space, and keys in the order of the
+    /// type's fields, which is alphabetical in every type that is hashed.
+    pub fn of_json(value: &impl Serialize) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        serde_json::to_writer(&mut hasher, value).expect("BUG: a hashed type must have a JSON form");
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// Reads the file at `path` once; returns its digest and its length in bytes.
+    pub fn of_file(path: &Path) -> io::Result<(Self, u64)> {
+        let mut file = File::open(path)?;
+        let mut writer = HashingWriter::new(io::sink());
+        let mut block = vec![0; BLOCK_BYTES];
+        loop {
+            let read = file.read(&mut block)?;
+            if read == 0 {
+                break;
+            }
+            writer.write_all(&block[..read])?;
+        }
+        let (_, digest, length) = writer.finish();
+        Ok((digest, length))
+    }
+
+    /// Returns the first 12 hexadecimal digits: enough for people, and for names in `artifacts/`.
+    pub fn short(&self) -> String {
+        let mut text = self.to_string();
+        text.truncate(12);
+        text
+    }
+
+    /// Returns the 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is not 64 hexadecimal digits.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not a digest of 64 hexadecimal digits")]
+pub struct InvalidDigest(String);
+
+impl FromStr for Digest {
+    type Err = InvalidDigest;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDigest> {
+        let lowercase = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let hash = blake3::Hash::from_hex(text).ok().filter(|_| lowercase);
+        hash.map(|hash| Self(*hash.as_bytes())).ok_or_else(|| InvalidDigest(text.to_owned()))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.serialize_str(&blake3::Hash::from_bytes(self.0).to_hex())
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+            text.parse().map_err(serde::de::Error::custom)
+        } else {
+            <[u8; 32]>::deserialize(deserializer).map(Self)
+        }
+    }
+}
+
+/// A writer that hashes what passes through, so that an output is never read again to be hashed.
+pub struct HashingWriter<W> {
+    inner: W,
+    hasher: blake3::Hasher,
+    length: u64,
+}
+
+impl<W: Write> HashingWriter<W> {
+    /// Wraps `inner`.
+    pub fn new(inner: W) -> Self {
+        Self { inner, hasher: blake3::Hasher::new(), length: 0 }
+    }
+
+    /// Returns the inner writer, and the digest and length of all that was written.
+    pub fn finish(self) -> (W, Digest, u64) {
+        (self.inner, Digest(*self.hasher.finalize().as_bytes()), self.length)
+    }
+}
+
+impl<W: Write> Write for HashingWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.length += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The digest of no bytes, as `b3sum /dev/null` prints it.
+    const EMPTY: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+
+    #[test]
+    fn agrees_with_b3sum() {
+        assert_eq!(Digest::of(b"").to_string(), EMPTY);
+        assert_eq!(EMPTY.parse::<Digest>().unwrap(), Digest::of(b""));
+    }
+
+    #[test]
+    fn hashes_while_writing() {
+        let mut writer = HashingWriter::new(Vec::new());
+        writer.write_all(b"one ").unwrap();
+        writer.write_all(b"two").unwrap();
+        let (bytes, digest, length) = writer.finish();
+        assert_eq!((bytes.as_slice(), digest, length), (&b"one two"[..], Digest::of(b"one two"), 7));
+    }
+
+    #[test]
+    fn refuses_what_is_not_a_digest() {
+        for text in ["", "af13", &EMPTY.to_uppercase(), &EMPTY.replace('a', "g")] {
+            assert!(text.parse::<Digest>().is_err(), "{text}");
+        }
+    }
+}

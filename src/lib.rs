@@ -1,0 +1,30 @@
+//! make for model weights: a graph of fine-tuned models, rebuilt only where content changed.
+//!
+//! ```text
+//!  cli                                      the only room that prints
+//!  schedule                                 the only room with threads of stages
+//!  plan → recipe → graph → manifest         pure: data in, data out
+//!  stage                                    folders in, folder out
+//!  model      store                         what weights mean · where bytes lie
+//!  backend    tensor    report    output    arrays · files of tensors · results · a folder being written
+//!  artifact   yaml      digest    failure   lists of files · text · blake3 · errors with a path
+//! ```
+//! A room uses those below it, never those above; `tests/architecture.rs` holds the table.
+
+pub mod artifact;
+pub mod backend;
+pub mod cli;
+pub mod digest;
+pub mod failure;
+pub mod graph;
+pub mod lockfile;
+pub mod manifest;
+pub mod output;
+pub mod plan;
+pub mod recipe;
+pub mod report;
+pub mod schedule;
+pub mod stage;
+pub mod store;
+pub mod tensor;
+pub mod yaml;

@@ -1,0 +1,210 @@
+//! `pipeline.yaml` as written: nodes with their stage, parameters and the names of their inputs, each with its place.
+//! Knows nothing of whether the names exist, of hashes, or of the disk.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::stage::{Benchmark, Config, Dtype, Fuse, Quantize, Stage};
+use crate::yaml::{At, Fields, Key, Problem, Tree, Value};
+
+/// The bits and group sizes that MLX's affine mode has kernels for.
+const BITS: [u32; 6] = [2, 3, 4, 5, 6, 8];
+const GROUP_SIZES: [u32; 3] = [32, 64, 128];
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The cache folder, relative to the file.
+    pub cache: String,
+    /// The nodes, in the order written.
+    pub nodes: Vec<Node>,
+}
+
+/// One node as written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name, unique in the file.
+    pub name: String,
+    /// Where its name stands.
+    pub at: At,
+    /// What it does, defaults filled in.
+    pub stage: Stage,
+    /// The nodes it is made from.
+    pub inputs: Vec<Input>,
+    /// The file or folder outside the graph that it is made from.
+    pub source: Option<Source>,
+}
+
+/// An input that is another node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Input {
+    /// What the input is to the stage: `model`, `adapter`, or `CONFIG.model` in a benchmark.
+    pub role: String,
+    /// The node's name, as written.
+    pub node: String,
+    /// Where it is written.
+    pub at: At,
+}
+
+/// An input that is a file or a folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    /// Relative to the pipeline file.
+    pub path: String,
+    /// Where it is written.
+    pub at: At,
+}
+
+impl Manifest {
+    /// Reads the text of a pipeline file.
+    pub fn parse(text: &str) -> Result<Self, Problem> {
+        let mut top = Fields::open(Tree::parse(text)?, "the pipeline file")?;
+        read_version(&mut top)?;
+        let cache = top.take("cache").map(read_cache).transpose()?;
+        let nodes = Fields::open(top.need("nodes")?, "`nodes`")?;
+        top.finish()?;
+        let nodes = nodes.rest().into_iter().map(|(key, tree)| read_node(key, tree)).collect::<Result<_, _>>()?;
+        Ok(Self { cache: cache.unwrap_or_else(|| "cache".to_owned()), nodes })
+    }
+}
+
+fn read_version(top: &mut Fields) -> Result<(), Problem> {
+    let version = top.need("version")?;
+    match version.value {
+        Value::Int(1) => Ok(()),
+        _ => Err(Problem::new(version.at, "this pipeline reads `version: 1`")),
+    }
+}
+
+fn read_cache(tree: Tree) -> Result<String, Problem> {
+    let mut fields = Fields::open(tree, "`cache`")?;
+    let folder = fields.optional_text("dir")?.map_or_else(|| "cache".to_owned(), |(path, _)| path);
+    if let Some(remote) = fields.take("remote") {
+        return Err(Problem::new(remote.at, "`remote` is not supported by this version; leave it out or null"));
+    }
+    fields.finish()?;
+    Ok(folder)
+}
+
+fn read_node(key: Key, tree: Tree) -> Result<Node, Problem> {
+    check_name(&key)?;
+    let mut fields = Fields::open(tree, format!("node `{}`", key.text))?;
+    let words = ["base", "adapter", "fuse", "quantize", "benchmark"].map(|word| (word, word));
+    let Some(word) = fields.word("stage", &words)? else {
+        return Err(Problem::new(key.at, format!("node `{}` needs `stage`", key.text)));
+    };
+    let mut inputs = Vec::new();
+    let mut source = None;
+    let stage = match word {
+        "base" | "adapter" => {
+            source = Some(read_source(&mut fields, "source")?);
+            if word == "base" { Stage::Base } else { Stage::Adapter }
+        }
+        "fuse" => {
+            inputs = vec![read_input(&mut fields, "model")?, read_input(&mut fields, "adapter")?];
+            Stage::Fuse(Fuse { dtype: fields.word("dtype", &Dtype::WORDS)? })
+        }
+        "quantize" => {
+            inputs = vec![read_input(&mut fields, "model")?];
+            let bits = fields.choice("bits", &BITS, None)?;
+            Stage::Quantize(Quantize { bits, group_size: fields.choice("group_size", &GROUP_SIZES, Some(64))? })
+        }
+        _ => {
+            source = Some(read_source(&mut fields, "suite")?);
+            Stage::Benchmark(Benchmark { configs: read_configs(&mut fields, &mut inputs)? })
+        }
+    };
+    fields.finish()?;
+    Ok(Node { name: key.text, at: key.at, stage, inputs, source })
+}
+
+/// A name becomes a link in `artifacts/`, so it must be a plain file name.
+fn check_name(key: &Key) -> Result<(), Problem> {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
+    let name = &key.text;
+    if name.is_empty() || name.starts_with(['.', '-']) || !name.chars().all(plain) || name == "README.md" {
+        let rule = "use letters, digits, `-`, `_`, `+` and `.`, and begin with a letter or a digit";
+        return Err(Problem::new(key.at, format!("`{name}` cannot name a node: {rule}")));
+    }
+    Ok(())
+}
+
+fn read_source(fields: &mut Fields, name: &'static str) -> Result<Source, Problem> {
+    let (path, at) = fields.text(name)?;
+    if path.starts_with("hf:") {
+        return Err(Problem::new(at, "sources on the Hugging Face hub are not supported by this version; download the \
+             model and name its folder"));
+    }
+    Ok(Source { path, at })
+}
+
+fn read_input(fields: &mut Fields, role: &'static str) -> Result<Input, Problem> {
+    let (node, at) = fields.text(role)?;
+    Ok(Input { role: role.to_owned(), node, at })
+}
+
+fn read_configs(fields: &mut Fields, inputs: &mut Vec<Input>) -> Result<Vec<Config>, Problem> {
+    let configs = Fields::open(fields.need("configs")?, "`configs`")?;
+    let at = configs.at();
+    let mut read = Vec::new();
+    for (key, tree) in configs.rest() {
+        let role = |role: &str| format!("{}.{role}", key.text);
+        let mut adapter = None;
+        let (node, at) = if let Value::Text(node) = tree.value {
+            (node, tree.at)
+        } else {
+            let mut fields = Fields::open(tree, format!("config `{}`", key.text))?;
+            let model = fields.text("model")?;
+            adapter = fields.optional_text("adapter")?;
+            fields.finish()?;
+            model
+        };
+        inputs.push(Input { role: role("model"), node, at });
+        read.push(Config { adapter: adapter.is_some(), name: key.text.clone() });
+        inputs.extend(adapter.map(|(node, at)| Input { role: role("adapter"), node, at }));
+    }
+    if read.is_empty() {
+        return Err(Problem::new(at, "`configs` names no model to benchmark"));
+    }
+    Ok(read)
+}
+
+/// Returns the path of `source` from the folder of the pipeline file.
+pub fn source_path(root: &Path, source: &Source) -> std::path::PathBuf {
+    root.join(&source.path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> String {
+        Manifest::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_default_written_out_is_a_default_left_out() {
+        let read = |text: &str| Manifest::parse(&format!("version: 1\nnodes: {{q: {text}}}")).unwrap().nodes[0].stage.clone();
+        let short = read("{stage: quantize, model: m, bits: 4}");
+        assert_eq!(short, read("{group_size: 64, bits: 4, model: m, stage: quantize}"));
+    }
+
+    #[test]
+    fn configs_keep_their_order() {
+        let text = "version: 1\nnodes:\n  b: {stage: benchmark, suite: s, configs: {z: m, a: {model: m, adapter: l}}}";
+        let node = &Manifest::parse(text).unwrap().nodes[0];
+        let roles: Vec<_> = node.inputs.iter().map(|input| input.role.as_str()).collect();
+        assert_eq!(roles, ["z.model", "a.model", "a.adapter"]);
+    }
+
+    #[test]
+    fn says_what_and_where() {
+        assert_eq!(message("nodes: {}"), "1:1: the pipeline file needs `version`");
+        assert_eq!(
+            message("version: 1\nnodes:\n  q: {stage: quantise, model: m}"),
+            "3:14: `stage` must be one of base, adapter, fuse, quantize, benchmark, not `quantise`; did you mean `quantize`?"
+        );
+        assert_eq!(message("version: 1\nnodes:\n  a/b: {stage: base}").split(':').nth(2), Some(" `a/b` cannot name a node"));
+    }
+}

@@ -1,0 +1,154 @@
+//! The chat template of a model: messages in, the text of the prompt out.
+//! Knows nothing of tokens.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde, Value as Jinja};
+use minijinja::{Environment, Error, ErrorKind, context};
+use minijinja_contrib::pycompat::unknown_method_callback;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::config::read_json_if_present;
+use super::python_json::Style;
+use super::tokenizer::special_tokens;
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, Serialize)]
+pub struct Message {
+    /// `system`, `user`, `assistant` or `tool`.
+    pub role: String,
+    /// What was said.
+    pub content: String,
+}
+
+/// The templates of one model by name, and the special tokens they may name.
+pub struct ChatTemplate {
+    folder: PathBuf,
+    templates: BTreeMap<String, String>,
+    special_tokens: BTreeMap<String, String>,
+}
+
+impl ChatTemplate {
+    /// Reads `chat_template.jinja`, or else `chat_template` of `tokenizer_config.json`.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let path = folder.join("tokenizer_config.json");
+        let config = read_json_if_present(&path)?.unwrap_or(Value::Null);
+        let beside = folder.join("chat_template.jinja");
+        let templates = if beside.exists() {
+            let source = fs::read_to_string(&beside)
+                .with_context(|| format!("cannot read {}", beside.display()))?;
+            BTreeMap::from([(DEFAULT.to_owned(), source)])
+        } else {
+            templates(&config).with_context(|| path.display().to_string())?
+        };
+        if templates.is_empty() {
+            bail!("{} has no chat template", folder.display());
+        }
+        let special_tokens = special_tokens(&config);
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            templates,
+            special_tokens,
+        })
+    }
+
+    /// Renders the messages as a prompt that ends where the assistant's answer begins.
+    ///
+    /// `tools` is a list of JSON schemas as `transformers` takes them.
+    pub fn render(&self, messages: &[Message], tools: Option<&Value>) -> Result<String> {
+        let source = self.source(tools.is_some())?;
+        let arguments = context! {
+            messages => Serde(messages),
+            tools => tools.map(Serde),
+            documents => (),
+            add_generation_prompt => true,
+            ..Jinja::from(Serde(&self.special_tokens))
+        };
+        environment()?
+            .render_str(source, arguments)
+            .with_context(|| {
+                format!(
+                    "cannot render the chat template of {}",
+                    self.folder.display()
+                )
+            })
+    }
+
+    fn source(&self, with_tools: bool) -> Result<&str> {
+        let for_tools = self.templates.get(TOOL_USE).filter(|_| with_tools);
+        let source = for_tools.or_else(|| self.templates.get(DEFAULT));
+        source
+            .map(String::as_str)
+            .with_context(|| format!("{} has no default chat template", self.folder.display()))
+    }
+}
+
+const DEFAULT: &str = "default";
+const TOOL_USE: &str = "tool_use";
+
+fn templates(config: &Value) -> Result<BTreeMap<String, String>> {
+    match config.get("chat_template") {
+        None | Some(Value::Null) => Ok(BTreeMap::new()),
+        Some(Value::String(source)) => Ok(BTreeMap::from([(DEFAULT.to_owned(), source.clone())])),
+        Some(Value::Array(named)) => named.iter().map(named_template).collect(),
+        Some(_) => bail!("chat_template is neither a string nor a list"),
+    }
+}
+
+fn named_template(entry: &Value) -> Result<(String, String)> {
+    let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
+    text("name")
+        .zip(text("template"))
+        .context("a chat_template without name or template")
+}
+
+/// Jinja as `transformers` sets it up. `strftime_now` is left out on purpose: a prompt that holds
+/// today's date gives other answers tomorrow, and templates fall back where it is undefined.
+fn environment() -> Result<Environment<'static>> {
+    let syntax = SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build()?;
+    let mut environment = Environment::new();
+    environment.set_syntax(syntax);
+    environment.set_unknown_method_callback(unknown_method_callback);
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_filter("tojson", tojson);
+    Ok(environment)
+}
+
+fn raise_exception(message: String) -> Result<String, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message))
+}
+
+/// `transformers` replaces Jinja's filter, which would escape HTML.
+fn tojson(
+    value: &Jinja,
+    ensure_ascii: Option<bool>,
+    indent: Option<usize>,
+    named: Kwargs,
+) -> Result<String, Error> {
+    if value.is_undefined() {
+        return Err(Error::new(
+            ErrorKind::UndefinedError,
+            "tojson of an undefined value",
+        ));
+    }
+    let mut style = Style::new(indent.or(named.get("indent")?));
+    style.ensure_ascii = ensure_ascii.or(named.get("ensure_ascii")?).unwrap_or(false);
+    style.sort_keys = named.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
+    if let Some(separators) = named.get::<Option<Vec<String>>>("separators")? {
+        let [item, key] = <[String; 2]>::try_from(separators)
+            .map_err(|_| Error::new(ErrorKind::InvalidOperation, "separators is not a pair"))?;
+        (style.item_separator, style.key_separator) = (item, key);
+    }
+    named.assert_all_used()?;
+    let value = serde_json::to_value(value)
+        .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
+    Ok(style.dumps(&value))
+}

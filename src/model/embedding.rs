@@ -1,0 +1,39 @@
+//! The token embedding, which a tied model also uses as its output head.
+//! Knows nothing of tokenizers.
+
+use anyhow::Result;
+use mlx_rs::{Array, Dtype};
+
+use super::matrix::Matrix;
+use super::weights::Weights;
+
+pub(crate) struct Embedding {
+    weight: Matrix,
+}
+
+impl Embedding {
+    /// Takes the tensors under `path`: the weight is `[num_embeddings, dims]`.
+    pub(crate) fn load(
+        weights: &mut Weights,
+        path: &str,
+        num_embeddings: i32,
+        dims: i32,
+    ) -> Result<Self> {
+        let weight = Matrix::load(weights, path, num_embeddings, dims)?;
+        Ok(Self { weight })
+    }
+
+    /// Maps token ids `[…]`, each below `num_embeddings`, to `[…, dims]`.
+    pub(crate) fn forward(&self, ids: &Array) -> Result<Array> {
+        self.weight.rows(ids)
+    }
+
+    /// Maps `[…, dims]` to logits `[…, num_embeddings]`.
+    pub(crate) fn as_linear(&self, x: &Array) -> Result<Array> {
+        self.weight.matmul_transposed(x)
+    }
+
+    pub(crate) fn dtype(&self) -> Dtype {
+        self.weight.dtype()
+    }
+}

@@ -1,0 +1,129 @@
+//! Text to token ids and back, and which ids end an answer.
+//! Knows nothing of chat templates or models.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
+use serde_json::Value;
+
+use super::config::{read_json, read_json_if_present};
+
+/// The tokenizer of a model folder.
+pub struct Tokenizer {
+    path: PathBuf,
+    inner: tokenizers::Tokenizer,
+    eos_token_ids: BTreeSet<u32>,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`, and the end-of-sequence ids from all the files that may name one.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let path = folder.join("tokenizer.json");
+        let inner = tokenizers::Tokenizer::from_file(&path)
+            .map_err(|error| anyhow!("cannot read {}: {error}", path.display()))?;
+        let eos_token_ids = eos_token_ids(folder, &inner)?;
+        Ok(Self {
+            path,
+            inner,
+            eos_token_ids,
+        })
+    }
+
+    /// Encodes a rendered prompt. Special tokens written in the text are recognized, none are
+    /// added: the chat template has placed them.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, false).map_err(|error| {
+            anyhow!("{} cannot encode the prompt: {error}", self.path.display())
+        })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Decodes an answer up to its end-of-sequence token, which is left out.
+    ///
+    /// Other special tokens are kept, as in mlx-lm's output: some models mark tool calls with one.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String> {
+        let end = tokens
+            .iter()
+            .position(|token| self.eos_token_ids.contains(token));
+        let answer = tokens.get(..end.unwrap_or(tokens.len())).unwrap_or(tokens);
+        self.inner
+            .decode(answer, false)
+            .map_err(|error| anyhow!("{} cannot decode the answer: {error}", self.path.display()))
+    }
+
+    /// The ids that end an answer.
+    pub fn eos_token_ids(&self) -> &BTreeSet<u32> {
+        &self.eos_token_ids
+    }
+}
+
+/// Returns the special tokens of a `tokenizer_config.json` by the names templates use for them.
+pub(crate) fn special_tokens(config: &Value) -> BTreeMap<String, String> {
+    const NAMES: [&str; 7] = [
+        "bos_token",
+        "eos_token",
+        "unk_token",
+        "sep_token",
+        "pad_token",
+        "cls_token",
+        "mask_token",
+    ];
+    NAMES
+        .into_iter()
+        .filter_map(|name| {
+            let token = config.get(name)?;
+            // Either the text itself or an `AddedToken` written out.
+            let text = token.as_str().or_else(|| token.get("content")?.as_str())?;
+            Some((name.to_owned(), text.to_owned()))
+        })
+        .collect()
+}
+
+fn eos_token_ids(folder: &Path, tokenizer: &tokenizers::Tokenizer) -> Result<BTreeSet<u32>> {
+    let mut ids = named_ids(&read_json(&folder.join("config.json"))?);
+    if let Some(config) = read_json_if_present(&folder.join("generation_config.json"))? {
+        ids.append(&mut named_ids(&config));
+    }
+    if let Some(config) = read_json_if_present(&folder.join("tokenizer_config.json"))? {
+        let token = special_tokens(&config).remove("eos_token");
+        ids.extend(token.and_then(|token| tokenizer.token_to_id(&token)));
+    }
+    Ok(ids)
+}
+
+/// `eos_token_id` is one id, a list of ids, or absent.
+fn named_ids(config: &Value) -> BTreeSet<u32> {
+    let value = config.get("eos_token_id").unwrap_or(&Value::Null);
+    let values = value
+        .as_array()
+        .map_or(std::slice::from_ref(value), Vec::as_slice);
+    values
+        .iter()
+        .filter_map(Value::as_u64)
+        .filter_map(|id| u32::try_from(id).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn eos_token_id_is_one_or_many() {
+        assert_eq!(named_ids(&json!({"eos_token_id": 2})), BTreeSet::from([2]));
+        assert_eq!(
+            named_ids(&json!({"eos_token_id": [2, 7]})),
+            BTreeSet::from([2, 7])
+        );
+        assert_eq!(named_ids(&json!({"eos_token_id": null})), BTreeSet::new());
+    }
+
+    #[test]
+    fn special_tokens_are_text_or_written_out() {
+        let config = json!({"bos_token": null, "eos_token": {"content": "</s>", "lstrip": false}});
+        let expected = BTreeMap::from([("eos_token".to_owned(), "</s>".to_owned())]);
+        assert_eq!(special_tokens(&config), expected);
+    }
+}

@@ -1,0 +1,106 @@
+//! The output folder of a stage: files hashed while they are written, synced, and listed.
+//! Knows nothing of what is in them, nor of where they go afterwards.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::artifact::{Artifact, FileEntry};
+use crate::digest::HashingWriter;
+use crate::failure::AtPath;
+
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// An empty folder that a stage fills.
+pub struct Output {
+    folder: PathBuf,
+    files: Mutex<Vec<FileEntry>>,
+}
+
+impl Output {
+    /// Takes over `folder`, which is empty.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder, files: Mutex::default() }
+    }
+
+    /// Returns the folder, for a worker process that fills it.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Begins the file at `path`, relative to the folder.
+    pub fn create(&self, path: &str) -> anyhow::Result<OutputFile<'_>> {
+        let target = self.folder.join(path);
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent).at("create", parent)?;
+        }
+        let file = File::create_new(&target).at("create", &target)?;
+        let writer = HashingWriter::new(BufWriter::with_capacity(BUFFER_BYTES, file));
+        Ok(OutputFile { output: self, path: path.to_owned(), target, writer, volatile: false })
+    }
+
+    /// Writes a whole file.
+    pub fn write(&self, path: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        let mut file = self.create(path)?;
+        file.write_all(bytes).at("write", &self.folder.join(path))?;
+        file.close()
+    }
+
+    /// Writes a whole file that differs from run to run, such as timings: kept, but never compared.
+    pub fn write_volatile(&self, path: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        let mut file = self.create(path)?;
+        file.volatile = true;
+        file.write_all(bytes).at("write", &self.folder.join(path))?;
+        file.close()
+    }
+
+    /// Copies the file at `from`, unchanged.
+    pub fn copy(&self, from: &Path, path: &str) -> anyhow::Result<()> {
+        let mut source = File::open(from).at("read", from)?;
+        let mut file = self.create(path)?;
+        io::copy(&mut source, &mut file).at("copy", from)?;
+        file.close()
+    }
+
+    /// Lists what another process wrote into the folder, hashed and synced as here.
+    pub fn accept(&self, artifact: &Artifact) {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(artifact.files());
+    }
+
+    /// Returns the list of what was written.
+    pub fn finish(self) -> Artifact {
+        Artifact::new(self.files.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A file being written. Dropped before [`OutputFile::close`], it is not part of the output.
+pub struct OutputFile<'a> {
+    output: &'a Output,
+    path: String,
+    target: PathBuf,
+    writer: HashingWriter<BufWriter<File>>,
+    volatile: bool,
+}
+
+impl OutputFile<'_> {
+    /// Makes the file durable and lists it.
+    pub fn close(self) -> anyhow::Result<()> {
+        let (buffer, digest, size) = self.writer.finish();
+        let file = buffer.into_inner().map_err(io::IntoInnerError::into_error).at("write", &self.target)?;
+        file.sync_all().at("write", &self.target)?;
+        let entry = FileEntry { digest, path: self.path, size, volatile: self.volatile };
+        self.output.files.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        Ok(())
+    }
+}
+
+impl Write for OutputFile<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}

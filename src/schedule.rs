@@ -1,0 +1,445 @@
+//! Runs a graph to the end: the state of every node, two pools, one thread per running stage.
+//! Knows nothing of YAML, of what a stage computes, or of terminals.
+//!
+//! One thread owns all state; the threads of stages own nothing but a channel to it. A node goes through
+//! `Waiting → Queued → Running → Done`, or ends `Failed` or `Skipped`. It is decided on anew when its last input is
+//! done: an input that came out the same makes it fresh, and the rebuild stops there.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::artifact::Artifact;
+use crate::digest::Digest;
+use crate::failure::Interrupted;
+use crate::graph::NodeId;
+use crate::lockfile::Lockfile;
+use crate::output::Output;
+use crate::plan::{Decision, Planner, Verdict, reference_target};
+use crate::recipe::{Change, Recipe};
+use crate::stage::{self, Inputs, Stage, Unit};
+use crate::store::{Action, LocalStore, Stat};
+
+/// How often the owner looks whether it was asked to stop.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// What a person or a program is told while a build runs.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the fields are named after what they are")]
+pub enum Event<'a> {
+    /// A stage was started.
+    Started { node: &'a str, stage: &'a str, changes: &'a [Change] },
+    /// A stage got so far.
+    Progress { node: &'a str, unit: Unit, done: u64, total: u64 },
+    /// A stage was run and its artifact stored.
+    Built { node: &'a str, seconds: f64, bytes: u64, artifact: Digest },
+    /// The artifact was taken from the cache.
+    Linked { node: &'a str, edited: Option<&'a str>, artifact: Digest },
+    /// Something was found and put right.
+    Warning { node: &'a str, message: String },
+    /// A stage failed.
+    Failed { node: &'a str, error: String },
+    /// A node was not run, because an input failed.
+    Skipped { node: &'a str, because: &'a str },
+}
+
+/// Shows what happens: on a terminal, as lines, or as JSON.
+pub trait Progress {
+    /// Shows one event.
+    fn event(&mut self, event: &Event<'_>);
+}
+
+/// How to build.
+#[derive(Debug)]
+pub struct Options<'a> {
+    /// How many stages run at once in the `cpu` pool.
+    pub jobs: usize,
+    /// Go on with what does not depend on a failed node.
+    pub keep_going: bool,
+    /// Fail a node whose artifact differs from this.
+    pub locked: Option<&'a Lockfile>,
+    /// Set by Ctrl-C.
+    pub cancel: &'a AtomicBool,
+}
+
+/// How a build ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// The nodes whose stage ran.
+    pub ran: Vec<NodeId>,
+    /// The nodes taken from the cache.
+    pub linked: usize,
+    /// The nodes that failed.
+    pub failed: Vec<NodeId>,
+    /// The nodes not run because another failed.
+    pub skipped: usize,
+    /// Whether it was asked to stop.
+    pub interrupted: bool,
+    /// Key and reproducible digest of each node that is done.
+    pub done: BTreeMap<NodeId, (Digest, Digest)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waiting(usize),
+    Queued,
+    Running,
+    Done,
+    Failed,
+    Skipped,
+}
+
+enum Message {
+    Tick(NodeId, u64, u64),
+    Ended(NodeId, Result<Executed, anyhow::Error>),
+}
+
+/// What the thread of a stage hands back.
+struct Executed {
+    artifact: Artifact,
+    stats: Vec<(Stat, Digest)>,
+    /// None if another process had run it meanwhile.
+    seconds: Option<f64>,
+}
+
+/// A stage on its way to a thread.
+struct Task {
+    id: NodeId,
+    stage: Stage,
+    inputs: Inputs,
+    recipe: Recipe,
+    stock: Option<Artifact>,
+    /// Run it although a record of it exists: the user said so, or what the record names is damaged.
+    rerun: bool,
+}
+
+/// Runs what is stale among `ids`, each after its inputs; returns how it went.
+pub fn run(planner: Planner<'_>, ids: &[NodeId], options: &Options<'_>, progress: &mut dyn Progress) -> anyhow::Result<Summary> {
+    let (sender, receiver) = channel();
+    thread::scope(|scope| Scheduler::new(planner, ids, options, progress, sender).run(scope, &receiver))
+}
+
+struct Scheduler<'a, 'p> {
+    planner: Planner<'a>,
+    options: &'p Options<'p>,
+    progress: &'p mut dyn Progress,
+    sender: Sender<Message>,
+    states: Vec<Option<State>>,
+    dependents: Vec<Vec<NodeId>>,
+    ready: VecDeque<NodeId>,
+    cpu: Pool,
+    mlx: Pool,
+    decisions: BTreeMap<NodeId, Decision>,
+    artifacts: BTreeMap<NodeId, Artifact>,
+    summary: Summary,
+}
+
+/// A resource that so many stages may use at once.
+struct Pool {
+    depth: usize,
+    running: usize,
+    queue: VecDeque<NodeId>,
+}
+
+impl Pool {
+    fn new(depth: usize) -> Self {
+        Self { depth, running: 0, queue: VecDeque::new() }
+    }
+
+    fn next(&mut self) -> Option<NodeId> {
+        let id = if self.running < self.depth { self.queue.pop_front() } else { None };
+        self.running += usize::from(id.is_some());
+        id
+    }
+}
+
+impl<'a: 'p, 'p> Scheduler<'a, 'p> {
+    fn new(
+        planner: Planner<'a>,
+        ids: &[NodeId],
+        options: &'p Options<'p>,
+        progress: &'p mut dyn Progress,
+        sender: Sender<Message>,
+    ) -> Self {
+        let count = planner.graph.len();
+        let (mut states, mut dependents) = (vec![None; count], vec![Vec::new(); count]);
+        let mut ready = VecDeque::new();
+        for &id in ids {
+            let inputs: Vec<_> = planner.graph.inputs(id).map(|(_, input)| input).collect();
+            states[id.index()] = Some(State::Waiting(inputs.len()));
+            if inputs.is_empty() {
+                ready.push_back(id);
+            }
+            inputs.iter().for_each(|input| dependents[input.index()].push(id));
+        }
+        Self {
+            planner,
+            options,
+            progress,
+            sender,
+            states,
+            dependents,
+            ready,
+            cpu: Pool::new(options.jobs),
+            mlx: Pool::new(1),
+            decisions: BTreeMap::new(),
+            artifacts: BTreeMap::new(),
+            summary: Summary::default(),
+        }
+    }
+
+    /// The main loop:
+    /// - decide on every node whose inputs are done; what is fresh or cached is done at once, the rest is queued;
+    /// - start what the pools have room for, unless a failure or Ctrl-C says to stop;
+    /// - if nothing runs, nothing more can happen: the build is over;
+    /// - else wait for a message, and begin again.
+    fn run<'s>(mut self, scope: &'s Scope<'s, 'a>, receiver: &Receiver<Message>) -> anyhow::Result<Summary>
+    where
+        'p: 's,
+    {
+        loop {
+            let stop = self.stops();
+            while let Some(id) = self.ready.pop_front().filter(|_| !stop) {
+                self.decide(id)?;
+            }
+            while !self.stops() {
+                let Some(id) = self.cpu.next().or_else(|| self.mlx.next()) else { break };
+                self.start(id, scope)?;
+            }
+            if self.cpu.running + self.mlx.running == 0 {
+                return Ok(self.summary);
+            }
+            match receiver.recv_timeout(PATIENCE) {
+                Ok(Message::Tick(id, done, total)) => self.tick(id, done, total),
+                Ok(Message::Ended(id, outcome)) => self.ended(id, outcome)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => anyhow::bail!("BUG: the scheduler holds a sender itself"),
+            }
+        }
+    }
+
+    fn stops(&mut self) -> bool {
+        self.summary.interrupted |= self.options.cancel.load(Ordering::Relaxed);
+        self.summary.interrupted || (!self.summary.failed.is_empty() && !self.options.keep_going)
+    }
+
+    fn decide(&mut self, id: NodeId) -> anyhow::Result<()> {
+        let artifacts = &self.artifacts;
+        let made = |input: NodeId| artifacts.get(&input).map(Artifact::reproducible_digest);
+        let decision = self.planner.decide(id, &made)?;
+        match (decision.verdict, decision.artifact.clone()) {
+            (Verdict::Fresh, Some(artifact)) => self.done(id, &decision, artifact),
+            (Verdict::Cached, Some(artifact)) => self.link(id, &decision, artifact),
+            (Verdict::Waits, _) => anyhow::bail!("BUG: a node is decided on when its inputs are done"),
+            _ => {
+                self.states[id.index()] = Some(State::Queued);
+                let uses_mlx = self.planner.graph.node(id).stage.uses_mlx(self.planner.backend);
+                if uses_mlx { &mut self.mlx } else { &mut self.cpu }.queue.push_back(id);
+                self.decisions.insert(id, decision);
+                Ok(())
+            }
+        }
+    }
+
+    fn link(&mut self, id: NodeId, decision: &Decision, artifact: Artifact) -> anyhow::Result<()> {
+        self.place(id, &artifact)?;
+        let node = &self.planner.graph.node(id).name;
+        self.progress.event(&Event::Linked { node, edited: decision.edited.as_deref(), artifact: artifact.digest() });
+        self.summary.linked += 1;
+        self.done(id, decision, artifact)
+    }
+
+    /// Puts the artifact of a node on the shelf.
+    fn place(&mut self, id: NodeId, artifact: &Artifact) -> anyhow::Result<()> {
+        let Planner { graph, root, store, shelf, memo, .. } = &mut self.planner;
+        let node = graph.node(id);
+        match reference_target(node, root) {
+            Some(target) => shelf.point(&node.name, &target, store),
+            None => shelf.place(&node.name, artifact, store, memo),
+        }
+    }
+
+    fn start<'s>(&mut self, id: NodeId, scope: &'s Scope<'s, 'a>) -> anyhow::Result<()>
+    where
+        'p: 's,
+    {
+        let decision = self.decisions.get(&id).context("BUG: a queued node was decided on")?;
+        let node = self.planner.graph.node(id);
+        for change in &decision.changes {
+            if let Change::Damaged { problem } = change {
+                let message = format!("{problem}; it is built again");
+                self.progress.event(&Event::Warning { node: &node.name, message });
+            }
+        }
+        self.progress.event(&Event::Started { node: &node.name, stage: node.stage.word(), changes: &decision.changes });
+        self.states[id.index()] = Some(State::Running);
+        let task = Task {
+            id,
+            stage: node.stage.clone(),
+            inputs: self.inputs(id)?,
+            recipe: decision.recipe.clone().context("BUG: a queued node has a recipe")?,
+            stock: decision.stock.clone(),
+            rerun: !decision.changes.is_empty() && decision.artifact.is_some(),
+        };
+        let (store, backend) = (self.planner.store, self.planner.backend);
+        let (sender, cancel) = (self.sender.clone(), self.options.cancel);
+        scope.spawn(move || {
+            let tick = |done, total| {
+                // The owner outlives the stages, and a lost tick would harm nobody.
+                let _ = sender.send(Message::Tick(id, done, total));
+                if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
+            };
+            let outcome = catch_unwind(AssertUnwindSafe(|| execute(&task, store, backend, &tick)));
+            let outcome = outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("BUG: the stage panicked; see above")));
+            let _ = sender.send(Message::Ended(task.id, outcome));
+        });
+        Ok(())
+    }
+
+    fn inputs(&self, id: NodeId) -> anyhow::Result<Inputs> {
+        let Planner { graph, root, shelf, .. } = &self.planner;
+        let mut inputs = Inputs::default();
+        for (role, input) in graph.inputs(id) {
+            let node = graph.node(input);
+            let artifact = self.artifacts.get(&input).context("BUG: the inputs of a started node are done")?;
+            let folder = match &node.source {
+                Some(source) if node.stage.is_reference() => root.join(&source.path),
+                _ => shelf.folder(&node.name, artifact),
+            };
+            inputs.folders.insert(role.to_owned(), absolute(folder)?);
+        }
+        inputs.source = graph.node(id).source.as_ref().map(|source| absolute(root.join(&source.path))).transpose()?;
+        Ok(inputs)
+    }
+
+    fn tick(&mut self, id: NodeId, done: u64, total: u64) {
+        if total > 0 {
+            let node = self.planner.graph.node(id);
+            self.progress.event(&Event::Progress { node: &node.name, unit: node.stage.unit(), done, total });
+        }
+    }
+
+    fn ended(&mut self, id: NodeId, outcome: Result<Executed, anyhow::Error>) -> anyhow::Result<()> {
+        let node = self.planner.graph.node(id);
+        let pool = if node.stage.uses_mlx(self.planner.backend) { &mut self.mlx } else { &mut self.cpu };
+        pool.running -= 1;
+        let decision = self.decisions.remove(&id).context("BUG: a running node was decided on")?;
+        let executed = match outcome {
+            Ok(executed) => executed,
+            Err(error) if error.chain().any(|cause| cause.is::<Interrupted>()) => {
+                self.summary.interrupted = true;
+                self.states[id.index()] = Some(State::Waiting(0));
+                return Ok(());
+            }
+            Err(error) => return self.failed(id, &format!("{error:#}")),
+        };
+        for (stat, digest) in executed.stats {
+            self.planner.memo.remember(stat, digest);
+        }
+        let artifact = executed.artifact;
+        let key = decision.key().context("BUG: a running node has a recipe")?;
+        self.planner.memo.remember_action(key, artifact.clone());
+        self.place(id, &artifact)?;
+        let node = &self.planner.graph.node(id).name;
+        match executed.seconds {
+            Some(seconds) => {
+                let (bytes, digest) = (artifact.size(), artifact.digest());
+                self.progress.event(&Event::Built { node, seconds, bytes, artifact: digest });
+                self.summary.ran.push(id);
+            }
+            None => {
+                self.progress.event(&Event::Linked { node, edited: None, artifact: artifact.digest() });
+                self.summary.linked += 1;
+            }
+        }
+        self.done(id, &decision, artifact)
+    }
+
+    fn done(&mut self, id: NodeId, decision: &Decision, artifact: Artifact) -> anyhow::Result<()> {
+        let name = &self.planner.graph.node(id).name;
+        let key = decision.key().context("BUG: a node that is done has a recipe")?;
+        let digest = artifact.reproducible_digest();
+        if let Some(problem) = self.options.locked.and_then(|lock| differs(lock, name, &digest)) {
+            return self.failed(id, &problem);
+        }
+        self.planner.memo.remember_last(name, key);
+        self.summary.done.insert(id, (key, digest));
+        self.artifacts.insert(id, artifact);
+        self.states[id.index()] = Some(State::Done);
+        for dependent in std::mem::take(&mut self.dependents[id.index()]) {
+            if let Some(State::Waiting(missing)) = &mut self.states[dependent.index()] {
+                *missing -= 1;
+                if *missing == 0 {
+                    self.ready.push_back(dependent);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A failed node takes those that are made from it along.
+    fn failed(&mut self, id: NodeId, error: &str) -> anyhow::Result<()> {
+        let graph = self.planner.graph;
+        self.states[id.index()] = Some(State::Failed);
+        self.summary.failed.push(id);
+        self.progress.event(&Event::Failed { node: &graph.node(id).name, error: error.to_owned() });
+        let mut lost = self.dependents[id.index()].clone();
+        while let Some(dependent) = lost.pop() {
+            if self.states[dependent.index()] != Some(State::Skipped) {
+                self.states[dependent.index()] = Some(State::Skipped);
+                self.summary.skipped += 1;
+                self.progress.event(&Event::Skipped { node: &graph.node(dependent).name, because: &graph.node(id).name });
+                lost.extend(&self.dependents[dependent.index()]);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn differs(lock: &Lockfile, name: &str, digest: &Digest) -> Option<String> {
+    match lock.get(name) {
+        Some(locked) if locked.artifact == *digest => None,
+        Some(locked) => Some(format!("its artifact is {}, but pipeline.lock has {}", digest.short(), locked.artifact.short())),
+        None => Some("pipeline.lock does not have it; build without --locked and commit the lock".to_owned()),
+    }
+}
+
+/// A worker process has another working folder in mind than we may.
+fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
+    std::path::absolute(&path).with_context(|| format!("cannot make {} absolute", path.display()))
+}
+
+/// Runs one stage and stores what it made, under the lock of its key.
+fn execute(task: &Task, store: &LocalStore, backend: crate::backend::BackendKind, tick: stage::Tick<'_>) -> anyhow::Result<Executed> {
+    let key = task.recipe.key();
+    let _lock = store.lock(&key)?;
+    if !task.rerun
+        && let Some(action) = store.action(&key)
+    {
+        return Ok(Executed { artifact: action.artifact, stats: Vec::new(), seconds: None });
+    }
+    let start = Instant::now();
+    let folder = store.stage(&key)?;
+    let output = Output::new(folder.clone());
+    stage::run(&task.stage, &task.inputs, &output, backend, tick)?;
+    let made = output.finish();
+    let (artifact, stats) = match &task.stock {
+        Some(stock) if task.stage.is_reference() => (stock.clone(), Vec::new()),
+        _ => {
+            let stats = store.adopt(&folder, &made)?;
+            (made, stats)
+        }
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    let action = Action { artifact: artifact.clone(), recipe: serde_json::to_value(&task.recipe)?, seconds };
+    store.record(&key, &action)?;
+    Ok(Executed { artifact, stats, seconds: Some(seconds) })
+}

@@ -1,0 +1,72 @@
+//! A lock on one key that dies with its process, so that two builds on one cache do not do the same work.
+//! Knows nothing of what is done under the lock.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A held lock: an open file that the system unlocks when the process ends, however it ends.
+#[derive(Debug)]
+pub struct KeyLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl KeyLock {
+    /// Waits until no other process holds the lock at `path`, and takes it.
+    pub fn wait(path: &Path) -> io::Result<Self> {
+        loop {
+            let file = open(path)?;
+            file.lock()?;
+            if let Some(lock) = Self::still_there(path, file)? {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// Takes the lock at `path` unless another process holds it.
+    pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
+        let file = open(path)?;
+        match file.try_lock() {
+            Ok(()) => Self::still_there(path, file),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// The holder before us may have removed the file between our open and our lock; a lock on a removed file
+    /// excludes nobody.
+    fn still_there(path: &Path, file: File) -> io::Result<Option<Self>> {
+        let ours = file.metadata()?;
+        let there = fs::metadata(path).ok().filter(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()));
+        Ok(there.map(|_| Self { path: path.to_owned(), _file: file }))
+    }
+}
+
+impl Drop for KeyLock {
+    fn drop(&mut self) {
+        // Removed while still held. If this fails, a small empty file stays and harms nobody.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    File::options().create(true).truncate(false).write(true).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn excludes_and_cleans_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.lock");
+        let held = KeyLock::wait(&path).unwrap();
+        assert!(KeyLock::try_take(&path).unwrap().is_none());
+        drop(held);
+        assert!(!path.exists());
+        assert!(KeyLock::try_take(&path).unwrap().is_some());
+    }
+}

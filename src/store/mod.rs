@@ -1,0 +1,30 @@
+//! Where artifacts lie: the cache, the folder of links, and what is remembered of both between two runs.
+//! Knows nothing of what an artifact means, nor of nodes, recipes or stages.
+
+mod local;
+mod lock;
+mod memo;
+mod shelf;
+mod source;
+
+pub use local::{Damage, LocalStore};
+pub use lock::KeyLock;
+pub use memo::{Memo, Stat};
+pub use shelf::{Shelf, ShelfState};
+pub use source::take_stock;
+
+use serde::{Deserialize, Serialize};
+
+use crate::artifact::Artifact;
+
+/// The record of one finished action, kept under its recipe's key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Action {
+    /// What came out.
+    pub artifact: Artifact,
+    /// What went in, as the recipe room wrote it.
+    pub recipe: serde_json::Value,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}

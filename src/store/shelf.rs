@@ -1,0 +1,187 @@
+//! The `artifacts/` folder, where people look: a name per node that points at a hashed folder of read-only links
+//! into the store. Knows nothing of what the node is; tells whether its folder is still as it was put there.
+
+use std::fs::{self, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use super::local::{move_file, remove};
+use super::{LocalStore, Memo, Stat};
+use crate::artifact::{Artifact, FileEntry};
+use crate::digest::Digest;
+use crate::failure::AtPath;
+
+/// The folder of links.
+#[derive(Debug)]
+pub struct Shelf {
+    root: PathBuf,
+}
+
+/// What stands on the shelf under a node's name, compared with what should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShelfState {
+    /// The name points at the artifact and every file is as it was linked.
+    InPlace,
+    /// There is no such name, or it points at another artifact.
+    Absent,
+    /// A file was changed, added or removed by hand; the path is relative to the artifact.
+    Edited(String),
+}
+
+impl Shelf {
+    /// Names the folder; nothing is read or made yet.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// Returns where `artifact` of the node `name` stands: `artifacts/8bit-3fa9c1d2e4b7`.
+    pub fn folder(&self, name: &str, artifact: &Artifact) -> PathBuf {
+        self.root.join(hashed_name(name, artifact))
+    }
+
+    /// Compares what stands under `name` with `artifact`.
+    pub fn state(&self, name: &str, artifact: &Artifact, memo: &mut Memo) -> ShelfState {
+        let hashed = hashed_name(name, artifact);
+        if fs::read_link(self.root.join(name)).ok().as_deref() != Some(Path::new(&hashed)) {
+            return ShelfState::Absent;
+        }
+        let folder = self.root.join(hashed);
+        let edited = artifact.files().iter().find(|file| !is_intact(&folder, file, memo));
+        match edited {
+            Some(file) => ShelfState::Edited(file.path.clone()),
+            None => added_file(&folder, artifact, memo).map_or(ShelfState::InPlace, ShelfState::Edited),
+        }
+    }
+
+    /// Puts `artifact` under `name`, with links into `store`, which has every file of it.
+    pub fn place(&self, name: &str, artifact: &Artifact, store: &LocalStore, memo: &mut Memo) -> anyhow::Result<()> {
+        let folder = self.folder(name, artifact);
+        if self.state(name, artifact, memo) == ShelfState::InPlace {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.root).at("create", &self.root)?;
+        let unfinished = store.workspace().join(hashed_name(name, artifact));
+        remove(&unfinished)?;
+        fs::create_dir(&unfinished).at("create", &unfinished)?;
+        for file in artifact.files() {
+            link(&store.object_path(&file.digest), &unfinished.join(&file.path), file.digest, memo)?;
+        }
+        self.replace_folder(&unfinished, &folder, store)?;
+        self.point(name, Path::new(&hashed_name(name, artifact)), store)
+    }
+
+    /// Makes `name` point at `target`: a folder beside it, or a source folder where it lies.
+    pub fn point(&self, name: &str, target: &Path, store: &LocalStore) -> anyhow::Result<()> {
+        let path = self.root.join(name);
+        if fs::read_link(&path).is_ok_and(|current| current == target) {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.root).at("create", &self.root)?;
+        if fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_symlink()) {
+            anyhow::bail!("{} is not a link of ours; move it away, it is the name of a node", path.display());
+        }
+        let unfinished = store.workspace().join(format!("{name}.link"));
+        remove(&unfinished)?;
+        symlink(target, &unfinished).at("link", &unfinished)?;
+        fs::rename(&unfinished, &path)
+            .or_else(|error| match error.kind() {
+                ErrorKind::CrossesDevices => fs::remove_file(&path).or(Ok(())).and_then(|()| symlink(target, &path)),
+                _ => Err(error),
+            })
+            .at("link", &path)
+    }
+
+    /// Returns whether `name` points at `target`.
+    pub fn points_at(&self, name: &str, target: &Path) -> bool {
+        fs::read_link(self.root.join(name)).is_ok_and(|current| current == target)
+    }
+
+    /// Renames a finished folder into place; what was edited there before is moved away first.
+    fn replace_folder(&self, finished: &Path, folder: &Path, store: &LocalStore) -> anyhow::Result<()> {
+        if fs::symlink_metadata(folder).is_ok() {
+            let old = store.workspace().join("replaced");
+            remove(&old)?;
+            fs::rename(folder, &old).or_else(|_| fs::remove_dir_all(folder)).at("replace", folder)?;
+            remove(&old)?;
+        }
+        match fs::rename(finished, folder) {
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => move_across(finished, folder),
+            // Another process was as quick with the same artifact.
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => remove(finished),
+            renamed => renamed.at("put in place", folder),
+        }
+    }
+}
+
+fn hashed_name(name: &str, artifact: &Artifact) -> String {
+    format!("{name}-{}", artifact.digest().short())
+}
+
+fn is_intact(folder: &Path, file: &FileEntry, memo: &mut Memo) -> bool {
+    let path = folder.join(&file.path);
+    let Ok(metadata) = fs::symlink_metadata(&path) else { return false };
+    metadata.is_file()
+        && metadata.len() == file.size
+        && memo.digest_of(&path).is_ok_and(|(digest, _)| digest == file.digest)
+}
+
+/// Looks for a file that the artifact does not have. A folder whose own state did not change since it was looked
+/// through has the same names in it, so its listing is remembered like a file's content.
+fn added_file(folder: &Path, artifact: &Artifact, memo: &mut Memo) -> Option<String> {
+    let stat = Stat::of(&fs::metadata(folder).ok()?);
+    let flat = artifact.files().iter().all(|file| !file.path.contains('/'));
+    if flat && memo.known(&stat) == Some(artifact.digest()) {
+        return None;
+    }
+    let added = find_unknown(folder, "", artifact);
+    if added.is_none() && flat {
+        memo.remember(stat, artifact.digest());
+    }
+    added
+}
+
+fn find_unknown(folder: &Path, prefix: &str, artifact: &Artifact) -> Option<String> {
+    for entry in fs::read_dir(folder).ok()?.flatten() {
+        let path = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        let unknown = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => find_unknown(&entry.path(), &format!("{path}/"), artifact),
+            _ => artifact.file(&path).is_none().then_some(path),
+        };
+        if unknown.is_some() {
+            return unknown;
+        }
+    }
+    None
+}
+
+/// Makes `to` a file with the content of `object` at no cost in space where the file system can: a clone, else
+/// a hard link, else a copy. Read-only, so that an edit by hand takes a decision.
+fn link(object: &Path, to: &Path, digest: Digest, memo: &mut Memo) -> anyhow::Result<()> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).at("create", parent)?;
+    }
+    let before = Stat::of(&fs::metadata(object).at("read", object)?);
+    if reflink_copy::reflink(object, to).is_err() && fs::hard_link(object, to).is_err() {
+        fs::copy(object, to).at("copy to", to)?;
+    }
+    fs::set_permissions(to, Permissions::from_mode(0o444)).at("protect", to)?;
+    memo.relinked(&before, Stat::of(&fs::metadata(object).at("read", object)?));
+    memo.remember(Stat::of(&fs::metadata(to).at("read", to)?), digest);
+    Ok(())
+}
+
+/// The slow way to put a folder in place, for an `artifacts/` on another file system than the cache.
+fn move_across(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(to).at("create", to)?;
+    for entry in fs::read_dir(from).at("read", from)? {
+        let entry = entry.at("read", from)?;
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            move_across(&entry.path(), &target)?;
+        } else {
+            move_file(&entry.path(), &target).at("put in place", &target)?;
+        }
+    }
+    remove(from)
+}

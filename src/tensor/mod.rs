@@ -1,0 +1,15 @@
+//! Files of named tensors in the safetensors format: element types, shapes and raw bytes.
+//! Knows nothing of models, nor of what the numbers mean.
+
+mod reader;
+mod writer;
+
+pub use reader::{TensorFiles, TensorRef};
+pub use safetensors::Dtype as Element;
+pub use writer::{TensorSpec, TensorWriter, to_pretty_json};
+
+/// The name of a model's weights in one file.
+pub const SINGLE_FILE: &str = "model.safetensors";
+
+/// The name of the file that says which shard holds which tensor.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";

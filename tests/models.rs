@@ -1,0 +1,331 @@
+//! The model room against mlx-lm: the golden models give its logits and tokens, and what does not
+//! fit is refused by name. How the goldens were made: `golden/models.py` and `golden/chat.py`.
+
+#![cfg(feature = "mlx")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use mlx_rs::Array;
+use pipeline::model::LanguageModel;
+use pipeline::model::chat::{ChatTemplate, Message};
+use pipeline::model::generate::generate;
+use serde_json::Value;
+
+const TOLERANCE: f32 = 1e-4;
+
+/// MLX is not thread-safe and `cargo test` runs tests on several threads: every test that touches
+/// it holds this.
+fn mlx() -> MutexGuard<'static, ()> {
+    static MLX: Mutex<()> = Mutex::new(());
+    MLX.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn golden(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(folder)
+}
+
+fn cases(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(golden(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut cases: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
+    cases.sort();
+    assert!(!cases.is_empty());
+    cases
+}
+
+/// What mlx-lm said of a golden model.
+struct Expected {
+    prompt: Vec<u32>,
+    logits: Vec<f32>,
+    tokens: Vec<u32>,
+}
+
+impl Expected {
+    fn read(folder: &Path) -> Self {
+        let tensors: HashMap<String, Array> =
+            Array::load_safetensors(folder.join("expected.safetensors")).unwrap();
+        Self {
+            prompt: tensors["prompt"].to_vec_exact().unwrap(),
+            logits: tensors["logits"].to_vec_exact().unwrap(),
+            tokens: tensors["tokens"].to_vec_exact().unwrap(),
+        }
+    }
+}
+
+fn load(folder: &Path) -> anyhow::Result<LanguageModel> {
+    let adapter = folder.join("adapter");
+    LanguageModel::load(folder, adapter.exists().then_some(adapter.as_path()))
+}
+
+fn load_error(folder: &Path) -> String {
+    format!("{:#}", load(folder).err().expect("loading must fail"))
+}
+
+fn largest_difference(logits: &Array, expected: &[f32]) -> f32 {
+    let logits: Vec<f32> = logits.contiguous().unwrap().to_vec_exact().unwrap();
+    assert_eq!(logits.len(), expected.len());
+    let differences = logits.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, |largest, difference| {
+        assert!(!difference.is_nan());
+        f32::max(largest, difference)
+    })
+}
+
+#[test]
+fn golden_models_give_the_logits_and_tokens_of_mlx_lm() {
+    let _mlx = mlx();
+    for folder in cases("models") {
+        let name = folder.display();
+        let model = load(&folder).unwrap();
+        let expected = Expected::read(&folder);
+        assert_eq!(model.activation_dtype(), "float32");
+        // At once, in pieces that do not divide it, and token by token.
+        for step in [expected.prompt.len(), 5, 1] {
+            let logits = model.logits(&expected.prompt, step).unwrap();
+            let difference = largest_difference(&logits, &expected.logits);
+            assert!(
+                difference <= TOLERANCE,
+                "{name} in steps of {step}: {difference}"
+            );
+        }
+        let generated = generate(
+            &model,
+            &expected.prompt,
+            expected.tokens.len(),
+            &BTreeSet::new(),
+        )
+        .unwrap();
+        assert_eq!(generated.tokens, expected.tokens, "{name}");
+        assert_eq!(generated.prompt_tokens, expected.prompt.len());
+    }
+}
+
+#[test]
+fn generation_ends_with_an_eos_token() {
+    let _mlx = mlx();
+    let folder = golden("models/llama-float16");
+    let expected = Expected::read(&folder);
+    let model = load(&folder).unwrap();
+    let eos = expected.tokens[5];
+    let end = expected
+        .tokens
+        .iter()
+        .position(|token| *token == eos)
+        .unwrap();
+    let generated = generate(&model, &expected.prompt, 32, &BTreeSet::from([eos])).unwrap();
+    assert_eq!(generated.tokens, expected.tokens[..=end]);
+}
+
+#[test]
+fn a_token_outside_the_vocabulary_is_refused() {
+    let _mlx = mlx();
+    let model = load(&golden("models/qwen2-4bit")).unwrap();
+    let error = model.logits(&[3, 96], 2).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "token 96 is outside the model's vocabulary of 96"
+    );
+    assert!(generate(&model, &[], 1, &BTreeSet::new()).is_err());
+}
+
+/// A copy of a golden model, to be spoiled.
+fn copy(name: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(&golden("models").join(name), copy.path());
+    copy
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap().path();
+        let target = to.join(entry.file_name().unwrap());
+        if entry.is_dir() {
+            copy_folder(&entry, &target);
+        } else {
+            fs::copy(&entry, &target).unwrap();
+        }
+    }
+}
+
+fn edit_config(folder: &Path, key: &str, value: Value) {
+    let path = folder.join("config.json");
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    config[key] = value;
+    fs::write(path, config.to_string()).unwrap();
+}
+
+fn edit_tensors(file: &Path, edit: impl FnOnce(&mut HashMap<String, Array>)) {
+    let mut tensors = Array::load_safetensors(file).unwrap();
+    // The file is replaced below, so its data must have been read.
+    mlx_rs::transforms::eval(tensors.values()).unwrap();
+    edit(&mut tensors);
+    Array::save_safetensors(&tensors, None, file).unwrap();
+}
+
+#[test]
+fn an_unknown_architecture_is_named_with_the_known_ones() {
+    let _mlx = mlx();
+    let model = copy("qwen2-4bit");
+    edit_config(model.path(), "model_type", "mamba".into());
+    let error = load_error(model.path());
+    assert!(
+        error.contains("\"mamba\" is not supported, only qwen2 and llama are"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_packing_other_than_mlxs_affine_is_refused() {
+    let _mlx = mlx();
+    let model = copy("llama-8bit");
+    edit_config(
+        model.path(),
+        "quantization",
+        serde_json::json!({"mode": "mxfp4"}),
+    );
+    assert!(load_error(model.path()).contains("\"mxfp4\" is not supported"));
+    edit_config(model.path(), "quantization", Value::Null);
+    edit_config(
+        model.path(),
+        "quantization_config",
+        serde_json::json!({"quant_method": "awq"}),
+    );
+    assert!(load_error(model.path()).contains("quant_method \"awq\" is not supported"));
+}
+
+#[test]
+fn missing_unknown_and_misshapen_tensors_are_named() {
+    let _mlx = mlx();
+    let norm = "model.layers.1.input_layernorm.weight";
+    let model = copy("qwen2-float32");
+    let file = model.path().join("model.safetensors");
+
+    edit_tensors(&file, |tensors| {
+        tensors.insert("lm_head.weight".into(), Array::from_f32(0.0));
+    });
+    assert!(
+        load(model.path()).is_ok(),
+        "a tied model may carry the head that it does not use"
+    );
+
+    edit_tensors(&file, |tensors| {
+        tensors.insert("model.extra".into(), Array::from_f32(0.0));
+    });
+    assert!(load_error(model.path()).contains("1 unknown tensors, the first is model.extra"));
+
+    edit_tensors(&file, |tensors| {
+        tensors.insert(norm.into(), Array::from_f32(1.0));
+    });
+    let error = load_error(model.path());
+    assert!(
+        error.contains(&format!("{norm} has shape [], config.json wants [64]")),
+        "{error}"
+    );
+
+    edit_tensors(&file, |tensors| {
+        tensors.remove(norm);
+    });
+    assert!(load_error(model.path()).contains(&format!("no tensor {norm}")));
+}
+
+#[test]
+fn an_index_may_not_reach_outside_its_folder() {
+    let _mlx = mlx();
+    let model = copy("qwen2-float32");
+    let index = r#"{"weight_map": {"model.norm.weight": "../model.safetensors"}}"#;
+    fs::write(model.path().join("model.safetensors.index.json"), index).unwrap();
+    assert!(load_error(model.path()).contains("\"../model.safetensors\", not a file name"));
+}
+
+#[test]
+fn an_adapter_that_does_not_fit_is_refused() {
+    let _mlx = mlx();
+    let model = copy("qwen2-4bit-lora");
+    let adapter = model.path().join("adapter");
+    let file = adapter.join("adapters.safetensors");
+    let q_proj = "model.layers.0.self_attn.q_proj.lora_a";
+
+    edit_tensors(&file, |tensors| {
+        let zeros = Array::zeros::<f32>(&[64, 4]).unwrap();
+        tensors.insert("model.embed_tokens.lora_a".into(), zeros);
+    });
+    assert!(
+        load_error(model.path())
+            .contains("no linear of this model takes model.embed_tokens.lora_a")
+    );
+
+    edit_tensors(&file, |tensors| {
+        tensors.insert(q_proj.into(), Array::zeros::<f32>(&[32, 4]).unwrap());
+    });
+    let error = load_error(model.path());
+    assert!(
+        error.contains(&format!(
+            "{q_proj} has shape [32, 4], its linear wants [64, 4]"
+        )),
+        "{error}"
+    );
+
+    edit_tensors(&file, |tensors| {
+        tensors.remove(q_proj);
+    });
+    assert!(load_error(model.path()).contains("only one of lora_a and lora_b"));
+
+    fs::write(
+        adapter.join("adapter_config.json"),
+        r#"{"fine_tune_type": "dora"}"#,
+    )
+    .unwrap();
+    assert!(load_error(model.path()).contains("fine_tune_type \"dora\""));
+}
+
+#[test]
+fn chat_templates_render_as_in_transformers() {
+    for folder in cases("chat") {
+        let request = fs::read_to_string(folder.join("request.json")).unwrap();
+        let request: Value = serde_json::from_str(&request).unwrap();
+        let text = |message: &Value, key: &str| message[key].as_str().unwrap().to_owned();
+        let messages: Vec<Message> = request["messages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|message| Message {
+                role: text(message, "role"),
+                content: text(message, "content"),
+            })
+            .collect();
+        let template = ChatTemplate::load(&folder).unwrap();
+        let rendered = template.render(&messages, request.get("tools")).unwrap();
+        let expected = fs::read_to_string(folder.join("expected.txt")).unwrap();
+        assert_eq!(rendered, expected, "{}", folder.display());
+    }
+}
+
+#[test]
+fn a_missing_template_and_a_template_that_refuses_say_so() {
+    let model = golden("models/qwen2-float32");
+    let error = ChatTemplate::load(&model).err().unwrap();
+    assert!(
+        error
+            .to_string()
+            .ends_with("qwen2-float32 has no chat template")
+    );
+
+    let template = ChatTemplate::load(&golden("chat/mistral")).unwrap();
+    let assistant = Message {
+        role: "assistant".into(),
+        content: "Hello".into(),
+    };
+    let error = format!("{:#}", template.render(&[assistant], None).unwrap_err());
+    assert!(
+        error.contains("conversation roles must alternate user/assistant"),
+        "{error}"
+    );
+}
