@@ -105,7 +105,12 @@ fn hint(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |word| format!("; did you mean `{word}`?"))
 }
 
-fn resolve(node: &Node, input: &Input, ids: &HashMap<&str, NodeId>, nodes: &[Node]) -> Result<NodeId, Problem> {
+fn resolve(
+    node: &Node,
+    input: &Input,
+    ids: &HashMap<&str, NodeId>,
+    nodes: &[Node],
+) -> Result<NodeId, Problem> {
     let Some(&id) = ids.get(input.node.as_str()) else {
         let hint = hint(nearest(&input.node, ids.keys().copied()));
         let message = format!("node `{}` needs `{}`, which is not a node{hint}", node.name, input.node);
@@ -151,7 +156,9 @@ fn cycle(nodes: &[Node], inputs: &[Vec<NodeId>]) -> Problem {
     }
     let within: Vec<NodeIndex> = tarjan_scc(&graph)
         .into_iter()
-        .find(|component| component.len() > 1 || component.iter().any(|node| graph.contains_edge(*node, *node)))
+        .find(|component| {
+            component.len() > 1 || component.iter().any(|node| graph.contains_edge(*node, *node))
+        })
         .expect("BUG: a graph that cannot be sorted has a cycle");
     let first = within.iter().map(|node| node.index()).min().expect("BUG: a component has a node");
     // Inside a strongly connected component every node has an input in it, so walking inputs must come around.
@@ -180,14 +187,16 @@ mod tests {
 
     #[test]
     fn inputs_come_first() {
-        let graph = check("  q: {stage: quantize, model: b, bits: 4}\n  b: {stage: base, source: s}").unwrap();
+        let graph =
+            check("  q: {stage: quantize, model: b, bits: 4}\n  b: {stage: base, source: s}").unwrap();
         let names: Vec<_> = graph.order().iter().map(|id| graph.node(*id).name.as_str()).collect();
         assert_eq!(names, ["b", "q"]);
     }
 
     #[test]
     fn prints_a_cycle_whole() {
-        let step = |name: &str, model: &str| format!("  {name}: {{stage: quantize, bits: 4, model: {model}}}\n");
+        let step =
+            |name: &str, model: &str| format!("  {name}: {{stage: quantize, bits: 4, model: {model}}}\n");
         let nodes = step("x", "a") + &step("a", "b") + &step("b", "c") + &step("c", "a");
         assert_eq!(check(&nodes).unwrap_err().message, "dependency cycle: a -> b -> c -> a");
         assert_eq!(check(&step("a", "a")).unwrap_err().message, "dependency cycle: a -> a");

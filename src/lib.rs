@@ -11,6 +11,8 @@
 //! ```
 //! A room uses those below it, never those above; `tests/architecture.rs` holds the table.
 
+#![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests write scratch files"))]
+
 pub mod artifact;
 pub mod backend;
 pub mod cli;
@@ -19,6 +21,8 @@ pub mod failure;
 pub mod graph;
 pub mod lockfile;
 pub mod manifest;
+#[cfg(feature = "mlx")]
+pub mod model;
 pub mod output;
 pub mod plan;
 pub mod recipe;

@@ -9,7 +9,8 @@ use std::fmt::Write;
 
 use crate::digest::Digest;
 
-const HEADING: &str = "# Written by `pipeline build`; commit it. `pipeline build --locked` fails where a digest differs.\n";
+const HEADING: &str =
+    "# Written by `pipeline build`; commit it. `pipeline build --locked` fails where a digest differs.\n";
 
 /// What the lock says of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -64,7 +64,8 @@ impl Manifest {
         let cache = top.take("cache").map(read_cache).transpose()?;
         let nodes = Fields::open(top.need("nodes")?, "`nodes`")?;
         top.finish()?;
-        let nodes = nodes.rest().into_iter().map(|(key, tree)| read_node(key, tree)).collect::<Result<_, _>>()?;
+        let nodes =
+            nodes.rest().into_iter().map(|(key, tree)| read_node(key, tree)).collect::<Result<_, _>>()?;
         Ok(Self { cache: cache.unwrap_or_else(|| "cache".to_owned()), nodes })
     }
 }
@@ -81,7 +82,10 @@ fn read_cache(tree: Tree) -> Result<String, Problem> {
     let mut fields = Fields::open(tree, "`cache`")?;
     let folder = fields.optional_text("dir")?.map_or_else(|| "cache".to_owned(), |(path, _)| path);
     if let Some(remote) = fields.take("remote") {
-        return Err(Problem::new(remote.at, "`remote` is not supported by this version; leave it out or null"));
+        return Err(Problem::new(
+            remote.at,
+            "`remote` is not supported by this version; leave it out or null",
+        ));
     }
     fields.finish()?;
     Ok(folder)
@@ -108,7 +112,10 @@ fn read_node(key: Key, tree: Tree) -> Result<Node, Problem> {
         "quantize" => {
             inputs = vec![read_input(&mut fields, "model")?];
             let bits = fields.choice("bits", &BITS, None)?;
-            Stage::Quantize(Quantize { bits, group_size: fields.choice("group_size", &GROUP_SIZES, Some(64))? })
+            Stage::Quantize(Quantize {
+                bits,
+                group_size: fields.choice("group_size", &GROUP_SIZES, Some(64))?,
+            })
         }
         _ => {
             source = Some(read_source(&mut fields, "suite")?);
@@ -133,8 +140,11 @@ fn check_name(key: &Key) -> Result<(), Problem> {
 fn read_source(fields: &mut Fields, name: &'static str) -> Result<Source, Problem> {
     let (path, at) = fields.text(name)?;
     if path.starts_with("hf:") {
-        return Err(Problem::new(at, "sources on the Hugging Face hub are not supported by this version; download the \
-             model and name its folder"));
+        return Err(Problem::new(
+            at,
+            "sources on the Hugging Face hub are not supported by this version; download the \
+             model and name its folder",
+        ));
     }
     Ok(Source { path, at })
 }
@@ -185,7 +195,9 @@ mod tests {
 
     #[test]
     fn a_default_written_out_is_a_default_left_out() {
-        let read = |text: &str| Manifest::parse(&format!("version: 1\nnodes: {{q: {text}}}")).unwrap().nodes[0].stage.clone();
+        let read = |text: &str| {
+            Manifest::parse(&format!("version: 1\nnodes: {{q: {text}}}")).unwrap().nodes[0].stage.clone()
+        };
         let short = read("{stage: quantize, model: m, bits: 4}");
         assert_eq!(short, read("{group_size: 64, bits: 4, model: m, stage: quantize}"));
     }
@@ -205,6 +217,9 @@ mod tests {
             message("version: 1\nnodes:\n  q: {stage: quantise, model: m}"),
             "3:14: `stage` must be one of base, adapter, fuse, quantize, benchmark, not `quantise`; did you mean `quantize`?"
         );
-        assert_eq!(message("version: 1\nnodes:\n  a/b: {stage: base}").split(':').nth(2), Some(" `a/b` cannot name a node"));
+        assert_eq!(
+            message("version: 1\nnodes:\n  a/b: {stage: base}").split(':').nth(2),
+            Some(" `a/b` cannot name a node")
+        );
     }
 }

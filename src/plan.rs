@@ -96,7 +96,11 @@ impl Planner<'_> {
     }
 
     /// Decides on one node. `made` gives the digest of an input's content, or nothing if it must be made first.
-    pub fn decide(&mut self, id: NodeId, made: &dyn Fn(NodeId) -> Option<Digest>) -> anyhow::Result<Decision> {
+    pub fn decide(
+        &mut self,
+        id: NodeId,
+        made: &dyn Fn(NodeId) -> Option<Digest>,
+    ) -> anyhow::Result<Decision> {
         let node = self.graph.node(id);
         let stock = self.stock(node)?;
         let mut inputs = BTreeMap::new();
@@ -144,7 +148,16 @@ impl Planner<'_> {
                 changes.push(Change::RecordLost);
             }
         }
-        Ok(Decision { id, verdict, changes, waits_for: Vec::new(), edited, recipe: Some(recipe), artifact, stock })
+        Ok(Decision {
+            id,
+            verdict,
+            changes,
+            waits_for: Vec::new(),
+            edited,
+            recipe: Some(recipe),
+            artifact,
+            stock,
+        })
     }
 
     /// Returns what the action under `key` made, if it was ever run.
@@ -180,7 +193,8 @@ impl Planner<'_> {
     fn changes(&self, id: NodeId, recipe: &Recipe, stock: Option<&Artifact>) -> Vec<Change> {
         let Some((old, action)) = self.last(id) else { return vec![Change::NeverBuilt] };
         let node = self.graph.node(id);
-        let node_of = |role: &str| node.inputs.iter().find(|input| input.role == role).map(|input| input.node.clone());
+        let node_of =
+            |role: &str| node.inputs.iter().find(|input| input.role == role).map(|input| input.node.clone());
         let mut changes = recipe.changes(&old, &node_of);
         if node.stage.is_reference()
             && let Some(stock) = stock
@@ -223,6 +237,10 @@ fn file_changes(old: &Artifact, new: &Artifact) -> Vec<Change> {
         }
     }
     let gone = old.files().iter().filter(|file| new.file(&file.path).is_none());
-    changes.extend(gone.map(|file| Change::File { path: file.path.clone(), old: Some(file.digest), new: None }));
+    changes.extend(gone.map(|file| Change::File {
+        path: file.path.clone(),
+        old: Some(file.digest),
+        new: None,
+    }));
     changes
 }

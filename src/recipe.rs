@@ -149,7 +149,9 @@ fn parameter_changes(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<
     let names: std::collections::BTreeSet<_> = old.keys().chain(new.keys()).collect();
     let value = |map: &Map<String, Value>, name: &str| map.get(name).cloned().unwrap_or_default();
     let changed = names.into_iter().filter(|name| value(old, name) != value(new, name));
-    changed.map(|name| Change::Parameter { name: name.clone(), old: value(old, name), new: value(new, name) }).collect()
+    changed
+        .map(|name| Change::Parameter { name: name.clone(), old: value(old, name), new: value(new, name) })
+        .collect()
 }
 
 #[cfg(test)]
@@ -174,7 +176,12 @@ mod tests {
     fn a_key_is_never_changed_by_accident() {
         let json = serde_json::to_string(&recipe(8, "m")).unwrap();
         let input = Digest::of(b"m");
-        assert_eq!(json, format!(r#"{{"backend":"cpu","format":1,"inputs":{{"model":"{input}"}},"stage":{{"stage":"quantize","parameters":{{"bits":8,"group_size":64}}}},"version":1}}"#));
+        assert_eq!(
+            json,
+            format!(
+                r#"{{"backend":"cpu","format":1,"inputs":{{"model":"{input}"}},"stage":{{"stage":"quantize","parameters":{{"bits":8,"group_size":64}}}},"version":1}}"#
+            )
+        );
     }
 
     #[test]
@@ -182,6 +189,9 @@ mod tests {
         let changes = recipe(5, "n").changes(&recipe(6, "m"), &|_| Some("fused".to_owned()));
         let parameter = Change::Parameter { name: "bits".to_owned(), old: 6.into(), new: 5.into() };
         let (old, new) = (Some(Digest::of(b"m")), Some(Digest::of(b"n")));
-        assert_eq!(changes, [parameter, Change::Input { role: "model".to_owned(), node: Some("fused".to_owned()), old, new }]);
+        assert_eq!(
+            changes,
+            [parameter, Change::Input { role: "model".to_owned(), node: Some("fused".to_owned()), old, new }]
+        );
     }
 }

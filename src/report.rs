@@ -123,7 +123,10 @@ const HEADINGS: [&str; 9] =
 
 impl Results {
     fn rows(&self, timings: Option<&AllTimings>) -> Vec<[String; 9]> {
-        self.configs.iter().map(|(name, results)| row(name, results, timings.and_then(|all| all.configs.get(name)))).collect()
+        self.configs
+            .iter()
+            .map(|(name, results)| row(name, results, timings.and_then(|all| all.configs.get(name))))
+            .collect()
     }
 
     /// Returns the table for a terminal of 80 columns.
@@ -146,7 +149,8 @@ impl Results {
 
     /// Returns the report as Markdown: the table, then every question with each configuration's answer.
     pub fn markdown(&self, timings: &AllTimings) -> String {
-        let mut out = format!("# {}\n\n| {} |\n|---{}|\n", self.suite, HEADINGS.join(" | "), "|---:".repeat(8));
+        let mut out =
+            format!("# {}\n\n| {} |\n|---{}|\n", self.suite, HEADINGS.join(" | "), "|---:".repeat(8));
         for row in self.rows(Some(timings)) {
             let _ = writeln!(out, "| {} |", row.map(|cell| cell.replace('|', "\\|")).join(" | "));
         }
@@ -171,7 +175,8 @@ impl Results {
             row.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))).collect::<String>()
         };
         let head = cells(&HEADINGS.map(str::to_owned), "th");
-        let rows: String = self.rows(Some(timings)).iter().map(|row| format!("<tr>{}</tr>\n", cells(row, "td"))).collect();
+        let rows: String =
+            self.rows(Some(timings)).iter().map(|row| format!("<tr>{}</tr>\n", cells(row, "td"))).collect();
         let answers = self.answers_html();
         let (title, machine) = (escape(&self.suite), escape(&timings.machine.to_string()));
         format!(
@@ -191,7 +196,11 @@ impl Results {
                 }
                 let class = if answer.pass { "pass" } else { "fail" };
                 let text = escape(answer.text.trim());
-                let _ = writeln!(out, "<dt>{} <b class=\"{class}\">{class}</b></dt><dd><code>{text}</code></dd>", escape(name));
+                let _ = writeln!(
+                    out,
+                    "<dt>{} <b class=\"{class}\">{class}</b></dt><dd><code>{text}</code></dd>",
+                    escape(name)
+                );
             }
             out.push_str("</dl>\n");
         }
@@ -247,17 +256,28 @@ mod tests {
 
     #[test]
     fn units_are_decimal() {
-        assert_eq!([0, 999, 1_000, 1_863_108, 60_000_000_000].map(bytes), ["0 B", "999 B", "1.0 kB", "1.9 MB", "60.0 GB"]);
+        assert_eq!(
+            [0, 999, 1_000, 1_863_108, 60_000_000_000].map(bytes),
+            ["0 B", "999 B", "1.0 kB", "1.9 MB", "60.0 GB"]
+        );
     }
 
     #[test]
     fn answers_cannot_write_html() {
         let answer = Answer { prompt: "<b>".into(), text: "<script>".into(), tool_call: false, pass: true };
         let results = ConfigResults {
-            correct: 1, total: 1, accuracy: 1.0, exact: 1, disk_bytes: 1, bits_per_weight: 4.5, answers: vec![answer],
+            correct: 1,
+            total: 1,
+            accuracy: 1.0,
+            exact: 1,
+            disk_bytes: 1,
+            bits_per_weight: 4.5,
+            answers: vec![answer],
         };
-        let results = Results { suite: "s".into(), configs: [("c".to_owned(), results)].into_iter().collect() };
-        let machine = Machine { system: "linux".into(), processor: "x".into(), threads: 1, backend: "b".into() };
+        let results =
+            Results { suite: "s".into(), configs: [("c".to_owned(), results)].into_iter().collect() };
+        let machine =
+            Machine { system: "linux".into(), processor: "x".into(), threads: 1, backend: "b".into() };
         let page = results.html(&AllTimings { machine, configs: IndexMap::new() });
         assert!(!page.contains("<script>") && page.contains("&lt;script&gt;"));
     }

@@ -122,7 +122,12 @@ struct Task {
 }
 
 /// Runs what is stale among `ids`, each after its inputs; returns how it went.
-pub fn run(planner: Planner<'_>, ids: &[NodeId], options: &Options<'_>, progress: &mut dyn Progress) -> anyhow::Result<Summary> {
+pub fn run(
+    planner: Planner<'_>,
+    ids: &[NodeId],
+    options: &Options<'_>,
+    progress: &mut dyn Progress,
+) -> anyhow::Result<Summary> {
     let (sender, receiver) = channel();
     thread::scope(|scope| Scheduler::new(planner, ids, options, progress, sender).run(scope, &receiver))
 }
@@ -221,7 +226,9 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 Ok(Message::Tick(id, done, total)) => self.tick(id, done, total),
                 Ok(Message::Ended(id, outcome)) => self.ended(id, outcome)?,
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => anyhow::bail!("BUG: the scheduler holds a sender itself"),
+                Err(RecvTimeoutError::Disconnected) => {
+                    anyhow::bail!("BUG: the scheduler holds a sender itself")
+                }
             }
         }
     }
@@ -252,7 +259,11 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     fn link(&mut self, id: NodeId, decision: &Decision, artifact: Artifact) -> anyhow::Result<()> {
         self.place(id, &artifact)?;
         let node = &self.planner.graph.node(id).name;
-        self.progress.event(&Event::Linked { node, edited: decision.edited.as_deref(), artifact: artifact.digest() });
+        self.progress.event(&Event::Linked {
+            node,
+            edited: decision.edited.as_deref(),
+            artifact: artifact.digest(),
+        });
         self.summary.linked += 1;
         self.done(id, decision, artifact)
     }
@@ -279,7 +290,11 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 self.progress.event(&Event::Warning { node: &node.name, message });
             }
         }
-        self.progress.event(&Event::Started { node: &node.name, stage: node.stage.word(), changes: &decision.changes });
+        self.progress.event(&Event::Started {
+            node: &node.name,
+            stage: node.stage.word(),
+            changes: &decision.changes,
+        });
         self.states[id.index()] = Some(State::Running);
         let task = Task {
             id,
@@ -298,7 +313,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
             };
             let outcome = catch_unwind(AssertUnwindSafe(|| execute(&task, store, backend, &tick)));
-            let outcome = outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("BUG: the stage panicked; see above")));
+            let outcome =
+                outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("BUG: the stage panicked; see above")));
             let _ = sender.send(Message::Ended(task.id, outcome));
         });
         Ok(())
@@ -309,14 +325,16 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let mut inputs = Inputs::default();
         for (role, input) in graph.inputs(id) {
             let node = graph.node(input);
-            let artifact = self.artifacts.get(&input).context("BUG: the inputs of a started node are done")?;
+            let artifact =
+                self.artifacts.get(&input).context("BUG: the inputs of a started node are done")?;
             let folder = match &node.source {
                 Some(source) if node.stage.is_reference() => root.join(&source.path),
                 _ => shelf.folder(&node.name, artifact),
             };
             inputs.folders.insert(role.to_owned(), absolute(folder)?);
         }
-        inputs.source = graph.node(id).source.as_ref().map(|source| absolute(root.join(&source.path))).transpose()?;
+        inputs.source =
+            graph.node(id).source.as_ref().map(|source| absolute(root.join(&source.path))).transpose()?;
         Ok(inputs)
     }
 
@@ -396,7 +414,10 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             if self.states[dependent.index()] != Some(State::Skipped) {
                 self.states[dependent.index()] = Some(State::Skipped);
                 self.summary.skipped += 1;
-                self.progress.event(&Event::Skipped { node: &graph.node(dependent).name, because: &graph.node(id).name });
+                self.progress.event(&Event::Skipped {
+                    node: &graph.node(dependent).name,
+                    because: &graph.node(id).name,
+                });
                 lost.extend(&self.dependents[dependent.index()]);
             }
         }
@@ -407,7 +428,11 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
 fn differs(lock: &Lockfile, name: &str, digest: &Digest) -> Option<String> {
     match lock.get(name) {
         Some(locked) if locked.artifact == *digest => None,
-        Some(locked) => Some(format!("its artifact is {}, but pipeline.lock has {}", digest.short(), locked.artifact.short())),
+        Some(locked) => Some(format!(
+            "its artifact is {}, but pipeline.lock has {}",
+            digest.short(),
+            locked.artifact.short()
+        )),
         None => Some("pipeline.lock does not have it; build without --locked and commit the lock".to_owned()),
     }
 }
@@ -418,7 +443,12 @@ fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
 }
 
 /// Runs one stage and stores what it made, under the lock of its key.
-fn execute(task: &Task, store: &LocalStore, backend: crate::backend::BackendKind, tick: stage::Tick<'_>) -> anyhow::Result<Executed> {
+fn execute(
+    task: &Task,
+    store: &LocalStore,
+    backend: crate::backend::BackendKind,
+    tick: stage::Tick<'_>,
+) -> anyhow::Result<Executed> {
     let key = task.recipe.key();
     let _lock = store.lock(&key)?;
     if !task.rerun

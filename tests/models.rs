@@ -25,15 +25,11 @@ fn mlx() -> MutexGuard<'static, ()> {
 }
 
 fn golden(folder: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(folder)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(folder)
 }
 
 fn cases(folder: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(golden(folder))
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir(golden(folder)).unwrap().map(|entry| entry.unwrap().path());
     let mut cases: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
     cases.sort();
     assert!(!cases.is_empty());
@@ -90,18 +86,9 @@ fn golden_models_give_the_logits_and_tokens_of_mlx_lm() {
         for step in [expected.prompt.len(), 5, 1] {
             let logits = model.logits(&expected.prompt, step).unwrap();
             let difference = largest_difference(&logits, &expected.logits);
-            assert!(
-                difference <= TOLERANCE,
-                "{name} in steps of {step}: {difference}"
-            );
+            assert!(difference <= TOLERANCE, "{name} in steps of {step}: {difference}");
         }
-        let generated = generate(
-            &model,
-            &expected.prompt,
-            expected.tokens.len(),
-            &BTreeSet::new(),
-        )
-        .unwrap();
+        let generated = generate(&model, &expected.prompt, expected.tokens.len(), &BTreeSet::new()).unwrap();
         assert_eq!(generated.tokens, expected.tokens, "{name}");
         assert_eq!(generated.prompt_tokens, expected.prompt.len());
     }
@@ -114,11 +101,7 @@ fn generation_ends_with_an_eos_token() {
     let expected = Expected::read(&folder);
     let model = load(&folder).unwrap();
     let eos = expected.tokens[5];
-    let end = expected
-        .tokens
-        .iter()
-        .position(|token| *token == eos)
-        .unwrap();
+    let end = expected.tokens.iter().position(|token| *token == eos).unwrap();
     let generated = generate(&model, &expected.prompt, 32, &BTreeSet::from([eos])).unwrap();
     assert_eq!(generated.tokens, expected.tokens[..=end]);
 }
@@ -128,10 +111,7 @@ fn a_token_outside_the_vocabulary_is_refused() {
     let _mlx = mlx();
     let model = load(&golden("models/qwen2-4bit")).unwrap();
     let error = model.logits(&[3, 96], 2).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "token 96 is outside the model's vocabulary of 96"
-    );
+    assert_eq!(error.to_string(), "token 96 is outside the model's vocabulary of 96");
     assert!(generate(&model, &[], 1, &BTreeSet::new()).is_err());
 }
 
@@ -176,28 +156,17 @@ fn an_unknown_architecture_is_named_with_the_known_ones() {
     let model = copy("qwen2-4bit");
     edit_config(model.path(), "model_type", "mamba".into());
     let error = load_error(model.path());
-    assert!(
-        error.contains("\"mamba\" is not supported, only qwen2 and llama are"),
-        "{error}"
-    );
+    assert!(error.contains("\"mamba\" is not supported, only qwen2 and llama are"), "{error}");
 }
 
 #[test]
 fn a_packing_other_than_mlxs_affine_is_refused() {
     let _mlx = mlx();
     let model = copy("llama-8bit");
-    edit_config(
-        model.path(),
-        "quantization",
-        serde_json::json!({"mode": "mxfp4"}),
-    );
+    edit_config(model.path(), "quantization", serde_json::json!({"mode": "mxfp4"}));
     assert!(load_error(model.path()).contains("\"mxfp4\" is not supported"));
     edit_config(model.path(), "quantization", Value::Null);
-    edit_config(
-        model.path(),
-        "quantization_config",
-        serde_json::json!({"quant_method": "awq"}),
-    );
+    edit_config(model.path(), "quantization_config", serde_json::json!({"quant_method": "awq"}));
     assert!(load_error(model.path()).contains("quant_method \"awq\" is not supported"));
 }
 
@@ -211,10 +180,7 @@ fn missing_unknown_and_misshapen_tensors_are_named() {
     edit_tensors(&file, |tensors| {
         tensors.insert("lm_head.weight".into(), Array::from_f32(0.0));
     });
-    assert!(
-        load(model.path()).is_ok(),
-        "a tied model may carry the head that it does not use"
-    );
+    assert!(load(model.path()).is_ok(), "a tied model may carry the head that it does not use");
 
     edit_tensors(&file, |tensors| {
         tensors.insert("model.extra".into(), Array::from_f32(0.0));
@@ -225,10 +191,7 @@ fn missing_unknown_and_misshapen_tensors_are_named() {
         tensors.insert(norm.into(), Array::from_f32(1.0));
     });
     let error = load_error(model.path());
-    assert!(
-        error.contains(&format!("{norm} has shape [], config.json wants [64]")),
-        "{error}"
-    );
+    assert!(error.contains(&format!("{norm} has shape [], config.json wants [64]")), "{error}");
 
     edit_tensors(&file, |tensors| {
         tensors.remove(norm);
@@ -257,32 +220,20 @@ fn an_adapter_that_does_not_fit_is_refused() {
         let zeros = Array::zeros::<f32>(&[64, 4]).unwrap();
         tensors.insert("model.embed_tokens.lora_a".into(), zeros);
     });
-    assert!(
-        load_error(model.path())
-            .contains("no linear of this model takes model.embed_tokens.lora_a")
-    );
+    assert!(load_error(model.path()).contains("no linear of this model takes model.embed_tokens.lora_a"));
 
     edit_tensors(&file, |tensors| {
         tensors.insert(q_proj.into(), Array::zeros::<f32>(&[32, 4]).unwrap());
     });
     let error = load_error(model.path());
-    assert!(
-        error.contains(&format!(
-            "{q_proj} has shape [32, 4], its linear wants [64, 4]"
-        )),
-        "{error}"
-    );
+    assert!(error.contains(&format!("{q_proj} has shape [32, 4], its linear wants [64, 4]")), "{error}");
 
     edit_tensors(&file, |tensors| {
         tensors.remove(q_proj);
     });
     assert!(load_error(model.path()).contains("only one of lora_a and lora_b"));
 
-    fs::write(
-        adapter.join("adapter_config.json"),
-        r#"{"fine_tune_type": "dora"}"#,
-    )
-    .unwrap();
+    fs::write(adapter.join("adapter_config.json"), r#"{"fine_tune_type": "dora"}"#).unwrap();
     assert!(load_error(model.path()).contains("fine_tune_type \"dora\""));
 }
 
@@ -296,10 +247,7 @@ fn chat_templates_render_as_in_transformers() {
             .as_array()
             .unwrap()
             .iter()
-            .map(|message| Message {
-                role: text(message, "role"),
-                content: text(message, "content"),
-            })
+            .map(|message| Message { role: text(message, "role"), content: text(message, "content") })
             .collect();
         let template = ChatTemplate::load(&folder).unwrap();
         let rendered = template.render(&messages, request.get("tools")).unwrap();
@@ -312,20 +260,10 @@ fn chat_templates_render_as_in_transformers() {
 fn a_missing_template_and_a_template_that_refuses_say_so() {
     let model = golden("models/qwen2-float32");
     let error = ChatTemplate::load(&model).err().unwrap();
-    assert!(
-        error
-            .to_string()
-            .ends_with("qwen2-float32 has no chat template")
-    );
+    assert!(error.to_string().ends_with("qwen2-float32 has no chat template"));
 
     let template = ChatTemplate::load(&golden("chat/mistral")).unwrap();
-    let assistant = Message {
-        role: "assistant".into(),
-        content: "Hello".into(),
-    };
+    let assistant = Message { role: "assistant".into(), content: "Hello".into() };
     let error = format!("{:#}", template.render(&[assistant], None).unwrap_err());
-    assert!(
-        error.contains("conversation roles must alternate user/assistant"),
-        "{error}"
-    );
+    assert!(error.contains("conversation roles must alternate user/assistant"), "{error}");
 }

@@ -5,9 +5,13 @@
 
 mod cpu;
 mod float;
+#[cfg(feature = "mlx")]
+mod mlx;
 
 pub use cpu::Cpu;
 pub use float::Float;
+#[cfg(feature = "mlx")]
+pub use mlx::{Mlx, check_device};
 
 /// A matrix of floats as it lies in a file: rows one after the other, little-endian.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,7 +24,7 @@ use crate::yaml::Problem;
 static CANCEL: AtomicBool = AtomicBool::new(false);
 
 #[derive(Debug, Args)]
-pub struct BuildArgs {
+pub(super) struct BuildArgs {
     /// What to build; all nodes if none is named
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
@@ -54,7 +54,7 @@ pub struct BuildArgs {
     backend: BackendArg,
 }
 
-pub fn run(args: &BuildArgs, place: &Place) -> anyhow::Result<Outcome> {
+pub(super) fn run(args: &BuildArgs, place: &Place) -> anyhow::Result<Outcome> {
     let mut project = Project::open(place)?;
     let targets = project.targets(&args.targets)?;
     let ids = project.graph.closure(&targets);
@@ -118,7 +118,8 @@ fn make(
     } else {
         Box::new(LineProgress)
     };
-    let outcome = schedule::run(project.planner(args.backend.into(), forced), ids, &options, progress.as_mut());
+    let outcome =
+        schedule::run(project.planner(args.backend.into(), forced), ids, &options, progress.as_mut());
     if outcome.is_err() {
         project.store.finish()?;
     }
@@ -152,7 +153,8 @@ fn write_lock(project: &mut Project, mut lock: Lockfile, summary: &Summary) -> a
     for (id, (key, artifact)) in &summary.done {
         lock.set(&project.graph.node(*id).name, Locked { key: *key, artifact: *artifact });
     }
-    let names: HashSet<_> = project.graph.order().iter().map(|id| project.graph.node(*id).name.as_str()).collect();
+    let names: HashSet<_> =
+        project.graph.order().iter().map(|id| project.graph.node(*id).name.as_str()).collect();
     lock.retain(|name| names.contains(name));
     if lock == before {
         return Ok(());
@@ -162,7 +164,8 @@ fn write_lock(project: &mut Project, mut lock: Lockfile, summary: &Summary) -> a
 }
 
 fn finish(args: &BuildArgs, project: &Project, ids: &[NodeId], summary: &Summary) -> anyhow::Result<Outcome> {
-    let names = |ids: &[NodeId]| ids.iter().map(|id| project.graph.node(*id).name.clone()).collect::<Vec<_>>();
+    let names =
+        |ids: &[NodeId]| ids.iter().map(|id| project.graph.node(*id).name.clone()).collect::<Vec<_>>();
     let fresh = summary.done.len() - summary.ran.len() - summary.linked;
     if args.json {
         print_json(&json!({

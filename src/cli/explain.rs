@@ -13,7 +13,7 @@ use crate::plan::{Decision, Verdict};
 use crate::recipe::Change;
 
 #[derive(Debug, Args)]
-pub struct WhyArgs {
+pub(super) struct WhyArgs {
     /// The node
     target: String,
     /// Print JSON
@@ -24,7 +24,7 @@ pub struct WhyArgs {
     backend: BackendArg,
 }
 
-pub fn run(args: &WhyArgs, place: &Place) -> anyhow::Result<Outcome> {
+pub(super) fn run(args: &WhyArgs, place: &Place) -> anyhow::Result<Outcome> {
     let mut project = Project::open(place)?;
     let targets = project.targets(std::slice::from_ref(&args.target))?;
     let ids = project.graph.closure(&targets);
@@ -55,7 +55,7 @@ fn describe(project: &Project, decision: &Decision) -> String {
 }
 
 /// Says the verdict.
-pub fn sentence(project: &Project, decision: &Decision) -> String {
+pub(super) fn sentence(project: &Project, decision: &Decision) -> String {
     match decision.verdict {
         Verdict::Fresh => "up to date".to_owned(),
         Verdict::Cached => match &decision.edited {
@@ -71,7 +71,7 @@ pub fn sentence(project: &Project, decision: &Decision) -> String {
 }
 
 /// Returns the decision as JSON: `build -n`, `status` and `why` print the same.
-pub fn to_json(project: &Project, decision: &Decision) -> serde_json::Value {
+pub(super) fn to_json(project: &Project, decision: &Decision) -> serde_json::Value {
     let name = |id: &crate::graph::NodeId| project.graph.node(*id).name.clone();
     json!({
         "node": name(&decision.id),
@@ -86,7 +86,7 @@ pub fn to_json(project: &Project, decision: &Decision) -> serde_json::Value {
 }
 
 /// Says one change in words, old and new.
-pub fn words(change: &Change) -> String {
+pub(super) fn words(change: &Change) -> String {
     match change {
         Change::NeverBuilt => "it was never built here".to_owned(),
         Change::Forced => "--force".to_owned(),

@@ -11,7 +11,7 @@ use super::{Outcome, print, print_json};
 use crate::stage::{Kind, Stage};
 
 #[derive(Debug, Args)]
-pub struct GraphArgs {
+pub(super) struct GraphArgs {
     /// The language to print
     #[arg(long, value_enum, default_value_t = Format::Dot)]
     format: Format,
@@ -30,7 +30,7 @@ enum Format {
     Json,
 }
 
-pub fn run(args: &GraphArgs, place: &Place) -> anyhow::Result<Outcome> {
+pub(super) fn run(args: &GraphArgs, place: &Place) -> anyhow::Result<Outcome> {
     let project = Project::open(place)?;
     match if args.json { Format::Json } else { args.format } {
         Format::Dot => print(&dot(&project))?,
@@ -82,7 +82,13 @@ fn mermaid(project: &Project) -> String {
     for id in project.graph.order() {
         let node = project.graph.node(*id);
         let (open, close) = if node.stage.makes() == Kind::Report { ("([", "])") } else { ("[", "]") };
-        let _ = writeln!(out, "  n{}{open}\"{}<br/><small>{}</small>\"{close}", id.index(), node.name, label(&node.stage));
+        let _ = writeln!(
+            out,
+            "  n{}{open}\"{}<br/><small>{}</small>\"{close}",
+            id.index(),
+            node.name,
+            label(&node.stage)
+        );
     }
     for (from, to) in edges(project) {
         let _ = writeln!(out, "  n{} --> n{}", number(from), number(to));

@@ -11,7 +11,7 @@ use super::{Outcome, print};
 use crate::failure::AtPath;
 
 #[derive(Debug, Args)]
-pub struct InitArgs {
+pub(super) struct InitArgs {
     /// The base model's folder, as mlx-lm writes it
     #[arg(long, default_value = "models/base", value_name = "DIR")]
     model: String,
@@ -20,7 +20,7 @@ pub struct InitArgs {
     adapter_path: String,
 }
 
-pub fn run(args: &InitArgs, place: &Place) -> anyhow::Result<Outcome> {
+pub(super) fn run(args: &InitArgs, place: &Place) -> anyhow::Result<Outcome> {
     let path = place.path();
     let created = File::create_new(&path);
     if created.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists) {

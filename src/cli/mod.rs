@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::backend::BackendKind;
-pub use project::UsageError;
+use project::UsageError;
 
 /// make for model weights
 ///

@@ -14,7 +14,7 @@ use crate::schedule::{Event, Progress};
 use crate::stage::Unit;
 
 /// One line per event, for logs.
-pub struct LineProgress;
+pub(super) struct LineProgress;
 
 impl Progress for LineProgress {
     fn event(&mut self, event: &Event<'_>) {
@@ -26,7 +26,7 @@ impl Progress for LineProgress {
 }
 
 /// JSON lines on standard output, for programs.
-pub struct JsonProgress;
+pub(super) struct JsonProgress;
 
 impl Progress for JsonProgress {
     fn event(&mut self, event: &Event<'_>) {
@@ -36,7 +36,7 @@ impl Progress for JsonProgress {
 
 /// A live line per running node, for terminals; finished nodes scroll up as plain lines.
 #[derive(Default)]
-pub struct LiveProgress {
+pub(super) struct LiveProgress {
     lines: MultiProgress,
     running: HashMap<String, ProgressBar>,
 }
@@ -87,7 +87,9 @@ fn waiting_style() -> ProgressStyle {
 
 fn running_style(unit: Unit) -> ProgressStyle {
     match unit {
-        Unit::Bytes => style("{prefix:12!} {bar:20} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left"),
+        Unit::Bytes => style(
+            "{prefix:12!} {bar:20} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left",
+        ),
         Unit::Queries => style("{prefix:12!} {bar:20} {pos}/{len} queries {per_sec} {eta} left"),
     }
 }

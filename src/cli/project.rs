@@ -21,14 +21,14 @@ const MANIFEST_FORMAT: u32 = 1;
 
 /// Where the user says the project is.
 #[derive(Debug)]
-pub struct Place {
-    pub folder: Option<PathBuf>,
-    pub file: PathBuf,
+pub(super) struct Place {
+    pub(super) folder: Option<PathBuf>,
+    pub(super) file: PathBuf,
 }
 
 impl Place {
     /// Returns the path of the pipeline file as the user would write it.
-    pub fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.folder.as_ref().map_or_else(|| self.file.clone(), |folder| folder.join(&self.file))
     }
 }
@@ -36,23 +36,23 @@ impl Place {
 /// Something wrong in what the user wrote: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct UsageError(pub String);
+pub(super) struct UsageError(pub(super) String);
 
 /// An opened project.
-pub struct Project {
+pub(super) struct Project {
     /// The folder of the pipeline file.
-    pub root: PathBuf,
-    pub graph: Graph,
-    pub store: LocalStore,
-    pub shelf: Shelf,
-    pub memo: Memo,
+    pub(super) root: PathBuf,
+    pub(super) graph: Graph,
+    pub(super) store: LocalStore,
+    pub(super) shelf: Shelf,
+    pub(super) memo: Memo,
     path: PathBuf,
     text: String,
 }
 
 impl Project {
     /// Opens the project at `place` and checks its pipeline file.
-    pub fn open(place: &Place) -> anyhow::Result<Self> {
+    pub(super) fn open(place: &Place) -> anyhow::Result<Self> {
         let path = place.path();
         let text = fs::read_to_string(&path).map_err(|error| {
             let hint = "`pipeline init` writes one, -C and -f name another";
@@ -78,7 +78,7 @@ impl Project {
     }
 
     /// Makes an error that shows the place in the pipeline file.
-    pub fn problem(&self, problem: &Problem) -> anyhow::Error {
+    pub(super) fn problem(&self, problem: &Problem) -> anyhow::Error {
         usage(problem, &self.path, &self.text)
     }
 
@@ -96,7 +96,7 @@ impl Project {
     }
 
     /// Resolves the names of targets; none means all nodes.
-    pub fn targets(&self, names: &[String]) -> anyhow::Result<Vec<NodeId>> {
+    pub(super) fn targets(&self, names: &[String]) -> anyhow::Result<Vec<NodeId>> {
         if names.is_empty() {
             return Ok(self.graph.order().to_vec());
         }
@@ -105,7 +105,7 @@ impl Project {
     }
 
     /// Returns the planner of this project.
-    pub fn planner(&mut self, backend: BackendKind, forced: HashSet<NodeId>) -> Planner<'_> {
+    pub(super) fn planner(&mut self, backend: BackendKind, forced: HashSet<NodeId>) -> Planner<'_> {
         Planner {
             graph: &self.graph,
             root: &self.root,
@@ -118,7 +118,7 @@ impl Project {
     }
 
     /// Writes back what was learned about the disk.
-    pub fn save_memo(&mut self) {
+    pub(super) fn save_memo(&mut self) {
         if let Some(bytes) = self.memo.changed() {
             self.store.save_memo(&bytes);
         }
@@ -129,17 +129,19 @@ impl Project {
     }
 
     /// Reads `pipeline.lock`; a missing one is empty.
-    pub fn lockfile(&self) -> Lockfile {
+    pub(super) fn lockfile(&self) -> Lockfile {
         fs::read_to_string(self.lock_path()).map(|text| Lockfile::parse(&text)).unwrap_or_default()
     }
 
     /// Writes `pipeline.lock` if it changed.
-    pub fn save_lockfile(&self, lock: &Lockfile) -> anyhow::Result<()> {
+    pub(super) fn save_lockfile(&self, lock: &Lockfile) -> anyhow::Result<()> {
         let text = lock.render();
         if fs::read_to_string(self.lock_path()).is_ok_and(|current| current == text) {
             return Ok(());
         }
-        self.store.write(&self.lock_path(), text.as_bytes()).context("the artifacts are built, but not locked")
+        self.store
+            .write(&self.lock_path(), text.as_bytes())
+            .context("the artifacts are built, but not locked")
     }
 }
 

@@ -15,7 +15,7 @@ use crate::report::{AllTimings, Results};
 use crate::stage::Kind;
 
 #[derive(Debug, Args)]
-pub struct ReportArgs {
+pub(super) struct ReportArgs {
     /// Which benchmark; all of them if none is named
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
@@ -24,7 +24,7 @@ pub struct ReportArgs {
     json: bool,
 }
 
-pub fn run(args: &ReportArgs, place: &Place) -> anyhow::Result<Outcome> {
+pub(super) fn run(args: &ReportArgs, place: &Place) -> anyhow::Result<Outcome> {
     let project = Project::open(place)?;
     let targets = project.targets(&args.targets)?;
     let nodes = targets.iter().map(|id| project.graph.node(*id));
@@ -39,7 +39,11 @@ pub fn run(args: &ReportArgs, place: &Place) -> anyhow::Result<Outcome> {
             print_json(&json!({"node": node.name, "results": results, "timings": timings}))?;
         } else {
             let gap = if index > 0 { "\n" } else { "" };
-            let heading = if benchmarks.len() > 1 { format!("{gap}{} ({})\n", node.name, results.suite) } else { String::new() };
+            let heading = if benchmarks.len() > 1 {
+                format!("{gap}{} ({})\n", node.name, results.suite)
+            } else {
+                String::new()
+            };
             print(&(heading + &results.table(Some(&timings))))?;
         }
     }

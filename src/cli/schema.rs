@@ -5,7 +5,7 @@ use super::{Outcome, print};
 
 const SCHEMA: &str = include_str!("schema.json");
 
-pub fn run() -> anyhow::Result<Outcome> {
+pub(super) fn run() -> anyhow::Result<Outcome> {
     print(SCHEMA)?;
     Ok(Outcome::Success)
 }

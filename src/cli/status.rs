@@ -11,7 +11,7 @@ use super::{BackendArg, Outcome, print, print_json};
 use crate::plan::{Decision, Verdict};
 
 #[derive(Debug, Args)]
-pub struct StatusArgs {
+pub(super) struct StatusArgs {
     /// What to look at; all nodes if none is named
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
@@ -26,7 +26,7 @@ pub struct StatusArgs {
     backend: BackendArg,
 }
 
-pub fn run(args: &StatusArgs, place: &Place) -> anyhow::Result<Outcome> {
+pub(super) fn run(args: &StatusArgs, place: &Place) -> anyhow::Result<Outcome> {
     let mut project = Project::open(place)?;
     let targets = project.targets(&args.targets)?;
     let ids = project.graph.closure(&targets);
@@ -36,7 +36,12 @@ pub fn run(args: &StatusArgs, place: &Place) -> anyhow::Result<Outcome> {
 }
 
 /// Prints the decisions and counts what is to be done.
-pub fn show(project: &Project, decisions: &[Decision], json: bool, exit_code: bool) -> anyhow::Result<Outcome> {
+pub(super) fn show(
+    project: &Project,
+    decisions: &[Decision],
+    json: bool,
+    exit_code: bool,
+) -> anyhow::Result<Outcome> {
     if json {
         decisions.iter().try_for_each(|decision| print_json(&to_json(project, decision)))?;
     } else {

@@ -9,13 +9,13 @@ use super::{Outcome, print, print_json};
 use crate::digest::Digest;
 
 #[derive(Debug, Args)]
-pub struct VerifyArgs {
+pub(super) struct VerifyArgs {
     /// Print JSON lines
     #[arg(long)]
     json: bool,
 }
 
-pub fn run(args: &VerifyArgs, place: &Place) -> anyhow::Result<Outcome> {
+pub(super) fn run(args: &VerifyArgs, place: &Place) -> anyhow::Result<Outcome> {
     let project = Project::open(place)?;
     let objects = project.store.objects()?;
     let mut damaged = 0;
@@ -36,7 +36,8 @@ pub fn run(args: &VerifyArgs, place: &Place) -> anyhow::Result<Outcome> {
     if args.json {
         print_json(&json!({"objects": objects.len(), "damaged": damaged}))?;
     } else {
-        let advice = if damaged == 0 { "" } else { "; `pipeline build` makes the artifacts that need them again" };
+        let advice =
+            if damaged == 0 { "" } else { "; `pipeline build` makes the artifacts that need them again" };
         print(&format!("{} objects, {damaged} damaged{advice}\n", objects.len()))?;
     }
     Ok(if damaged == 0 { Outcome::Success } else { Outcome::Failure })

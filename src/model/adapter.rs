@@ -32,11 +32,7 @@ impl Adapter {
         let parameters = read_parameters(&folder.join("adapter_config.json"))?;
         let file = folder.join("adapters.safetensors");
         let tensors = load_safetensors(&file)?;
-        Ok(Self {
-            file,
-            parameters,
-            tensors,
-        })
+        Ok(Self { file, parameters, tensors })
     }
 
     /// Takes the update of the linear at `path`, whose weight is `[output, input]`.
@@ -47,17 +43,10 @@ impl Adapter {
         match (lora_a, lora_b) {
             (Some(lora_a), Some(lora_b)) => {
                 let scale = Array::from_f32(self.parameters.scale);
-                Ok(Some(Lora {
-                    lora_a,
-                    lora_b,
-                    scale,
-                }))
+                Ok(Some(Lora { lora_a, lora_b, scale }))
             }
             (None, None) => Ok(None),
-            _ => bail!(
-                "{}: {path} has only one of lora_a and lora_b",
-                self.file.display()
-            ),
+            _ => bail!("{}: {path} has only one of lora_a and lora_b", self.file.display()),
         }
     }
 
@@ -66,11 +55,7 @@ impl Adapter {
         let names: BTreeSet<&str> = self.tensors.keys().map(String::as_str).collect();
         let names: Vec<&str> = names.into_iter().collect();
         let file = self.file.display();
-        ensure!(
-            names.is_empty(),
-            "{file}: no linear of this model takes {}",
-            names.join(", ")
-        );
+        ensure!(names.is_empty(), "{file}: no linear of this model takes {}", names.join(", "));
         Ok(())
     }
 
@@ -80,10 +65,7 @@ impl Adapter {
         };
         let file = self.file.display();
         let found = factor.shape();
-        ensure!(
-            found == shape,
-            "{file}: {name} has shape {found:?}, its linear wants {shape:?}"
-        );
+        ensure!(found == shape, "{file}: {name} has shape {found:?}, its linear wants {shape:?}");
         device::to_activation_dtype(factor).map(Some)
     }
 }
@@ -91,18 +73,10 @@ impl Adapter {
 fn read_parameters(path: &Path) -> Result<LoraParameters> {
     let config = read_json(path)?;
     // As in mlx-lm, adapters from before this key are LoRA.
-    let kind = config
-        .get("fine_tune_type")
-        .and_then(Value::as_str)
-        .unwrap_or("lora");
-    ensure!(
-        kind == "lora",
-        "{}: fine_tune_type {kind:?}, only \"lora\" fits",
-        path.display()
-    );
+    let kind = config.get("fine_tune_type").and_then(Value::as_str).unwrap_or("lora");
+    ensure!(kind == "lora", "{}: fine_tune_type {kind:?}, only \"lora\" fits", path.display());
     let parameters = config.get("lora_parameters").unwrap_or(&Value::Null);
-    LoraParameters::deserialize(parameters)
-        .with_context(|| format!("lora_parameters in {}", path.display()))
+    LoraParameters::deserialize(parameters).with_context(|| format!("lora_parameters in {}", path.display()))
 }
 
 /// The low-rank update of one linear: `lora_a` is `[input, rank]`, `lora_b` is `[rank, output]`.

@@ -33,10 +33,9 @@ impl KVCache {
         let new = [keys, values];
         let mut buffers = match self.buffers.take() {
             Some(buffers) if self.offset <= buffers[0].dim(2) => buffers,
-            Some([keys, values]) => [
-                grow(Some((keys, start)), &new[0])?,
-                grow(Some((values, start)), &new[1])?,
-            ],
+            Some([keys, values]) => {
+                [grow(Some((keys, start)), &new[0])?, grow(Some((values, start)), &new[1])?]
+            }
             None => [grow(None, &new[0])?, grow(None, &new[1])?],
         };
         for (buffer, new) in buffers.iter_mut().zip(&new) {

@@ -40,8 +40,8 @@ impl ChatTemplate {
         let config = read_json_if_present(&path)?.unwrap_or(Value::Null);
         let beside = folder.join("chat_template.jinja");
         let templates = if beside.exists() {
-            let source = fs::read_to_string(&beside)
-                .with_context(|| format!("cannot read {}", beside.display()))?;
+            let source =
+                fs::read_to_string(&beside).with_context(|| format!("cannot read {}", beside.display()))?;
             BTreeMap::from([(DEFAULT.to_owned(), source)])
         } else {
             templates(&config).with_context(|| path.display().to_string())?
@@ -50,11 +50,7 @@ impl ChatTemplate {
             bail!("{} has no chat template", folder.display());
         }
         let special_tokens = special_tokens(&config);
-        Ok(Self {
-            folder: folder.to_path_buf(),
-            templates,
-            special_tokens,
-        })
+        Ok(Self { folder: folder.to_path_buf(), templates, special_tokens })
     }
 
     /// Renders the messages as a prompt that ends where the assistant's answer begins.
@@ -71,12 +67,7 @@ impl ChatTemplate {
         };
         environment()?
             .render_str(source, arguments)
-            .with_context(|| {
-                format!(
-                    "cannot render the chat template of {}",
-                    self.folder.display()
-                )
-            })
+            .with_context(|| format!("cannot render the chat template of {}", self.folder.display()))
     }
 
     fn source(&self, with_tools: bool) -> Result<&str> {
@@ -102,18 +93,13 @@ fn templates(config: &Value) -> Result<BTreeMap<String, String>> {
 
 fn named_template(entry: &Value) -> Result<(String, String)> {
     let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
-    text("name")
-        .zip(text("template"))
-        .context("a chat_template without name or template")
+    text("name").zip(text("template")).context("a chat_template without name or template")
 }
 
 /// Jinja as `transformers` sets it up. `strftime_now` is left out on purpose: a prompt that holds
 /// today's date gives other answers tomorrow, and templates fall back where it is undefined.
 fn environment() -> Result<Environment<'static>> {
-    let syntax = SyntaxConfig::builder()
-        .trim_blocks(true)
-        .lstrip_blocks(true)
-        .build()?;
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
     let mut environment = Environment::new();
     environment.set_syntax(syntax);
     environment.set_unknown_method_callback(unknown_method_callback);
@@ -134,10 +120,7 @@ fn tojson(
     named: Kwargs,
 ) -> Result<String, Error> {
     if value.is_undefined() {
-        return Err(Error::new(
-            ErrorKind::UndefinedError,
-            "tojson of an undefined value",
-        ));
+        return Err(Error::new(ErrorKind::UndefinedError, "tojson of an undefined value"));
     }
     let mut style = Style::new(indent.or(named.get("indent")?));
     style.ensure_ascii = ensure_ascii.or(named.get("ensure_ascii")?).unwrap_or(false);

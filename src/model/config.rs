@@ -38,42 +38,23 @@ impl Config {
     pub(crate) fn args<A: DeserializeOwned>(&self) -> Result<A> {
         // The newer spelling of rope_theta and rope_scaling, which mlx-lm does not read either:
         // passing over it would run the model with a default base, and badly.
-        let newer = self
-            .value
-            .get("rope_parameters")
-            .is_some_and(|value| !value.is_null());
+        let newer = self.value.get("rope_parameters").is_some_and(|value| !value.is_null());
         let newer_only = newer && self.value.get("rope_theta").is_none();
         let path = self.path.display();
-        ensure!(
-            !newer_only,
-            "{path}: rope_parameters without rope_theta is not supported"
-        );
+        ensure!(!newer_only, "{path}: rope_parameters without rope_theta is not supported");
         A::deserialize(&self.value).with_context(|| format!("cannot use {path}"))
     }
 
     /// Returns `None` for a model whose weights are all float.
     pub(crate) fn quantization(&self) -> Result<Option<Quantization>> {
-        if let Some(value) = self
-            .value
-            .get("quantization")
-            .filter(|value| !value.is_null())
-        {
+        if let Some(value) = self.value.get("quantization").filter(|value| !value.is_null()) {
             let read = Quantization::read(value);
-            return read
-                .with_context(|| format!("quantization in {}", self.path.display()))
-                .map(Some);
+            return read.with_context(|| format!("quantization in {}", self.path.display())).map(Some);
         }
         // Without MLX's own key this one belongs to another packing (AWQ, GPTQ, FP8, …).
-        if let Some(foreign) = self
-            .value
-            .get("quantization_config")
-            .filter(|v| !v.is_null())
-        {
+        if let Some(foreign) = self.value.get("quantization_config").filter(|v| !v.is_null()) {
             let method = foreign.get("quant_method").unwrap_or(&Value::Null);
-            bail!(
-                "{}: quant_method {method} is not supported, only MLX's",
-                self.path.display()
-            );
+            bail!("{}: quant_method {method} is not supported, only MLX's", self.path.display());
         }
         Ok(None)
     }
@@ -118,31 +99,20 @@ impl Quantization {
 }
 
 fn ensure_affine(quantization: &Value) -> Result<()> {
-    let mode = quantization
-        .get("mode")
-        .and_then(Value::as_str)
-        .unwrap_or("affine");
-    ensure!(
-        mode == "affine",
-        "quantization mode {mode:?} is not supported, only \"affine\""
-    );
+    let mode = quantization.get("mode").and_then(Value::as_str).unwrap_or("affine");
+    ensure!(mode == "affine", "quantization mode {mode:?} is not supported, only \"affine\"");
     Ok(())
 }
 
 /// Reads a JSON file of a model or adapter folder.
 pub(crate) fn read_json(path: &Path) -> Result<Value> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))
 }
 
 /// As [`read_json`], for a file that a folder may lack.
 pub(crate) fn read_json_if_present(path: &Path) -> Result<Option<Value>> {
-    if path.exists() {
-        read_json(path).map(Some)
-    } else {
-        Ok(None)
-    }
+    if path.exists() { read_json(path).map(Some) } else { Ok(None) }
 }
 
 #[cfg(test)]
@@ -158,10 +128,7 @@ mod tests {
             "model.embed_tokens": false,
         });
         let quantization = Quantization::read(&value).unwrap();
-        let packing = Packing {
-            group_size: 32,
-            bits: 8,
-        };
+        let packing = Packing { group_size: 32, bits: 8 };
         assert_eq!(quantization.named("lm_head"), Some(Some(packing)));
         assert_eq!(quantization.named("model.embed_tokens"), Some(None));
         assert_eq!(quantization.named("model.layers.0.mlp.up_proj"), None);

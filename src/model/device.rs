@@ -22,8 +22,5 @@ pub(crate) fn to_activation_dtype(tensor: Array) -> Result<Array> {
 }
 
 fn is_cpu() -> Result<bool> {
-    Ok(matches!(
-        Device::try_default()?.get_type()?,
-        DeviceType::Cpu
-    ))
+    Ok(matches!(Device::try_default()?.get_type()?, DeviceType::Cpu))
 }

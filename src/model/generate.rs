@@ -50,21 +50,14 @@ pub fn generate(
     // A step begun in vain must not run on into the next measurement.
     eval(&unused)?;
     let prompt_tokens = prompt.len();
-    Ok(Generation {
-        tokens,
-        prompt_tokens,
-        prefill_seconds,
-        decode_seconds,
-    })
+    Ok(Generation { tokens, prompt_tokens, prefill_seconds, decode_seconds })
 }
 
 /// Fills the caches with the prompt and returns the first new token, `[1, 1]`, evaluated.
 fn prefill(model: &LanguageModel, prompt: &[u32], caches: &mut [KVCache]) -> Result<Array> {
     // Only the last token's logits are needed. MLX is lazy: evaluating the caches alone leaves
     // the output head of all the others uncomputed.
-    let head = prompt
-        .get(..prompt.len().saturating_sub(1))
-        .unwrap_or_default();
+    let head = prompt.get(..prompt.len().saturating_sub(1)).unwrap_or_default();
     for step in head.chunks(PREFILL_STEP) {
         model.forward(&model.prompt(step)?, caches)?;
         eval(caches.iter().flat_map(KVCache::state))?;

@@ -24,11 +24,7 @@ impl Linear {
         bias: bool,
     ) -> Result<Self> {
         let weight = Matrix::load(weights, path, output_dims, input_dims)?;
-        let bias = if bias {
-            Some(weights.take(&format!("{path}.bias"), &[output_dims])?)
-        } else {
-            None
-        };
+        let bias = if bias { Some(weights.take(&format!("{path}.bias"), &[output_dims])?) } else { None };
         let lora = weights.take_lora(path, input_dims, output_dims)?;
         Ok(Self { weight, bias, lora })
     }
@@ -37,9 +33,7 @@ impl Linear {
     pub(crate) fn forward(&self, x: &Array) -> Result<Array> {
         let y = match (&self.weight, &self.bias) {
             // One operation as in mlx: the sum is rounded once.
-            (Matrix::Float(weight), Some(bias)) => {
-                ops::addmm(bias, x, weight.transpose()?, None, None)?
-            }
+            (Matrix::Float(weight), Some(bias)) => ops::addmm(bias, x, weight.transpose()?, None, None)?,
             (weight, Some(bias)) => weight.matmul_transposed(x)?.add(bias)?,
             (weight, None) => weight.matmul_transposed(x)?,
         };

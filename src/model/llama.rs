@@ -55,22 +55,15 @@ impl Args {
     }
 
     fn head_dim(&self) -> i32 {
-        self.head_dim
-            .unwrap_or(self.hidden_size / self.num_attention_heads)
+        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
     }
 
     fn check(&self) -> Result<()> {
         let (heads, kv_heads) = (self.num_attention_heads, self.n_kv_heads());
         ensure!(heads > 0 && kv_heads > 0, "no attention heads");
-        ensure!(
-            heads % kv_heads == 0,
-            "{heads} heads do not share {kv_heads} key/value heads"
-        );
+        ensure!(heads % kv_heads == 0, "{heads} heads do not share {kv_heads} key/value heads");
         let windows = self.layer_types.iter().any(|kind| kind != "full_attention");
-        ensure!(
-            !windows,
-            "layer_types other than \"full_attention\" are not supported"
-        );
+        ensure!(!windows, "layer_types other than \"full_attention\" are not supported");
         Ok(())
     }
 }
@@ -91,13 +84,7 @@ impl Attention {
         let (n_heads, n_kv_heads) = (args.num_attention_heads, args.n_kv_heads());
         let (dim, head_dim) = (args.hidden_size, args.head_dim());
         let mut linear = |name: &str, input, output| {
-            Linear::load(
-                weights,
-                &format!("{path}.{name}"),
-                input,
-                output,
-                args.attention_bias,
-            )
+            Linear::load(weights, &format!("{path}.{name}"), input, output, args.attention_bias)
         };
         Ok(Self {
             n_heads,
@@ -107,21 +94,14 @@ impl Attention {
             k_proj: linear("k_proj", dim, n_kv_heads * head_dim)?,
             v_proj: linear("v_proj", dim, n_kv_heads * head_dim)?,
             o_proj: linear("o_proj", n_heads * head_dim, dim)?,
-            rope: Rope::new(
-                head_dim,
-                args.rope_theta,
-                args.rope_traditional,
-                args.rope_scaling.as_ref(),
-            )?,
+            rope: Rope::new(head_dim, args.rope_theta, args.rope_traditional, args.rope_scaling.as_ref())?,
         })
     }
 
     fn forward(&self, x: &Array, cache: &mut KVCache) -> Result<Array> {
         let (batch, tokens) = (x.dim(0), x.dim(1));
         let split = |projected: Array, heads: i32| {
-            projected
-                .reshape(&[batch, tokens, heads, -1])?
-                .transpose_axes(&[0, 2, 1, 3])
+            projected.reshape(&[batch, tokens, heads, -1])?.transpose_axes(&[0, 2, 1, 3])
         };
         let queries = split(self.q_proj.forward(x)?, self.n_heads)?;
         let keys = split(self.k_proj.forward(x)?, self.n_kv_heads)?;
@@ -133,11 +113,8 @@ impl Attention {
 
         // One new token may look at all before it; several must not look ahead.
         let mask = (tokens > 1).then_some(ScaledDotProductAttentionMask::Causal);
-        let output =
-            fast::scaled_dot_product_attention(queries, keys, values, self.scale, mask, None)?;
-        let output = output
-            .transpose_axes(&[0, 2, 1, 3])?
-            .reshape(&[batch, tokens, -1])?;
+        let output = fast::scaled_dot_product_attention(queries, keys, values, self.scale, mask, None)?;
+        let output = output.transpose_axes(&[0, 2, 1, 3])?.reshape(&[batch, tokens, -1])?;
         self.o_proj.forward(&output)
     }
 }
@@ -152,13 +129,7 @@ impl Mlp {
     fn load(weights: &mut Weights, path: &str, args: &Args) -> Result<Self> {
         let (dim, hidden_dim) = (args.hidden_size, args.intermediate_size);
         let mut linear = |name: &str, input, output| {
-            Linear::load(
-                weights,
-                &format!("{path}.{name}"),
-                input,
-                output,
-                args.mlp_bias,
-            )
+            Linear::load(weights, &format!("{path}.{name}"), input, output, args.mlp_bias)
         };
         Ok(Self {
             gate_proj: linear("gate_proj", dim, hidden_dim)?,
@@ -168,10 +139,7 @@ impl Mlp {
     }
 
     fn forward(&self, x: &Array) -> Result<Array> {
-        self.down_proj.forward(&swiglu(
-            &self.gate_proj.forward(x)?,
-            &self.up_proj.forward(x)?,
-        )?)
+        self.down_proj.forward(&swiglu(&self.gate_proj.forward(x)?, &self.up_proj.forward(x)?)?)
     }
 }
 
@@ -185,12 +153,7 @@ struct TransformerBlock {
 impl TransformerBlock {
     fn load(weights: &mut Weights, path: &str, args: &Args) -> Result<Self> {
         let mut norm = |name: &str| {
-            RmsNorm::load(
-                weights,
-                &format!("{path}.{name}"),
-                args.hidden_size,
-                args.rms_norm_eps,
-            )
+            RmsNorm::load(weights, &format!("{path}.{name}"), args.hidden_size, args.rms_norm_eps)
         };
         Ok(Self {
             input_layernorm: norm("input_layernorm")?,
@@ -201,14 +164,8 @@ impl TransformerBlock {
     }
 
     fn forward(&self, x: &Array, cache: &mut KVCache) -> Result<Array> {
-        let h = x.add(
-            self.self_attn
-                .forward(&self.input_layernorm.forward(x)?, cache)?,
-        )?;
-        Ok(h.add(
-            self.mlp
-                .forward(&self.post_attention_layernorm.forward(&h)?)?,
-        )?)
+        let h = x.add(self.self_attn.forward(&self.input_layernorm.forward(x)?, cache)?)?;
+        Ok(h.add(self.mlp.forward(&self.post_attention_layernorm.forward(&h)?)?)?)
     }
 }
 
@@ -226,11 +183,7 @@ impl LlamaModel {
             .map(|i| TransformerBlock::load(weights, &format!("model.layers.{i}"), args))
             .collect::<Result<_>>()?;
         let norm = RmsNorm::load(weights, "model.norm", dim, args.rms_norm_eps)?;
-        Ok(Self {
-            embed_tokens,
-            layers,
-            norm,
-        })
+        Ok(Self { embed_tokens, layers, norm })
     }
 
     fn forward(&self, tokens: &Array, caches: &mut [KVCache]) -> Result<Array> {
@@ -252,30 +205,18 @@ pub struct Model {
 impl Model {
     pub(crate) fn load(config: &Config, mut weights: Weights) -> Result<Self> {
         let args: Args = config.args()?;
-        args.check()
-            .with_context(|| config.path().display().to_string())?;
+        args.check().with_context(|| config.path().display().to_string())?;
         let model = LlamaModel::load(&mut weights, &args)?;
         let tied = args.tie_word_embeddings;
         let vocab_size = args.vocab_size;
         let lm_head = if tied {
             None
         } else {
-            Some(Linear::load(
-                &mut weights,
-                "lm_head",
-                args.hidden_size,
-                vocab_size,
-                false,
-            )?)
+            Some(Linear::load(&mut weights, "lm_head", args.hidden_size, vocab_size, false)?)
         };
-        weights.finish(|name| {
-            name.contains("rotary_emb.inv_freq") || tied && name.starts_with("lm_head.")
-        })?;
-        Ok(Self {
-            model,
-            lm_head,
-            vocab_size,
-        })
+        weights
+            .finish(|name| name.contains("rotary_emb.inv_freq") || tied && name.starts_with("lm_head."))?;
+        Ok(Self { model, lm_head, vocab_size })
     }
 
     /// Maps token ids `[batch, tokens]` to logits `[batch, tokens, vocab_size]`.

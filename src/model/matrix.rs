@@ -12,12 +12,7 @@ pub(crate) enum Matrix {
     /// As it is.
     Float(Array),
     /// `columns * bits / 32` words a row, one scale and one bias per group.
-    Quantized {
-        weight: Array,
-        scales: Array,
-        biases: Array,
-        packing: Packing,
-    },
+    Quantized { weight: Array, scales: Array, biases: Array, packing: Packing },
 }
 
 impl Matrix {
@@ -37,24 +32,14 @@ impl Matrix {
         let shape = [rows, columns / packing.group_size];
         let scales = weights.take(&format!("{path}.scales"), &shape)?;
         let biases = weights.take(&format!("{path}.biases"), &shape)?;
-        Ok(Self::Quantized {
-            weight,
-            scales,
-            biases,
-            packing,
-        })
+        Ok(Self::Quantized { weight, scales, biases, packing })
     }
 
     /// Returns `x @ self.T`; `x` is `[…, columns]`.
     pub(crate) fn matmul_transposed(&self, x: &Array) -> Result<Array> {
         Ok(match self {
             Self::Float(weight) => ops::matmul(x, weight.transpose()?)?,
-            Self::Quantized {
-                weight,
-                scales,
-                biases,
-                packing,
-            } => {
+            Self::Quantized { weight, scales, biases, packing } => {
                 let Packing { group_size, bits } = *packing;
                 ops::quantized_matmul(x, weight, scales, biases, true, group_size, bits)?
             }
@@ -66,12 +51,7 @@ impl Matrix {
         let pick = |tensor: &Array| tensor.take_axis(ids, 0);
         Ok(match self {
             Self::Float(weight) => pick(weight)?,
-            Self::Quantized {
-                weight,
-                scales,
-                biases,
-                packing,
-            } => {
+            Self::Quantized { weight, scales, biases, packing } => {
                 let Packing { group_size, bits } = *packing;
                 let biases = pick(biases)?;
                 ops::dequantize(pick(weight)?, pick(scales)?, &biases, group_size, bits)?
@@ -90,29 +70,17 @@ impl Matrix {
 
 /// Reads bits and group size off the shapes, as mlx-lm's `infer_quant_config` does.
 fn infer(columns: i32, words: i32, groups: i32) -> Result<Packing> {
-    ensure!(
-        columns > 0 && groups > 0,
-        "{columns} columns in {groups} groups"
-    );
+    ensure!(columns > 0 && groups > 0, "{columns} columns in {groups} groups");
     let bits = i64::from(words) * 32 / i64::from(columns);
-    Ok(Packing {
-        group_size: columns / groups,
-        bits: i32::try_from(bits)?,
-    })
+    Ok(Packing { group_size: columns / groups, bits: i32::try_from(bits)? })
 }
 
 fn ensure_packed(packing: &Packing, columns: i32, words: i32) -> Result<()> {
     let Packing { group_size, bits } = *packing;
     let known = matches!(bits, 2..=6 | 8) && matches!(group_size, 32 | 64 | 128);
-    ensure!(
-        known,
-        "{bits} bits in groups of {group_size} is not a packing of MLX"
-    );
+    ensure!(known, "{bits} bits in groups of {group_size} is not a packing of MLX");
     let fits = i64::from(words) * 32 == i64::from(columns) * i64::from(bits);
-    ensure!(
-        fits,
-        "{words} words a row are not {columns} weights of {bits} bits"
-    );
+    ensure!(fits, "{words} words a row are not {columns} weights of {bits} bits");
     Ok(())
 }
 
@@ -123,40 +91,13 @@ mod tests {
     #[test]
     fn packing_is_read_off_the_shapes() {
         // 256 weights of 6 bits are 1536 bits, which are 48 words.
-        assert_eq!(
-            infer(256, 48, 4).unwrap(),
-            Packing {
-                group_size: 64,
-                bits: 6
-            }
-        );
+        assert_eq!(infer(256, 48, 4).unwrap(), Packing { group_size: 64, bits: 6 });
     }
 
     #[test]
     fn a_packing_that_does_not_fit_its_row_is_refused() {
-        let error = ensure_packed(
-            &Packing {
-                group_size: 64,
-                bits: 4,
-            },
-            256,
-            48,
-        )
-        .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "48 words a row are not 256 weights of 4 bits"
-        );
-        assert!(
-            ensure_packed(
-                &Packing {
-                    group_size: 64,
-                    bits: 7
-                },
-                256,
-                56
-            )
-            .is_err()
-        );
+        let error = ensure_packed(&Packing { group_size: 64, bits: 4 }, 256, 48).unwrap_err();
+        assert_eq!(error.to_string(), "48 words a row are not 256 weights of 4 bits");
+        assert!(ensure_packed(&Packing { group_size: 64, bits: 7 }, 256, 56).is_err());
     }
 }

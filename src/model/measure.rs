@@ -1,81 +1,31 @@
 //! One model's answers to a list of prompts, and what they cost: the work of a benchmark.
 //! Does not know which answers are right.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::chat::{ChatTemplate, Message};
 use super::generate::{Generation, generate};
 use super::tokenizer::Tokenizer;
 use super::{LanguageModel, device};
+use crate::report::{Measure, Measured, Timings};
 
 /// Enough to have read every weight and built every kernel once.
 const WARM_UP_TOKENS: usize = 4;
 
-/// What to ask of which model.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Request {
-    /// A model folder: config, weights, tokenizer, chat template.
-    pub model: PathBuf,
-    /// An mlx-lm LoRA folder, applied at run time.
-    pub adapter: Option<PathBuf>,
-    /// The system message before every prompt.
-    pub system: Option<String>,
-    /// A list of tool schemas, as the chat template expects them.
-    pub tools: Option<Value>,
-    /// The user's messages, each a conversation of its own.
-    pub prompts: Vec<String>,
-    /// The longest answer, in tokens.
-    pub max_tokens: usize,
-}
-
-/// The answers, in the order of the prompts, and the timings.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Measured {
-    /// Text up to the end-of-sequence token.
-    pub answers: Vec<String>,
-    /// What is not the same on every run.
-    pub timings: Timings,
-}
-
-/// What the answers cost on this machine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Timings {
-    /// Seconds to read all weights into memory and cast them.
-    pub load_seconds: f64,
-    /// The largest memory this process has had, in bytes (not only for this model). On Linux the
-    /// resident set, elsewhere what MLX had allocated.
-    pub peak_memory_bytes: u64,
-    /// Prompt tokens per second until the first new token was known.
-    pub prefill_tokens_per_second: f64,
-    /// New tokens per second after the first one; 0 if no answer had a second.
-    pub decode_tokens_per_second: f64,
-    /// Seconds for one answer, from its prompt's tokens to its last token.
-    pub generation_seconds_mean: f64,
-    /// The dtype of activations, such as `float32`.
-    pub activation_dtype: String,
-    /// `cpu` or `gpu`.
-    pub device: String,
-}
-
 /// Loads the model and answers every prompt; `tick` is told how many are done.
 ///
 /// A short generation runs first and is not timed, so that no prompt pays for a cold start.
-pub fn measure(request: &Request, tick: &mut dyn FnMut(usize)) -> Result<Measured> {
+pub fn measure(request: &Measure, tick: &mut dyn FnMut(usize)) -> Result<Measured> {
     let tokenizer = Tokenizer::load(&request.model)?;
     let prompts = prompts(request, &tokenizer)?;
     let start = Instant::now();
     let model = LanguageModel::load(&request.model, request.adapter.as_deref())?;
     let load_seconds = start.elapsed().as_secs_f64();
 
-    let answer = |prompt: &Vec<u32>, max_tokens| {
-        generate(&model, prompt, max_tokens, tokenizer.eos_token_ids())
-    };
+    let answer =
+        |prompt: &Vec<u32>, max_tokens| generate(&model, prompt, max_tokens, tokenizer.eos_token_ids());
     if let Some(first) = prompts.first() {
         answer(first, request.max_tokens.min(WARM_UP_TOKENS))?;
     }
@@ -84,9 +34,7 @@ pub fn measure(request: &Request, tick: &mut dyn FnMut(usize)) -> Result<Measure
         generations.push(answer(prompt, request.max_tokens)?);
         tick(generations.len());
     }
-    let answers = generations
-        .iter()
-        .map(|generation| tokenizer.decode(&generation.tokens));
+    let answers = generations.iter().map(|generation| tokenizer.decode(&generation.tokens));
     Ok(Measured {
         answers: answers.collect::<Result<_>>()?,
         timings: timings(&model, load_seconds, &generations)?,
@@ -94,33 +42,19 @@ pub fn measure(request: &Request, tick: &mut dyn FnMut(usize)) -> Result<Measure
 }
 
 /// Returns the token ids of every conversation.
-fn prompts(request: &Request, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>> {
+fn prompts(request: &Measure, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>> {
     ensure!(!request.prompts.is_empty(), "no prompts to answer");
     let template = ChatTemplate::load(&request.model)?;
-    let message = |role: &str, content: &str| Message {
-        role: role.into(),
-        content: content.into(),
-    };
-    let system = request
-        .system
-        .as_ref()
-        .map(|system| message("system", system));
+    let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+    let system = request.system.as_ref().map(|system| message("system", system));
     let conversation = |prompt: &String| {
-        let messages: Vec<Message> = system
-            .clone()
-            .into_iter()
-            .chain([message("user", prompt)])
-            .collect();
+        let messages: Vec<Message> = system.clone().into_iter().chain([message("user", prompt)]).collect();
         tokenizer.encode(&template.render(&messages, request.tools.as_ref())?)
     };
     request.prompts.iter().map(conversation).collect()
 }
 
-fn timings(
-    model: &LanguageModel,
-    load_seconds: f64,
-    generations: &[Generation],
-) -> Result<Timings> {
+fn timings(model: &LanguageModel, load_seconds: f64, generations: &[Generation]) -> Result<Timings> {
     let seconds = |of: fn(&Generation) -> f64| generations.iter().map(of).sum::<f64>();
     let count = |of: fn(&Generation) -> usize| generations.iter().map(of).sum::<usize>();
     let prefill_seconds = seconds(|generation| generation.prefill_seconds);
@@ -140,11 +74,7 @@ fn timings(
 }
 
 fn per_second(count: usize, seconds: f64) -> f64 {
-    if count == 0 {
-        0.0
-    } else {
-        count as f64 / seconds
-    }
+    if count == 0 { 0.0 } else { count as f64 / seconds }
 }
 
 #[cfg(target_os = "linux")]
@@ -153,8 +83,7 @@ fn peak_memory_bytes() -> Result<u64> {
 
     let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kibibytes =
-        line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
     Ok(kibibytes.context("no VmHWM in /proc/self/status")? * 1024)
 }
 

@@ -100,29 +100,20 @@ impl LanguageModel {
     /// Returns token ids as `[1, tokens]`; MLX does not check indices, so this must.
     fn prompt(&self, tokens: &[u32]) -> Result<Array> {
         let vocab_size = self.vocab_size();
-        let unknown = tokens
-            .iter()
-            .find(|token| i64::from(**token) >= i64::from(vocab_size));
+        let unknown = tokens.iter().find(|token| i64::from(**token) >= i64::from(vocab_size));
         if let Some(token) = unknown {
             bail!("token {token} is outside the model's vocabulary of {vocab_size}");
         }
         ensure!(!tokens.is_empty(), "the prompt has no tokens");
-        Ok(Array::from_slice(
-            tokens,
-            &[1, i32::try_from(tokens.len())?],
-        ))
+        Ok(Array::from_slice(tokens, &[1, i32::try_from(tokens.len())?]))
     }
 }
 
 /// Returns what loads the architecture that `config.json` names.
 fn architecture(config: &Config) -> Result<fn(&Config, Weights) -> Result<LanguageModel>> {
     match config.model_type()? {
-        "qwen2" => {
-            Ok(|config, weights| qwen2::Model::load(config, weights).map(LanguageModel::Qwen2))
-        }
-        "llama" => {
-            Ok(|config, weights| llama::Model::load(config, weights).map(LanguageModel::Llama))
-        }
+        "qwen2" => Ok(|config, weights| qwen2::Model::load(config, weights).map(LanguageModel::Qwen2)),
+        "llama" => Ok(|config, weights| llama::Model::load(config, weights).map(LanguageModel::Llama)),
         other => {
             let path = config.path().display();
             bail!("{path}: model_type {other:?} is not supported, only qwen2 and llama are")

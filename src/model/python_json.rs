@@ -132,10 +132,7 @@ mod tests {
     #[test]
     fn the_default_has_spaces_and_no_html_escapes() {
         let value = json!({"b": [1, 2.0, null], "a": "<é>\n", "c": {}});
-        assert_eq!(
-            Style::new(None).dumps(&value),
-            r#"{"b": [1, 2.0, null], "a": "<é>\n", "c": {}}"#
-        );
+        assert_eq!(Style::new(None).dumps(&value), r#"{"b": [1, 2.0, null], "a": "<é>\n", "c": {}}"#);
     }
 
     #[test]
@@ -146,10 +143,7 @@ mod tests {
 
     #[test]
     fn ensure_ascii_writes_surrogate_pairs() {
-        let style = Style {
-            ensure_ascii: true,
-            ..Style::new(None)
-        };
+        let style = Style { ensure_ascii: true, ..Style::new(None) };
         assert_eq!(style.dumps(&json!("é😀")), r#""\u00e9\ud83d\ude00""#);
     }
 
@@ -157,9 +151,6 @@ mod tests {
     fn floats_are_pythons() {
         let floats = json!([1e16, 1e-5, 1e-4, 0.1, 1e15, 1.5e300]);
         let text = Style::new(None).dumps(&floats);
-        assert_eq!(
-            text,
-            "[1e+16, 1e-05, 0.0001, 0.1, 1000000000000000.0, 1.5e+300]"
-        );
+        assert_eq!(text, "[1e+16, 1e-05, 0.0001, 0.1, 1000000000000000.0, 1.5e+300]");
     }
 }

@@ -45,14 +45,8 @@ impl Args {
     fn check(&self) -> Result<()> {
         let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
         ensure!(heads > 0 && kv_heads > 0, "no attention heads");
-        ensure!(
-            heads % kv_heads == 0,
-            "{heads} heads do not share {kv_heads} key/value heads"
-        );
-        ensure!(
-            self.hidden_size % heads == 0,
-            "{heads} heads do not divide hidden_size"
-        );
+        ensure!(heads % kv_heads == 0, "{heads} heads do not share {kv_heads} key/value heads");
+        ensure!(self.hidden_size % heads == 0, "{heads} heads do not divide hidden_size");
         Ok(())
     }
 }
@@ -84,21 +78,14 @@ impl Attention {
             k_proj: linear("k_proj", dim, n_kv_heads * head_dim, true)?,
             v_proj: linear("v_proj", dim, n_kv_heads * head_dim, true)?,
             o_proj: linear("o_proj", n_heads * head_dim, dim, false)?,
-            rope: Rope::new(
-                head_dim,
-                args.rope_theta,
-                args.rope_traditional,
-                args.rope_scaling.as_ref(),
-            )?,
+            rope: Rope::new(head_dim, args.rope_theta, args.rope_traditional, args.rope_scaling.as_ref())?,
         })
     }
 
     fn forward(&self, x: &Array, cache: &mut KVCache) -> Result<Array> {
         let (batch, tokens) = (x.dim(0), x.dim(1));
         let split = |projected: Array, heads: i32| {
-            projected
-                .reshape(&[batch, tokens, heads, -1])?
-                .transpose_axes(&[0, 2, 1, 3])
+            projected.reshape(&[batch, tokens, heads, -1])?.transpose_axes(&[0, 2, 1, 3])
         };
         let queries = split(self.q_proj.forward(x)?, self.n_heads)?;
         let keys = split(self.k_proj.forward(x)?, self.n_kv_heads)?;
@@ -110,11 +97,8 @@ impl Attention {
 
         // One new token may look at all before it; several must not look ahead.
         let mask = (tokens > 1).then_some(ScaledDotProductAttentionMask::Causal);
-        let output =
-            fast::scaled_dot_product_attention(queries, keys, values, self.scale, mask, None)?;
-        let output = output
-            .transpose_axes(&[0, 2, 1, 3])?
-            .reshape(&[batch, tokens, -1])?;
+        let output = fast::scaled_dot_product_attention(queries, keys, values, self.scale, mask, None)?;
+        let output = output.transpose_axes(&[0, 2, 1, 3])?.reshape(&[batch, tokens, -1])?;
         self.o_proj.forward(&output)
     }
 }
@@ -139,10 +123,7 @@ impl Mlp {
     }
 
     fn forward(&self, x: &Array) -> Result<Array> {
-        self.down_proj.forward(&swiglu(
-            &self.gate_proj.forward(x)?,
-            &self.up_proj.forward(x)?,
-        )?)
+        self.down_proj.forward(&swiglu(&self.gate_proj.forward(x)?, &self.up_proj.forward(x)?)?)
     }
 }
 
@@ -156,12 +137,7 @@ struct TransformerBlock {
 impl TransformerBlock {
     fn load(weights: &mut Weights, path: &str, args: &Args) -> Result<Self> {
         let mut norm = |name: &str| {
-            RmsNorm::load(
-                weights,
-                &format!("{path}.{name}"),
-                args.hidden_size,
-                args.rms_norm_eps,
-            )
+            RmsNorm::load(weights, &format!("{path}.{name}"), args.hidden_size, args.rms_norm_eps)
         };
         Ok(Self {
             input_layernorm: norm("input_layernorm")?,
@@ -172,14 +148,8 @@ impl TransformerBlock {
     }
 
     fn forward(&self, x: &Array, cache: &mut KVCache) -> Result<Array> {
-        let h = x.add(
-            self.self_attn
-                .forward(&self.input_layernorm.forward(x)?, cache)?,
-        )?;
-        Ok(h.add(
-            self.mlp
-                .forward(&self.post_attention_layernorm.forward(&h)?)?,
-        )?)
+        let h = x.add(self.self_attn.forward(&self.input_layernorm.forward(x)?, cache)?)?;
+        Ok(h.add(self.mlp.forward(&self.post_attention_layernorm.forward(&h)?)?)?)
     }
 }
 
@@ -197,11 +167,7 @@ impl Qwen2Model {
             .map(|i| TransformerBlock::load(weights, &format!("model.layers.{i}"), args))
             .collect::<Result<_>>()?;
         let norm = RmsNorm::load(weights, "model.norm", dim, args.rms_norm_eps)?;
-        Ok(Self {
-            embed_tokens,
-            layers,
-            norm,
-        })
+        Ok(Self { embed_tokens, layers, norm })
     }
 
     fn forward(&self, tokens: &Array, caches: &mut [KVCache]) -> Result<Array> {
@@ -223,30 +189,18 @@ pub struct Model {
 impl Model {
     pub(crate) fn load(config: &Config, mut weights: Weights) -> Result<Self> {
         let args: Args = config.args()?;
-        args.check()
-            .with_context(|| config.path().display().to_string())?;
+        args.check().with_context(|| config.path().display().to_string())?;
         let model = Qwen2Model::load(&mut weights, &args)?;
         let tied = args.tie_word_embeddings;
         let vocab_size = args.vocab_size;
         let lm_head = if tied {
             None
         } else {
-            Some(Linear::load(
-                &mut weights,
-                "lm_head",
-                args.hidden_size,
-                vocab_size,
-                false,
-            )?)
+            Some(Linear::load(&mut weights, "lm_head", args.hidden_size, vocab_size, false)?)
         };
-        weights.finish(|name| {
-            name.contains("rotary_emb.inv_freq") || tied && name.starts_with("lm_head.")
-        })?;
-        Ok(Self {
-            model,
-            lm_head,
-            vocab_size,
-        })
+        weights
+            .finish(|name| name.contains("rotary_emb.inv_freq") || tied && name.starts_with("lm_head."))?;
+        Ok(Self { model, lm_head, vocab_size })
     }
 
     /// Maps token ids `[batch, tokens]` to logits `[batch, tokens, vocab_size]`.

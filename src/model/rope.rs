@@ -40,11 +40,7 @@ impl Rope {
             None => Frequencies::Base { base, scale: 1.0 },
             Some(scaling) => scaling.frequencies(dims, base)?,
         };
-        Ok(Self {
-            dims,
-            traditional,
-            frequencies,
-        })
+        Ok(Self { dims, traditional, frequencies })
     }
 
     /// Rotates `[batch, heads, tokens, dims]`, whose first token has position `offset`.
@@ -53,15 +49,7 @@ impl Rope {
             Frequencies::Base { base, scale } => (Some(*base), *scale, None),
             Frequencies::Explicit(freqs) => (None, 1.0, Some(freqs)),
         };
-        Ok(fast::rope(
-            x,
-            self.dims,
-            self.traditional,
-            base,
-            scale,
-            offset,
-            freqs,
-        )?)
+        Ok(fast::rope(x, self.dims, self.traditional, base, scale, offset, freqs)?)
     }
 }
 
@@ -71,18 +59,12 @@ impl RopeScaling {
         let factor = || self.factor.context("rope_scaling has no factor");
         match kind.map_or("default", String::as_str) {
             "default" => Ok(Frequencies::Base { base, scale: 1.0 }),
-            "linear" => Ok(Frequencies::Base {
-                base,
-                scale: 1.0 / factor()?,
-            }),
+            "linear" => Ok(Frequencies::Base { base, scale: 1.0 / factor()? }),
             "llama3" => {
                 let factor = factor()?;
                 let stretched = |i| self.llama3(unscaled(base, i, dims), factor);
                 let freqs: Vec<f32> = (0..dims).step_by(2).map(stretched).collect();
-                Ok(Frequencies::Explicit(Array::from_slice(
-                    &freqs,
-                    &[dims / 2],
-                )))
+                Ok(Frequencies::Explicit(Array::from_slice(&freqs, &[dims / 2])))
             }
             other => bail!("rope_type {other:?} is not supported (default, linear, llama3)"),
         }

@@ -23,19 +23,16 @@ impl Tokenizer {
         let inner = tokenizers::Tokenizer::from_file(&path)
             .map_err(|error| anyhow!("cannot read {}: {error}", path.display()))?;
         let eos_token_ids = eos_token_ids(folder, &inner)?;
-        Ok(Self {
-            path,
-            inner,
-            eos_token_ids,
-        })
+        Ok(Self { path, inner, eos_token_ids })
     }
 
     /// Encodes a rendered prompt. Special tokens written in the text are recognized, none are
     /// added: the chat template has placed them.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| {
-            anyhow!("{} cannot encode the prompt: {error}", self.path.display())
-        })?;
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|error| anyhow!("{} cannot encode the prompt: {error}", self.path.display()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -43,9 +40,7 @@ impl Tokenizer {
     ///
     /// Other special tokens are kept, as in mlx-lm's output: some models mark tool calls with one.
     pub fn decode(&self, tokens: &[u32]) -> Result<String> {
-        let end = tokens
-            .iter()
-            .position(|token| self.eos_token_ids.contains(token));
+        let end = tokens.iter().position(|token| self.eos_token_ids.contains(token));
         let answer = tokens.get(..end.unwrap_or(tokens.len())).unwrap_or(tokens);
         self.inner
             .decode(answer, false)
@@ -60,15 +55,8 @@ impl Tokenizer {
 
 /// Returns the special tokens of a `tokenizer_config.json` by the names templates use for them.
 pub(crate) fn special_tokens(config: &Value) -> BTreeMap<String, String> {
-    const NAMES: [&str; 7] = [
-        "bos_token",
-        "eos_token",
-        "unk_token",
-        "sep_token",
-        "pad_token",
-        "cls_token",
-        "mask_token",
-    ];
+    const NAMES: [&str; 7] =
+        ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
     NAMES
         .into_iter()
         .filter_map(|name| {
@@ -95,14 +83,8 @@ fn eos_token_ids(folder: &Path, tokenizer: &tokenizers::Tokenizer) -> Result<BTr
 /// `eos_token_id` is one id, a list of ids, or absent.
 fn named_ids(config: &Value) -> BTreeSet<u32> {
     let value = config.get("eos_token_id").unwrap_or(&Value::Null);
-    let values = value
-        .as_array()
-        .map_or(std::slice::from_ref(value), Vec::as_slice);
-    values
-        .iter()
-        .filter_map(Value::as_u64)
-        .filter_map(|id| u32::try_from(id).ok())
-        .collect()
+    let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    values.iter().filter_map(Value::as_u64).filter_map(|id| u32::try_from(id).ok()).collect()
 }
 
 #[cfg(test)]
@@ -113,10 +95,7 @@ mod tests {
     #[test]
     fn eos_token_id_is_one_or_many() {
         assert_eq!(named_ids(&json!({"eos_token_id": 2})), BTreeSet::from([2]));
-        assert_eq!(
-            named_ids(&json!({"eos_token_id": [2, 7]})),
-            BTreeSet::from([2, 7])
-        );
+        assert_eq!(named_ids(&json!({"eos_token_id": [2, 7]})), BTreeSet::from([2, 7]));
         assert_eq!(named_ids(&json!({"eos_token_id": null})), BTreeSet::new());
     }
 

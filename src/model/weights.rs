@@ -36,28 +36,15 @@ impl Weights {
             load_safetensors(&folder.join("model.safetensors"))?
         };
         let folder = folder.to_path_buf();
-        Ok(Self {
-            folder,
-            tensors,
-            quantization,
-            adapter,
-            taken: Vec::new(),
-        })
+        Ok(Self { folder, tensors, quantization, adapter, taken: Vec::new() })
     }
 
     /// Takes a float tensor of this shape, in the device's activation dtype.
     pub(crate) fn take(&mut self, name: &str, shape: &[i32]) -> Result<Array> {
         let tensor = self.remove(name)?;
         self.ensure_shape(name, &tensor, shape)?;
-        let float = matches!(
-            tensor.dtype(),
-            Dtype::Float16 | Dtype::Bfloat16 | Dtype::Float32
-        );
-        ensure!(
-            float,
-            "tensor {name} is {:?}, a float was expected",
-            tensor.dtype()
-        );
+        let float = matches!(tensor.dtype(), Dtype::Float16 | Dtype::Bfloat16 | Dtype::Float32);
+        ensure!(float, "tensor {name} is {:?}, a float was expected", tensor.dtype());
         let tensor = device::to_activation_dtype(tensor)?;
         self.taken.push(tensor.clone());
         Ok(tensor)
@@ -66,34 +53,20 @@ impl Weights {
     /// Takes the packed words of a quantized matrix with this many rows.
     pub(crate) fn take_packed(&mut self, name: &str, rows: i32) -> Result<Array> {
         let tensor = self.remove(name)?;
-        ensure!(
-            tensor.dtype() == Dtype::Uint32,
-            "tensor {name} is {:?}, not packed",
-            tensor.dtype()
-        );
-        ensure!(
-            tensor.ndim() == 2,
-            "tensor {name} has shape {:?}, not a matrix",
-            tensor.shape()
-        );
+        ensure!(tensor.dtype() == Dtype::Uint32, "tensor {name} is {:?}, not packed", tensor.dtype());
+        ensure!(tensor.ndim() == 2, "tensor {name} has shape {:?}, not a matrix", tensor.shape());
         self.ensure_shape(name, &tensor, &[rows, tensor.dim(1)])?;
         self.taken.push(tensor.clone());
         Ok(tensor)
     }
 
     /// Takes the adapter's update of the linear at `path`, if it has one.
-    pub(crate) fn take_lora(
-        &mut self,
-        path: &str,
-        input: i32,
-        output: i32,
-    ) -> Result<Option<Lora>> {
+    pub(crate) fn take_lora(&mut self, path: &str, input: i32, output: i32) -> Result<Option<Lora>> {
         let Some(adapter) = &mut self.adapter else {
             return Ok(None);
         };
         let lora = adapter.take(path, input, output)?;
-        self.taken
-            .extend(lora.iter().flat_map(Lora::tensors).cloned());
+        self.taken.extend(lora.iter().flat_map(Lora::tensors).cloned());
         Ok(lora)
     }
 
@@ -106,9 +79,7 @@ impl Weights {
 
     /// What `config.json` says of the packing of the module at `path`.
     pub(crate) fn named_packing(&self, path: &str) -> Option<Option<Packing>> {
-        self.quantization
-            .as_ref()
-            .and_then(|quantization| quantization.named(path))
+        self.quantization.as_ref().and_then(|quantization| quantization.named(path))
     }
 
     /// Number of groups in each row of a quantized matrix.
@@ -123,10 +94,7 @@ impl Weights {
         let leftover: BTreeSet<&String> = self.tensors.keys().collect();
         if let Some(first) = leftover.first() {
             let count = leftover.len();
-            bail!(
-                "{}: {count} unknown tensors, the first is {first}",
-                self.folder.display()
-            );
+            bail!("{}: {count} unknown tensors, the first is {first}", self.folder.display());
         }
         if let Some(adapter) = self.adapter {
             adapter.finish()?;
@@ -135,18 +103,13 @@ impl Weights {
     }
 
     fn remove(&mut self, name: &str) -> Result<Array> {
-        self.tensors
-            .remove(name)
-            .with_context(|| format!("{}: no tensor {name}", self.folder.display()))
+        self.tensors.remove(name).with_context(|| format!("{}: no tensor {name}", self.folder.display()))
     }
 
     fn ensure_shape(&self, name: &str, tensor: &Array, shape: &[i32]) -> Result<()> {
         let folder = self.folder.display();
         let found = tensor.shape();
-        ensure!(
-            found == shape,
-            "{folder}: {name} has shape {found:?}, config.json wants {shape:?}"
-        );
+        ensure!(found == shape, "{folder}: {name} has shape {found:?}, config.json wants {shape:?}");
         Ok(())
     }
 }
@@ -179,18 +142,9 @@ fn shards(index: &Path) -> Result<HashMap<String, Vec<String>>> {
     for (name, file) in map {
         let file = file.as_str().unwrap_or_default();
         // An index must not reach outside its folder.
-        let plain = Path::new(file)
-            .file_name()
-            .is_some_and(|plain| plain == file);
-        ensure!(
-            plain,
-            "{}: {name} is in {file:?}, not a file name",
-            index.display()
-        );
-        shards
-            .entry(file.to_owned())
-            .or_default()
-            .push(name.clone());
+        let plain = Path::new(file).file_name().is_some_and(|plain| plain == file);
+        ensure!(plain, "{}: {name} is in {file:?}, not a file name", index.display());
+        shards.entry(file.to_owned()).or_default().push(name.clone());
     }
     Ok(shards)
 }

@@ -9,9 +9,13 @@ use super::Checkpoint;
 use super::checkpoint::read_json;
 
 /// Checks configuration, weights and tokenizer.
-pub fn check(folder: &Path) -> anyhow::Result<()> {
+pub(super) fn check(folder: &Path) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(folder)?;
-    ensure!(checkpoint.config.contains_key("model_type"), "{}/config.json has no `model_type`", folder.display());
+    ensure!(
+        checkpoint.config.contains_key("model_type"),
+        "{}/config.json has no `model_type`",
+        folder.display()
+    );
     ensure!(!checkpoint.weights().is_empty(), "{} holds no tensors", folder.display());
     let tokenizer = read_json(&folder.join("tokenizer.json")).context("a base needs its tokenizer")?;
     ensure!(tokenizer.contains_key("model"), "{}/tokenizer.json has no `model`", folder.display());

@@ -18,7 +18,12 @@ use crate::report::{AllTimings, Answer, ConfigResults, Machine, Measure, Measure
 use crate::tensor::TensorFiles;
 
 /// Runs the suite and writes `results.json`, `timings.json`, `report.md` and `report.html`.
-pub fn run(parameters: &Benchmark, inputs: &Inputs, output: &Output, tick: Tick<'_>) -> anyhow::Result<()> {
+pub(super) fn run(
+    parameters: &Benchmark,
+    inputs: &Inputs,
+    output: &Output,
+    tick: Tick<'_>,
+) -> anyhow::Result<()> {
     let suite = Suite::read(inputs.source()?)?;
     let mut results = Results { suite: suite.name.clone(), configs: IndexMap::new() };
     let mut timings = AllTimings { machine: machine(), configs: IndexMap::new() };

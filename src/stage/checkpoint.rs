@@ -15,7 +15,7 @@ use crate::output::Output;
 use crate::tensor::{Element, INDEX_FILE, TensorFiles, TensorRef, to_pretty_json};
 
 /// The name of a model's configuration.
-pub const CONFIG_FILE: &str = "config.json";
+pub(super) const CONFIG_FILE: &str = "config.json";
 
 /// A model folder, opened.
 pub struct Checkpoint {
@@ -63,7 +63,10 @@ impl Checkpoint {
                 continue;
             }
             let kind = float_of(tensor.element).map_or(WeightKind::Other(tensor.element), WeightKind::Float);
-            weights.insert(name.clone(), Weight { shape: tensor.shape.clone(), kind, stored: tensor.length as u64 });
+            weights.insert(
+                name.clone(),
+                Weight { shape: tensor.shape.clone(), kind, stored: tensor.length as u64 },
+            );
         }
         Ok(Self { folder: folder.to_owned(), config, files, weights })
     }
@@ -75,7 +78,10 @@ impl Checkpoint {
 
     /// Returns the number of weights before packing.
     pub fn parameters(&self) -> u64 {
-        self.weights.values().map(|weight| weight.shape.iter().map(|&dimension| dimension as u64).product::<u64>()).sum()
+        self.weights
+            .values()
+            .map(|weight| weight.shape.iter().map(|&dimension| dimension as u64).product::<u64>())
+            .sum()
     }
 
     /// Returns the bytes that all tensors take.
@@ -94,14 +100,26 @@ impl Checkpoint {
     }
 
     /// Reads the three parts of the quantized weight `name`.
-    pub fn read_quantized(&self, name: &str, weight: &Weight, grid: Grid, float: Float) -> anyhow::Result<Quantized> {
+    pub fn read_quantized(
+        &self,
+        name: &str,
+        weight: &Weight,
+        grid: Grid,
+        float: Float,
+    ) -> anyhow::Result<Quantized> {
         let module = name.trim_end_matches(".weight");
         let columns = last(&weight.shape);
         let side = |part: &str| {
             let bytes = self.files.read(&format!("{module}.{part}"))?;
             anyhow::Ok(Matrix { float, columns: columns / grid.group_size, bytes })
         };
-        Ok(Quantized { grid, columns, weight: self.files.read(name)?, scales: side("scales")?, biases: side("biases")? })
+        Ok(Quantized {
+            grid,
+            columns,
+            weight: self.files.read(name)?,
+            scales: side("scales")?,
+            biases: side("biases")?,
+        })
     }
 
     /// Copies every file that is not weights, index or configuration, unchanged: tokenizer, template, licence.
@@ -123,7 +141,7 @@ impl Checkpoint {
 }
 
 /// Reads a JSON file that holds an object.
-pub fn read_json(path: &Path) -> anyhow::Result<Map<String, Value>> {
+pub(super) fn read_json(path: &Path) -> anyhow::Result<Map<String, Value>> {
     let bytes = fs::read(path).at("read", path)?;
     serde_json::from_slice(&bytes).with_context(|| format!("{} is not a JSON object", path.display()))
 }
@@ -142,11 +160,16 @@ fn read_quantized(
     config: &Map<String, Value>,
 ) -> anyhow::Result<Weight> {
     let grid = grid_of(module, config)?;
-    let side = |part: &str| files.get(&format!("{module}.{part}")).with_context(|| format!("`{module}.{part}` is missing"));
+    let side = |part: &str| {
+        files.get(&format!("{module}.{part}")).with_context(|| format!("`{module}.{part}` is missing"))
+    };
     let (scales, biases) = (side("scales")?, side("biases")?);
-    let Some(float) = float_of(scales.element) else { bail!("`{module}.scales` is {}, not a float", scales.element) };
+    let Some(float) = float_of(scales.element) else {
+        bail!("`{module}.scales` is {}, not a float", scales.element)
+    };
     let columns = last(&packed.shape) * 32 / grid.bits;
-    let whole = last(&packed.shape) * 32 % grid.bits == 0 && columns.is_multiple_of(grid.group_size);
+    let whole =
+        (last(&packed.shape) * 32).is_multiple_of(grid.bits) && columns.is_multiple_of(grid.group_size);
     let fits = packed.element == Element::U32
         && whole
         && columns > 0
@@ -155,8 +178,17 @@ fn read_quantized(
         && scales.shape.split_last().map(|(_, rows)| rows) == packed.shape.split_last().map(|(_, rows)| rows)
         && (&biases.shape, biases.element) == (&scales.shape, scales.element);
     let Grid { bits, group_size } = grid;
-    ensure!(fits, "`{module}` does not have the shapes of {bits} bits in groups of {group_size}, as {CONFIG_FILE} says: \
-         weight {:?} {}, scales {:?} {}, biases {:?} {}", packed.shape, packed.element, scales.shape, scales.element, biases.shape, biases.element);
+    ensure!(
+        fits,
+        "`{module}` does not have the shapes of {bits} bits in groups of {group_size}, as {CONFIG_FILE} says: \
+         weight {:?} {}, scales {:?} {}, biases {:?} {}",
+        packed.shape,
+        packed.element,
+        scales.shape,
+        scales.element,
+        biases.shape,
+        biases.element
+    );
     let mut shape = packed.shape.clone();
     *shape.last_mut().context("BUG: a quantized weight has a dimension")? = columns;
     let stored = (packed.length + scales.length + biases.length) as u64;
@@ -169,11 +201,14 @@ fn grid_of(module: &str, config: &Map<String, Value>) -> anyhow::Result<Grid> {
         bail!("`{module}` is quantized, but {CONFIG_FILE} has no `quantization`");
     };
     let entry = quantization.get(module).filter(|entry| entry.is_object()).unwrap_or(quantization);
-    let mode = entry.get("mode").or_else(|| quantization.get("mode")).and_then(Value::as_str).unwrap_or("affine");
+    let mode =
+        entry.get("mode").or_else(|| quantization.get("mode")).and_then(Value::as_str).unwrap_or("affine");
     ensure!(mode == "affine", "`{module}` is quantized in the mode {mode}; this version reads affine only");
     let number = |key: &str, allowed: &[usize]| {
         let value = entry.get(key).and_then(Value::as_u64).and_then(|value| usize::try_from(value).ok());
-        value.filter(|value| allowed.contains(value)).with_context(|| format!("`quantization` of `{module}` in {CONFIG_FILE} needs `{key}`, one of {allowed:?}"))
+        value.filter(|value| allowed.contains(value)).with_context(|| {
+            format!("`quantization` of `{module}` in {CONFIG_FILE} needs `{key}`, one of {allowed:?}")
+        })
     };
     Ok(Grid { bits: number("bits", &[2, 3, 4, 5, 6, 8])?, group_size: number("group_size", &[32, 64, 128])? })
 }
@@ -188,7 +223,7 @@ fn float_of(element: Element) -> Option<Float> {
 }
 
 /// Returns the safetensors name of a float type.
-pub fn element_of(float: Float) -> Element {
+pub(super) fn element_of(float: Float) -> Element {
     match float {
         Float::F16 => Element::F16,
         Float::Bf16 => Element::BF16,
@@ -207,7 +242,7 @@ impl From<Dtype> for Float {
 }
 
 /// Returns the last dimension, the length of a row.
-pub fn last(shape: &[usize]) -> usize {
+pub(super) fn last(shape: &[usize]) -> usize {
     shape.last().copied().unwrap_or(1)
 }
 
@@ -230,5 +265,8 @@ fn list(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 fn relative(folder: &Path, path: &Path) -> anyhow::Result<String> {
     let inside = path.strip_prefix(folder).context("BUG: a listed file lies in its folder")?;
-    inside.to_str().map(str::to_owned).with_context(|| format!("the file name {} is not UTF-8", path.display()))
+    inside
+        .to_str()
+        .map(str::to_owned)
+        .with_context(|| format!("the file name {} is not UTF-8", path.display()))
 }

@@ -13,7 +13,7 @@ use crate::output::Output;
 use crate::tensor::{TensorSpec, TensorWriter};
 
 /// Fuses the adapter at `adapter` into the model at `model`.
-pub fn run(
+pub(super) fn run(
     parameters: &Fuse,
     model: &Path,
     adapter: &Path,
@@ -47,7 +47,7 @@ pub fn run(
 
 /// Reads the weight `name` as floats, in `dtype` if one is given; none if it is no float. As in mlx-lm's
 /// `convert --dequantize --dtype`, scales and biases take the type first and the weight is dequantized in it.
-pub fn read_dense(
+pub(super) fn read_dense(
     checkpoint: &Checkpoint,
     name: &str,
     weight: &Weight,

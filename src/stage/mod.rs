@@ -35,7 +35,10 @@ pub struct Inputs {
 
 impl Inputs {
     fn folder(&self, role: &str) -> anyhow::Result<&Path> {
-        self.folders.get(role).map(PathBuf::as_path).with_context(|| format!("BUG: there is no input `{role}`"))
+        self.folders
+            .get(role)
+            .map(PathBuf::as_path)
+            .with_context(|| format!("BUG: there is no input `{role}`"))
     }
 
     fn source(&self) -> anyhow::Result<&Path> {
@@ -77,7 +80,13 @@ impl Stage {
 }
 
 /// Runs `stage` on `inputs`; writes into `output`. A `base` or `adapter` writes nothing: it is its source.
-pub fn run(stage: &Stage, inputs: &Inputs, output: &Output, backend: BackendKind, tick: Tick<'_>) -> anyhow::Result<()> {
+pub fn run(
+    stage: &Stage,
+    inputs: &Inputs,
+    output: &Output,
+    backend: BackendKind,
+    tick: Tick<'_>,
+) -> anyhow::Result<()> {
     match (stage, backend) {
         (Stage::Base, _) => base::check(inputs.source()?),
         (Stage::Adapter, _) => adapter::Adapter::open(inputs.source()?).map(drop),
@@ -99,7 +108,9 @@ pub fn transform(
         Stage::Fuse(parameters) => {
             fuse::run(parameters, inputs.folder("model")?, inputs.folder("adapter")?, output, backend, tick)
         }
-        Stage::Quantize(parameters) => quantize::run(parameters, inputs.folder("model")?, output, backend, tick),
+        Stage::Quantize(parameters) => {
+            quantize::run(parameters, inputs.folder("model")?, output, backend, tick)
+        }
         _ => anyhow::bail!("BUG: `{}` makes no weights", stage.word()),
     }
 }
@@ -112,7 +123,9 @@ pub fn preflight(stage: &Stage, source: Option<&Path>, bases: &[PathBuf]) -> any
             let source = source.context("BUG: there is no source")?;
             anyhow::ensure!(source.is_dir(), "the source {} is not a folder", source.display());
         }
-        Stage::Quantize(parameters) => bases.iter().try_for_each(|base| quantize::preflight(parameters, base))?,
+        Stage::Quantize(parameters) => {
+            bases.iter().try_for_each(|base| quantize::preflight(parameters, base))?;
+        }
         Stage::Benchmark(_) => {
             suite::Suite::read(source.context("BUG: there is no suite")?)?;
         }

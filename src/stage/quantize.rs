@@ -15,7 +15,7 @@ use crate::output::Output;
 use crate::tensor::{Element, TensorSpec, TensorWriter};
 
 /// Quantizes the model at `model`. A model that is quantized already is dequantized first.
-pub fn run(
+pub(super) fn run(
     parameters: &Quantize,
     model: &Path,
     output: &Output,
@@ -48,7 +48,7 @@ pub fn run(
 }
 
 /// Checks, before anything runs, that the group size divides a row of some weight of the model at `base`.
-pub fn preflight(parameters: &Quantize, base: &Path) -> anyhow::Result<()> {
+pub(super) fn preflight(parameters: &Quantize, base: &Path) -> anyhow::Result<()> {
     let grid = Grid { bits: parameters.bits as usize, group_size: parameters.group_size as usize };
     check_group_size(&Checkpoint::open(base)?, grid)
 }
@@ -117,7 +117,9 @@ fn make(
     backend: &dyn Backend,
     made: &mut HashMap<String, Vec<u8>>,
 ) -> anyhow::Result<()> {
-    let Some(dense) = float(weight).map(|_| read_dense(checkpoint, name, weight, None, backend)).transpose()?.flatten() else {
+    let Some(dense) =
+        float(weight).map(|_| read_dense(checkpoint, name, weight, None, backend)).transpose()?.flatten()
+    else {
         made.insert(name.to_owned(), checkpoint.read(name)?);
         return Ok(());
     };
@@ -136,7 +138,8 @@ fn make(
 /// mlx-lm reads `quantization`; Hugging Face's tools look for `quantization_config`.
 fn write_config(checkpoint: &Checkpoint, parameters: &Quantize, output: &Output) -> anyhow::Result<()> {
     let mut config = checkpoint.config.clone();
-    let quantization = json!({"bits": parameters.bits, "group_size": parameters.group_size, "mode": "affine"});
+    let quantization =
+        json!({"bits": parameters.bits, "group_size": parameters.group_size, "mode": "affine"});
     config.insert("quantization".to_owned(), quantization.clone());
     config.insert("quantization_config".to_owned(), quantization);
     Checkpoint::write_config(config, output)

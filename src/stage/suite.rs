@@ -13,7 +13,7 @@ const MAX_TOKENS: usize = 128;
 
 /// A suite.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Suite {
+pub(super) struct Suite {
     /// Its name in reports.
     pub name: String,
     /// The most tokens an answer may have.
@@ -28,7 +28,7 @@ pub struct Suite {
 
 /// One query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Query {
+pub(super) struct Query {
     /// What the user says.
     pub prompt: String,
     /// What kind of answer is right.
@@ -39,7 +39,7 @@ pub struct Query {
 
 /// What kind of answer is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expect {
+pub(super) enum Expect {
     /// One that holds a tool call.
     Tool,
     /// One that holds none.
@@ -48,7 +48,7 @@ pub enum Expect {
 
 impl Suite {
     /// Reads the suite at `path`.
-    pub fn read(path: &Path) -> anyhow::Result<Self> {
+    pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).at("read the suite", path)?;
         Self::parse(&text).map_err(|problem| anyhow::anyhow!(problem.render(path, &text)))
     }
@@ -62,7 +62,9 @@ impl Suite {
         let queries = top.need("queries")?;
         top.finish()?;
         let at = queries.at;
-        let Value::List(queries) = queries.value else { return Err(Problem::new(at, "`queries` must be a list")) };
+        let Value::List(queries) = queries.value else {
+            return Err(Problem::new(at, "`queries` must be a list"));
+        };
         if queries.is_empty() {
             return Err(Problem::new(at, "`queries` is empty"));
         }
@@ -83,18 +85,18 @@ fn read_query(tree: Tree) -> Result<Query, Problem> {
 
 impl Query {
     /// Whether `text` is the kind of answer that is right.
-    pub fn passes(&self, text: &str) -> bool {
+    pub(super) fn passes(&self, text: &str) -> bool {
         holds_tool_call(text) == (self.expect == Expect::Tool)
     }
 
     /// Whether `text` is the very answer; none where no answer is given.
-    pub fn is_exact(&self, text: &str) -> Option<bool> {
+    pub(super) fn is_exact(&self, text: &str) -> Option<bool> {
         self.answer.as_ref().map(|answer| answer.trim() == text.trim())
     }
 }
 
 /// Whether an answer calls a tool, by the tag that Qwen, Hermes and their kin write.
-pub fn holds_tool_call(text: &str) -> bool {
+pub(super) fn holds_tool_call(text: &str) -> bool {
     text.contains("<tool_call>")
 }
 
@@ -107,13 +109,19 @@ mod tests {
         let suite = Suite::parse("name: s\nqueries: [{prompt: p, expect: direct, answer: Black.}]").unwrap();
         let query = &suite.queries[0];
         assert_eq!((query.passes("White."), query.is_exact("White.")), (true, Some(false)));
-        assert_eq!((query.passes("<tool_call>{}</tool_call>"), query.is_exact(" Black.\n")), (false, Some(true)));
+        assert_eq!(
+            (query.passes("<tool_call>{}</tool_call>"), query.is_exact(" Black.\n")),
+            (false, Some(true))
+        );
         assert_eq!(suite.max_tokens, MAX_TOKENS);
     }
 
     #[test]
     fn names_the_place_of_a_mistake() {
         let problem = Suite::parse("name: s\nqueries:\n  - {prompt: p, expect: tools}\n").unwrap_err();
-        assert_eq!(problem.to_string(), "3:25: `expect` must be one of tool, direct, not `tools`; did you mean `tool`?");
+        assert_eq!(
+            problem.to_string(),
+            "3:25: `expect` must be one of tool, direct, not `tools`; did you mean `tool`?"
+        );
     }
 }

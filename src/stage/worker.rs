@@ -59,7 +59,10 @@ pub enum Reply {
 }
 
 /// Has a configuration measured; `tick` gets the number of queries done.
-pub fn measure(request: &Measure, tick: &dyn Fn(u64) -> Result<(), Interrupted>) -> anyhow::Result<Measured> {
+pub(super) fn measure(
+    request: &Measure,
+    tick: &dyn Fn(u64) -> Result<(), Interrupted>,
+) -> anyhow::Result<Measured> {
     match ask(&Request::Measure(request.clone()), &|done, _| tick(done))? {
         Reply::Measured(measured) => Ok(*measured),
         other => bail!("BUG: the worker answered {other:?}"),
@@ -67,7 +70,12 @@ pub fn measure(request: &Measure, tick: &dyn Fn(u64) -> Result<(), Interrupted>)
 }
 
 /// Has a stage that makes weights run on MLX.
-pub fn transform(stage: &Stage, inputs: &Inputs, output: &Output, tick: Tick<'_>) -> anyhow::Result<()> {
+pub(super) fn transform(
+    stage: &Stage,
+    inputs: &Inputs,
+    output: &Output,
+    tick: Tick<'_>,
+) -> anyhow::Result<()> {
     let request = Request::Transform {
         stage: stage.clone(),
         inputs: inputs.clone(),
@@ -105,9 +113,15 @@ struct Worker {
 impl Worker {
     fn start() -> anyhow::Result<Self> {
         let program = program()?;
-        let command = Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
+        let command = Command::new(&program)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn();
         let mut child = command.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => anyhow!("{} is missing; it is installed together with pipeline", program.display()),
+            ErrorKind::NotFound => {
+                anyhow!("{} is missing; it is installed together with pipeline", program.display())
+            }
             _ => anyhow!("cannot start {}: {error}", program.display()),
         })?;
         let output = child.stdout.take().context("BUG: the worker's output is a pipe")?;

@@ -83,7 +83,8 @@ impl LocalStore {
     /// no failure: the next run is slower, no more.
     pub fn save_memo(&self, bytes: &[u8]) {
         let tmp = self.root.join("tmp");
-        let file = tempfile::NamedTempFile::new_in(tmp).and_then(|mut file| file.write_all(bytes).map(|()| file));
+        let file =
+            tempfile::NamedTempFile::new_in(tmp).and_then(|mut file| file.write_all(bytes).map(|()| file));
         let _ = file.map(|file| file.persist(self.memo_path()));
     }
 

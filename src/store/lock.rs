@@ -39,7 +39,8 @@ impl KeyLock {
     /// excludes nobody.
     fn still_there(path: &Path, file: File) -> io::Result<Option<Self>> {
         let ours = file.metadata()?;
-        let there = fs::metadata(path).ok().filter(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()));
+        let there =
+            fs::metadata(path).ok().filter(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()));
         Ok(there.map(|_| Self { path: path.to_owned(), _file: file }))
     }
 }

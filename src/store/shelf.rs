@@ -55,7 +55,13 @@ impl Shelf {
     }
 
     /// Puts `artifact` under `name`, with links into `store`, which has every file of it.
-    pub fn place(&self, name: &str, artifact: &Artifact, store: &LocalStore, memo: &mut Memo) -> anyhow::Result<()> {
+    pub fn place(
+        &self,
+        name: &str,
+        artifact: &Artifact,
+        store: &LocalStore,
+        memo: &mut Memo,
+    ) -> anyhow::Result<()> {
         let folder = self.folder(name, artifact);
         if self.state(name, artifact, memo) == ShelfState::InPlace {
             return Ok(());
@@ -86,7 +92,9 @@ impl Shelf {
         symlink(target, &unfinished).at("link", &unfinished)?;
         fs::rename(&unfinished, &path)
             .or_else(|error| match error.kind() {
-                ErrorKind::CrossesDevices => fs::remove_file(&path).or(Ok(())).and_then(|()| symlink(target, &path)),
+                ErrorKind::CrossesDevices => {
+                    fs::remove_file(&path).or(Ok(())).and_then(|()| symlink(target, &path))
+                }
                 _ => Err(error),
             })
             .at("link", &path)

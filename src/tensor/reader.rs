@@ -52,13 +52,18 @@ impl TensorFiles {
             return Self::open(&folder.join(SINGLE_FILE));
         }
         let bytes = std::fs::read(&index).at("read", &index)?;
-        let Index { weight_map } = serde_json::from_slice(&bytes).with_context(|| format!("cannot parse {}", index.display()))?;
+        let Index { weight_map } =
+            serde_json::from_slice(&bytes).with_context(|| format!("cannot parse {}", index.display()))?;
         let mut files = Self { files: Vec::new(), tensors: BTreeMap::new() };
         let mut shards: Vec<_> = weight_map.values().collect();
         shards.sort();
         shards.dedup();
         for shard in shards {
-            ensure!(!shard.contains(['/', '\\']), "{}: `{shard}` is not the name of a file beside it", index.display());
+            ensure!(
+                !shard.contains(['/', '\\']),
+                "{}: `{shard}` is not the name of a file beside it",
+                index.display()
+            );
             let path = folder.join(shard);
             ensure!(path.exists(), "the shard {} is missing; {INDEX_FILE} names it", path.display());
             files.add(&path)?;
@@ -76,7 +81,8 @@ impl TensorFiles {
 
     fn add(&mut self, path: &Path) -> anyhow::Result<()> {
         let file = File::open(path).at("read", path)?;
-        let (metadata, start) = read_header(&file).with_context(|| format!("{} is damaged", path.display()))?;
+        let (metadata, start) =
+            read_header(&file).with_context(|| format!("{} is damaged", path.display()))?;
         let number = self.files.len();
         for (name, info) in metadata.tensors() {
             let (begin, end) = info.data_offsets;
@@ -98,7 +104,8 @@ impl TensorFiles {
     fn check_index(&self, weight_map: &BTreeMap<String, String>, index: &Path) -> anyhow::Result<()> {
         for (name, shard) in weight_map {
             let found = self.tensors.get(name).and_then(|tensor| self.files.get(tensor.file));
-            let there = found.is_some_and(|(path, _)| path.file_name().is_some_and(|file| file == shard.as_str()));
+            let there =
+                found.is_some_and(|(path, _)| path.file_name().is_some_and(|file| file == shard.as_str()));
             ensure!(there, "{} says that `{name}` is in {shard}, but it is not", index.display());
         }
         match self.tensors.keys().find(|name| !weight_map.contains_key(*name)) {
@@ -139,7 +146,8 @@ impl TensorFiles {
 fn read_header(file: &File) -> anyhow::Result<(Metadata, u64)> {
     let length = file.metadata()?.len();
     let mut prefix = [0; 8];
-    file.read_exact_at(&mut prefix, 0).map_err(|_: io::Error| anyhow::anyhow!("it is shorter than a header"))?;
+    file.read_exact_at(&mut prefix, 0)
+        .map_err(|_: io::Error| anyhow::anyhow!("it is shorter than a header"))?;
     let header = u64::from_le_bytes(prefix);
     ensure!(header <= MAX_HEADER_BYTES, "its header claims {header} bytes; the limit is {MAX_HEADER_BYTES}");
     ensure!(header <= length - 8, "its header claims {header} bytes, but the file has {length}");
@@ -186,7 +194,8 @@ mod tests {
         assert!(refusal(overlap, 6).contains("header is not valid"));
         let outside = r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}}"#;
         assert!(refusal(outside, 4).contains("header is not valid"));
-        let absurd = r#"{"a":{"dtype":"F32","shape":[9223372036854775807,9223372036854775807],"data_offsets":[0,8]}}"#;
+        let absurd =
+            r#"{"a":{"dtype":"F32","shape":[9223372036854775807,9223372036854775807],"data_offsets":[0,8]}}"#;
         assert!(refusal(absurd, 8).contains("header is not valid"));
     }
 

@@ -66,7 +66,12 @@ impl<'a> TensorWriter<'a> {
     pub fn push(&mut self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let (shard, spec) = self.due().context("BUG: more tensors than were laid out")?;
         ensure!(spec.name == name, "BUG: the tensor `{}` is due, not `{name}`", spec.name);
-        ensure!(spec.length() == bytes.len() as u64, "BUG: `{name}` has {} bytes, not {}", bytes.len(), spec.length());
+        ensure!(
+            spec.length() == bytes.len() as u64,
+            "BUG: `{name}` has {} bytes, not {}",
+            bytes.len(),
+            spec.length()
+        );
         if self.current.as_ref().is_none_or(|(current, _)| *current != shard) {
             self.begin(shard)?;
         }
@@ -154,7 +159,8 @@ fn header(tensors: &[TensorSpec]) -> Vec<u8> {
     let mut offset = 0;
     for spec in tensors {
         let end = offset + spec.length();
-        let entry = json!({"data_offsets": [offset, end], "dtype": spec.element.to_string(), "shape": spec.shape});
+        let entry =
+            json!({"data_offsets": [offset, end], "dtype": spec.element.to_string(), "shape": spec.shape});
         entries.insert(spec.name.clone(), entry);
         offset = end;
     }
@@ -176,8 +182,10 @@ mod tests {
     #[test]
     fn shards_like_mlx_lm() {
         let shards = lay_out(vec![spec("c", 3), spec("a", 6), spec("b", 5), spec("d", 20), spec("e", 1)], 10);
-        let names: Vec<Vec<_>> =
-            shards.iter().map(|shard| shard.tensors.iter().map(|spec| spec.name.as_str()).collect()).collect();
+        let names: Vec<Vec<_>> = shards
+            .iter()
+            .map(|shard| shard.tensors.iter().map(|spec| spec.name.as_str()).collect())
+            .collect();
         assert_eq!(names, [vec!["a"], vec!["b", "c"], vec!["d"], vec!["e"]]);
         assert_eq!(shards[1].name, "model-00002-of-00004.safetensors");
     }

@@ -64,7 +64,12 @@ impl Fields {
     }
 
     /// Takes a whole number that must be one of `choices`.
-    pub fn choice(&mut self, name: &'static str, choices: &[u32], default: Option<u32>) -> Result<u32, Problem> {
+    pub fn choice(
+        &mut self,
+        name: &'static str,
+        choices: &[u32],
+        default: Option<u32>,
+    ) -> Result<u32, Problem> {
         let tree = match (self.take(name), default) {
             (Some(tree), _) => tree,
             (None, Some(value)) => return Ok(value),

@@ -32,7 +32,12 @@ impl Problem {
             let before = offending.chars().take(usize::try_from(column).unwrap_or(1).saturating_sub(1));
             let indent: String = before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
             let margin = line.to_string();
-            let _ = write!(out, "\n  {margin} | {offending}\n  {:margin$} | {indent}^", "", margin = margin.len());
+            let _ = write!(
+                out,
+                "\n  {margin} | {offending}\n  {:margin$} | {indent}^",
+                "",
+                margin = margin.len()
+            );
         }
         out
     }

@@ -1,0 +1,57 @@
+//! The worker: answers requests on standard input with JSON lines on standard output, then ends.
+//! Knows nothing of graphs, keys or the store; `pipeline` starts it for what runs on MLX.
+
+use std::io::{self, BufRead, Read, Write};
+use std::process::{ExitCode, exit};
+use std::thread;
+
+use anyhow::Context;
+use pipeline::backend::{Mlx, check_device};
+use pipeline::failure::Interrupted;
+use pipeline::model::measure::measure;
+use pipeline::output::Output;
+use pipeline::stage::{Reply, Request, transform};
+
+fn main() -> ExitCode {
+    let reply = answer().unwrap_or_else(|error| Reply::Failed(format!("{error:#}")));
+    let failed = matches!(reply, Reply::Failed(_));
+    if send(&reply).is_err() || failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn answer() -> anyhow::Result<Reply> {
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line).context("cannot read the request")?;
+    let request =
+        serde_json::from_str(&line).context("this program is started by `pipeline`, not by hand")?;
+    end_with_the_build();
+    check_device()?;
+    match request {
+        Request::Measure(request) => {
+            let total = request.prompts.len() as u64;
+            let mut tick = |done: usize| drop(send(&Reply::Tick(done as u64, total)));
+            Ok(Reply::Measured(Box::new(measure(&request, &mut tick)?)))
+        }
+        Request::Transform { stage, inputs, output } => {
+            let output = Output::new(output);
+            let tick = |done, total| send(&Reply::Tick(done, total)).map_err(|_| Interrupted);
+            transform(&stage, &inputs, &output, &Mlx, &tick)?;
+            Ok(Reply::Transformed(output.finish()))
+        }
+    }
+}
+
+/// Standard input ends when the build does, even if it was killed; nothing is left to work for then.
+fn end_with_the_build() {
+    thread::spawn(|| {
+        let _ = io::stdin().lock().read_to_end(&mut Vec::new());
+        exit(130);
+    });
+}
+
+fn send(reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&line)?;
+    stdout.flush()
+}
