@@ -96,7 +96,7 @@ fn read_node(key: Key, tree: Tree) -> Result<Node, Problem> {
     let mut fields = Fields::open(tree, format!("node `{}`", key.text))?;
     let words = ["base", "adapter", "fuse", "quantize", "benchmark"].map(|word| (word, word));
     let Some(word) = fields.word("stage", &words)? else {
-        return Err(Problem::new(key.at, format!("node `{}` needs `stage`", key.text)));
+        return Err(fields.missing("stage"));
     };
     let mut inputs = Vec::new();
     let mut source = None;

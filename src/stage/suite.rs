@@ -77,7 +77,7 @@ fn read_query(tree: Tree) -> Result<Query, Problem> {
     let mut fields = Fields::open(tree, "a query")?;
     let (prompt, _) = fields.text("prompt")?;
     let expect = fields.word("expect", &[("tool", Expect::Tool), ("direct", Expect::Direct)])?;
-    let expect = expect.ok_or_else(|| Problem::new(fields.at(), "a query needs `expect`"))?;
+    let expect = expect.ok_or_else(|| fields.missing("expect"))?;
     let answer = fields.optional_text("answer")?.map(|(text, _)| text);
     fields.finish()?;
     Ok(Query { prompt, expect, answer })

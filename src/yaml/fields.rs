@@ -36,8 +36,20 @@ impl Fields {
 
     /// Takes the value of `name`, which must be there.
     pub fn need(&mut self, name: &'static str) -> Result<Tree, Problem> {
-        let missing = Problem::new(self.at, format!("{} needs `{name}`", self.owner));
-        self.take(name).ok_or(missing)
+        self.take(name).ok_or_else(|| self.missing(name))
+    }
+
+    /// Complains that `name` is missing, or about the key that was probably meant to be it.
+    pub fn missing(&self, name: &str) -> Problem {
+        let near = self.entries.iter().find(|(key, _)| nearest(&key.text, [name]).is_some());
+        match near {
+            Some((key, _)) => self.unknown(key, &format!("did you mean `{name}`?")),
+            None => Problem::new(self.at, format!("{} needs `{name}`", self.owner)),
+        }
+    }
+
+    fn unknown(&self, key: &Key, hint: &str) -> Problem {
+        Problem::new(key.at, format!("unknown key `{}` in {}; {hint}", key.text, self.owner))
     }
 
     /// Takes a text that must be there.
@@ -73,7 +85,7 @@ impl Fields {
         let tree = match (self.take(name), default) {
             (Some(tree), _) => tree,
             (None, Some(value)) => return Ok(value),
-            (None, None) => return Err(Problem::new(self.at, format!("{} needs `{name}`", self.owner))),
+            (None, None) => return Err(self.missing(name)),
         };
         let list = choices.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
         let shown = match &tree.value {
@@ -109,7 +121,7 @@ impl Fields {
             Some(word) => format!("did you mean `{word}`?"),
             None => format!("it may have {}", self.asked.join(", ")),
         };
-        Err(Problem::new(key.at, format!("unknown key `{}` in {}; {hint}", key.text, self.owner)))
+        Err(self.unknown(key, &hint))
     }
 }
 
@@ -144,6 +156,13 @@ mod tests {
         map.take("bits");
         let problem = map.finish().unwrap_err();
         assert_eq!(problem.message, "unknown key `bit` in node `q`; did you mean `bits`?");
+    }
+
+    #[test]
+    fn a_misspelt_key_is_not_a_missing_one() {
+        let problem = fields("{bit: 8}").choice("bits", &[4, 8], None).unwrap_err();
+        assert_eq!(problem.message, "unknown key `bit` in node `q`; did you mean `bits`?");
+        assert_eq!(fields("{a: 8}").text("model").unwrap_err().message, "node `q` needs `model`");
     }
 
     #[test]

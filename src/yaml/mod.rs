@@ -103,11 +103,16 @@ impl Tree {
     }
 }
 
-/// The parser's messages begin with `line 3 column 5: `, which [`Problem`] says in its own way.
+/// The parser's messages begin with `line 3 column 5: `, which [`Problem`] says in its own way, and some end with
+/// advice for programmers.
 fn without_place(message: &str) -> String {
-    match message.split_once(": ") {
-        Some((place, rest)) if place.starts_with("line ") => rest.to_owned(),
-        _ => message.to_owned(),
+    let message = match message.split_once(": ") {
+        Some((place, rest)) if place.starts_with("line ") => rest,
+        _ => message,
+    };
+    match message.strip_prefix("duplicate mapping key: ").and_then(|rest| rest.split_once(',')) {
+        Some((key, _)) => format!("the key `{key}` is written twice"),
+        None => message.to_owned(),
     }
 }
 
@@ -201,6 +206,6 @@ mod tests {
     #[test]
     fn refuses_a_key_written_twice() {
         let problem = Tree::parse("a: 1\na: 2\n").unwrap_err();
-        assert_eq!(problem.at, At { line: 2, column: 1 });
+        assert_eq!(problem.to_string(), "2:1: the key `a` is written twice");
     }
 }

@@ -31,13 +31,8 @@ impl Problem {
             // A tab stays a tab before the caret, so that it stands below what it points at.
             let before = offending.chars().take(usize::try_from(column).unwrap_or(1).saturating_sub(1));
             let indent: String = before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-            let margin = line.to_string();
-            let _ = write!(
-                out,
-                "\n  {margin} | {offending}\n  {:margin$} | {indent}^",
-                "",
-                margin = margin.len()
-            );
+            let margin = " ".repeat(line.to_string().len());
+            let _ = write!(out, "\n  {line} | {offending}\n  {margin} | {indent}^");
         }
         out
     }
