@@ -2,7 +2,11 @@
 //! fit is refused by name. How the goldens were made: `golden/models.py` and `golden/chat.py`.
 
 #![cfg(feature = "mlx")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and writes scratch files"
+)]
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;

@@ -1,0 +1,14 @@
+//! The program as a user sees it: files in a folder, a command, what it says, and what lies on disk afterwards.
+//! One file per phenomenon; `space.rs` has the language they are written in.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "the tests play the user, who writes files as they like")]
+
+mod build;
+mod errors;
+mod faults;
+mod graph;
+mod incremental;
+mod pico;
+mod space;
+mod why;

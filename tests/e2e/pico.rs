@@ -1,0 +1,115 @@
+//! The smallest model and adapter that the stages take, made from nothing and the same on every run.
+//! Knows nothing of the program under test: the files are written with the safetensors crate's own writer.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use half::f16;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::json;
+
+/// A model's proportions.
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    pub(crate) hidden: usize,
+    pub(crate) layers: usize,
+}
+
+/// A quarter of a megabyte or so: a build takes no time.
+pub(crate) const PICO: Size = Size { hidden: 64, layers: 1 };
+
+/// Twenty megabytes: a build takes long enough to be disturbed.
+pub(crate) const SLOW: Size = Size { hidden: 512, layers: 4 };
+
+const VOCABULARY: usize = 32;
+const RANK: usize = 2;
+
+/// Writes a qwen2 model of float16 weights, as the Hugging Face hub has them, into `folder`.
+pub(crate) fn write_model(folder: &Path, size: Size) {
+    let Size { hidden, layers } = size;
+    fs::create_dir_all(folder).unwrap();
+    let config = json!({
+        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "torch_dtype": "float16",
+        "hidden_size": hidden, "intermediate_size": 2 * hidden, "num_hidden_layers": layers,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": VOCABULARY,
+        "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": true,
+    });
+    fs::write(folder.join("config.json"), serde_json::to_vec_pretty(&config).unwrap()).unwrap();
+    fs::write(folder.join("tokenizer.json"), r#"{"model": {"type": "BPE", "vocab": {}, "merges": []}}"#)
+        .unwrap();
+    fs::write(folder.join("LICENSE"), "Do as you like.\n").unwrap();
+    let shapes = shapes(size);
+    let halves =
+        |values: Vec<f32>| values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect();
+    write_tensors(&folder.join("model.safetensors"), Dtype::F16, &shapes, &halves);
+}
+
+fn shapes(Size { hidden, layers }: Size) -> BTreeMap<String, Vec<usize>> {
+    let mut shapes = BTreeMap::new();
+    shapes.insert("model.embed_tokens.weight".to_owned(), vec![VOCABULARY, hidden]);
+    shapes.insert("model.norm.weight".to_owned(), vec![hidden]);
+    for layer in 0..layers {
+        let mut add =
+            |name: &str, shape: Vec<usize>| shapes.insert(format!("model.layers.{layer}.{name}"), shape);
+        for projection in ["q_proj", "k_proj", "v_proj", "o_proj"] {
+            add(&format!("self_attn.{projection}.weight"), vec![hidden, hidden]);
+        }
+        add("self_attn.q_proj.bias", vec![hidden]);
+        add("mlp.gate_proj.weight", vec![2 * hidden, hidden]);
+        add("mlp.up_proj.weight", vec![2 * hidden, hidden]);
+        add("mlp.down_proj.weight", vec![hidden, 2 * hidden]);
+        add("input_layernorm.weight", vec![hidden]);
+        add("post_attention_layernorm.weight", vec![hidden]);
+    }
+    shapes
+}
+
+/// Writes a LoRA adapter of rank 2, as mlx-lm does, for two projections of each layer of a model with `columns`
+/// columns; one that fits has as many as the model.
+pub(crate) fn write_adapter(folder: &Path, columns: usize, layers: usize) {
+    fs::create_dir_all(folder).unwrap();
+    let parameters = json!({"rank": RANK, "scale": 20.0, "dropout": 0.0});
+    let config = json!({"fine_tune_type": "lora", "num_layers": layers, "lora_parameters": parameters});
+    fs::write(folder.join("adapter_config.json"), serde_json::to_vec_pretty(&config).unwrap()).unwrap();
+    let mut shapes = BTreeMap::new();
+    for layer in 0..layers {
+        for projection in ["q_proj", "v_proj"] {
+            let module = format!("model.layers.{layer}.self_attn.{projection}");
+            shapes.insert(format!("{module}.lora_a"), vec![columns, RANK]);
+            shapes.insert(format!("{module}.lora_b"), vec![RANK, columns]);
+        }
+    }
+    let floats = |values: Vec<f32>| values.iter().flat_map(|value| (value / 8.0).to_le_bytes()).collect();
+    write_tensors(&folder.join("adapters.safetensors"), Dtype::F32, &shapes, &floats);
+}
+
+fn write_tensors(
+    path: &Path,
+    dtype: Dtype,
+    shapes: &BTreeMap<String, Vec<usize>>,
+    encode: &dyn Fn(Vec<f32>) -> Vec<u8>,
+) {
+    let mut numbers = Numbers(1);
+    let bytes: Vec<_> = shapes.values().map(|shape| encode(numbers.take(shape.iter().product()))).collect();
+    let views = shapes.iter().zip(&bytes);
+    let views =
+        views.map(|((name, shape), bytes)| (name, TensorView::new(dtype, shape.clone(), bytes).unwrap()));
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// A linear congruential generator (Knuth's MMIX constants).
+struct Numbers(u64);
+
+impl Numbers {
+    /// Returns `count` numbers between -0.5 and 0.5.
+    fn take(&mut self, count: usize) -> Vec<f32> {
+        let mut next = || {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let [high, low, ..] = self.0.to_be_bytes();
+            f32::from(u16::from_be_bytes([high, low])) / 65536.0 - 0.5
+        };
+        (0..count).map(|_| next()).collect()
+    }
+}
