@@ -57,7 +57,7 @@ fn quantizes_as_mlx_does() {
     for (word, float, grid, name) in grids() {
         let weight = matrix(&files, &format!("w/{word}"), float);
         let expected = quantized(&files, &name, float, grid, weight.columns);
-        assert!(Cpu.quantize(&weight, grid).unwrap() == expected, "{name} differs");
+        assert!(Cpu::default().quantize(&weight, grid).unwrap() == expected, "{name} differs");
     }
 }
 
@@ -66,7 +66,7 @@ fn dequantizes_as_mlx_does() {
     let files = golden("quantize.safetensors");
     for (word, float, grid, name) in grids() {
         let columns = matrix(&files, &format!("w/{word}"), float).columns;
-        let dense = Cpu.dequantize(&quantized(&files, &name, float, grid, columns)).unwrap();
+        let dense = Cpu::default().dequantize(&quantized(&files, &name, float, grid, columns)).unwrap();
         assert!(dense == matrix(&files, &format!("dq/{name}"), float), "{name} differs");
     }
 }
@@ -83,7 +83,8 @@ fn lora(files: &TensorFiles) -> Lora {
 fn merges_in_the_promised_order() {
     let files = golden("merge.safetensors");
     for (word, float) in FLOATS {
-        let merged = Cpu.merge(matrix(&files, &format!("w/{word}"), float), &lora(&files)).unwrap();
+        let merged =
+            Cpu::default().merge(matrix(&files, &format!("w/{word}"), float), &lora(&files)).unwrap();
         assert!(merged == matrix(&files, &format!("ordered/{word}"), float), "{word} differs");
     }
 }
@@ -97,17 +98,18 @@ fn mlx_itself_agrees() {
     let files = golden("quantize.safetensors");
     for (word, float, grid, name) in grids() {
         let weight = matrix(&files, &format!("w/{word}"), float);
-        let ours = Cpu.quantize(&weight, grid).unwrap();
+        let ours = Cpu::default().quantize(&weight, grid).unwrap();
         assert!(ours == Mlx.quantize(&weight, grid).unwrap(), "quantize {name} differs");
         assert!(
-            Cpu.dequantize(&ours).unwrap() == Mlx.dequantize(&ours).unwrap(),
+            Cpu::default().dequantize(&ours).unwrap() == Mlx.dequantize(&ours).unwrap(),
             "dequantize {name} differs"
         );
     }
     let files = golden("merge.safetensors");
     for (word, float) in FLOATS {
         let weight = || matrix(&files, &format!("w/{word}"), float);
-        let (ours, theirs) = (Cpu.merge(weight(), &lora(&files)), Mlx.merge(weight(), &lora(&files)));
+        let (ours, theirs) =
+            (Cpu::default().merge(weight(), &lora(&files)), Mlx.merge(weight(), &lora(&files)));
         // OpenBLAS fuses the multiply and the add, so the last place of a sum may differ; no more than that.
         let sum = lora(&files)
             .a
@@ -130,7 +132,7 @@ fn threads_do_not_matter() {
     let grid = Grid { bits: 3, group_size: 32 };
     let with = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| Cpu.quantize(&weight, grid).unwrap())
+        pool.install(|| Cpu::default().quantize(&weight, grid).unwrap())
     };
     assert!(with(1) == with(8));
 }

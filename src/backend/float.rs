@@ -1,8 +1,5 @@
 //! The three float types of weights, and rounding between them.
-//! Knows nothing of matrices.
-
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
+//! Knows nothing of matrices. Plain loops over bits, so that the compiler can make vectors of them.
 
 /// An element type of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,71 +19,137 @@ impl Float {
         }
     }
 
-    /// Rounds to this type, half to even, and back.
-    pub fn round(self, value: f32) -> f32 {
+    /// Rounds every value to this type, half to even, and back.
+    #[inline(always)]
+    pub fn round_all(self, values: &mut [f32]) {
         match self {
-            Self::F16 => f16::from_f32(value).to_f32(),
-            Self::Bf16 => bf16::from_f32(value).to_f32(),
-            Self::F32 => value,
+            Self::F16 => values.iter_mut().for_each(|value| *value = from_half(to_half(*value))),
+            Self::Bf16 => values.iter_mut().for_each(|value| *value = from_brain(to_brain(*value))),
+            Self::F32 => {}
         }
     }
 
     /// Reads little-endian elements of this type; `values` has one place for each.
+    #[inline(always)]
     pub fn decode(self, bytes: &[u8], values: &mut [f32]) {
         match self {
-            Self::F16 => halves(bytes, f16::from_le_bytes).convert_to_f32_slice(values),
-            Self::Bf16 => halves(bytes, bf16::from_le_bytes).convert_to_f32_slice(values),
-            Self::F32 => {
-                for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
-                    *value = f32::from_le_bytes(*bytes);
-                }
-            }
+            Self::F16 => read(bytes, values, |bytes| from_half(u16::from_le_bytes(bytes))),
+            Self::Bf16 => read(bytes, values, |bytes| from_brain(u16::from_le_bytes(bytes))),
+            Self::F32 => read(bytes, values, f32::from_le_bytes),
         }
     }
 
     /// Rounds `values` to this type and writes them little-endian; `bytes` has room for each.
+    #[inline(always)]
     pub fn encode(self, values: &[f32], bytes: &mut [u8]) {
         match self {
-            Self::F16 => {
-                for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
-                    *bytes = f16::from_f32(*value).to_le_bytes();
-                }
-            }
-            Self::Bf16 => {
-                for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
-                    *bytes = bf16::from_f32(*value).to_le_bytes();
-                }
-            }
-            Self::F32 => {
-                for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
-                    *bytes = value.to_le_bytes();
-                }
-            }
+            Self::F16 => write(values, bytes, |value| to_half(value).to_le_bytes()),
+            Self::Bf16 => write(values, bytes, |value| to_brain(value).to_le_bytes()),
+            Self::F32 => write(values, bytes, f32::to_le_bytes),
         }
     }
 }
 
-fn halves<T>(bytes: &[u8], read: impl Fn([u8; 2]) -> T) -> Vec<T> {
-    bytes.as_chunks().0.iter().map(|bytes| read(*bytes)).collect()
+#[inline(always)]
+fn read<const N: usize>(bytes: &[u8], values: &mut [f32], convert: impl Fn([u8; N]) -> f32) {
+    for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+        *value = convert(*bytes);
+    }
+}
+
+#[inline(always)]
+fn write<const N: usize>(values: &[f32], bytes: &mut [u8], convert: impl Fn(f32) -> [u8; N]) {
+    for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+        *bytes = convert(*value);
+    }
+}
+
+/// Widens a float16. Without branches: the exponent is moved by a multiplication, which is exact also for
+/// subnormals; infinity and NaN get the exponent that the multiplication cannot reach.
+#[inline(always)]
+fn from_half(bits: u16) -> f32 {
+    let magnitude = u32::from(bits & 0x7fff) << 13;
+    // 2^112 takes the bias of float16, 15, to that of float32, 127.
+    let scaled = f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23);
+    let special = if magnitude >= 0x7c00 << 13 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(scaled.to_bits() | special | (u32::from(bits & 0x8000) << 16))
+}
+
+/// Rounds to float16, half to even. Without branches: adding the float whose last place is that of the result
+/// rounds in the float unit, as it does in Fabian Giesen's `float_to_half_fast3_rtne`.
+#[inline(always)]
+fn to_half(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let magnitude = bits & 0x7fff_ffff;
+    // Normal numbers: the exponent is moved down and 13 bits are rounded away.
+    let odd = (magnitude >> 13) & 1;
+    let normal = magnitude.wrapping_sub(112 << 23).wrapping_add(0xfff + odd) >> 13;
+    // Subnormal numbers: 0.5 has its last place at 2^-24, that of a subnormal float16.
+    let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0x3f00_0000);
+    let finite = if magnitude < 113 << 23 { subnormal } else { normal };
+    let special = if magnitude > 0x7f80_0000 { 0x7e00 | ((magnitude >> 13) & 0x3ff) } else { 0x7c00 };
+    // 65520 and above round to infinity.
+    let rounded = if magnitude >= 0x477f_f000 { special } else { finite };
+    #[expect(clippy::cast_possible_truncation, reason = "at most 15 bits are set, and the sign")]
+    let half = (rounded | ((bits >> 16) & 0x8000)) as u16;
+    half
+}
+
+#[inline(always)]
+fn from_brain(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// Rounds to bfloat16, half to even; a NaN stays one.
+#[inline(always)]
+fn to_brain(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let odd = (bits >> 16) & 1;
+    let rounded = bits.wrapping_add(0x7fff + odd);
+    let kept = if bits & 0x7fff_ffff > 0x7f80_0000 { bits | 0x40_0000 } else { rounded };
+    #[expect(clippy::cast_possible_truncation, reason = "16 bits are left")]
+    let brain = (kept >> 16) as u16;
+    brain
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::{bf16, f16};
     use proptest::prelude::*;
+
+    #[test]
+    fn every_half_is_widened_as_in_the_half_crate() {
+        for bits in 0..=u16::MAX {
+            assert_eq!(from_half(bits).is_nan(), f16::from_bits(bits).is_nan());
+            if !f16::from_bits(bits).is_nan() {
+                assert_eq!(from_half(bits).to_bits(), f16::from_bits(bits).to_f32().to_bits(), "{bits:04x}");
+                assert_eq!(to_half(from_half(bits)), bits);
+            }
+            if !bf16::from_bits(bits).is_nan() {
+                assert_eq!(to_brain(from_brain(bits)), bits);
+            }
+        }
+    }
+
+    #[test]
+    fn rounds_as_the_half_crate_at_every_border() {
+        // The middle between any two neighbours, and the floats beside it.
+        for bits in 0..0x7c00u16 {
+            let middle = (from_half(bits) as f64 + from_half(bits + 1) as f64) / 2.0;
+            let middle = if bits == 0x7bff { 65520.0f32 } else { middle as f32 };
+            for value in [middle, middle.next_down(), middle.next_up(), -middle] {
+                assert_eq!(to_half(value), f16::from_f32(value).to_bits(), "{value}");
+            }
+        }
+    }
 
     proptest! {
         #[test]
-        fn every_half_survives(bits in any::<u16>()) {
-            for (float, value) in [(Float::F16, f16::from_bits(bits).to_f32()), (Float::Bf16, bf16::from_bits(bits).to_f32())] {
-                prop_assume!(!value.is_nan());
-                let mut values = [0.0];
-                float.decode(&bits.to_le_bytes(), &mut values);
-                let mut bytes = [0; 2];
-                float.encode(&values, &mut bytes);
-                prop_assert_eq!(u16::from_le_bytes(bytes), bits);
-                prop_assert_eq!(float.round(value).to_bits(), value.to_bits());
-            }
+        fn rounds_as_the_half_crate(bits in any::<u32>()) {
+            let value = f32::from_bits(bits);
+            prop_assert_eq!(to_half(value), f16::from_f32(value).to_bits());
+            prop_assert_eq!(to_brain(value), bf16::from_f32(value).to_bits());
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod cpu;
 mod float;
+mod kernel;
 #[cfg(feature = "mlx")]
 mod mlx;
 

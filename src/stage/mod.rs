@@ -92,7 +92,7 @@ pub fn run(
         (Stage::Adapter, _) => adapter::Adapter::open(inputs.source()?).map(drop),
         (Stage::Benchmark(parameters), _) => benchmark::run(parameters, inputs, output, tick),
         (_, BackendKind::Mlx) => worker::transform(stage, inputs, output, tick),
-        (_, BackendKind::Cpu) => transform(stage, inputs, output, &Cpu, tick),
+        (_, BackendKind::Cpu) => transform(stage, inputs, output, &Cpu::default(), tick),
     }
 }
 

@@ -111,7 +111,7 @@ fn duplicate_node() {
     insta::assert_snapshot!(edited("  q4:", "  q8:"), @r"
     exit 2
     stderr:
-    error: pipeline.yaml:7:3: duplicate mapping key: q8
+    error: pipeline.yaml:7:3: the key `q8` is written twice
       7 |   q8: {stage: quantize, model: fused, bits: 4}
         |   ^
     ");
