@@ -142,9 +142,11 @@ impl Planner<'_> {
         };
         let mut changes: Vec<_> = damage.into_iter().collect();
         let unchanged = self.memo.last_key(name) == Some(key);
-        if changes.is_empty() && (!unchanged || artifact.is_none()) {
+        if changes.is_empty() && verdict != Verdict::Fresh && (!unchanged || artifact.is_none()) {
             changes = self.changes(id, &recipe, stock.as_ref());
-            if changes.is_empty() {
+            if verdict == Verdict::Cached {
+                changes.retain(|change| *change != Change::NeverBuilt);
+            } else if changes.is_empty() {
                 changes.push(Change::RecordLost);
             }
         }

@@ -46,7 +46,12 @@ pub enum Event<'a> {
     /// Something was found and put right.
     Warning { node: &'a str, message: String },
     /// A stage failed.
-    Failed { node: &'a str, error: String },
+    Failed {
+        node: &'a str,
+        error: String,
+        #[serde(skip)]
+        cause: Option<std::io::ErrorKind>,
+    },
     /// A node was not run, because an input failed.
     Skipped { node: &'a str, because: &'a str },
 }
@@ -264,8 +269,9 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             edited: decision.edited.as_deref(),
             artifact: artifact.digest(),
         });
-        self.summary.linked += 1;
-        self.done(id, decision, artifact)
+        self.done(id, decision, artifact)?;
+        self.summary.linked += usize::from(self.summary.done.contains_key(&id));
+        Ok(())
     }
 
     /// Puts the artifact of a node on the shelf.
@@ -357,7 +363,10 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 self.states[id.index()] = Some(State::Waiting(0));
                 return Ok(());
             }
-            Err(error) => return self.failed(id, &format!("{error:#}")),
+            Err(error) => {
+                let cause = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+                return self.failed(id, &format!("{error:#}"), cause.map(std::io::Error::kind));
+            }
         };
         for (stat, digest) in executed.stats {
             self.planner.memo.remember(stat, digest);
@@ -386,7 +395,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let key = decision.key().context("BUG: a node that is done has a recipe")?;
         let digest = artifact.reproducible_digest();
         if let Some(problem) = self.options.locked.and_then(|lock| differs(lock, name, &digest)) {
-            return self.failed(id, &problem);
+            return self.failed(id, &problem, None);
         }
         self.planner.memo.remember_last(name, key);
         self.summary.done.insert(id, (key, digest));
@@ -404,11 +413,11 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     }
 
     /// A failed node takes those that are made from it along.
-    fn failed(&mut self, id: NodeId, error: &str) -> anyhow::Result<()> {
+    fn failed(&mut self, id: NodeId, error: &str, cause: Option<std::io::ErrorKind>) -> anyhow::Result<()> {
         let graph = self.planner.graph;
         self.states[id.index()] = Some(State::Failed);
         self.summary.failed.push(id);
-        self.progress.event(&Event::Failed { node: &graph.node(id).name, error: error.to_owned() });
+        self.progress.event(&Event::Failed { node: &graph.node(id).name, error: error.to_owned(), cause });
         let mut lost = self.dependents[id.index()].clone();
         while let Some(dependent) = lost.pop() {
             if self.states[dependent.index()] != Some(State::Skipped) {

@@ -70,15 +70,20 @@ pub(super) fn run(args: &BuildArgs, place: &Place) -> anyhow::Result<Outcome> {
     }
     let all_fresh = decisions.iter().all(|decision| decision.verdict == Verdict::Fresh);
     let summary = if all_fresh && !args.locked {
+        project.store.sweep()?;
+        for decision in &decisions {
+            if let Some(key) = decision.key() {
+                project.memo.remember_last(&project.graph.node(decision.id).name, key);
+            }
+        }
         nothing_to_do(&decisions)
     } else {
         make(args, &mut project, &ids, forced, &lock)?
     };
-    if !args.locked {
-        write_lock(&mut project, lock, &summary)?;
-    }
+    let locked = if args.locked { Ok(()) } else { write_lock(&mut project, lock, &summary) };
     project.save_memo();
     project.store.finish()?;
+    locked?;
     finish(args, &project, &ids, &summary)
 }
 
@@ -166,7 +171,7 @@ fn write_lock(project: &mut Project, mut lock: Lockfile, summary: &Summary) -> a
 fn finish(args: &BuildArgs, project: &Project, ids: &[NodeId], summary: &Summary) -> anyhow::Result<Outcome> {
     let names =
         |ids: &[NodeId]| ids.iter().map(|id| project.graph.node(*id).name.clone()).collect::<Vec<_>>();
-    let fresh = summary.done.len() - summary.ran.len() - summary.linked;
+    let fresh = summary.done.keys().filter(|id| !summary.ran.contains(id)).count() - summary.linked;
     if args.json {
         print_json(&json!({
             "event": "finished", "ran": names(&summary.ran), "linked": summary.linked, "fresh": fresh,

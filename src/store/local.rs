@@ -114,7 +114,7 @@ impl LocalStore {
     }
 
     /// Removes the unfinished work whose process is gone: that whose lock can be had.
-    fn sweep(&self) -> anyhow::Result<()> {
+    pub fn sweep(&self) -> anyhow::Result<()> {
         for path in list(&self.root.join("tmp"))? {
             let lock = path.with_extension("lock");
             if let Some(_held) = KeyLock::try_take(&lock).at("lock", &lock)?
@@ -145,7 +145,7 @@ impl LocalStore {
             file.write_all(bytes)?;
             file.sync_all()
         });
-        written.at("write", &unfinished)?;
+        written.at("write", path)?;
         move_file(&unfinished, path).at("write", path)
     }
 

@@ -73,7 +73,7 @@ impl Shelf {
         for file in artifact.files() {
             link(&store.object_path(&file.digest), &unfinished.join(&file.path), file.digest, memo)?;
         }
-        self.replace_folder(&unfinished, &folder, store)?;
+        self.replace_folder(&unfinished, &folder, artifact, store, memo)?;
         self.point(name, Path::new(&hashed_name(name, artifact)), store)
     }
 
@@ -105,21 +105,42 @@ impl Shelf {
         fs::read_link(self.root.join(name)).is_ok_and(|current| current == target)
     }
 
-    /// Renames a finished folder into place; what was edited there before is moved away first.
-    fn replace_folder(&self, finished: &Path, folder: &Path, store: &LocalStore) -> anyhow::Result<()> {
-        if fs::symlink_metadata(folder).is_ok() {
-            let old = store.workspace().join("replaced");
-            remove(&old)?;
-            fs::rename(folder, &old).or_else(|_| fs::remove_dir_all(folder)).at("replace", folder)?;
-            remove(&old)?;
-        }
-        match fs::rename(finished, folder) {
-            Err(error) if error.kind() == ErrorKind::CrossesDevices => move_across(finished, folder),
-            // Another process was as quick with the same artifact.
-            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => remove(finished),
+    /// Renames a finished folder into place. Where there is one already that is whole, another process was as
+    /// quick with the same artifact, and may be reading it; one that was edited is moved away.
+    fn replace_folder(
+        &self,
+        finished: &Path,
+        folder: &Path,
+        artifact: &Artifact,
+        store: &LocalStore,
+        memo: &mut Memo,
+    ) -> anyhow::Result<()> {
+        let renamed = match fs::rename(finished, folder) {
+            Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
+                if find_edited(folder, artifact, memo).is_none() {
+                    return remove(finished);
+                }
+                let old = store.workspace().join("replaced");
+                remove(&old)?;
+                fs::rename(folder, &old).or_else(|_| fs::remove_dir_all(folder)).at("replace", folder)?;
+                remove(&old)?;
+                fs::rename(finished, folder)
+            }
+            renamed => renamed,
+        };
+        match renamed {
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                remove(folder)?;
+                move_across(finished, folder)
+            }
             renamed => renamed.at("put in place", folder),
         }
     }
+}
+
+fn find_edited(folder: &Path, artifact: &Artifact, memo: &mut Memo) -> Option<String> {
+    let edited = artifact.files().iter().find(|file| !is_intact(folder, file, memo));
+    edited.map(|file| file.path.clone()).or_else(|| added_file(folder, artifact, memo))
 }
 
 fn hashed_name(name: &str, artifact: &Artifact) -> String {

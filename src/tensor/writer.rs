@@ -76,7 +76,8 @@ impl<'a> TensorWriter<'a> {
             self.begin(shard)?;
         }
         let (_, file) = self.current.as_mut().context("BUG: a shard was begun")?;
-        file.write_all(bytes).with_context(|| format!("cannot write the tensor `{name}`"))?;
+        file.write_all(bytes)
+            .with_context(|| format!("cannot write the tensor `{name}` to {}", self.shards[shard].name))?;
         self.written += 1;
         Ok(())
     }

@@ -110,6 +110,7 @@ fn without_place(message: &str) -> String {
         Some((place, rest)) if place.starts_with("line ") => rest,
         _ => message,
     };
+    let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
     match message.strip_prefix("duplicate mapping key: ").and_then(|rest| rest.split_once(',')) {
         Some((key, _)) => format!("the key `{key}` is written twice"),
         None => message.to_owned(),
