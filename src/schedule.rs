@@ -6,6 +6,7 @@
 //! done: an input that came out the same makes it fresh, and the rebuild stops there.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,7 +41,7 @@ pub enum Event<'a> {
     /// A stage got so far.
     Progress { node: &'a str, unit: Unit, done: u64, total: u64 },
     /// A stage was run and its artifact stored.
-    Built { node: &'a str, seconds: f64, bytes: u64, artifact: Digest },
+    Built { node: &'a str, stage: &'a str, seconds: f64, bytes: u64, artifact: Digest },
     /// The artifact was taken from the cache.
     Linked { node: &'a str, edited: Option<&'a str>, artifact: Digest },
     /// Something was found and put right.
@@ -50,7 +51,7 @@ pub enum Event<'a> {
         node: &'a str,
         error: String,
         #[serde(skip)]
-        cause: Option<std::io::ErrorKind>,
+        cause: Option<io::ErrorKind>,
     },
     /// A node was not run, because an input failed.
     Skipped { node: &'a str, because: &'a str },
@@ -262,13 +263,12 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     }
 
     fn link(&mut self, id: NodeId, decision: &Decision, artifact: Artifact) -> anyhow::Result<()> {
-        self.place(id, &artifact)?;
+        if let Err(error) = self.place(id, &artifact) {
+            return self.failed(id, &error);
+        }
         let node = &self.planner.graph.node(id).name;
-        self.progress.event(&Event::Linked {
-            node,
-            edited: decision.edited.as_deref(),
-            artifact: artifact.digest(),
-        });
+        let edited = decision.edited.as_deref();
+        self.progress.event(&Event::Linked { node, edited, artifact: artifact.digest() });
         self.done(id, decision, artifact)?;
         self.summary.linked += usize::from(self.summary.done.contains_key(&id));
         Ok(())
@@ -363,10 +363,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 self.states[id.index()] = Some(State::Waiting(0));
                 return Ok(());
             }
-            Err(error) => {
-                let cause = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
-                return self.failed(id, &format!("{error:#}"), cause.map(std::io::Error::kind));
-            }
+            Err(error) => return self.failed(id, &error),
         };
         for (stat, digest) in executed.stats {
             self.planner.memo.remember(stat, digest);
@@ -374,19 +371,20 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let artifact = executed.artifact;
         let key = decision.key().context("BUG: a running node has a recipe")?;
         self.planner.memo.remember_action(key, artifact.clone());
-        self.place(id, &artifact)?;
-        let node = &self.planner.graph.node(id).name;
-        match executed.seconds {
-            Some(seconds) => {
-                let (bytes, digest) = (artifact.size(), artifact.digest());
-                self.progress.event(&Event::Built { node, seconds, bytes, artifact: digest });
-                self.summary.ran.push(id);
-            }
-            None => {
-                self.progress.event(&Event::Linked { node, edited: None, artifact: artifact.digest() });
-                self.summary.linked += 1;
-            }
+        if let Err(error) = self.place(id, &artifact) {
+            return self.failed(id, &error);
         }
+        let node = self.planner.graph.node(id);
+        let digest = artifact.digest();
+        let Some(seconds) = executed.seconds else {
+            self.progress.event(&Event::Linked { node: &node.name, edited: None, artifact: digest });
+            self.done(id, &decision, artifact)?;
+            self.summary.linked += usize::from(self.summary.done.contains_key(&id));
+            return Ok(());
+        };
+        let (stage, bytes) = (node.stage.word(), artifact.size());
+        self.progress.event(&Event::Built { node: &node.name, stage, seconds, bytes, artifact: digest });
+        self.summary.ran.push(id);
         self.done(id, &decision, artifact)
     }
 
@@ -395,7 +393,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let key = decision.key().context("BUG: a node that is done has a recipe")?;
         let digest = artifact.reproducible_digest();
         if let Some(problem) = self.options.locked.and_then(|lock| differs(lock, name, &digest)) {
-            return self.failed(id, &problem, None);
+            return self.failed(id, &anyhow::anyhow!(problem));
         }
         self.planner.memo.remember_last(name, key);
         self.summary.done.insert(id, (key, digest));
@@ -413,11 +411,16 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     }
 
     /// A failed node takes those that are made from it along.
-    fn failed(&mut self, id: NodeId, error: &str, cause: Option<std::io::ErrorKind>) -> anyhow::Result<()> {
+    fn failed(&mut self, id: NodeId, error: &anyhow::Error) -> anyhow::Result<()> {
         let graph = self.planner.graph;
+        let cause = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
         self.states[id.index()] = Some(State::Failed);
         self.summary.failed.push(id);
-        self.progress.event(&Event::Failed { node: &graph.node(id).name, error: error.to_owned(), cause });
+        self.progress.event(&Event::Failed {
+            node: &graph.node(id).name,
+            error: format!("{error:#}"),
+            cause,
+        });
         let mut lost = self.dependents[id.index()].clone();
         while let Some(dependent) = lost.pop() {
             if self.states[dependent.index()] != Some(State::Skipped) {
@@ -459,7 +462,7 @@ fn execute(
     tick: stage::Tick<'_>,
 ) -> anyhow::Result<Executed> {
     let key = task.recipe.key();
-    let _lock = store.lock(&key)?;
+    let _lock = store.lock(&key, &|| tick(0, 0))?;
     if !task.rerun
         && let Some(action) = store.action(&key)
     {

@@ -15,7 +15,7 @@ const LANES: usize = 16;
 
 /// The instruction sets that a row can be computed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Simd {
+pub(super) enum Simd {
     /// What every processor of the architecture has.
     Baseline,
     /// 256-bit vectors on x86-64.
@@ -28,7 +28,7 @@ pub enum Simd {
 
 impl Simd {
     /// Returns the sets that this processor has, the best last.
-    pub fn available() -> Vec<Self> {
+    pub(super) fn available() -> Vec<Self> {
         #[cfg(target_arch = "x86_64")]
         {
             let mut sets = vec![Self::Baseline];
@@ -45,7 +45,7 @@ impl Simd {
     }
 
     /// Returns the best set that this processor has.
-    pub fn best() -> Self {
+    pub(super) fn best() -> Self {
         Self::available().pop().unwrap_or(Self::Baseline)
     }
 }

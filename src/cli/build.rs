@@ -189,11 +189,11 @@ fn finish(args: &BuildArgs, project: &Project, ids: &[NodeId], summary: &Summary
 
 /// The two sentences that matter most: nothing to do, and what was done.
 fn sentence(count: usize, fresh: usize, summary: &Summary) -> String {
-    let plural = |count: usize| if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
     if fresh == count {
-        return format!("nothing to do: {} up to date\n", plural(count));
+        return status::nothing_to_do(count);
     }
-    let mut parts = vec![format!("ran {}", plural(summary.ran.len()))];
+    let started = summary.done.len() + summary.failed.len() + summary.skipped;
+    let mut parts = vec![format!("ran {}", status::nodes(summary.ran.len()))];
     let mut part = |count: usize, what: &str| {
         if count > 0 {
             parts.push(format!("{count} {what}"));
@@ -203,6 +203,9 @@ fn sentence(count: usize, fresh: usize, summary: &Summary) -> String {
     part(fresh, "up to date");
     part(summary.failed.len(), "failed");
     part(summary.skipped, "skipped");
+    if !summary.interrupted {
+        part(count.saturating_sub(started), "not started (-k goes on)");
+    }
     if summary.interrupted {
         parts.push("interrupted; nothing half-made was kept".to_owned());
     }

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::project::{Place, Project};
 use super::{BackendArg, Outcome, print, print_json};
@@ -59,7 +59,7 @@ pub(super) fn sentence(project: &Project, decision: &Decision) -> String {
     match decision.verdict {
         Verdict::Fresh => "up to date".to_owned(),
         Verdict::Cached => match &decision.edited {
-            Some(path) => format!("`{path}` was edited by hand; the cache has the original, it is put back"),
+            Some(path) => format!("`{path}` was changed by hand; it is put right from the cache"),
             None => "made before; it is linked from the cache".to_owned(),
         },
         Verdict::Stale => "must run".to_owned(),
@@ -71,7 +71,7 @@ pub(super) fn sentence(project: &Project, decision: &Decision) -> String {
 }
 
 /// Returns the decision as JSON: `build -n`, `status` and `why` print the same.
-pub(super) fn to_json(project: &Project, decision: &Decision) -> serde_json::Value {
+pub(super) fn to_json(project: &Project, decision: &Decision) -> Value {
     let name = |id: &crate::graph::NodeId| project.graph.node(*id).name.clone();
     json!({
         "node": name(&decision.id),
@@ -91,7 +91,7 @@ pub(super) fn words(change: &Change) -> String {
         Change::NeverBuilt => "it was never built here".to_owned(),
         Change::Forced => "--force".to_owned(),
         Change::Stage { old, new } => format!("stage: {old} -> {new}"),
-        Change::Parameter { name, old, new } => format!("parameter {name}: {old} -> {new}"),
+        Change::Parameter { name, old, new } => format!("parameter {name}: {} -> {}", shown(old), shown(new)),
         Change::Version { old, new } => format!("the stage's code: version {old} -> {new}"),
         Change::Backend { old, new } => format!("backend: {old} -> {new}"),
         Change::Input { role, node, old, new } => {
@@ -99,8 +99,17 @@ pub(super) fn words(change: &Change) -> String {
             format!("input {role}{of}: {}", old_and_new(*old, *new))
         }
         Change::File { path, old, new } => format!("file {path}: {}", old_and_new(*old, *new)),
-        Change::Damaged { problem } => problem.clone(),
+        Change::Damaged { problem } => format!("damaged: {problem}"),
         Change::RecordLost => "the record of its last build is gone".to_owned(),
+    }
+}
+
+/// Shows a parameter as the user wrote it.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "unset".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 

@@ -181,9 +181,11 @@ fn hint_for(kind: io::ErrorKind) -> Option<&'static str> {
         io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded => {
             Some("free some space and build again; nothing half-made was kept")
         }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            Some("make the folder writable, or choose another with `cache: {dir: …}` in pipeline.yaml")
-        }
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::NotADirectory => Some(
+            "it must be a folder that may be written; `cache: {dir: …}` in pipeline.yaml chooses another",
+        ),
         _ => None,
     }
 }

@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::explain::words;
 use super::print_json;
+use crate::recipe::Change;
 use crate::report::bytes;
 use crate::schedule::{Event, Progress};
 use crate::stage::Unit;
@@ -78,6 +79,8 @@ impl Progress for LiveProgress {
 impl Drop for LiveProgress {
     fn drop(&mut self) {
         self.running.drain().for_each(|(_, bar)| bar.finish_and_clear());
+        // Nothing is left to be done if the terminal is gone.
+        let _ = self.lines.clear();
     }
 }
 
@@ -98,18 +101,29 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("BUG: the template is a constant").progress_chars("=> ")
 }
 
+/// Says a change in a line that follows the warning, which said the rest.
+fn reason(change: &Change) -> String {
+    match change {
+        Change::Damaged { .. } => "its artifact is damaged".to_owned(),
+        other => words(other),
+    }
+}
+
 fn line(event: &Event<'_>) -> Option<String> {
     Some(match event {
         Event::Progress { .. } => return None,
-        Event::Started { node, stage, changes } => {
-            let why: Vec<_> = changes.iter().map(words).collect();
-            format!("{node}: {stage} ({})", why.join("; "))
+        Event::Started { node, changes, .. } => {
+            let why: Vec<_> = changes.iter().map(reason).collect();
+            format!("{node}: running ({})", why.join("; "))
         }
-        Event::Built { node, seconds, bytes: size, artifact } => {
+        Event::Built { node, stage: "base" | "adapter", bytes: size, artifact, .. } => {
+            format!("{node}: checked, {} where it lies, {}", bytes(*size), artifact.short())
+        }
+        Event::Built { node, seconds, bytes: size, artifact, .. } => {
             format!("{node}: built in {seconds:.2} s, {}, {}", bytes(*size), artifact.short())
         }
         Event::Linked { node, edited: Some(path), .. } => {
-            format!("{node}: `{path}` was edited by hand; put back from the cache")
+            format!("{node}: `{path}` was changed by hand; put right from the cache")
         }
         Event::Linked { node, edited: None, .. } => format!("{node}: linked from the cache"),
         Event::Warning { node, message } => format!("{node}: warning: {message}"),

@@ -139,9 +139,7 @@ impl Project {
         if fs::read_to_string(self.lock_path()).is_ok_and(|current| current == text) {
             return Ok(());
         }
-        self.store
-            .write(&self.lock_path(), text.as_bytes())
-            .context("the artifacts are built, but not locked")
+        self.store.write(&self.lock_path(), text.as_bytes()).context("pipeline.lock could not be written")
     }
 }
 

@@ -61,11 +61,27 @@ fn table(project: &Project, decisions: &[Decision]) -> String {
         let _ = writeln!(text, "{:width$}  {}{why}", name(decision), sentence(project, decision));
     }
     let count = |verdict| decisions.iter().filter(|decision| decision.verdict == verdict).count();
-    let (run, wait, link) = (count(Verdict::Stale), count(Verdict::Waits), count(Verdict::Cached));
-    if run + wait + link == 0 {
-        let _ = writeln!(text, "nothing to do: {} up to date", decisions.len());
+    let counts = [
+        (count(Verdict::Stale), "to run"),
+        (count(Verdict::Waits), "waiting for an input"),
+        (count(Verdict::Cached), "to link from the cache"),
+    ];
+    let parts: Vec<_> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    if parts.is_empty() {
+        text += &nothing_to_do(decisions.len());
     } else {
-        let _ = writeln!(text, "{run} to run, {wait} waiting for an input, {link} to link from the cache");
+        let _ = writeln!(text, "{}", parts.join(", "));
     }
     text
+}
+
+/// The sentence that a null build ends with.
+pub(super) fn nothing_to_do(count: usize) -> String {
+    format!("nothing to do: {} up to date\n", nodes(count))
+}
+
+/// Counts nodes in words.
+pub(super) fn nodes(count: usize) -> String {
+    if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
 }

@@ -13,13 +13,18 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Context;
 
 use super::{Action, KeyLock, Memo, Stat};
 use crate::artifact::{Artifact, FileEntry};
 use crate::digest::Digest;
-use crate::failure::AtPath;
+use crate::failure::{AtPath, Interrupted};
+
+/// How often a process that waits for another looks again.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The cache folder of one project.
 #[derive(Debug)]
@@ -99,10 +104,17 @@ impl LocalStore {
         self.root.join("actions").join(format!("{key}.json"))
     }
 
-    /// Waits for the right to run the action of `key`; no other process runs it meanwhile.
-    pub fn lock(&self, key: &Digest) -> anyhow::Result<KeyLock> {
+    /// Waits for the right to run the action of `key`; no other process runs it meanwhile. `go_on` is asked
+    /// while another does, which may take long.
+    pub fn lock(&self, key: &Digest, go_on: &dyn Fn() -> Result<(), Interrupted>) -> anyhow::Result<KeyLock> {
         let path = self.root.join("tmp").join(format!("{key}.lock"));
-        KeyLock::wait(&path).at("lock", &path)
+        loop {
+            if let Some(lock) = KeyLock::try_take(&path).at("lock", &path)? {
+                return Ok(lock);
+            }
+            go_on()?;
+            thread::sleep(PATIENCE);
+        }
     }
 
     /// Returns an empty folder for the output of the action of `key`.
@@ -221,7 +233,7 @@ pub enum Damage {
         path: PathBuf,
     },
     /// Its bytes are not those it is named after.
-    #[error("{path} was altered: its content is now {digest}")]
+    #[error("{path} was altered: its content is now {}", digest.short())]
     Altered {
         /// Where it lies.
         path: PathBuf,

@@ -75,15 +75,15 @@ fn a_build_says_what_it_does_on_standard_error_and_what_it_did_on_standard_outpu
     stdout:
     ran 5 nodes
     stderr:
-    base: base (it was never built here)
-    base: built in [TIME] s, 88.1 kB, [DIGEST]
-    adapter: adapter (it was never built here)
-    adapter: built in [TIME] s, 2.6 kB, [DIGEST]
-    fused: fuse (it was never built here)
+    base: running (it was never built here)
+    base: checked, 88.1 kB where it lies, [DIGEST]
+    adapter: running (it was never built here)
+    adapter: checked, 2.6 kB where it lies, [DIGEST]
+    fused: running (it was never built here)
     fused: built in [TIME] s, 89.1 kB, [DIGEST]
-    q8: quantize (it was never built here)
+    q8: running (it was never built here)
     q8: built in [TIME] s, 51.6 kB, [DIGEST]
-    q4: quantize (it was never built here)
+    q4: running (it was never built here)
     q4: built in [TIME] s, 30.1 kB, [DIGEST]
     ");
 }
@@ -99,7 +99,7 @@ fn a_dry_run_runs_nothing_and_agrees_with_the_build() {
     fused    waits for base, adapter (it was never built here)
     q8       waits for fused (it was never built here)
     q4       waits for fused (it was never built here)
-    2 to run, 3 waiting for an input, 0 to link from the cache
+    2 to run, 3 waiting for an input
     ");
     assert_eq!(space.files(""), before, "a dry run writes nothing");
     space.run(&["build", "-n", "--exit-code"]).exits(3).space().build().ran(ALL);
@@ -233,10 +233,10 @@ fn locked_fails_the_first_build_that_comes_out_different() {
     insta::assert_snapshot!(run.transcript(), @r"
     exit 1
     stdout:
-    ran 1 node, 1 failed, 3 skipped
+    ran 1 node, 1 failed, 3 skipped, 1 not started (-k goes on)
     stderr:
-    base: base (it was never built here)
-    base: built in [TIME] s, 88.1 kB, [DIGEST]
+    base: running (it was never built here)
+    base: checked, 88.1 kB where it lies, [DIGEST]
     base: failed: its artifact is [DIGEST], but pipeline.lock has [DIGEST]
     fused: skipped, because base failed
     q4: skipped, because base failed
@@ -273,7 +273,7 @@ fn keep_going_does_what_does_not_depend_on_the_failure() {
     stdout:
     ran 0 nodes, 6 up to date, 1 failed, 1 skipped
     stderr:
-    misfit: fuse (it was never built here)
+    misfit: running (it was never built here)
     misfit: failed: the adapter does not fit this model: 2 of 2 updates have no place
       `model.layers.0.self_attn.q_proj` updates [32, 32], but `model.layers.0.self_attn.q_proj.weight` is [64, 64]
       `model.layers.0.self_attn.v_proj` updates [32, 32], but `model.layers.0.self_attn.v_proj.weight` is [64, 64]

@@ -256,7 +256,7 @@ fn with_weights(bytes: impl AsRef<[u8]>) -> String {
 
 fn said_of(run: &Run<'_>) -> String {
     let lines =
-        run.stderr.lines().filter(|line| !line.contains(": skipped") && !line.starts_with("base: base ("));
+        run.stderr.lines().filter(|line| !line.contains(": skipped") && !line.starts_with("base: running ("));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -341,6 +341,7 @@ fn a_cache_that_cannot_be_written() {
     stderr:
     error: cannot create cache/objects
     caused by: Not a directory (os error 20)
+    hint: it must be a folder that may be written; `cache: {dir: …}` in pipeline.yaml chooses another
     ");
     space.remove("cache").build().ran(crate::space::ALL);
 }
@@ -350,7 +351,7 @@ fn a_folder_of_the_users_in_the_place_of_an_artifact() {
     let space = Space::pico();
     space.write("artifacts/q4/notes.txt", "mine");
     let run = space.run(&["build", "-j1"]).exits(1);
-    insta::assert_snapshot!(run.stderr.lines().last().unwrap(), @"error: artifacts/q4 is not a link of ours; move it away, it is the name of a node");
+    insta::assert_snapshot!(run.stderr.lines().last().unwrap(), @"q4: failed: artifacts/q4 is not a link of ours; move it away, it is the name of a node");
     assert_eq!(space.read("artifacts/q4/notes.txt"), "mine");
     space.is_tidy().remove("artifacts/q4").build().linked(["q4"]);
 }

@@ -54,7 +54,7 @@ fn an_altered_object_is_found_and_built_again() {
     base: linked from the cache
     adapter: linked from the cache
     fused: warning: cache/objects/[DIGEST]/[DIGEST] was altered: its content is now [DIGEST]; it is built again
-    fused: fuse (cache/objects/[DIGEST]/[DIGEST] was altered: its content is now [DIGEST])
+    fused: running (its artifact is damaged)
     fused: built in [TIME] s, 89.1 kB, [DIGEST]
     q8: linked from the cache
     q4: linked from the cache
@@ -170,7 +170,7 @@ fn an_interrupted_build_says_so_in_words() {
     let mut child =
         space.command().arg("build").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-    lines.by_ref().find(|line| line.starts_with("fused: fuse")).expect("`fused` never started");
+    lines.by_ref().find(|line| line.starts_with("fused: running")).expect("`fused` never started");
     signal(&child, "TERM");
     lines.for_each(drop);
     let output = space.finish(child.wait_with_output().unwrap()).exits(130);

@@ -156,7 +156,7 @@ fn a_replaced_artifact_file_is_put_back() {
     let config = space.bytes("artifacts/q8/config.json");
     space.remove("artifacts/q8/config.json").write("artifacts/q8/config.json", "{}");
     let run = space.run(&["build"]).exits(0);
-    assert_eq!(run.stderr, "q8: `config.json` was edited by hand; put back from the cache\n");
+    assert_eq!(run.stderr, "q8: `config.json` was changed by hand; put right from the cache\n");
     assert_eq!(space.bytes("artifacts/q8/config.json"), config);
     space.is_tidy().build().ran([]);
 }
@@ -167,7 +167,7 @@ fn an_added_and_a_removed_artifact_file_are_put_right() {
     let before = space.files("artifacts");
     space.write("artifacts/q8/notes.txt", "good model");
     let run = space.run(&["build"]).exits(0);
-    assert_eq!(run.stderr, "q8: `notes.txt` was edited by hand; put back from the cache\n");
+    assert_eq!(run.stderr, "q8: `notes.txt` was changed by hand; put right from the cache\n");
     assert_eq!(space.files("artifacts"), before);
     space.remove("artifacts/q8/LICENSE").build().linked(["q8"]);
     assert_eq!(space.files("artifacts"), before);

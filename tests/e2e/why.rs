@@ -33,7 +33,7 @@ fn a_parameter_old_and_new() {
     space.edit("adapter: adapter}", "adapter: adapter, dtype: float32}");
     insta::assert_snapshot!(why(&space, "fused"), @r#"
     fused: must run
-      parameter dtype: null -> "float32"
+      parameter dtype: unset -> float32
     "#);
 }
 
@@ -136,7 +136,7 @@ fn a_record_that_is_gone() {
     fused    waits for base, adapter (it was never built here)
     q8       waits for fused (it was never built here)
     q4       waits for fused (it was never built here)
-    2 to run, 3 waiting for an input, 0 to link from the cache
+    2 to run, 3 waiting for an input
     ");
 }
 
@@ -158,7 +158,7 @@ fn the_three_print_the_same_verdicts() {
     fused    waits for adapter
     q8       waits for fused
     q4       waits for fused (parameter bits: 4 -> 5)
-    1 to run, 3 waiting for an input, 0 to link from the cache
+    1 to run, 3 waiting for an input
     ");
     assert_eq!(space.run(&["build", "-n"]).exits(0).stdout, status.stdout);
 
@@ -199,6 +199,6 @@ fn nothing_to_do() {
     fused    up to date
     q8       up to date
     q4       up to date
-    nothing to do: 5 up to date
+    nothing to do: 5 nodes up to date
     ");
 }
