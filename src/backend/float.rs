@@ -107,9 +107,7 @@ fn to_brain(value: f32) -> u16 {
     let odd = (bits >> 16) & 1;
     let rounded = bits.wrapping_add(0x7fff + odd);
     let kept = if bits & 0x7fff_ffff > 0x7f80_0000 { bits | 0x40_0000 } else { rounded };
-    #[expect(clippy::cast_possible_truncation, reason = "16 bits are left")]
-    let brain = (kept >> 16) as u16;
-    brain
+    (kept >> 16) as u16
 }
 
 #[cfg(test)]
@@ -136,8 +134,8 @@ mod tests {
     fn rounds_as_the_half_crate_at_every_border() {
         // The middle between any two neighbours, and the floats beside it.
         for bits in 0..0x7c00u16 {
-            let middle = (from_half(bits) as f64 + from_half(bits + 1) as f64) / 2.0;
-            let middle = if bits == 0x7bff { 65520.0f32 } else { middle as f32 };
+            let middle = (from_half(bits) + from_half(bits + 1)) / 2.0;
+            let middle = if bits == 0x7bff { 65520.0 } else { middle };
             for value in [middle, middle.next_down(), middle.next_up(), -middle] {
                 assert_eq!(to_half(value), f16::from_f32(value).to_bits(), "{value}");
             }
