@@ -29,11 +29,24 @@ pub struct Node {
     /// Where its name stands.
     pub at: At,
     /// What it does, defaults filled in.
+    #[serde(with = "PlainStage")]
     pub stage: Stage,
     /// The nodes it is made from.
     pub inputs: Vec<Input>,
     /// The file or folder outside the graph that it is made from.
     pub source: Option<Source>,
+}
+
+/// How a stage is written where a manifest is remembered. [`Stage`] itself is tagged for people to read, in a way
+/// that only formats which describe themselves can read back.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Stage")]
+enum PlainStage {
+    Base,
+    Adapter,
+    Fuse(Fuse),
+    Quantize(Quantize),
+    Benchmark(Benchmark),
 }
 
 /// An input that is another node.
@@ -200,6 +213,15 @@ mod tests {
         };
         let short = read("{stage: quantize, model: m, bits: 4}");
         assert_eq!(short, read("{group_size: 64, bits: 4, model: m, stage: quantize}"));
+    }
+
+    #[test]
+    fn can_be_remembered() {
+        let text = "version: 1\nnodes:\n  m: {stage: base, source: s}\n  f: {stage: fuse, model: m, adapter: a}\n  \
+                    q: {stage: quantize, model: m, bits: 4}\n  b: {stage: benchmark, suite: s, configs: {z: m}}";
+        let manifest = Manifest::parse(text).unwrap();
+        let bytes = postcard::to_stdvec(&manifest).unwrap();
+        assert_eq!(postcard::from_bytes::<Manifest>(&bytes).unwrap(), manifest);
     }
 
     #[test]
