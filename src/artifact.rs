@@ -1,7 +1,9 @@
 //! An artifact: a sorted list of files with their digests.
 //! Knows nothing of where the bytes lie, nor of who made them.
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::digest::Digest;
 
@@ -33,44 +35,76 @@ impl FileEntry {
 }
 
 /// What a node made: files, sorted by path. Carries no times and no absolute paths.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Artifact {
+///
+/// The list is shared and has its digests with it, because a plan passes it on and asks for them at every node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact(Arc<List>);
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct List {
+    digest: Digest,
     files: Vec<FileEntry>,
+    reproducible: Digest,
 }
 
 impl Artifact {
     /// Makes an artifact of `files`, in any order.
     pub fn new(mut files: Vec<FileEntry>) -> Self {
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        Self { files }
+        let digest = digest_of_list(files.iter());
+        let volatile = files.iter().any(|file| file.volatile);
+        let reproducible =
+            if volatile { digest_of_list(files.iter().filter(|file| !file.volatile)) } else { digest };
+        Self(Arc::new(List { digest, files, reproducible }))
     }
 
     /// Returns the files, sorted by path.
     pub fn files(&self) -> &[FileEntry] {
-        &self.files
+        &self.0.files
     }
 
     /// Returns the entry of the file at `path`.
     pub fn file(&self, path: &str) -> Option<&FileEntry> {
-        let found = self.files.binary_search_by(|file| file.path.as_str().cmp(path));
-        found.ok().and_then(|index| self.files.get(index))
+        let found = self.files().binary_search_by(|file| file.path.as_str().cmp(path));
+        found.ok().and_then(|index| self.files().get(index))
     }
 
     /// Returns the sum of the files' lengths in bytes.
     pub fn size(&self) -> u64 {
-        self.files.iter().map(|file| file.size).sum()
+        self.files().iter().map(|file| file.size).sum()
     }
 
     /// Returns the digest of the whole list: the name of this very folder.
     pub fn digest(&self) -> Digest {
-        digest_of_list(self.files.iter())
+        self.0.digest
     }
 
     /// Returns the digest of what is the same on every run: what the lock holds, what the nodes below see
     /// as their input, what two machines compare.
     pub fn reproducible_digest(&self) -> Digest {
-        digest_of_list(self.files.iter().filter(|file| !file.volatile))
+        self.0.reproducible
+    }
+}
+
+/// For people and other programs an artifact is its files; to our own memory the digests go along, so that they
+/// are not computed again.
+impl Serialize for Artifact {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            self.files().serialize(serializer)
+        } else {
+            List::serialize(&self.0, serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Artifact {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            Vec::deserialize(deserializer).map(Self::new)
+        } else {
+            List::deserialize(deserializer).map(|list| Self(Arc::new(list)))
+        }
     }
 }
 
