@@ -44,6 +44,8 @@ pub struct Decision {
     pub edited: Option<String>,
     /// Its recipe, unless it waits.
     pub recipe: Option<Recipe>,
+    /// The key of the recipe.
+    pub key: Option<Digest>,
     /// What it made, if that is known.
     pub artifact: Option<Artifact>,
     /// The files of its source, if it has one.
@@ -51,11 +53,6 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Returns the key of the recipe.
-    pub fn key(&self) -> Option<Digest> {
-        self.recipe.as_ref().map(Recipe::key)
-    }
-
     /// Whether something must be done for the node, or may have to be.
     pub fn is_stale(&self) -> bool {
         matches!(self.verdict, Verdict::Stale | Verdict::Waits)
@@ -85,6 +82,7 @@ impl Planner<'_> {
     pub fn plan(&mut self, ids: &[NodeId]) -> anyhow::Result<Vec<Decision>> {
         let mut made: Vec<Option<Digest>> = vec![None; self.graph.len()];
         let mut decisions = Vec::with_capacity(ids.len());
+        self.shelf.look(self.memo);
         for &id in ids {
             let decision = self.decide(id, &|input| made[input.index()])?;
             if !decision.is_stale() {
@@ -121,7 +119,17 @@ impl Planner<'_> {
         waits_for.dedup();
         let changes = self.own_changes(id, &recipe, stock.as_ref());
         let verdict = Verdict::Waits;
-        Ok(Decision { id, verdict, changes, waits_for, edited: None, recipe: None, artifact: None, stock })
+        Ok(Decision {
+            id,
+            verdict,
+            changes,
+            waits_for,
+            edited: None,
+            recipe: None,
+            key: None,
+            artifact: None,
+            stock,
+        })
     }
 
     fn stock(&mut self, node: &Node) -> anyhow::Result<Option<Artifact>> {
@@ -134,14 +142,18 @@ impl Planner<'_> {
     fn judge(&mut self, id: NodeId, recipe: Recipe, stock: Option<Artifact>) -> anyhow::Result<Decision> {
         let name = &self.graph.node(id).name;
         let key = recipe.key();
-        let artifact = self.outcome(&key);
+        let known = self.memo.node(name).filter(|known| known.key == key);
+        let unchanged = known.is_some();
+        let artifact = match known {
+            Some(known) => Some(known.artifact.clone()),
+            None => self.store.action(&key).map(|action| action.artifact),
+        };
         let (verdict, edited, damage) = match &artifact {
             _ if self.forced.contains(&id) => (Verdict::Stale, None, Some(Change::Forced)),
             None => (Verdict::Stale, None, None),
             Some(artifact) => self.look(id, artifact),
         };
         let mut changes: Vec<_> = damage.into_iter().collect();
-        let unchanged = self.memo.last_key(name) == Some(key);
         if changes.is_empty() && verdict != Verdict::Fresh && (!unchanged || artifact.is_none()) {
             changes = self.changes(id, &recipe, stock.as_ref());
             if verdict == Verdict::Cached {
@@ -157,19 +169,10 @@ impl Planner<'_> {
             waits_for: Vec::new(),
             edited,
             recipe: Some(recipe),
+            key: Some(key),
             artifact,
             stock,
         })
-    }
-
-    /// Returns what the action under `key` made, if it was ever run.
-    fn outcome(&mut self, key: &Digest) -> Option<Artifact> {
-        if let Some(artifact) = self.memo.action(key) {
-            return Some(artifact.clone());
-        }
-        let artifact = self.store.action(key)?.artifact;
-        self.memo.remember_action(*key, artifact.clone());
-        Some(artifact)
     }
 
     /// Looks whether a known artifact is in place, and if not, whether the cache has it whole.
@@ -215,7 +218,7 @@ impl Planner<'_> {
     }
 
     fn last(&self, id: NodeId) -> Option<(Recipe, Action)> {
-        let key = self.memo.last_key(&self.graph.node(id).name)?;
+        let key = self.memo.node(&self.graph.node(id).name)?.key;
         let action = self.store.action(&key)?;
         let recipe = serde_json::from_value(action.recipe.clone()).ok()?;
         Some((recipe, action))

@@ -369,8 +369,6 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             self.planner.memo.remember(stat, digest);
         }
         let artifact = executed.artifact;
-        let key = decision.key().context("BUG: a running node has a recipe")?;
-        self.planner.memo.remember_action(key, artifact.clone());
         if let Err(error) = self.place(id, &artifact) {
             return self.failed(id, &error);
         }
@@ -390,12 +388,12 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
 
     fn done(&mut self, id: NodeId, decision: &Decision, artifact: Artifact) -> anyhow::Result<()> {
         let name = &self.planner.graph.node(id).name;
-        let key = decision.key().context("BUG: a node that is done has a recipe")?;
+        let key = decision.key.context("BUG: a node that is done has a recipe")?;
         let digest = artifact.reproducible_digest();
         if let Some(problem) = self.options.locked.and_then(|lock| differs(lock, name, &digest)) {
             return self.failed(id, &anyhow::anyhow!(problem));
         }
-        self.planner.memo.remember_last(name, key);
+        self.planner.memo.remember_node(name, key, &artifact);
         self.summary.done.insert(id, (key, digest));
         self.artifacts.insert(id, artifact);
         self.states[id.index()] = Some(State::Done);

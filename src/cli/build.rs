@@ -13,6 +13,8 @@ use serde_json::json;
 use super::progress::{JsonProgress, LineProgress, LiveProgress};
 use super::project::{Place, Project};
 use super::{BackendArg, Outcome, print, print_json, status};
+use crate::backend::BackendKind;
+use crate::digest::Digest;
 use crate::graph::NodeId;
 use crate::lockfile::{Locked, Lockfile};
 use crate::plan::{Decision, Verdict};
@@ -55,6 +57,13 @@ pub(super) struct BuildArgs {
 }
 
 pub(super) fn run(args: &BuildArgs, place: &Place) -> anyhow::Result<Outcome> {
+    let question = question(args, place);
+    if let Some(question) = &question
+        && let Some(count) = place.recall(question)?
+    {
+        print(&status::nothing_to_do(count))?;
+        return Ok(Outcome::Success);
+    }
     let mut project = Project::open(place)?;
     let targets = project.targets(&args.targets)?;
     let ids = project.graph.closure(&targets);
@@ -70,30 +79,42 @@ pub(super) fn run(args: &BuildArgs, place: &Place) -> anyhow::Result<Outcome> {
     }
     let all_fresh = decisions.iter().all(|decision| decision.verdict == Verdict::Fresh);
     let summary = if all_fresh && !args.locked {
-        project.store.sweep()?;
-        for decision in &decisions {
-            if let Some(key) = decision.key() {
-                project.memo.remember_last(&project.graph.node(decision.id).name, key);
-            }
-        }
-        nothing_to_do(&decisions)
+        nothing_to_do(&mut project, &decisions)?
     } else {
         make(args, &mut project, &ids, forced, &lock)?
     };
-    let locked = if args.locked { Ok(()) } else { write_lock(&mut project, lock, &summary) };
+    let relocked = if args.locked { Ok(false) } else { write_lock(&mut project, lock, &summary) };
     project.save_memo();
+    if let Some(question) = question
+        && all_fresh
+        && relocked.as_ref().is_ok_and(|written| !written)
+    {
+        project.witness(question, ids.len());
+    }
     project.store.finish()?;
-    locked?;
+    relocked?;
     finish(args, &project, &ids, &summary)
 }
 
-/// The plan is the result where all is in place: no thread is started and nothing is written.
-fn nothing_to_do(decisions: &[Decision]) -> Summary {
-    let done = decisions.iter().filter_map(|decision| {
-        let artifact = decision.artifact.as_ref()?;
-        Some((decision.id, (decision.key()?, artifact.reproducible_digest())))
-    });
-    Summary { done: done.collect(), ..Summary::default() }
+/// Returns what is asked, as far as the answer "nothing to do" depends on it; nothing where more is to be said.
+fn question(args: &BuildArgs, place: &Place) -> Option<Digest> {
+    let plain = !(args.dry_run || args.force || args.locked || args.json);
+    plain.then(|| {
+        Digest::of_json(&(place.path().file_name(), &args.targets, BackendKind::from(args.backend).id()))
+    })
+}
+
+/// The plan is the result where all is in place: no thread is started and nothing is made.
+fn nothing_to_do(project: &mut Project, decisions: &[Decision]) -> anyhow::Result<Summary> {
+    project.store.sweep()?;
+    let mut summary = Summary::default();
+    for decision in decisions {
+        if let (Some(key), Some(artifact)) = (decision.key, &decision.artifact) {
+            project.memo.remember_node(&project.graph.node(decision.id).name, key, artifact);
+            summary.done.insert(decision.id, (key, artifact.reproducible_digest()));
+        }
+    }
+    Ok(summary)
 }
 
 fn make(
@@ -153,7 +174,8 @@ fn bases(project: &Project, id: NodeId) -> Vec<PathBuf> {
     bases.filter_map(|node| node.source.as_ref().map(|source| project.root.join(&source.path))).collect()
 }
 
-fn write_lock(project: &mut Project, mut lock: Lockfile, summary: &Summary) -> anyhow::Result<()> {
+/// Writes the lock if it changed, and returns whether it did.
+fn write_lock(project: &mut Project, mut lock: Lockfile, summary: &Summary) -> anyhow::Result<bool> {
     let before = lock.clone();
     for (id, (key, artifact)) in &summary.done {
         lock.set(&project.graph.node(*id).name, Locked { key: *key, artifact: *artifact });
@@ -162,10 +184,11 @@ fn write_lock(project: &mut Project, mut lock: Lockfile, summary: &Summary) -> a
         project.graph.order().iter().map(|id| project.graph.node(*id).name.as_str()).collect();
     lock.retain(|name| names.contains(name));
     if lock == before {
-        return Ok(());
+        return Ok(false);
     }
     project.store.prepare()?;
-    project.save_lockfile(&lock)
+    project.save_lockfile(&lock)?;
+    Ok(true)
 }
 
 fn finish(args: &BuildArgs, project: &Project, ids: &[NodeId], summary: &Summary) -> anyhow::Result<Outcome> {

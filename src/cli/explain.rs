@@ -80,7 +80,7 @@ pub(super) fn to_json(project: &Project, decision: &Decision) -> Value {
         "changes": decision.changes,
         "waits_for": decision.waits_for.iter().map(name).collect::<Vec<_>>(),
         "edited": decision.edited,
-        "key": decision.key(),
+        "key": decision.key,
         "artifact": decision.artifact.as_ref().map(crate::artifact::Artifact::digest),
     })
 }

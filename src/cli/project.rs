@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::Context;
 
@@ -13,7 +14,7 @@ use crate::graph::{Graph, NodeId};
 use crate::lockfile::Lockfile;
 use crate::manifest::Manifest;
 use crate::plan::Planner;
-use crate::store::{LocalStore, Memo, Shelf};
+use crate::store::{LocalStore, Memo, Shelf, Stat, Witness};
 use crate::yaml::Problem;
 
 /// Bumped when [`Manifest`] changes, so that a remembered one is not misread.
@@ -30,6 +31,21 @@ impl Place {
     /// Returns the path of the pipeline file as the user would write it.
     pub(super) fn path(&self) -> PathBuf {
         self.folder.as_ref().map_or_else(|| self.file.clone(), |folder| folder.join(&self.file))
+    }
+
+    /// Returns the folder of the pipeline file.
+    fn root(&self) -> PathBuf {
+        self.path().parent().map_or_else(PathBuf::new, Path::to_owned)
+    }
+
+    /// Answers how many nodes are up to date if that was the answer to `question` before, and nothing changed that
+    /// it rests on. Where the cache is stands in the pipeline file, which is not read here: a cache that is not in
+    /// the default place has no short cut.
+    pub(super) fn recall(&self, question: &Digest) -> anyhow::Result<Option<usize>> {
+        let root = self.root();
+        let store = LocalStore::new(root.join("cache"));
+        let answer = Witness::recall(&store.witness_path(), &root, question);
+        answer.map(|answer| store.sweep().map(|()| answer)).transpose()
     }
 }
 
@@ -48,17 +64,20 @@ pub(super) struct Project {
     pub(super) memo: Memo,
     path: PathBuf,
     text: String,
+    /// When it was opened: before anything was looked at.
+    opened: SystemTime,
 }
 
 impl Project {
     /// Opens the project at `place` and checks its pipeline file.
     pub(super) fn open(place: &Place) -> anyhow::Result<Self> {
         let path = place.path();
+        let (opened, stat) = (SystemTime::now(), Stat::at(&path));
         let text = fs::read_to_string(&path).map_err(|error| {
             let hint = "`pipeline init` writes one, -C and -f name another";
             UsageError(format!("cannot read {}: {error}; {hint}", path.display()))
         })?;
-        let root = path.parent().map_or_else(PathBuf::new, Path::to_owned);
+        let root = place.root();
         // The memory lies in the cache, and where the cache is stands in the file; the default place is tried first.
         let mut memo = Memo::load(&LocalStore::new(root.join("cache")).memo_path());
         let manifest = match remembered(&memo, &text) {
@@ -70,9 +89,12 @@ impl Project {
             memo = Memo::load(&store.memo_path());
         }
         remember(&mut memo, &text, &manifest);
+        if let Ok(stat) = stat {
+            memo.saw(&path, stat);
+        }
         let graph = Graph::check(manifest).map_err(|problem| usage(&problem, &path, &text))?;
         let shelf = Shelf::new(root.join("artifacts"));
-        let project = Self { root, graph, store, shelf, memo, path, text };
+        let project = Self { root, graph, store, shelf, memo, path, text, opened };
         project.check_sources()?;
         Ok(project)
     }
@@ -120,7 +142,7 @@ impl Project {
     /// Writes back what was learned about the disk.
     pub(super) fn save_memo(&mut self) {
         if let Some(bytes) = self.memo.changed() {
-            self.store.save_memo(&bytes);
+            self.store.save(&self.store.memo_path(), &bytes);
         }
     }
 
@@ -128,8 +150,29 @@ impl Project {
         self.root.join("pipeline.lock")
     }
 
+    /// Keeps that all `count` nodes of `question` are up to date, with what this was read from: the pipeline file,
+    /// the lock, the sources, the shelf, the memory, and this very program.
+    pub(super) fn witness(&mut self, question: Digest, count: usize) {
+        // What was changed just before it was looked at may be changed again within the same tick of the clock.
+        if self.memo.seen().iter().any(|(_, stat)| stat.is_racy(self.opened)) {
+            return;
+        }
+        // These two may be as young as they like: nobody writes into them. In a cache that cannot be written there
+        // is no memory, and no witness either.
+        let own = [std::env::current_exe(), Ok(self.store.memo_path())];
+        if !own.into_iter().all(|path| path.is_ok_and(|path| self.memo.look(&path).is_ok())) {
+            return;
+        }
+        if let Some(bytes) = Witness::encode(question, count, &self.root, self.memo.seen()) {
+            self.store.save(&self.store.witness_path(), &bytes);
+        }
+    }
+
     /// Reads `pipeline.lock`; a missing one is empty.
-    pub(super) fn lockfile(&self) -> Lockfile {
+    pub(super) fn lockfile(&mut self) -> Lockfile {
+        let path = self.lock_path();
+        // A missing lock has no state; it is written before anything can be said to rest on it.
+        let _ = self.memo.look(&path);
         fs::read_to_string(self.lock_path()).map(|text| Lockfile::parse(&text)).unwrap_or_default()
     }
 
@@ -148,7 +191,7 @@ fn usage(problem: &Problem, path: &Path, text: &str) -> anyhow::Error {
 }
 
 fn text_digest(text: &str) -> Digest {
-    Digest::of_json(&(MANIFEST_FORMAT, text))
+    Digest::of(&[&MANIFEST_FORMAT.to_le_bytes(), text.as_bytes()].concat())
 }
 
 /// Parsing ten thousand nodes of YAML takes longer than everything else a null build does; the outcome is a pure

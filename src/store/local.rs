@@ -4,6 +4,7 @@
 //! ```text
 //! objects/ab/cdef…    the content whose blake3 begins with ab
 //! actions/KEY.json    the record of an action, written after the objects it names
+//! memo, witness       what only saves time: what this machine remembers, and its last answer with its grounds
 //! tmp/KEY/            the output folder of a running action, guarded by tmp/KEY.lock
 //! ```
 //! The order of writes is what makes `kill -9` harmless: content is synced and renamed to its digest first, the
@@ -84,13 +85,18 @@ impl LocalStore {
         self.root.join("memo")
     }
 
-    /// Writes the memory, also when nothing was built and there is no workspace. One that cannot be written is
-    /// no failure: the next run is slower, no more.
-    pub fn save_memo(&self, bytes: &[u8]) {
+    /// Returns where the witness of the last build that had nothing to do lies.
+    pub fn witness_path(&self) -> PathBuf {
+        self.root.join("witness")
+    }
+
+    /// Writes the memory or the witness, also when nothing was built and there is no workspace. One that cannot be
+    /// written is no failure: the next run is slower, no more.
+    pub fn save(&self, path: &Path, bytes: &[u8]) {
         let tmp = self.root.join("tmp");
         let file =
             tempfile::NamedTempFile::new_in(tmp).and_then(|mut file| file.write_all(bytes).map(|()| file));
-        let _ = file.map(|file| file.persist(self.memo_path()));
+        let _ = file.map(|file| file.persist(path));
     }
 
     /// Returns where the content of `digest` lies, whether it is there or not.

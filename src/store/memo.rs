@@ -2,11 +2,11 @@
 //! did not change since they were hashed, the outcome of known actions, the parsed manifest.
 //! Knows nothing it could not find out again: delete the file, and the next run is slower, not different.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use crate::artifact::Artifact;
 use crate::digest::Digest;
 
 /// Bumped when the meaning of the file changes; an older one is then ignored.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A file that changed this shortly before it was hashed may change again within the same tick of the file
 /// system's clock, so its digest is not remembered. Git's index has the same rule.
@@ -43,6 +43,11 @@ impl Stat {
         }
     }
 
+    /// Asks the system for the state of the file or folder at `path`.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(|metadata| Self::of(&metadata))
+    }
+
     /// Returns the length in bytes.
     pub fn size(&self) -> u64 {
         self.size
@@ -54,11 +59,21 @@ impl Stat {
         (self.device, self.inode)
     }
 
-    fn is_racy(&self, now: SystemTime) -> bool {
+    /// Whether the file was changed so shortly before `now` that another change might not show.
+    pub fn is_racy(&self, now: SystemTime) -> bool {
         let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let settled = since_epoch.saturating_sub(RACY).as_secs();
         i64::try_from(settled).map_or(true, |settled| self.modified.0 >= settled)
     }
+}
+
+/// What is remembered of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// The key it was last built with here: what `why` compares with.
+    pub key: Digest,
+    /// What came out.
+    pub artifact: Artifact,
 }
 
 /// The memory. `dirty` tells whether it differs from the file.
@@ -67,6 +82,10 @@ pub struct Memo {
     stats: HashMap<(u64, u64), (Stat, Digest)>,
     contents: Contents,
     dirty: bool,
+    /// What was looked at in this run.
+    seen: Vec<(PathBuf, Stat)>,
+    /// The files on the shelf among them.
+    held: HashSet<(u64, u64)>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -75,10 +94,8 @@ struct Contents {
     /// Of the pipeline file's text: what it parses to, encoded by the manifest room.
     manifest: Option<(Digest, Vec<u8>)>,
     stats: Vec<(Stat, Digest)>,
-    /// Recipe key → what the action made.
-    actions: BTreeMap<Digest, Artifact>,
-    /// Node → the key it was last built with here: what `why` compares with.
-    last: BTreeMap<String, Digest>,
+    /// By name.
+    nodes: BTreeMap<String, Known>,
 }
 
 impl Memo {
@@ -87,7 +104,7 @@ impl Memo {
         let mut contents = fs::read(path).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
         let stats = std::mem::take(&mut contents.stats);
         let stats = stats.into_iter().map(|(stat, digest)| (stat.file(), (stat, digest))).collect();
-        Self { stats, contents, dirty: false }
+        Self { stats, contents, dirty: false, ..Self::default() }
     }
 
     /// Returns the bytes to write back, or nothing if the memory is as it was read.
@@ -101,12 +118,45 @@ impl Memo {
         self.contents.format = FORMAT;
         let body = postcard::to_stdvec(&self.contents).expect("BUG: the memory must have a postcard form");
         self.contents.stats.clear();
-        Some([Digest::of(&body).as_bytes(), body.as_slice()].concat())
+        Some(seal(&body))
+    }
+
+    /// Notes the state of the file or folder at `path`, and returns it. Comes before its content is read, so that
+    /// a change meanwhile shows in the state.
+    pub fn look(&mut self, path: &Path) -> io::Result<Stat> {
+        let stat = Stat::at(path)?;
+        self.saw(path, stat);
+        Ok(stat)
+    }
+
+    /// Notes a state that was asked for before there was a memory to note it in.
+    pub fn saw(&mut self, path: &Path, stat: Stat) {
+        self.seen.push((path.to_owned(), stat));
+    }
+
+    /// Returns all that was looked at in this run.
+    pub fn seen(&self) -> &[(PathBuf, Stat)] {
+        &self.seen
     }
 
     /// Returns the digest of the file at `path`, reading it only if it may have changed.
     pub fn digest_of(&mut self, path: &Path) -> io::Result<(Digest, Stat)> {
-        let before = Stat::of(&fs::metadata(path)?);
+        let before = self.look(path)?;
+        self.digest_at(path, before)
+    }
+
+    /// Whether the file at `path`, in a folder that is looked at too, has the content of `digest` and this `size`.
+    /// Of hard links to one file the first is noted: no name changes its file but that its folder changes too.
+    pub fn holds(&mut self, path: &Path, digest: &Digest, size: u64) -> bool {
+        let Ok(stat) = Stat::at(path) else { return false };
+        if self.held.insert(stat.file()) {
+            self.saw(path, stat);
+        }
+        stat.size == size && self.digest_at(path, stat).is_ok_and(|(found, _)| found == *digest)
+    }
+
+    /// Returns the digest of the file at `path`, whose state was `before` just now.
+    fn digest_at(&mut self, path: &Path, before: Stat) -> io::Result<(Digest, Stat)> {
         if let Some(digest) = self.known(&before) {
             return Ok((digest, before));
         }
@@ -138,31 +188,17 @@ impl Memo {
         }
     }
 
-    /// Returns what the action under `key` made.
-    pub fn action(&self, key: &Digest) -> Option<&Artifact> {
-        self.contents.actions.get(key)
+    /// Returns what is known of `node`.
+    pub fn node(&self, node: &str) -> Option<&Known> {
+        self.contents.nodes.get(node)
     }
 
-    /// Remembers what the action under `key` made.
-    pub fn remember_action(&mut self, key: Digest, artifact: Artifact) {
-        self.dirty = true;
-        self.contents.actions.insert(key, artifact);
-    }
-
-    /// Forgets the action under `key`: its objects are gone or damaged.
-    pub fn forget_action(&mut self, key: &Digest) {
-        self.dirty |= self.contents.actions.remove(key).is_some();
-    }
-
-    /// Returns the key that `node` was last built with on this machine.
-    pub fn last_key(&self, node: &str) -> Option<Digest> {
-        self.contents.last.get(node).copied()
-    }
-
-    /// Remembers the key that `node` was built with.
-    pub fn remember_last(&mut self, node: &str, key: Digest) {
-        if self.contents.last.get(node) != Some(&key) {
-            self.contents.last.insert(node.to_owned(), key);
+    /// Remembers what `node` was built with and to.
+    pub fn remember_node(&mut self, node: &str, key: Digest, artifact: &Artifact) {
+        let known = self.contents.nodes.get(node);
+        if known.is_none_or(|known| known.key != key || known.artifact != *artifact) {
+            let known = Known { key, artifact: artifact.clone() };
+            self.contents.nodes.insert(node.to_owned(), known);
             self.dirty = true;
         }
     }
@@ -179,13 +215,19 @@ impl Memo {
     }
 }
 
-/// Reads the file's bytes: 32 bytes of digest, then the contents it must match.
 fn decode(bytes: &[u8]) -> Option<Contents> {
+    postcard::from_bytes::<Contents>(unseal(bytes)?).ok().filter(|contents| contents.format == FORMAT)
+}
+
+/// Returns the bytes of a file that shows damage: 32 bytes of digest, then `body`.
+pub(super) fn seal(body: &[u8]) -> Vec<u8> {
+    [Digest::of(body).as_bytes(), body].concat()
+}
+
+/// Returns the body of a sealed file, unless it is damaged.
+pub(super) fn unseal(bytes: &[u8]) -> Option<&[u8]> {
     let (digest, body) = bytes.split_at_checked(32)?;
-    if Digest::of(body).as_bytes() != digest {
-        return None;
-    }
-    postcard::from_bytes::<Contents>(body).ok().filter(|contents| contents.format == FORMAT)
+    (Digest::of(body).as_bytes() == digest).then_some(body)
 }
 
 #[cfg(test)]
@@ -197,15 +239,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("memo");
         let mut memo = Memo::load(&path);
-        memo.remember_last("8bit", Digest::of(b"key"));
+        memo.remember_node("8bit", Digest::of(b"key"), &Artifact::new(Vec::new()));
         let mut bytes = memo.changed().unwrap();
         assert_eq!(memo.changed(), None);
         fs::write(&path, &bytes).unwrap();
-        assert_eq!(Memo::load(&path).last_key("8bit"), Some(Digest::of(b"key")));
+        assert_eq!(Memo::load(&path).node("8bit").unwrap().key, Digest::of(b"key"));
 
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&path, bytes).unwrap();
-        assert_eq!(Memo::load(&path).last_key("8bit"), None);
+        assert_eq!(Memo::load(&path).node("8bit"), None);
     }
 
     #[test]

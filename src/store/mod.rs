@@ -6,12 +6,14 @@ mod lock;
 mod memo;
 mod shelf;
 mod source;
+mod witness;
 
 pub use local::{Damage, LocalStore};
 pub use lock::KeyLock;
-pub use memo::{Memo, Stat};
+pub use memo::{Known, Memo, Stat};
 pub use shelf::{Shelf, ShelfState};
 pub use source::take_stock;
+pub use witness::Witness;
 
 use serde::{Deserialize, Serialize};
 

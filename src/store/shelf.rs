@@ -5,10 +5,11 @@ use std::fs::{self, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::local::{move_file, remove};
 use super::{LocalStore, Memo, Stat};
-use crate::artifact::{Artifact, FileEntry};
+use crate::artifact::Artifact;
 use crate::digest::Digest;
 use crate::failure::AtPath;
 
@@ -40,6 +41,12 @@ impl Shelf {
         self.root.join(hashed_name(name, artifact))
     }
 
+    /// Notes the state of the folder itself, which changes when any name in it points elsewhere.
+    pub fn look(&self, memo: &mut Memo) {
+        // Where there is no folder there are no links either, and those are asked for one by one.
+        let _ = memo.look(&self.root);
+    }
+
     /// Compares what stands under `name` with `artifact`.
     pub fn state(&self, name: &str, artifact: &Artifact, memo: &mut Memo) -> ShelfState {
         let hashed = hashed_name(name, artifact);
@@ -47,11 +54,7 @@ impl Shelf {
             return ShelfState::Absent;
         }
         let folder = self.root.join(hashed);
-        let edited = artifact.files().iter().find(|file| !is_intact(&folder, file, memo));
-        match edited {
-            Some(file) => ShelfState::Edited(file.path.clone()),
-            None => added_file(&folder, artifact, memo).map_or(ShelfState::InPlace, ShelfState::Edited),
-        }
+        find_edited(&folder, artifact, memo).map_or(ShelfState::InPlace, ShelfState::Edited)
     }
 
     /// Puts `artifact` under `name`, with links into `store`, which has every file of it.
@@ -138,44 +141,50 @@ impl Shelf {
     }
 }
 
+/// Looks for a file that was changed, added or removed by hand.
 fn find_edited(folder: &Path, artifact: &Artifact, memo: &mut Memo) -> Option<String> {
-    let edited = artifact.files().iter().find(|file| !is_intact(folder, file, memo));
-    edited.map(|file| file.path.clone()).or_else(|| added_file(folder, artifact, memo))
+    // Before its files, so that what is done to them meanwhile shows in the state of the folder.
+    let now = SystemTime::now();
+    let settled = memo.look(folder).ok().filter(|stat| !stat.is_racy(now));
+    let edited = artifact.files().iter().find(|file| {
+        let path = folder.join(&file.path);
+        !memo.holds(&path, &file.digest, file.size)
+    });
+    edited.map(|file| file.path.clone()).or_else(|| added_file(folder, settled, artifact, memo))
 }
 
 fn hashed_name(name: &str, artifact: &Artifact) -> String {
     format!("{name}-{}", artifact.digest().short())
 }
 
-fn is_intact(folder: &Path, file: &FileEntry, memo: &mut Memo) -> bool {
-    let path = folder.join(&file.path);
-    let Ok(metadata) = fs::symlink_metadata(&path) else { return false };
-    metadata.is_file()
-        && metadata.len() == file.size
-        && memo.digest_of(&path).is_ok_and(|(digest, _)| digest == file.digest)
-}
-
-/// Looks for a file that the artifact does not have. A folder whose own state did not change since it was looked
-/// through has the same names in it, so its listing is remembered like a file's content.
-fn added_file(folder: &Path, artifact: &Artifact, memo: &mut Memo) -> Option<String> {
-    let stat = Stat::of(&fs::metadata(folder).ok()?);
+/// Looks for a file that the artifact does not have, and for one that is no file any more. A folder whose own state
+/// did not change since it was looked through has the same names in it, so its listing is remembered like a file's
+/// content, unless the folder is too young for its state to be trusted.
+fn added_file(folder: &Path, settled: Option<Stat>, artifact: &Artifact, memo: &mut Memo) -> Option<String> {
     let flat = artifact.files().iter().all(|file| !file.path.contains('/'));
-    if flat && memo.known(&stat) == Some(artifact.digest()) {
+    let settled = settled.filter(|_| flat);
+    if settled.is_some_and(|stat| memo.known(&stat) == Some(artifact.digest())) {
         return None;
     }
-    let added = find_unknown(folder, "", artifact);
-    if added.is_none() && flat {
+    let added = find_unknown(folder, "", artifact, memo);
+    if let Some(stat) = settled
+        && added.is_none()
+    {
         memo.remember(stat, artifact.digest());
     }
     added
 }
 
-fn find_unknown(folder: &Path, prefix: &str, artifact: &Artifact) -> Option<String> {
+fn find_unknown(folder: &Path, prefix: &str, artifact: &Artifact, memo: &mut Memo) -> Option<String> {
     for entry in fs::read_dir(folder).ok()?.flatten() {
         let path = format!("{prefix}{}", entry.file_name().to_string_lossy());
         let unknown = match entry.file_type() {
-            Ok(kind) if kind.is_dir() => find_unknown(&entry.path(), &format!("{path}/"), artifact),
-            _ => artifact.file(&path).is_none().then_some(path),
+            Ok(kind) if kind.is_dir() => {
+                let _ = memo.look(&entry.path());
+                find_unknown(&entry.path(), &format!("{path}/"), artifact, memo)
+            }
+            Ok(kind) if kind.is_file() && artifact.file(&path).is_some() => None,
+            _ => Some(path),
         };
         if unknown.is_some() {
             return unknown;

@@ -22,6 +22,7 @@ pub fn take_stock(path: &Path, memo: &mut Memo) -> anyhow::Result<Artifact> {
 }
 
 fn walk(folder: &Path, prefix: &str, files: &mut Vec<FileEntry>, memo: &mut Memo) -> anyhow::Result<()> {
+    memo.look(folder).at("read", folder)?;
     for found in fs::read_dir(folder).at("read", folder)? {
         let path = found.at("read", folder)?.path();
         let name = path.file_name().unwrap_or_default().to_str();

@@ -141,6 +141,31 @@ fn a_damaged_memory_is_ignored() {
 }
 
 #[test]
+fn after_a_rest_every_change_is_noticed() {
+    let space = Space::built();
+    let changes: [(&str, fn(&Space)); 8] = [
+        ("changed in place", |space| _ = space.scribble("artifacts/q8/model.safetensors")),
+        ("replaced", |space| {
+            space.remove("artifacts/q4/config.json").write("artifacts/q4/config.json", "{}");
+        }),
+        ("added", |space| _ = space.write("artifacts/q4/notes.txt", "good model")),
+        ("no link", |space| _ = space.remove("artifacts/q8")),
+        ("no record", |space| _ = space.remove("cache/actions").remove("cache/memo")),
+        ("source changed", |space| _ = space.scribble("lora/adapters.safetensors")),
+        ("source added", |space| _ = space.write("model/notes.txt", "a base")),
+        ("parameter", |space| _ = space.edit("bits: 8", "bits: 6")),
+    ];
+    for (what, change) in changes {
+        change(space.settle());
+        let run = space.run(&["build"]).exits(0);
+        assert!(!run.stdout.starts_with("nothing to do"), "{what}: {}", run.transcript());
+    }
+    let run = space.settle().touch("pipeline.yaml").run(&["build"]).exits(0);
+    assert!(run.stdout.starts_with("nothing to do"), "{}", run.transcript());
+    space.settle().write("cache/witness", [0xff; 100]).build().ran([]);
+}
+
+#[test]
 fn a_file_changed_without_its_time_is_noticed() {
     let space = Space::built();
     let path = space.path("lora/adapters.safetensors");
