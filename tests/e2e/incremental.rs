@@ -143,7 +143,8 @@ fn a_damaged_memory_is_ignored() {
 #[test]
 fn after_a_rest_every_change_is_noticed() {
     let space = Space::built();
-    let changes: [(&str, fn(&Space)); 8] = [
+    type Edit = fn(&Space);
+    let changes: [(&str, Edit); 8] = [
         ("changed in place", |space| _ = space.scribble("artifacts/q8/model.safetensors")),
         ("replaced", |space| {
             space.remove("artifacts/q4/config.json").write("artifacts/q4/config.json", "{}");
