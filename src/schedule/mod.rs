@@ -5,63 +5,33 @@
 //! `Waiting → Queued → Running → Done`, or ends `Failed` or `Skipped`. It is decided on anew when its last input is
 //! done: an input that came out the same makes it fresh, and the rebuild stops there.
 
+mod event;
+mod task;
+
+pub use event::{Event, Progress};
+use task::{Executed, Task, execute};
+
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, Scope};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
-use serde::Serialize;
 
 use crate::artifact::Artifact;
 use crate::digest::Digest;
 use crate::failure::Interrupted;
 use crate::graph::NodeId;
 use crate::lockfile::Lockfile;
-use crate::output::Output;
 use crate::plan::{Decision, Planner, Verdict, reference_target};
-use crate::recipe::{Change, Recipe};
-use crate::stage::{self, Inputs, Stage, Unit};
-use crate::store::{Action, LocalStore, Stat};
+use crate::recipe::Change;
+use crate::stage::Inputs;
 
 /// How often the owner looks whether it was asked to stop.
 const PATIENCE: Duration = Duration::from_millis(50);
-
-/// What a person or a program is told while a build runs.
-#[derive(Debug, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the fields are named after what they are")]
-pub enum Event<'a> {
-    /// A stage was started.
-    Started { node: &'a str, stage: &'a str, changes: &'a [Change] },
-    /// A stage got so far.
-    Progress { node: &'a str, unit: Unit, done: u64, total: u64 },
-    /// A stage was run and its artifact stored.
-    Built { node: &'a str, stage: &'a str, seconds: f64, bytes: u64, artifact: Digest },
-    /// The artifact was taken from the cache.
-    Linked { node: &'a str, edited: Option<&'a str>, artifact: Digest },
-    /// Something was found and put right.
-    Warning { node: &'a str, message: String },
-    /// A stage failed.
-    Failed {
-        node: &'a str,
-        error: String,
-        #[serde(skip)]
-        cause: Option<io::ErrorKind>,
-    },
-    /// A node was not run, because an input failed.
-    Skipped { node: &'a str, because: &'a str },
-}
-
-/// Shows what happens: on a terminal, as lines, or as JSON.
-pub trait Progress {
-    /// Shows one event.
-    fn event(&mut self, event: &Event<'_>);
-}
 
 /// How to build.
 #[derive(Debug)]
@@ -106,25 +76,6 @@ enum State {
 enum Message {
     Tick(NodeId, u64, u64),
     Ended(NodeId, Result<Executed, anyhow::Error>),
-}
-
-/// What the thread of a stage hands back.
-struct Executed {
-    artifact: Artifact,
-    stats: Vec<(Stat, Digest)>,
-    /// None if another process had run it meanwhile.
-    seconds: Option<f64>,
-}
-
-/// A stage on its way to a thread.
-struct Task {
-    id: NodeId,
-    stage: Stage,
-    inputs: Inputs,
-    recipe: Recipe,
-    stock: Option<Artifact>,
-    /// Run it although a record of it exists: the user said so, or what the record names is damaged.
-    rerun: bool,
 }
 
 /// Runs what is stale among `ids`, each after its inputs; returns how it went.
@@ -411,7 +362,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     /// A failed node takes those that are made from it along.
     fn failed(&mut self, id: NodeId, error: &anyhow::Error) -> anyhow::Result<()> {
         let graph = self.planner.graph;
-        let cause = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+        let cause =
+            error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
         self.states[id.index()] = Some(State::Failed);
         self.summary.failed.push(id);
         self.progress.event(&Event::Failed {
@@ -450,36 +402,4 @@ fn differs(lock: &Lockfile, name: &str, digest: &Digest) -> Option<String> {
 /// A worker process has another working folder in mind than we may.
 fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
     std::path::absolute(&path).with_context(|| format!("cannot make {} absolute", path.display()))
-}
-
-/// Runs one stage and stores what it made, under the lock of its key.
-fn execute(
-    task: &Task,
-    store: &LocalStore,
-    backend: crate::backend::BackendKind,
-    tick: stage::Tick<'_>,
-) -> anyhow::Result<Executed> {
-    let key = task.recipe.key();
-    let _lock = store.lock(&key, &|| tick(0, 0))?;
-    if !task.rerun
-        && let Some(action) = store.action(&key)
-    {
-        return Ok(Executed { artifact: action.artifact, stats: Vec::new(), seconds: None });
-    }
-    let start = Instant::now();
-    let folder = store.stage(&key)?;
-    let output = Output::new(folder.clone());
-    stage::run(&task.stage, &task.inputs, &output, backend, tick)?;
-    let made = output.finish();
-    let (artifact, stats) = match &task.stock {
-        Some(stock) if task.stage.is_reference() => (stock.clone(), Vec::new()),
-        _ => {
-            let stats = store.adopt(&folder, &made)?;
-            (made, stats)
-        }
-    };
-    let seconds = start.elapsed().as_secs_f64();
-    let action = Action { artifact: artifact.clone(), recipe: serde_json::to_value(&task.recipe)?, seconds };
-    store.record(&key, &action)?;
-    Ok(Executed { artifact, stats, seconds: Some(seconds) })
 }

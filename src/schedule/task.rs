@@ -1,0 +1,64 @@
+//! One stage on a thread of its own: run under the lock of its key, its files taken into the store.
+//! Knows nothing of the graph, nor of the other nodes.
+
+use std::time::Instant;
+
+use crate::artifact::Artifact;
+use crate::backend::BackendKind;
+use crate::digest::Digest;
+use crate::graph::NodeId;
+use crate::output::Output;
+use crate::recipe::Recipe;
+use crate::stage::{self, Inputs, Stage};
+use crate::store::{Action, LocalStore, Stat};
+
+/// What the thread of a stage hands back.
+pub(super) struct Executed {
+    pub(super) artifact: Artifact,
+    pub(super) stats: Vec<(Stat, Digest)>,
+    /// None if another process had run it meanwhile.
+    pub(super) seconds: Option<f64>,
+}
+
+/// A stage on its way to a thread.
+pub(super) struct Task {
+    pub(super) id: NodeId,
+    pub(super) stage: Stage,
+    pub(super) inputs: Inputs,
+    pub(super) recipe: Recipe,
+    pub(super) stock: Option<Artifact>,
+    /// Run it although a record of it exists: the user said so, or what the record names is damaged.
+    pub(super) rerun: bool,
+}
+
+/// Runs one stage and stores what it made, under the lock of its key.
+pub(super) fn execute(
+    task: &Task,
+    store: &LocalStore,
+    backend: BackendKind,
+    tick: stage::Tick<'_>,
+) -> anyhow::Result<Executed> {
+    let key = task.recipe.key();
+    let _lock = store.lock(&key, &|| tick(0, 0))?;
+    if !task.rerun
+        && let Some(action) = store.action(&key)
+    {
+        return Ok(Executed { artifact: action.artifact, stats: Vec::new(), seconds: None });
+    }
+    let start = Instant::now();
+    let folder = store.stage(&key)?;
+    let output = Output::new(folder.clone());
+    stage::run(&task.stage, &task.inputs, &output, backend, tick)?;
+    let made = output.finish();
+    let (artifact, stats) = match &task.stock {
+        Some(stock) if task.stage.is_reference() => (stock.clone(), Vec::new()),
+        _ => {
+            let stats = store.adopt(&folder, &made)?;
+            (made, stats)
+        }
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    let action = Action { artifact: artifact.clone(), recipe: serde_json::to_value(&task.recipe)?, seconds };
+    store.record(&key, &action)?;
+    Ok(Executed { artifact, stats, seconds: Some(seconds) })
+}
