@@ -1,8 +1,6 @@
 //! `pipeline.yaml` as written: nodes with their stage, parameters and the names of their inputs, each with its place.
 //! Knows nothing of whether the names exist, of hashes, or of the disk.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
 use crate::stage::{Benchmark, Config, Dtype, Fuse, Quantize, Stage};
@@ -191,11 +189,6 @@ fn read_configs(fields: &mut Fields, inputs: &mut Vec<Input>) -> Result<Vec<Conf
         return Err(Problem::new(at, "`configs` names no model to benchmark"));
     }
     Ok(read)
-}
-
-/// Returns the path of `source` from the folder of the pipeline file.
-pub fn source_path(root: &Path, source: &Source) -> std::path::PathBuf {
-    root.join(&source.path)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::kernel::{QuantizedRow, Simd, dequantize_row, merge_row, quantize_row};
-use super::{Backend, BackendKind, Grid, Lora, Matrix, Quantized};
+use super::{Backend, Grid, Lora, Matrix, Quantized};
 
 /// The CPU backend.
 #[derive(Clone, Copy, Debug)]
@@ -19,10 +19,6 @@ impl Default for Cpu {
 }
 
 impl Backend for Cpu {
-    fn id(&self) -> String {
-        BackendKind::Cpu.id().to_owned()
-    }
-
     fn dequantize(&self, quantized: &Quantized) -> anyhow::Result<Matrix> {
         let Quantized { grid, columns, scales, biases, .. } = quantized;
         let float = scales.float;

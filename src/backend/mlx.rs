@@ -11,10 +11,6 @@ use super::{Backend, Float, Grid, Lora, MLX_ID, Matrix, Quantized};
 pub struct Mlx;
 
 impl Backend for Mlx {
-    fn id(&self) -> String {
-        MLX_ID.to_owned()
-    }
-
     fn dequantize(&self, quantized: &Quantized) -> anyhow::Result<Matrix> {
         let Quantized { grid, columns, weight, scales, biases } = quantized;
         let words: Vec<_> = weight.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();

@@ -72,9 +72,6 @@ pub struct Lora {
 
 /// The operations. Two stand behind it: [`Cpu`] defines the bytes, `mlx` uses MLX's device.
 pub trait Backend: Send + Sync {
-    /// Names the backend in a recipe: what else the bytes depend on.
-    fn id(&self) -> String;
-
     /// Returns the matrix that `quantized` stands for, in the type of its scales.
     fn dequantize(&self, quantized: &Quantized) -> anyhow::Result<Matrix>;
 

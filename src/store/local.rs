@@ -167,11 +167,6 @@ impl LocalStore {
         move_file(&unfinished, path).at("write", path)
     }
 
-    /// Forgets the record under `key`.
-    pub fn forget(&self, key: &Digest) -> anyhow::Result<()> {
-        remove(&self.action_path(key))
-    }
-
     /// Moves the files of a finished output folder to their digests; returns their states for the memo. The
     /// files were hashed and synced by whoever wrote them.
     pub fn adopt(&self, folder: &Path, artifact: &Artifact) -> anyhow::Result<Vec<(Stat, Digest)>> {
@@ -206,11 +201,6 @@ impl LocalStore {
             Err(error) if error.kind() == ErrorKind::NotFound => Err(Damage::Missing { path }),
             Err(error) => Err(Damage::Unreadable { path, error }),
         }
-    }
-
-    /// Removes the content at the digest of `file`, so that a rebuild puts it right.
-    pub fn discard(&self, file: &FileEntry) -> anyhow::Result<()> {
-        remove(&self.object_path(&file.digest))
     }
 
     /// Returns the digests of all stored contents, sorted.
