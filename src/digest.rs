@@ -120,6 +120,11 @@ impl<W: Write> HashingWriter<W> {
         Self { inner, hasher: blake3::Hasher::new(), length: 0 }
     }
 
+    /// Returns the inner writer.
+    pub fn inner(&self) -> &W {
+        &self.inner
+    }
+
     /// Returns the inner writer, and the digest and length of all that was written.
     pub fn finish(self) -> (W, Digest, u64) {
         (self.inner, Digest(*self.hasher.finalize().as_bytes()), self.length)

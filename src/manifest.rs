@@ -3,12 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::stage::{Benchmark, Config, Dtype, Fuse, Quantize, Stage};
+use crate::backend::Mode;
+use crate::stage::{Benchmark, Config, Dtype, Fuse, Mixed, Override, Quantize, Stage};
 use crate::yaml::{At, Fields, Key, Problem, Tree, Value};
-
-/// The bits and group sizes that MLX's affine mode has kernels for.
-const BITS: [u32; 6] = [2, 3, 4, 5, 6, 8];
-const GROUP_SIZES: [u32; 3] = [32, 64, 128];
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -118,15 +115,11 @@ fn read_node(key: Key, tree: Tree) -> Result<Node, Problem> {
         }
         "fuse" => {
             inputs = vec![read_input(&mut fields, "model")?, read_input(&mut fields, "adapter")?];
-            Stage::Fuse(Fuse { dtype: fields.word("dtype", &Dtype::WORDS)? })
+            Stage::Fuse(read_fuse(&mut fields)?)
         }
         "quantize" => {
             inputs = vec![read_input(&mut fields, "model")?];
-            let bits = fields.choice("bits", &BITS, None)?;
-            Stage::Quantize(Quantize {
-                bits,
-                group_size: fields.choice("group_size", &GROUP_SIZES, Some(64))?,
-            })
+            Stage::Quantize(read_quantize(&mut fields)?)
         }
         _ => {
             source = Some(read_source(&mut fields, "suite")?);
@@ -158,6 +151,66 @@ fn read_source(fields: &mut Fields, name: &'static str) -> Result<Source, Proble
         ));
     }
     Ok(Source { path, at })
+}
+
+fn read_fuse(fields: &mut Fields) -> Result<Fuse, Problem> {
+    let dtype = fields.word("dtype", &Dtype::WORDS)?;
+    let at = fields.at();
+    let requantize = fields.flag("requantize")?;
+    if requantize && dtype.is_some() {
+        return Err(Problem::new(at, "`requantize` keeps the model's own type: leave out `dtype`"));
+    }
+    Ok(Fuse { dtype, requantize })
+}
+
+fn read_quantize(fields: &mut Fields) -> Result<Quantize, Problem> {
+    let mode = fields.word("mode", &Mode::WORDS)?.unwrap_or(Mode::Affine);
+    let at = fields.at();
+    let recipe = fields.word("recipe", &Mixed::WORDS)?;
+    if recipe.is_some() && mode != Mode::Affine {
+        return Err(Problem::new(at, "a recipe is for `mode: affine`, as in mlx-lm"));
+    }
+    // mlx-lm's default beside a recipe is 4; the other modes have one choice each.
+    let default = if recipe.is_some() { Some(4) } else { only(mode.bits()) };
+    let bits = fields.choice("bits", mode.bits(), default)?;
+    let group_size =
+        fields.choice("group_size", mode.group_sizes(), only(mode.group_sizes()).or(Some(64)))?;
+    let overrides = fields.take("overrides").map(|tree| read_overrides(tree, mode)).transpose()?;
+    Ok(Quantize { bits, group_size, mode, overrides: overrides.unwrap_or_default(), recipe })
+}
+
+fn only(choices: &[usize]) -> Option<usize> {
+    choices.first().copied().filter(|_| choices.len() == 1)
+}
+
+fn read_overrides(tree: Tree, mode: Mode) -> Result<Vec<Override>, Problem> {
+    let at = tree.at;
+    let Value::List(entries) = tree.value else {
+        let example = "`- {pattern: \"*.down_proj\", bits: 8}`";
+        return Err(Problem::new(at, format!("`overrides` must be a list, such as {example}")));
+    };
+    entries.into_iter().map(|entry| read_override(entry, mode)).collect()
+}
+
+fn read_override(tree: Tree, mode: Mode) -> Result<Override, Problem> {
+    let mut fields = Fields::open(tree, "an override")?;
+    let at = fields.at();
+    let (pattern, _) = fields.text("pattern")?;
+    let keep = fields.flag("keep")?;
+    let optional = |fields: &mut Fields, name, choices| match fields.has(name) {
+        true => fields.choice(name, choices, None).map(Some),
+        false => Ok(None),
+    };
+    let bits = optional(&mut fields, "bits", mode.bits())?;
+    let group_size = optional(&mut fields, "group_size", mode.group_sizes())?;
+    fields.finish()?;
+    if keep == (bits.is_some() || group_size.is_some()) {
+        return Err(Problem::new(
+            at,
+            "an override has either `keep: true`, or `bits` or `group_size` or both",
+        ));
+    }
+    Ok(Override { bits, group_size, keep, pattern })
 }
 
 fn read_input(fields: &mut Fields, role: &'static str) -> Result<Input, Problem> {

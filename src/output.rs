@@ -4,7 +4,9 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use crate::artifact::{Artifact, FileEntry};
 use crate::digest::HashingWriter;
@@ -12,16 +14,20 @@ use crate::failure::AtPath;
 
 const BUFFER_BYTES: usize = 1 << 20;
 
+/// How much is written before the disk is set to work on it.
+const FLUSH_BYTES: usize = 32 << 20;
+
 /// An empty folder that a stage fills.
 pub struct Output {
     folder: PathBuf,
     files: Mutex<Vec<FileEntry>>,
+    warnings: Mutex<Vec<String>>,
 }
 
 impl Output {
     /// Takes over `folder`, which is empty.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, files: Mutex::default() }
+        Self { folder, files: Mutex::default(), warnings: Mutex::default() }
     }
 
     /// Returns the folder, for a worker process that fills it.
@@ -37,7 +43,14 @@ impl Output {
         }
         let file = File::create_new(&target).at("create", &target)?;
         let writer = HashingWriter::new(BufWriter::with_capacity(BUFFER_BYTES, file));
-        Ok(OutputFile { output: self, path: path.to_owned(), target, writer, volatile: false })
+        Ok(OutputFile {
+            output: self,
+            path: path.to_owned(),
+            target,
+            writer,
+            volatile: false,
+            flusher: Flusher::default(),
+        })
     }
 
     /// Writes a whole file.
@@ -68,9 +81,15 @@ impl Output {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(artifact.files());
     }
 
-    /// Returns the list of what was written.
-    pub fn finish(self) -> Artifact {
-        Artifact::new(self.files.into_inner().unwrap_or_else(PoisonError::into_inner))
+    /// Keeps something that the user should know of what was made.
+    pub fn warn(&self, message: String) {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+    }
+
+    /// Returns the list of what was written, and the warnings.
+    pub fn finish(self) -> (Artifact, Vec<String>) {
+        let files = self.files.into_inner().unwrap_or_else(PoisonError::into_inner);
+        (Artifact::new(files), self.warnings.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -81,6 +100,40 @@ pub struct OutputFile<'a> {
     target: PathBuf,
     writer: HashingWriter<BufWriter<File>>,
     volatile: bool,
+    flusher: Flusher,
+}
+
+/// Has a large file brought to the disk while it is still being written, so that little is left to wait for when it is
+/// closed: the disk works while the processor does.
+#[derive(Default)]
+struct Flusher {
+    written: usize,
+    thread: Option<SyncSender<()>>,
+}
+
+impl Flusher {
+    fn count(&mut self, bytes: usize, file: &File) -> io::Result<()> {
+        self.written += bytes;
+        if self.written < FLUSH_BYTES {
+            return Ok(());
+        }
+        self.written = 0;
+        let thread = match self.thread.take() {
+            Some(thread) => thread,
+            None => start_flushing(file.try_clone()?),
+        };
+        // If it is busy, the next call will find it free.
+        let _ = thread.try_send(());
+        self.thread = Some(thread);
+        Ok(())
+    }
+}
+
+/// Starts a thread that ends with its sender. An error is not lost: closing the file syncs it once more.
+fn start_flushing(file: File) -> SyncSender<()> {
+    let (sender, calls) = sync_channel(1);
+    thread::spawn(move || calls.into_iter().for_each(|()| drop(file.sync_data())));
+    sender
 }
 
 impl OutputFile<'_> {
@@ -97,7 +150,9 @@ impl OutputFile<'_> {
 
 impl Write for OutputFile<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.writer.write(bytes)
+        let written = self.writer.write(bytes)?;
+        self.flusher.count(written, self.writer.inner().get_ref())?;
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -157,10 +157,17 @@ fn parameter_changes(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Mode;
     use crate::stage::Quantize;
 
-    fn recipe(bits: u32, input: &str) -> Recipe {
-        let stage = Stage::Quantize(Quantize { bits, group_size: 64 });
+    fn recipe(bits: usize, input: &str) -> Recipe {
+        let stage = Stage::Quantize(Quantize {
+            bits,
+            group_size: 64,
+            mode: Mode::Affine,
+            overrides: Vec::new(),
+            recipe: None,
+        });
         Recipe::new(stage, "cpu", [("model".to_owned(), Digest::of(input.as_bytes()))].into())
     }
 
@@ -179,7 +186,7 @@ mod tests {
         assert_eq!(
             json,
             format!(
-                r#"{{"backend":"cpu","format":1,"inputs":{{"model":"{input}"}},"stage":{{"stage":"quantize","parameters":{{"bits":8,"group_size":64}}}},"version":1}}"#
+                r#"{{"backend":"cpu","format":1,"inputs":{{"model":"{input}"}},"stage":{{"stage":"quantize","parameters":{{"bits":8,"group_size":64,"mode":"affine","overrides":[],"recipe":null}}}},"version":2}}"#
             )
         );
     }

@@ -1,10 +1,10 @@
-//! The backend that defines the bytes: plain Rust, rayon over rows, every operation in a fixed order.
-//! Knows nothing of files. What a row's arithmetic is stands in `kernel.rs`.
+//! The backend that defines the bytes: plain Rust, every operation in a fixed order.
+//! Knows nothing of files or threads. What the arithmetic is stands in `kernel/`.
 
-use rayon::prelude::*;
+use std::thread::available_parallelism;
 
-use super::kernel::{QuantizedRow, Simd, dequantize_row, merge_row, quantize_row};
-use super::{Backend, Grid, Lora, Matrix, Quantized};
+use super::kernel::{self, Simd};
+use super::{Backend, Float, Grid, Lora, Packed, PackedMut, Rows};
 
 /// The CPU backend.
 #[derive(Clone, Copy, Debug)]
@@ -19,92 +19,114 @@ impl Default for Cpu {
 }
 
 impl Backend for Cpu {
-    fn dequantize(&self, quantized: &Quantized) -> anyhow::Result<Matrix> {
-        let Quantized { grid, columns, scales, biases, .. } = quantized;
-        let float = scales.float;
-        let groups = columns / grid.group_size * float.size();
-        let mut bytes = vec![0; biases.rows() * columns * float.size()];
-        let rows = bytes.par_chunks_exact_mut(columns * float.size());
-        let packed = quantized.weight.par_chunks_exact(columns * grid.bits / 8);
-        let sides = scales.bytes.par_chunks_exact(groups).zip(biases.bytes.par_chunks_exact(groups));
-        rows.zip(packed).zip(sides).for_each_init(
-            || vec![0.0; *columns],
-            |values, ((row, packed), (scales, biases))| {
-                dequantize_row(self.simd, float, [packed, scales, biases], *grid, row, values);
-            },
-        );
-        Ok(Matrix { float, columns: *columns, bytes })
+    fn dequantize(&self, packed: Packed<'_>, rows: &mut Rows) -> anyhow::Result<()> {
+        let groups = packed.scales.len() / packed.grid.scale_bytes(packed.grid.group_size, packed.float);
+        rows.values.resize(groups * packed.grid.group_size, 0.0);
+        (rows.float, rows.columns) = (packed.float, packed.columns);
+        kernel::dequantize(self.simd, packed, &mut rows.values);
+        Ok(())
     }
 
-    fn merge(&self, mut weight: Matrix, lora: &Lora) -> anyhow::Result<Matrix> {
-        let (float, columns, out) = (weight.float, weight.columns, weight.rows());
-        weight.bytes.par_chunks_exact_mut(columns * float.size()).enumerate().for_each_init(
-            || (vec![0.0; columns], vec![0.0; columns]),
-            |(values, delta), (o, row)| {
-                let factors: Vec<_> = lora.b.iter().skip(o).step_by(out).map(|b| lora.scale * b).collect();
-                merge_row(self.simd, float, row, &lora.a, &factors, values, delta);
-            },
-        );
-        Ok(weight)
+    fn merge(&self, rows: &mut Rows, lora: &Lora, first: usize) -> anyhow::Result<()> {
+        let mut delta = vec![0.0; rows.columns];
+        kernel::merge(self.simd, rows, lora, first, &mut delta);
+        Ok(())
     }
 
-    fn quantize(&self, weight: &Matrix, grid: Grid) -> anyhow::Result<Quantized> {
-        let Matrix { float, columns, bytes } = weight;
-        let groups = columns / grid.group_size;
-        let side = || Matrix {
-            float: *float,
-            columns: groups,
-            bytes: vec![0; weight.rows() * groups * float.size()],
-        };
-        let (mut scales, mut biases) = (side(), side());
-        let mut packed = vec![0; weight.rows() * columns * grid.bits / 8];
-        let rows = bytes.par_chunks_exact(columns * float.size());
-        let outputs = packed.par_chunks_exact_mut(columns * grid.bits / 8);
-        let width = groups * float.size();
-        let sides = scales.bytes.par_chunks_exact_mut(width).zip(biases.bytes.par_chunks_exact_mut(width));
-        rows.zip(outputs).zip(sides).for_each_init(
-            || vec![0.0; *columns],
-            |values, ((row, packed), (scales, biases))| {
-                let mut out = QuantizedRow { packed, scales, biases };
-                quantize_row(self.simd, *float, row, grid, &mut out, values);
-            },
-        );
-        Ok(Quantized { grid, columns: *columns, weight: packed, scales, biases })
+    fn quantize(&self, rows: &mut Rows, grid: Grid, out: PackedMut<'_>) -> anyhow::Result<()> {
+        kernel::quantize(self.simd, rows.float, &mut rows.values, grid, out);
+        Ok(())
+    }
+
+    fn threads(&self) -> usize {
+        available_parallelism().map_or(1, usize::from)
+    }
+}
+
+impl Rows {
+    /// Reads rows as they lie in a file.
+    pub fn decode(&mut self, float: Float, columns: usize, bytes: &[u8]) {
+        (self.float, self.columns) = (float, columns);
+        self.values.resize(bytes.len() / float.size(), 0.0);
+        kernel::decode(Simd::best(), float, bytes, &mut self.values);
+    }
+
+    /// Writes rows as they lie in a file; `bytes` has room for each.
+    pub fn encode(&self, bytes: &mut [u8]) {
+        kernel::encode(Simd::best(), self.float, &self.values, bytes);
+    }
+
+    /// Rounds every value to `float`, half to even.
+    pub fn cast(&mut self, float: Float) {
+        if self.float != float {
+            self.float = float;
+            float.round_all(&mut self.values);
+        }
+    }
+
+    /// Returns row and column of the first value that cannot be computed with: infinite, NaN, or 2^127 and more.
+    pub fn first_wild(&self) -> Option<(usize, usize)> {
+        if kernel::all_tame(Simd::best(), &self.values) {
+            return None;
+        }
+        let index = self.values.iter().position(|value| !kernel::is_tame(*value))?;
+        Some((index / self.columns, index % self.columns))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Float;
+    use crate::backend::Mode;
     use proptest::prelude::*;
 
-    fn floats(values: &[f32], columns: usize) -> Matrix {
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Matrix { float: Float::F32, columns, bytes }
-    }
-
-    fn values(matrix: &Matrix) -> Vec<f32> {
-        let mut values = vec![0.0; matrix.bytes.len() / 4];
-        matrix.float.decode(&matrix.bytes, &mut values);
-        values
+    fn floats(values: &[f32], columns: usize) -> Rows {
+        Rows { float: Float::F32, columns, values: values.to_vec() }
     }
 
     #[test]
     fn merges_by_hand() {
-        let lora = Lora { a: vec![1.0, 10.0], b: vec![1.0, 2.0], scale: 0.5, rank: 1 };
-        let merged = Cpu::default().merge(floats(&[1.0, 2.0, 3.0, 4.0], 2), &lora).unwrap();
-        assert_eq!(values(&merged), [1.5, 7.0, 4.0, 14.0]);
+        let lora = Lora { a: vec![1.0, 10.0], b: vec![1.0, 2.0], scale: 0.5, rank: 1, magnitude: None };
+        let mut rows = floats(&[1.0, 2.0, 3.0, 4.0], 2);
+        Cpu::default().merge(&mut rows, &lora, 0).unwrap();
+        assert_eq!(rows.values, [1.5, 7.0, 4.0, 14.0]);
+        // A block that begins at the second row.
+        let mut rows = floats(&[3.0, 4.0], 2);
+        Cpu::default().merge(&mut rows, &lora, 1).unwrap();
+        assert_eq!(rows.values, [4.0, 14.0]);
+    }
+
+    #[test]
+    fn dora_gives_a_row_its_length() {
+        let lora = Lora { a: vec![1.0, 0.0], b: vec![1.0], scale: 1.0, rank: 1, magnitude: Some(vec![10.0]) };
+        let mut rows = floats(&[2.0, 4.0], 2);
+        Cpu::default().merge(&mut rows, &lora, 0).unwrap();
+        // (3, 4) has length 5.
+        assert_eq!(rows.values, [6.0, 8.0]);
+    }
+
+    #[test]
+    fn finds_what_is_not_a_number() {
+        let mut values = vec![1.0; 64];
+        assert_eq!(floats(&values, 8).first_wild(), None);
+        values[19] = f32::NAN;
+        values[40] = f32::INFINITY;
+        assert_eq!(floats(&values, 8).first_wild(), Some((2, 3)));
     }
 
     proptest! {
         #[test]
         fn a_weight_moves_by_a_step_at_most(weights in prop::collection::vec(-10.0f32..10.0, 64), bits in prop::sample::select(vec![2usize, 3, 4, 5, 6, 8])) {
-            let quantized = Cpu::default().quantize(&floats(&weights, 64), Grid { bits, group_size: 64 }).unwrap();
-            let scale = values(&quantized.scales)[0].abs();
-            let back = values(&Cpu::default().dequantize(&quantized).unwrap());
+            let grid = Grid { mode: Mode::Affine, bits, group_size: 64 };
+            let (mut weight, mut scales, mut biases) = (vec![0; 8 * bits], [0; 4], [0; 4]);
+            let out = PackedMut { weight: &mut weight, scales: &mut scales, biases: &mut biases };
+            let mut rows = floats(&weights, 64);
+            Cpu::default().quantize(&mut rows, grid, out).unwrap();
+            let packed = Packed { grid, float: Float::F32, columns: 64, weight: &weight, scales: &scales, biases: &biases };
+            Cpu::default().dequantize(packed, &mut rows).unwrap();
+            let scale = f32::from_le_bytes(scales).abs();
             // Half a step but for the far end, which the stretched grid may clip by one.
-            for (weight, back) in weights.iter().zip(back) {
+            for (weight, back) in weights.iter().zip(rows.values) {
                 prop_assert!((weight - back).abs() <= scale * 1.01, "{weight} became {back}, step {scale}");
             }
         }

@@ -1,60 +1,56 @@
 //! The three operations on weights, behind one trait: dequantize, merge, quantize.
-//! Knows nothing of files, names or models: matrices in, matrices out.
+//! Knows nothing of files, names or models: blocks of rows in, blocks of rows out.
 //!
 //! The arithmetic is that of MLX 0.32.2 on the CPU; `docs/weights.md` has the formulas.
 
 mod cpu;
 mod float;
+mod grid;
 mod kernel;
 #[cfg(feature = "mlx")]
 mod mlx;
 
 pub use cpu::Cpu;
 pub use float::Float;
+pub use grid::{Grid, Mode};
 #[cfg(feature = "mlx")]
 pub use mlx::{Mlx, check_device};
 
-/// A matrix of floats as it lies in a file: rows one after the other, little-endian.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Matrix {
-    /// The type of the elements.
+/// Rows of floats, widened for computing: every value is one that `float` can hold, so narrowing them loses nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rows {
+    /// The type that the values have, or will have, in a file.
     pub float: Float,
     /// The length of a row.
     pub columns: usize,
-    /// The elements.
-    pub bytes: Vec<u8>,
+    /// The elements, one row after the other.
+    pub values: Vec<f32>,
 }
 
-impl Matrix {
-    /// Returns the number of rows.
-    pub fn rows(&self) -> usize {
-        self.bytes.len().checked_div(self.columns * self.float.size()).unwrap_or(0)
-    }
-}
-
-/// How a matrix is quantized: MLX's affine mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grid {
-    /// Bits per weight.
-    pub bits: usize,
-    /// How many neighbours in a row share a scale and a bias.
-    pub group_size: usize,
-}
-
-/// A quantized matrix as it lies in a file. With `n` rows of `c` columns: `weight` is [n, c·bits/32] in uint32,
-/// `scales` and `biases` are [n, c/group_size].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Quantized {
-    /// How it is quantized.
+/// Quantized rows as they lie in a file, one row after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Packed<'a> {
+    /// How they are quantized.
     pub grid: Grid,
+    /// The type of scales and biases in the affine mode, and of what comes out in every mode.
+    pub float: Float,
     /// The length of a row before packing.
     pub columns: usize,
-    /// Each row is one little-endian bit stream of `bits`-wide values.
-    pub weight: Vec<u8>,
-    /// The step of each group.
-    pub scales: Matrix,
-    /// The value that the quantized 0 of each group stands for.
-    pub biases: Matrix,
+    /// Each row is one little-endian bit stream of `bits`-wide codes.
+    pub weight: &'a [u8],
+    /// The step of each group: floats in the affine mode, else a byte each.
+    pub scales: &'a [u8],
+    /// The value that code 0 stands for in each group; empty but in the affine mode.
+    pub biases: &'a [u8],
+}
+
+/// Where quantized rows are written, laid out as in [`Packed`].
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields are those of `Packed`")]
+pub struct PackedMut<'a> {
+    pub weight: &'a mut [u8],
+    pub scales: &'a mut [u8],
+    pub biases: &'a mut [u8],
 }
 
 /// A low-rank update of a matrix with `out` rows of `in` columns, in mlx-lm's orientation.
@@ -68,18 +64,23 @@ pub struct Lora {
     pub scale: f32,
     /// The inner dimension.
     pub rank: usize,
+    /// The length that DoRA gives each row: [out].
+    pub magnitude: Option<Vec<f32>>,
 }
 
 /// The operations. Two stand behind it: [`Cpu`] defines the bytes, `mlx` uses MLX's device.
 pub trait Backend: Send + Sync {
-    /// Returns the matrix that `quantized` stands for, in the type of its scales.
-    fn dequantize(&self, quantized: &Quantized) -> anyhow::Result<Matrix>;
+    /// Dequantizes into `rows`, whose memory is used again.
+    fn dequantize(&self, packed: Packed<'_>, rows: &mut Rows) -> anyhow::Result<()>;
 
-    /// Returns `weight` with the update added.
-    fn merge(&self, weight: Matrix, lora: &Lora) -> anyhow::Result<Matrix>;
+    /// Adds the update to `rows`, the first of which is the matrix's row `first`.
+    fn merge(&self, rows: &mut Rows, lora: &Lora, first: usize) -> anyhow::Result<()>;
 
-    /// Quantizes `weight`, whose rows the group size divides.
-    fn quantize(&self, weight: &Matrix, grid: Grid) -> anyhow::Result<Quantized>;
+    /// Quantizes `rows`, whose length the group size divides, into `out`; what is left in `rows` is undefined.
+    fn quantize(&self, rows: &mut Rows, grid: Grid, out: PackedMut<'_>) -> anyhow::Result<()>;
+
+    /// How many threads may compute at once.
+    fn threads(&self) -> usize;
 }
 
 /// A backend that a build can use.
@@ -103,5 +104,17 @@ impl BackendKind {
             Self::Cpu => "cpu",
             Self::Mlx => MLX_ID,
         }
+    }
+}
+
+impl Rows {
+    /// Makes no rows of this type and length.
+    pub fn new(float: Float, columns: usize) -> Self {
+        Self { float, columns, values: Vec::new() }
+    }
+
+    /// Returns the number of rows.
+    pub fn count(&self) -> usize {
+        self.values.len().checked_div(self.columns).unwrap_or(0)
     }
 }

@@ -35,7 +35,8 @@ fn answer() -> anyhow::Result<Reply> {
             let output = Output::new(output);
             let tick = |done, total| send(&Reply::Tick(done, total)).map_err(|_| Interrupted);
             transform(&stage, &inputs, &output, &Mlx, &tick)?;
-            Ok(Reply::Transformed(output.finish()))
+            let (artifact, warnings) = output.finish();
+            Ok(Reply::Transformed { artifact, warnings })
         }
     }
 }

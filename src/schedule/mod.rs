@@ -333,6 +333,9 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         };
         let (stage, bytes) = (node.stage.word(), artifact.size());
         self.progress.event(&Event::Built { node: &node.name, stage, seconds, bytes, artifact: digest });
+        for message in executed.warnings {
+            self.progress.event(&Event::Warning { node: &node.name, message });
+        }
         self.summary.ran.push(id);
         self.done(id, &decision, artifact)
     }

@@ -18,6 +18,7 @@ pub(super) struct Executed {
     pub(super) stats: Vec<(Stat, Digest)>,
     /// None if another process had run it meanwhile.
     pub(super) seconds: Option<f64>,
+    pub(super) warnings: Vec<String>,
 }
 
 /// A stage on its way to a thread.
@@ -43,13 +44,18 @@ pub(super) fn execute(
     if !task.rerun
         && let Some(action) = store.action(&key)
     {
-        return Ok(Executed { artifact: action.artifact, stats: Vec::new(), seconds: None });
+        return Ok(Executed {
+            artifact: action.artifact,
+            stats: Vec::new(),
+            seconds: None,
+            warnings: Vec::new(),
+        });
     }
     let start = Instant::now();
     let folder = store.stage(&key)?;
     let output = Output::new(folder.clone());
     stage::run(&task.stage, &task.inputs, &output, backend, tick)?;
-    let made = output.finish();
+    let (made, warnings) = output.finish();
     let (artifact, stats) = match &task.stock {
         Some(stock) if task.stage.is_reference() => (stock.clone(), Vec::new()),
         _ => {
@@ -60,5 +66,5 @@ pub(super) fn execute(
     let seconds = start.elapsed().as_secs_f64();
     let action = Action { artifact: artifact.clone(), recipe: serde_json::to_value(&task.recipe)?, seconds };
     store.record(&key, &action)?;
-    Ok(Executed { artifact, stats, seconds: Some(seconds) })
+    Ok(Executed { artifact, stats, seconds: Some(seconds), warnings })
 }

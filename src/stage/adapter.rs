@@ -85,6 +85,11 @@ impl Adapter {
         )
     }
 
+    /// Whether there is an update of the weight `name`.
+    pub(super) fn touches(&self, name: &str) -> bool {
+        name.strip_suffix(".weight").is_some_and(|module| self.modules.contains_key(module))
+    }
+
     /// Returns the update of the weight `name`, if there is one.
     pub(super) fn update(&self, name: &str) -> anyhow::Result<Option<Lora>> {
         let Some(module) = name.strip_suffix(".weight") else { return Ok(None) };
@@ -93,7 +98,7 @@ impl Adapter {
         let b = self.floats(&format!("{module}.lora_b"))?;
         // Transposed once, so that a row of the update reads both factors in order.
         let a = (0..rank).flat_map(|k| a.iter().skip(k).step_by(rank).copied().take(columns)).collect();
-        Ok(Some(Lora { a, b, scale: self.scale, rank }))
+        Ok(Some(Lora { a, b, scale: self.scale, rank, magnitude: None }))
     }
 
     fn floats(&self, name: &str) -> anyhow::Result<Vec<f32>> {

@@ -7,12 +7,14 @@ mod benchmark;
 mod checkpoint;
 mod fuse;
 mod params;
+mod pass;
 mod quantize;
+mod rules;
 mod suite;
 mod worker;
 
 pub use checkpoint::Checkpoint;
-pub use params::{Benchmark, Config, Dtype, Fuse, Kind, Quantize, Stage};
+pub use params::{Benchmark, Config, Dtype, Fuse, Kind, Mixed, Override, Quantize, Stage};
 pub use worker::{Reply, Request};
 
 use std::collections::BTreeMap;

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::Mode;
+
 /// The kinds of node. In a recipe: `{"stage": "quantize", "parameters": {…}}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stage", content = "parameters", rename_all = "snake_case")]
@@ -26,15 +28,70 @@ pub enum Stage {
 pub struct Fuse {
     /// The type of the fused weights; none keeps the model's own.
     pub dtype: Option<Dtype>,
+    /// Whether what was quantized is quantized again, as it was, which is mlx-lm's default.
+    pub requantize: bool,
 }
 
-/// Parameters of `quantize`, in MLX's affine mode.
+/// Parameters of `quantize`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quantize {
-    /// Bits per weight: 2, 3, 4, 5, 6 or 8.
-    pub bits: u32,
-    /// How many neighbours in a row share a scale and a bias: 32, 64 or 128.
-    pub group_size: u32,
+    /// Bits per weight, one of the mode's.
+    pub bits: usize,
+    /// How many neighbours in a row share a scale, one of the mode's.
+    pub group_size: usize,
+    /// What the codes are.
+    pub mode: Mode,
+    /// What is different for some weights; the first that matches counts.
+    pub overrides: Vec<Override>,
+    /// A choice of bits by layer and kind of weight.
+    pub recipe: Option<Mixed>,
+}
+
+/// What is different for the modules whose path a pattern matches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override {
+    /// Bits per weight; none keeps the node's.
+    pub bits: Option<usize>,
+    /// The group size; none keeps the node's.
+    pub group_size: Option<usize>,
+    /// Whether they stay as they are.
+    pub keep: bool,
+    /// The pattern: `*` stands for any text, `?` for one character.
+    pub pattern: String,
+}
+
+/// mlx-lm's mixed recipes (`--quant-predicate`): most weights in the low bits, some in the high ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are mlx-lm's")]
+pub enum Mixed {
+    #[serde(rename = "mixed_2_6")]
+    Low2High6,
+    #[serde(rename = "mixed_3_4")]
+    Low3High4,
+    #[serde(rename = "mixed_3_6")]
+    Low3High6,
+    #[serde(rename = "mixed_4_6")]
+    Low4High6,
+}
+
+impl Mixed {
+    /// The words of `pipeline.yaml` and of mlx-lm.
+    pub const WORDS: [(&str, Self); 4] = [
+        ("mixed_2_6", Self::Low2High6),
+        ("mixed_3_4", Self::Low3High4),
+        ("mixed_3_6", Self::Low3High6),
+        ("mixed_4_6", Self::Low4High6),
+    ];
+
+    /// Returns the low and the high bits.
+    pub fn bits(self) -> (usize, usize) {
+        match self {
+            Self::Low2High6 => (2, 6),
+            Self::Low3High4 => (3, 4),
+            Self::Low3High6 => (3, 6),
+            Self::Low4High6 => (4, 6),
+        }
+    }
 }
 
 /// Parameters of `benchmark`.
@@ -132,7 +189,8 @@ impl Stage {
     /// The version of the stage's code. Bumped when the bytes it writes, or what it accepts, change.
     pub fn version(&self) -> u32 {
         match self {
-            Self::Base | Self::Adapter | Self::Fuse(_) | Self::Quantize(_) | Self::Benchmark(_) => 1,
+            Self::Base | Self::Adapter | Self::Benchmark(_) => 1,
+            Self::Fuse(_) | Self::Quantize(_) => 2,
         }
     }
 }

@@ -1,18 +1,19 @@
-//! `quantize`: quantizes the linear and embedding weights of a model in MLX's affine mode, tensor by tensor.
-//! Knows nothing of how a matrix is quantized; that is the backend's.
+//! `quantize`: decides what every weight of a model is quantized to, and records it in `config.json`.
+//! Knows nothing of how a weight is quantized; that is the backend's.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, ensure};
-use serde_json::json;
+use anyhow::{Context, bail, ensure};
+use serde_json::{Map, Value, json};
 
-use super::checkpoint::{Checkpoint, Weight, WeightKind, element_of, last};
-use super::fuse::read_dense;
-use super::{Quantize, Tick};
-use crate::backend::{Backend, Float, Grid};
+use super::checkpoint::{Checkpoint, Weight, WeightKind, record};
+use super::pass::{Pass, Target};
+use super::rules::{self, Rule};
+use super::{Dtype, Override, Quantize, Tick};
+use crate::backend::{Backend, Float, Grid, Mode};
 use crate::output::Output;
-use crate::tensor::{Element, TensorSpec, TensorWriter};
+use crate::yaml::nearest;
 
 /// Quantizes the model at `model`. A model that is quantized already is dequantized first.
 pub(super) fn run(
@@ -23,51 +24,137 @@ pub(super) fn run(
     tick: Tick<'_>,
 ) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(model)?;
-    let grid = Grid { bits: parameters.bits as usize, group_size: parameters.group_size as usize };
-    check_group_size(&checkpoint, grid)?;
-    let specs = checkpoint.weights().iter().flat_map(|(name, weight)| specs(name, weight, grid)).collect();
-    let mut writer = TensorWriter::new(output, specs);
-    // `biases` and `scales` of a module sort before its `weight`, which may have others between: what is made
-    // early waits here. At most the parts of one module do.
-    let mut made = HashMap::new();
-    let mut done = 0;
-    for spec in writer.order() {
-        if !made.contains_key(&spec.name) {
-            let name = weight_name(&spec.name, &checkpoint);
-            let weight = checkpoint.weights().get(&name).context("BUG: a laid out tensor has a weight")?;
-            make(&checkpoint, &name, weight, grid, backend, &mut made)?;
-            done += weight.stored;
-        }
-        let bytes = made.remove(&spec.name).with_context(|| format!("BUG: `{}` was made", spec.name))?;
-        writer.push(&spec.name, &bytes)?;
-        tick(done, checkpoint.stored())?;
-    }
-    writer.finish(checkpoint.parameters())?;
-    write_config(&checkpoint, parameters, output)?;
-    checkpoint.copy_side_files(output)
+    let Choice { targets, section } = choose(parameters, &checkpoint)?;
+    let pass = Pass { checkpoint: &checkpoint, backend, targets, update: &|_| Ok(None) };
+    pass.run(output, tick)?;
+    let mut config = checkpoint.config.clone();
+    // mlx-lm reads `quantization`; Hugging Face's tools look for `quantization_config`.
+    config.insert("quantization".to_owned(), section.clone());
+    config.insert("quantization_config".to_owned(), section);
+    Checkpoint::write_config(config, output)?;
+    checkpoint.copy_side_files(None, output)
 }
 
-/// Checks, before anything runs, that the group size divides a row of some weight of the model at `base`.
+/// Checks, before anything runs, that the parameters fit the model at `base`.
 pub(super) fn preflight(parameters: &Quantize, base: &Path) -> anyhow::Result<()> {
-    let grid = Grid { bits: parameters.bits as usize, group_size: parameters.group_size as usize };
     // A base that cannot be opened is for its own node to report.
-    Checkpoint::open(base).map_or(Ok(()), |checkpoint| check_group_size(&checkpoint, grid))
+    Checkpoint::open(base).map_or(Ok(()), |checkpoint| choose(parameters, &checkpoint).map(drop))
 }
 
-fn check_group_size(checkpoint: &Checkpoint, grid: Grid) -> anyhow::Result<()> {
-    let any = checkpoint.weights().iter().any(|(name, weight)| quantizes(name, weight, grid));
-    ensure!(any, "`group_size: {}` divides no row of the model's weights", grid.group_size);
+/// What was decided for a model.
+struct Choice {
+    targets: BTreeMap<String, Target>,
+    /// `quantization` of `config.json`.
+    section: Value,
+}
+
+fn choose(parameters: &Quantize, checkpoint: &Checkpoint) -> anyhow::Result<Choice> {
+    let Quantize { bits, group_size, mode, .. } = *parameters;
+    let usual = Grid { mode, bits, group_size };
+    let mut section = match record(usual) {
+        Value::Object(section) => section,
+        _ => Map::new(),
+    };
+    let mut used = vec![false; parameters.overrides.len()];
+    let mut any = false;
+    let mut targets = BTreeMap::new();
+    for (name, weight) in checkpoint.weights() {
+        let float = declared(checkpoint).or(float(weight));
+        let mut target = float.map_or(Target::Stored, Target::Float);
+        if let (Some(module), Some(float)) = (layer(name, weight), float) {
+            let decision = decide(parameters, usual, checkpoint, (module, weight), &mut used)?;
+            let entry = match (decision, weight.kind) {
+                (Decision::Grid(grid, entry), _) => {
+                    any = true;
+                    check_fit(module, weight, grid)?;
+                    target = Target::Grid(grid, float);
+                    entry
+                }
+                (Decision::Keep, WeightKind::Quantized(grid, _)) => {
+                    target = Target::Stored;
+                    (grid != usual).then(|| record(grid))
+                }
+                (Decision::Keep | Decision::Float, _) => None,
+            };
+            section.extend(entry.map(|entry| (module.to_owned(), entry)));
+        }
+        targets.insert(name.clone(), target);
+    }
+    ensure!(any, "`group_size: {group_size}` divides no row of the model's weights");
+    if let Some((unused, _)) = parameters.overrides.iter().zip(used).find(|(_, used)| !used) {
+        bail!("{}", matches_nothing(&unused.pattern, checkpoint));
+    }
+    Ok(Choice { targets, section: Value::Object(section) })
+}
+
+/// What becomes of one layer.
+enum Decision {
+    /// It is quantized so; if that is not what the node says, this is how it is recorded.
+    Grid(Grid, Option<Value>),
+    /// It stays as it is, quantized or not.
+    Keep,
+    /// It is not quantized.
+    Float,
+}
+
+/// An override of the user comes first, then the recipe, then mlx-lm's rule for the model.
+fn decide(
+    parameters: &Quantize,
+    usual: Grid,
+    checkpoint: &Checkpoint,
+    (module, weight): (&str, &Weight),
+    used: &mut [bool],
+) -> anyhow::Result<Decision> {
+    let found = parameters.overrides.iter().zip(used).find(|(own, _)| rules::matches(&own.pattern, module));
+    if let Some((Override { bits, group_size, keep, .. }, used)) = found {
+        *used = true;
+        let (bits, group_size) = (bits.unwrap_or(usual.bits), group_size.unwrap_or(usual.group_size));
+        let grid = Grid { mode: usual.mode, bits, group_size };
+        return Ok(if *keep { Decision::Keep } else { Decision::Grid(grid, Some(record(grid))) });
+    }
+    // mlx-lm looks at the usual group size before it asks any rule.
+    if !weight.columns().is_multiple_of(usual.group_size) {
+        return Ok(Decision::Float);
+    }
+    if let Some(recipe) = parameters.recipe {
+        let layers = checkpoint.config.get("num_hidden_layers").and_then(Value::as_u64);
+        let layers = layers.and_then(|layers| usize::try_from(layers).ok());
+        let layers = layers.context("a recipe needs `num_hidden_layers` in config.json")?;
+        let grid = Grid { bits: rules::mixed(recipe, module, layers), ..usual };
+        return Ok(Decision::Grid(grid, Some(record(grid))));
+    }
+    Ok(match rules::of_model(checkpoint.model_type(), module) {
+        Rule::Usual => Decision::Grid(usual, None),
+        Rule::Skip => Decision::Float,
+        // Recorded without a mode, as mlx-lm does; that means affine.
+        Rule::Eight => {
+            let grid = Grid { mode: Mode::Affine, bits: 8, group_size: 64 };
+            Decision::Grid(grid, Some(json!({"bits": 8, "group_size": 64})))
+        }
+    })
+}
+
+fn check_fit(module: &str, weight: &Weight, grid: Grid) -> anyhow::Result<()> {
+    let (columns, size) = (weight.columns(), grid.group_size);
+    ensure!(
+        columns.is_multiple_of(size),
+        "`{module}` has rows of {columns}, which groups of {size} do not divide; keep it with an override"
+    );
     Ok(())
 }
 
-/// Mirrors mlx-lm's `quantize_model`: linear and embedding weights whose last dimension the group size divides.
-/// By name and shape these are the matrices called `weight`, and the 3-D stacks of experts.
-fn quantizes(name: &str, weight: &Weight, grid: Grid) -> bool {
+fn matches_nothing(pattern: &str, checkpoint: &Checkpoint) -> String {
+    let layers = checkpoint.weights().iter().filter_map(|(name, weight)| layer(name, weight));
+    let near = nearest(pattern, layers).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    format!("the override `{pattern}` matches no layer of the model (`*` stands for any text){near}")
+}
+
+/// Returns the path of the module that a weight belongs to if it is one that mlx-lm quantizes: a linear layer, an
+/// embedding or a stack of experts. By name and shape these are the matrices called `weight`.
+fn layer<'a>(name: &'a str, weight: &Weight) -> Option<&'a str> {
     let is_matrix = weight.shape.len() == 2 || (weight.shape.len() == 3 && name.contains(".switch_mlp."));
-    name.ends_with(".weight")
-        && is_matrix
-        && last(&weight.shape).is_multiple_of(grid.group_size)
-        && !matches!(weight.kind, WeightKind::Other(_))
+    let module = name.strip_suffix(".weight")?;
+    (is_matrix && !matches!(weight.kind, WeightKind::Other(_))).then_some(module)
 }
 
 fn float(weight: &Weight) -> Option<Float> {
@@ -77,71 +164,8 @@ fn float(weight: &Weight) -> Option<Float> {
     }
 }
 
-fn specs(name: &str, weight: &Weight, grid: Grid) -> Vec<TensorSpec> {
-    let element = match weight.kind {
-        WeightKind::Other(element) => element,
-        WeightKind::Float(float) | WeightKind::Quantized(_, float) => element_of(float),
-    };
-    let spec = |name: String, element: Element, columns: usize| {
-        let mut shape = weight.shape.clone();
-        if let Some(last) = shape.last_mut() {
-            *last = columns;
-        }
-        TensorSpec { name, element, shape }
-    };
-    let columns = last(&weight.shape);
-    if !quantizes(name, weight, grid) {
-        return vec![TensorSpec { name: name.to_owned(), element, shape: weight.shape.clone() }];
-    }
-    let module = name.trim_end_matches(".weight");
-    vec![
-        spec(name.to_owned(), Element::U32, columns * grid.bits / 32),
-        spec(format!("{module}.scales"), element, columns / grid.group_size),
-        spec(format!("{module}.biases"), element, columns / grid.group_size),
-    ]
-}
-
-/// Returns the weight that the tensor `name` is made from.
-fn weight_name(name: &str, checkpoint: &Checkpoint) -> String {
-    if checkpoint.weights().contains_key(name) {
-        return name.to_owned();
-    }
-    let module = name.rsplit_once('.').map_or(name, |(module, _)| module);
-    format!("{module}.weight")
-}
-
-fn make(
-    checkpoint: &Checkpoint,
-    name: &str,
-    weight: &Weight,
-    grid: Grid,
-    backend: &dyn Backend,
-    made: &mut HashMap<String, Vec<u8>>,
-) -> anyhow::Result<()> {
-    let Some(dense) =
-        float(weight).map(|_| read_dense(checkpoint, name, weight, None, backend)).transpose()?.flatten()
-    else {
-        made.insert(name.to_owned(), checkpoint.read(name)?);
-        return Ok(());
-    };
-    if !quantizes(name, weight, grid) {
-        made.insert(name.to_owned(), dense.bytes);
-        return Ok(());
-    }
-    let module = name.trim_end_matches(".weight");
-    let quantized = backend.quantize(&dense, grid)?;
-    made.insert(name.to_owned(), quantized.weight);
-    made.insert(format!("{module}.scales"), quantized.scales.bytes);
-    made.insert(format!("{module}.biases"), quantized.biases.bytes);
-    Ok(())
-}
-
-/// mlx-lm reads `quantization`; Hugging Face's tools look for `quantization_config`.
-fn write_config(checkpoint: &Checkpoint, parameters: &Quantize, output: &Output) -> anyhow::Result<()> {
-    let mut config = checkpoint.config.clone();
-    let quantization =
-        json!({"bits": parameters.bits, "group_size": parameters.group_size, "mode": "affine"});
-    config.insert("quantization".to_owned(), quantization.clone());
-    config.insert("quantization_config".to_owned(), quantization);
-    Checkpoint::write_config(config, output)
+/// Returns the type that the configuration declares. Like mlx-lm's `convert`, all floats take it first.
+fn declared(checkpoint: &Checkpoint) -> Option<Float> {
+    let word = checkpoint.config.get("torch_dtype").and_then(Value::as_str)?;
+    Dtype::WORDS.iter().find(|(known, _)| *known == word).map(|(_, dtype)| Float::from(*dtype))
 }

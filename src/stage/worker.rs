@@ -53,7 +53,12 @@ pub enum Reply {
     /// A configuration was measured.
     Measured(Box<Measured>),
     /// A stage was run; its files are hashed and synced.
-    Transformed(Artifact),
+    Transformed {
+        /// What it made.
+        artifact: Artifact,
+        /// What the user should know of it.
+        warnings: Vec<String>,
+    },
     /// It failed, and why.
     Failed(String),
 }
@@ -82,7 +87,10 @@ pub(super) fn transform(
         output: output.folder().to_owned(),
     };
     match ask(&request, &|done, total| tick(done, total))? {
-        Reply::Transformed(artifact) => output.accept(&artifact),
+        Reply::Transformed { artifact, warnings } => {
+            output.accept(&artifact);
+            warnings.into_iter().for_each(|warning| output.warn(warning));
+        }
         other => bail!("BUG: the worker answered {other:?}"),
     }
     Ok(())

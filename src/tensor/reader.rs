@@ -132,11 +132,19 @@ impl TensorFiles {
     /// Reads the bytes of the tensor `name`: little-endian elements, the last dimension fastest.
     pub fn read(&self, name: &str) -> anyhow::Result<Vec<u8>> {
         let tensor = self.tensors.get(name).with_context(|| format!("there is no tensor `{name}`"))?;
-        let (path, file) = self.files.get(tensor.file).context("BUG: a tensor lies in an opened file")?;
         let mut bytes = vec![0; tensor.length];
-        let read = file.read_exact_at(&mut bytes, tensor.offset);
-        read.with_context(|| format!("cannot read the tensor `{name}` of {}", path.display()))?;
+        self.read_part(name, 0, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Fills `bytes` from the tensor `name`, beginning at its byte `from`.
+    pub fn read_part(&self, name: &str, from: usize, bytes: &mut [u8]) -> anyhow::Result<()> {
+        let tensor = self.tensors.get(name).with_context(|| format!("there is no tensor `{name}`"))?;
+        let inside = from.checked_add(bytes.len()).is_some_and(|end| end <= tensor.length);
+        ensure!(inside, "BUG: bytes {from} and {} more are not all in `{name}`", bytes.len());
+        let (path, file) = self.files.get(tensor.file).context("BUG: a tensor lies in an opened file")?;
+        let read = file.read_exact_at(bytes, tensor.offset + from as u64);
+        read.with_context(|| format!("cannot read the tensor `{name}` of {}", path.display()))
     }
 }
 

@@ -42,8 +42,11 @@ impl TensorSpec {
 pub struct TensorWriter<'a> {
     output: &'a Output,
     shards: Vec<Shard>,
-    current: Option<(usize, OutputFile<'a>)>,
-    written: usize,
+    current: Option<OutputFile<'a>>,
+    /// The shard and the tensor in it that is due.
+    due: (usize, usize),
+    /// The bytes of that tensor that are written.
+    written: u64,
 }
 
 struct Shard {
@@ -54,47 +57,48 @@ struct Shard {
 impl<'a> TensorWriter<'a> {
     /// Lays out `tensors`, in any order, in shards below `output`.
     pub fn new(output: &'a Output, tensors: Vec<TensorSpec>) -> Self {
-        Self { output, shards: lay_out(tensors, SHARD_BYTES), current: None, written: 0 }
+        Self { output, shards: lay_out(tensors, SHARD_BYTES), current: None, due: (0, 0), written: 0 }
     }
 
     /// Returns the specs in the order in which their bytes are due.
-    pub fn order(&self) -> Vec<TensorSpec> {
-        self.shards.iter().flat_map(|shard| shard.tensors.iter().cloned()).collect()
+    pub fn order(&self) -> impl Iterator<Item = &TensorSpec> {
+        self.shards.iter().flat_map(|shard| &shard.tensors)
     }
 
-    /// Writes the bytes of the next tensor, which must be `name`.
+    /// Writes the next bytes of the tensor `name`, which must be due: all of it, or a part after another.
     pub fn push(&mut self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-        let (shard, spec) = self.due().context("BUG: more tensors than were laid out")?;
+        let (shard, index) = self.due;
+        let spec = self.shards.get(shard).and_then(|shard| shard.tensors.get(index));
+        let spec = spec.context("BUG: more tensors than were laid out")?;
         ensure!(spec.name == name, "BUG: the tensor `{}` is due, not `{name}`", spec.name);
-        ensure!(
-            spec.length() == bytes.len() as u64,
-            "BUG: `{name}` has {} bytes, not {}",
-            bytes.len(),
-            spec.length()
-        );
-        if self.current.as_ref().is_none_or(|(current, _)| *current != shard) {
+        let (length, end) = (spec.length(), self.written + bytes.len() as u64);
+        ensure!(end <= length, "BUG: `{name}` has {length} bytes, not {end}");
+        if (index, self.written) == (0, 0) {
             self.begin(shard)?;
         }
-        let (_, file) = self.current.as_mut().context("BUG: a shard was begun")?;
+        let file = self.current.as_mut().context("BUG: a shard was begun")?;
         file.write_all(bytes)
             .with_context(|| format!("cannot write the tensor `{name}` to {}", self.shards[shard].name))?;
-        self.written += 1;
+        self.written = end;
+        if end == length {
+            self.written = 0;
+            self.due = if index + 1 < self.shards[shard].tensors.len() {
+                (shard, index + 1)
+            } else {
+                (shard + 1, 0)
+            };
+        }
         Ok(())
     }
 
-    fn due(&self) -> Option<(usize, &TensorSpec)> {
-        let all = self.shards.iter().enumerate();
-        all.flat_map(|(number, shard)| shard.tensors.iter().map(move |spec| (number, spec))).nth(self.written)
-    }
-
     fn begin(&mut self, number: usize) -> anyhow::Result<()> {
-        if let Some((_, file)) = self.current.take() {
+        if let Some(file) = self.current.take() {
             file.close()?;
         }
         let shard = self.shards.get(number).context("BUG: a due tensor lies in a shard")?;
         let mut file = self.output.create(&shard.name)?;
         file.write_all(&header(&shard.tensors)).with_context(|| format!("cannot write {}", shard.name))?;
-        self.current = Some((number, file));
+        self.current = Some(file);
         Ok(())
     }
 
@@ -103,10 +107,12 @@ impl<'a> TensorWriter<'a> {
         if self.current.is_none() {
             self.begin(0)?;
         }
-        if let Some((_, file)) = self.current.take() {
+        if let Some(file) = self.current.take() {
             file.close()?;
         }
-        ensure!(self.due().is_none(), "BUG: {} tensors were written, more were laid out", self.written);
+        let all =
+            self.shards.last().is_some_and(|last| last.tensors.is_empty()) || self.due.0 == self.shards.len();
+        ensure!(all, "BUG: fewer tensors were written than were laid out");
         let mut weight_map = BTreeMap::new();
         let mut total = 0;
         for shard in &self.shards {
@@ -199,7 +205,11 @@ mod tests {
             let specs = tensors.iter().map(|(name, bytes)| spec(name, bytes.len())).collect();
             let mut writer = TensorWriter::new(&output, specs);
             for (name, bytes) in &tensors {
-                writer.push(name, bytes).unwrap();
+                let (start, rest) = bytes.split_at(bytes.len() / 3);
+                if !start.is_empty() {
+                    writer.push(name, start).unwrap();
+                }
+                writer.push(name, rest).unwrap();
             }
             writer.finish(0).unwrap();
             let files = TensorFiles::open_model(folder.path()).unwrap();

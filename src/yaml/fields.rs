@@ -79,18 +79,18 @@ impl Fields {
     pub fn choice(
         &mut self,
         name: &'static str,
-        choices: &[u32],
-        default: Option<u32>,
-    ) -> Result<u32, Problem> {
+        choices: &[usize],
+        default: Option<usize>,
+    ) -> Result<usize, Problem> {
         let tree = match (self.take(name), default) {
             (Some(tree), _) => tree,
             (None, Some(value)) => return Ok(value),
             (None, None) => return Err(self.missing(name)),
         };
-        let list = choices.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+        let list = choices.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
         let shown = match &tree.value {
             Value::Int(number) => {
-                if let Some(choice) = choices.iter().find(|choice| i64::from(**choice) == *number) {
+                if let Some(choice) = choices.iter().find(|choice| i64::try_from(**choice) == Ok(*number)) {
                     return Ok(*choice);
                 }
                 number.to_string()
@@ -98,6 +98,21 @@ impl Fields {
             _ => tree.kind().to_owned(),
         };
         Err(Problem::new(tree.at, format!("`{name}` must be one of {list}, not {shown}: MLX has no other")))
+    }
+
+    /// Whether `name` is there and was not taken yet.
+    pub fn has(&mut self, name: &'static str) -> bool {
+        self.asked.push(name);
+        self.entries.iter().any(|(key, tree)| key.text == name && tree.value != Value::Null)
+    }
+
+    /// Takes a truth value; absent means false.
+    pub fn flag(&mut self, name: &'static str) -> Result<bool, Problem> {
+        let Some(tree) = self.take(name) else { return Ok(false) };
+        match tree.value {
+            Value::Bool(value) => Ok(value),
+            _ => Err(Problem::new(tree.at, format!("`{name}` must be true or false, not {}", tree.kind()))),
+        }
     }
 
     /// Takes a whole number of at least 1.

@@ -22,8 +22,9 @@ fn what_lies_on_disk() {
         let target = fs::read_link(space.path(&format!("artifacts/{node}"))).unwrap();
         let (name, digest) = target.to_str().unwrap().split_once('-').unwrap();
         assert_eq!((name, digest.len()), (node, 12));
-        let files =
-            ["LICENSE", "config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json"];
+        let mut files = vec!["LICENSE", "README.md", "config.json", "tokenizer.json"];
+        files.extend(["model.safetensors", "model.safetensors.index.json"]);
+        files.sort_unstable();
         assert_eq!(space.names(&format!("artifacts/{node}")), files);
         for file in files {
             let file = format!("artifacts/{node}/{file}");
@@ -80,11 +81,11 @@ fn a_build_says_what_it_does_on_standard_error_and_what_it_did_on_standard_outpu
     adapter: running (it was never built here)
     adapter: checked, 2.6 kB where it lies, [DIGEST]
     fused: running (it was never built here)
-    fused: built in [TIME] s, 89.1 kB, [DIGEST]
+    fused: built in [TIME] s, 89.2 kB, [DIGEST]
     q8: running (it was never built here)
-    q8: built in [TIME] s, 51.6 kB, [DIGEST]
+    q8: built in [TIME] s, 51.7 kB, [DIGEST]
     q4: running (it was never built here)
-    q4: built in [TIME] s, 30.1 kB, [DIGEST]
+    q4: built in [TIME] s, 30.2 kB, [DIGEST]
     ");
 }
 

@@ -42,7 +42,7 @@ fn an_altered_object_is_found_and_built_again() {
     exit 1
     stdout:
     cache/objects/[DIGEST]/[DIGEST]: its content is now [DIGEST]
-    11 objects, 1 damaged; `pipeline build` makes the artifacts that need them again
+    12 objects, 1 damaged; `pipeline build` makes the artifacts that need them again
     ");
     // In the place of the artifact there may be a clone that is still whole; without it, the object is needed.
     let run = space.remove("artifacts").run(&["build", "-j1"]).exits(0);
@@ -55,7 +55,7 @@ fn an_altered_object_is_found_and_built_again() {
     adapter: linked from the cache
     fused: warning: cache/objects/[DIGEST]/[DIGEST] was altered: its content is now [DIGEST]; it is built again
     fused: running (its artifact is damaged)
-    fused: built in [TIME] s, 89.1 kB, [DIGEST]
+    fused: built in [TIME] s, 89.2 kB, [DIGEST]
     q8: linked from the cache
     q4: linked from the cache
     ");

@@ -11,4 +11,5 @@ mod graph;
 mod incremental;
 mod pico;
 mod space;
+mod weights;
 mod why;

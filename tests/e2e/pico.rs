@@ -85,6 +85,31 @@ pub(crate) fn write_adapter(folder: &Path, columns: usize, layers: usize) {
     write_tensors(&folder.join("adapters.safetensors"), Dtype::F32, &shapes, &floats);
 }
 
+/// A tensor of float32 to be written: its name, its shape and its elements.
+pub(crate) type Tensor<'a> = (&'a str, &'a [usize], Vec<f32>);
+
+/// Writes a model of these tensors as float16, with what `config` has beside what every model needs.
+pub(crate) fn write_tensors_of(folder: &Path, config: serde_json::Value, tensors: &[Tensor<'_>]) {
+    fs::create_dir_all(folder).unwrap();
+    let mut all = json!({"model_type": "llama", "num_hidden_layers": 8});
+    all.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
+    fs::write(folder.join("config.json"), serde_json::to_vec(&all).unwrap()).unwrap();
+    fs::write(folder.join("tokenizer.json"), r#"{"model": {}}"#).unwrap();
+    let bytes = |values: &Vec<f32>| -> Vec<u8> {
+        values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()
+    };
+    let bytes: Vec<_> = tensors.iter().map(|(_, _, values)| bytes(values)).collect();
+    let views = tensors.iter().zip(&bytes);
+    let views = views
+        .map(|((name, shape, _), bytes)| (name, TensorView::new(Dtype::F16, shape.to_vec(), bytes).unwrap()));
+    fs::write(folder.join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// Returns `count` numbers between -0.5 and 0.5, the same for the same seed.
+pub(crate) fn numbers(seed: u64, count: usize) -> Vec<f32> {
+    Numbers(seed).take(count)
+}
+
 fn write_tensors(
     path: &Path,
     dtype: Dtype,

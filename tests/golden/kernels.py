@@ -15,7 +15,13 @@ import mlx.core as mx
 import numpy as np
 
 DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
-FORMAT_NAMES = {mx.float16: "F16", mx.bfloat16: "BF16", mx.float32: "F32", mx.uint32: "U32"}
+FORMAT_NAMES = {
+    mx.float16: "F16",
+    mx.bfloat16: "BF16",
+    mx.float32: "F32",
+    mx.uint32: "U32",
+    mx.uint8: "U8",
+}
 BITS = (2, 3, 4, 5, 6, 8)
 GROUP_SIZES = (32, 64, 128)
 BLOCK = 128  # the largest group: each kind of weights fills one, so it meets every group size
@@ -151,7 +157,7 @@ def as_float32(x: mx.array) -> np.ndarray:
 
 def raw(x: mx.array) -> np.ndarray:
     """Returns the bits, since numpy has no bfloat16."""
-    words = {2: mx.uint16, 4: mx.uint32}
+    words = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32}
     return np.array(x.view(words[x.itemsize]))
 
 

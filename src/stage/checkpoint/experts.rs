@@ -1,0 +1,91 @@
+//! Experts that are kept one tensor each, seen as the stacks that MLX's models have.
+//! Knows nothing of what experts do.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, ensure};
+
+use super::{Weight, WeightKind};
+
+/// Mixtral's names for the three matrices of an expert, and everybody else's.
+const MIXTRAL: [(&str, &str); 3] = [("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj")];
+
+/// Replaces `PREFIX.experts.N.PROJECTION.weight`, for all N, with `PREFIX.switch_mlp.PROJECTION.weight` of one more
+/// dimension. Mirrors `sanitize` of mlx-lm's models of experts (`qwen3_moe.py`, `mixtral.py`).
+pub(super) fn stack(mut weights: BTreeMap<String, Weight>) -> anyhow::Result<BTreeMap<String, Weight>> {
+    let mut stacks: BTreeMap<String, BTreeMap<usize, Weight>> = BTreeMap::new();
+    let names: Vec<_> = weights.keys().filter(|name| expert(name).is_some()).cloned().collect();
+    for name in names {
+        let (stack, number) = expert(&name).context("BUG: it is an expert's")?;
+        let weight = weights.remove(&name).context("BUG: the name is there")?;
+        stacks.entry(stack).or_default().insert(number, weight);
+    }
+    for (name, experts) in stacks {
+        ensure!(!weights.contains_key(&name), "there is both `{name}` and a tensor for each expert");
+        weights.insert(name.clone(), join(&name, experts)?);
+    }
+    Ok(weights)
+}
+
+/// Returns the name of the stack that a tensor belongs to, and its number in it.
+fn expert(name: &str) -> Option<(String, usize)> {
+    let (prefix, rest) = name.split_once(".experts.")?;
+    let (number, projection) = rest.strip_suffix(".weight")?.split_once('.')?;
+    let known = MIXTRAL.iter().find(|(short, long)| [*short, *long].contains(&projection))?.1;
+    Some((format!("{prefix}.switch_mlp.{known}.weight"), number.parse().ok()?))
+}
+
+fn join(name: &str, experts: BTreeMap<usize, Weight>) -> anyhow::Result<Weight> {
+    let first = experts.get(&0).with_context(|| format!("`{name}`: there is no expert 0"))?;
+    let (kind, shape) = (first.kind, first.shape.clone());
+    ensure!(
+        !matches!(kind, WeightKind::Other(_)) && shape.len() == 2,
+        "`{name}`: its experts are {shape:?}, not matrices of floats"
+    );
+    let (count, mut stored, mut sources) = (experts.len(), 0, Vec::new());
+    for (index, (number, expert)) in experts.into_iter().enumerate() {
+        ensure!(index == number, "`{name}`: expert {index} is missing");
+        let same = (expert.kind, &expert.shape) == (kind, &shape);
+        ensure!(same, "`{name}`: expert {number} is {:?}, expert 0 is {shape:?}", expert.shape);
+        stored += expert.stored;
+        sources.extend(expert.sources);
+    }
+    Ok(Weight { shape: [&[count], shape.as_slice()].concat(), kind, stored, sources })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Float;
+
+    fn weights(names: &[&str]) -> BTreeMap<String, Weight> {
+        let weight = |name: &str| Weight {
+            shape: vec![4, 8],
+            kind: WeightKind::Float(Float::F16),
+            stored: 64,
+            sources: vec![name.to_owned()],
+        };
+        names.iter().map(|name| ((*name).to_owned(), weight(name))).collect()
+    }
+
+    #[test]
+    fn stacks_in_the_order_of_the_numbers() {
+        let names: Vec<_> = (0..11).map(|n| format!("l.0.mlp.experts.{n}.up_proj.weight")).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).chain(["l.0.mlp.gate.weight"]).collect();
+        let stacked = stack(weights(&names)).unwrap();
+        let stack = &stacked["l.0.mlp.switch_mlp.up_proj.weight"];
+        assert_eq!((stack.shape.as_slice(), stack.stored), (&[11, 4, 8][..], 704));
+        assert_eq!(stack.sources[10], "l.0.mlp.experts.10.up_proj.weight");
+        assert!(stacked.contains_key("l.0.mlp.gate.weight"));
+    }
+
+    #[test]
+    fn knows_mixtral_and_misses_nobody() {
+        assert_eq!(
+            expert("a.block_sparse_moe.experts.3.w2.weight").unwrap(),
+            ("a.block_sparse_moe.switch_mlp.down_proj.weight".to_owned(), 3)
+        );
+        let gap = stack(weights(&["m.experts.0.w1.weight", "m.experts.2.w1.weight"])).unwrap_err();
+        assert_eq!(gap.to_string(), "`m.switch_mlp.gate_proj.weight`: expert 1 is missing");
+    }
+}

@@ -1,0 +1,235 @@
+//! A model folder as weights: `config.json`, tensors, and which of them together are one weight.
+//! Knows nothing of architectures: it goes by tensor names, as mlx-lm's loader does.
+
+mod card;
+mod experts;
+mod quantized;
+mod side_files;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde_json::{Map, Value};
+
+use super::Dtype;
+use crate::backend::{Float, Grid};
+use crate::failure::AtPath;
+use crate::output::Output;
+use crate::tensor::{Element, TensorFiles, to_pretty_json};
+
+pub(super) use quantized::record;
+
+/// The name of a model's configuration.
+pub(super) const CONFIG_FILE: &str = "config.json";
+
+/// A model folder, opened.
+pub struct Checkpoint {
+    folder: PathBuf,
+    /// `config.json`.
+    pub config: Map<String, Value>,
+    files: TensorFiles,
+    weights: BTreeMap<String, Weight>,
+}
+
+/// One tensor of the model as it would be without quantization.
+#[derive(Clone, Debug)]
+pub struct Weight {
+    /// Its shape before packing.
+    pub shape: Vec<usize>,
+    /// How its bytes are kept.
+    pub kind: WeightKind,
+    /// How many bytes it takes in the files.
+    pub stored: u64,
+    /// The modules in the files whose rows follow each other in it: one, or one for each expert.
+    sources: Vec<String>,
+}
+
+/// How the bytes of a weight are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightKind {
+    /// One tensor of floats.
+    Float(Float),
+    /// `weight`, `scales` and, in the affine mode, `biases`; it is dequantized to this type.
+    Quantized(Grid, Float),
+    /// Something that is no float, carried along as it is.
+    Other(Element),
+}
+
+/// A tensor that a quantized weight is kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Weight,
+    Scales,
+    Biases,
+}
+
+impl Part {
+    /// All parts, by the last word of their tensors' names.
+    pub const WORDS: [(&'static str, Self); 3] =
+        [("weight", Self::Weight), ("scales", Self::Scales), ("biases", Self::Biases)];
+}
+
+impl Weight {
+    /// Returns the length of a row, the last dimension.
+    pub fn columns(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Returns the number of rows of all matrices in it.
+    pub fn rows(&self) -> usize {
+        self.shape.split_last().map_or(1, |(_, rows)| rows.iter().product())
+    }
+
+    /// Returns the number of rows of one matrix: of one expert, if it is a stack.
+    pub fn matrix_rows(&self) -> usize {
+        match self.shape.as_slice() {
+            [.., rows, _] => *rows,
+            _ => 1,
+        }
+    }
+
+    /// Returns the bytes that a row takes in `part`.
+    fn row_bytes(&self, part: Part) -> usize {
+        let columns = self.columns();
+        match (self.kind, part) {
+            (WeightKind::Float(float), _) => columns * float.size(),
+            (WeightKind::Other(element), _) => columns * element.bitsize() / 8,
+            (WeightKind::Quantized(grid, _), Part::Weight) => grid.weight_bytes(columns),
+            (WeightKind::Quantized(grid, float), Part::Scales) => grid.scale_bytes(columns, float),
+            (WeightKind::Quantized(grid, float), Part::Biases) => grid.bias_bytes(columns, float),
+        }
+    }
+
+    /// Returns the name of the tensor that holds `part` of the rows of `source`. A tensor that is not called
+    /// `….weight` has no parts: it is its own source.
+    fn tensor(source: &str, part: Part) -> String {
+        match Part::WORDS.iter().find(|(_, other)| *other == part) {
+            Some((word, _)) if source.ends_with(".weight") => {
+                format!("{}{word}", source.trim_end_matches("weight"))
+            }
+            _ => source.to_owned(),
+        }
+    }
+}
+
+impl Checkpoint {
+    /// Opens a model folder and checks that its configuration and its tensors agree.
+    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+        let config = read_json(&folder.join(CONFIG_FILE))?;
+        let files = TensorFiles::open_model(folder)?;
+        let weights = read_weights(&config, &files).with_context(|| format!("in {}", folder.display()))?;
+        Ok(Self { folder: folder.to_owned(), config, files, weights })
+    }
+
+    /// Returns the weights by the names they have without quantization.
+    pub fn weights(&self) -> &BTreeMap<String, Weight> {
+        &self.weights
+    }
+
+    /// Returns the `model_type` of the configuration.
+    pub fn model_type(&self) -> &str {
+        self.config.get("model_type").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Returns the number of weights before packing.
+    pub fn parameters(&self) -> u64 {
+        self.weights.values().map(|weight| (weight.rows() * weight.columns()) as u64).sum()
+    }
+
+    /// Returns the bytes that all tensors take.
+    pub fn stored(&self) -> u64 {
+        self.weights.values().map(|weight| weight.stored).sum()
+    }
+
+    /// Reads `part` of these rows of `weight` into `bytes`.
+    pub fn read_rows(
+        &self,
+        weight: &Weight,
+        part: Part,
+        rows: &Range<usize>,
+        bytes: &mut Vec<u8>,
+    ) -> anyhow::Result<()> {
+        let row_bytes = weight.row_bytes(part);
+        let rows_each = (weight.rows() / weight.sources.len()).max(1);
+        bytes.resize(rows.len() * row_bytes, 0);
+        let mut rest = bytes.as_mut_slice();
+        let mut row = rows.start;
+        while !rest.is_empty() {
+            let source = weight.sources.get(row / rows_each).context("BUG: every row has a source")?;
+            let first = row % rows_each;
+            let count = (rows_each - first).min(rows.end - row);
+            let (now, later) = rest.split_at_mut(count * row_bytes);
+            self.files.read_part(&Weight::tensor(source, part), first * row_bytes, now)?;
+            (rest, row) = (later, row + count);
+        }
+        Ok(())
+    }
+
+    /// Writes `config`, which began as this checkpoint's, keys sorted.
+    pub fn write_config(config: Map<String, Value>, output: &Output) -> anyhow::Result<()> {
+        output.write(CONFIG_FILE, &to_pretty_json(Value::Object(config)))
+    }
+}
+
+fn read_weights(
+    config: &Map<String, Value>,
+    files: &TensorFiles,
+) -> anyhow::Result<BTreeMap<String, Weight>> {
+    let tied = config.get("tie_word_embeddings").and_then(Value::as_bool) == Some(true);
+    let mut weights = BTreeMap::new();
+    for (name, tensor) in files.tensors() {
+        // A tied model's head is its embedding. mlx-lm drops a copy of it, and cannot load a quantized one.
+        if tied && name.starts_with("lm_head.") {
+            continue;
+        }
+        let weight = match quantized::module_of(name, files) {
+            Some(module) if name.ends_with(".weight") => quantized::read(module, tensor, files, config)?,
+            Some(_) => continue,
+            None => {
+                let kind =
+                    float_of(tensor.element).map_or(WeightKind::Other(tensor.element), WeightKind::Float);
+                let (shape, stored) = (tensor.shape.clone(), tensor.length as u64);
+                Weight { shape, kind, stored, sources: vec![name.clone()] }
+            }
+        };
+        weights.insert(name.clone(), weight);
+    }
+    experts::stack(weights)
+}
+
+/// Reads a JSON file that holds an object.
+pub(super) fn read_json(path: &Path) -> anyhow::Result<Map<String, Value>> {
+    let bytes = fs::read(path).at("read", path)?;
+    serde_json::from_slice(&bytes).with_context(|| format!("{} is not a JSON object", path.display()))
+}
+
+fn float_of(element: Element) -> Option<Float> {
+    match element {
+        Element::F16 => Some(Float::F16),
+        Element::BF16 => Some(Float::Bf16),
+        Element::F32 => Some(Float::F32),
+        _ => None,
+    }
+}
+
+/// Returns the safetensors name of a float type.
+pub(super) fn element_of(float: Float) -> Element {
+    match float {
+        Float::F16 => Element::F16,
+        Float::Bf16 => Element::BF16,
+        Float::F32 => Element::F32,
+    }
+}
+
+impl From<Dtype> for Float {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::Float16 => Self::F16,
+            Dtype::Bfloat16 => Self::Bf16,
+            Dtype::Float32 => Self::F32,
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Quantized weights of a checkpoint: what `config.json` says of them, and whether the tensors agree.
+//! Knows nothing of how they are computed.
+
+use anyhow::{Context, bail, ensure};
+use serde_json::{Map, Value, json};
+
+use super::{CONFIG_FILE, Weight, WeightKind, float_of};
+use crate::backend::{Float, Grid, Mode};
+use crate::tensor::{Element, TensorFiles, TensorRef};
+
+/// Returns the module that the tensor is a part of, if that module is quantized.
+pub(super) fn module_of<'a>(name: &'a str, files: &TensorFiles) -> Option<&'a str> {
+    let (module, part) = name.rsplit_once('.')?;
+    let has = |part: &str| files.get(&format!("{module}.{part}")).is_some();
+    let is_part = matches!(part, "weight" | "scales" | "biases" | "global_scale");
+    (is_part && has("weight") && has("scales")).then_some(module)
+}
+
+/// Reads what the weight of a quantized module is.
+pub(super) fn read(
+    module: &str,
+    packed: &TensorRef,
+    files: &TensorFiles,
+    config: &Map<String, Value>,
+) -> anyhow::Result<Weight> {
+    let grid = grid_of(module, config)?;
+    let get = |part: &str| files.get(&format!("{module}.{part}"));
+    let scales = get("scales").with_context(|| format!("BUG: `{module}` has scales"))?;
+    ensure!(
+        get("global_scale").is_none(),
+        "`{module}.global_scale`: this version does not read nvfp4 with a scale for the whole tensor"
+    );
+    let float = match grid.mode {
+        Mode::Affine => float_of(scales.element)
+            .with_context(|| format!("`{module}.scales` is {}, not a float", scales.element))?,
+        // Codes and scales do not say what they were made from; MLX dequantizes them to this type.
+        _ => Float::Bf16,
+    };
+    let biases = get("biases");
+    let columns = columns(grid, packed, scales).filter(|_| match (grid.mode, biases) {
+        (Mode::Affine, Some(biases)) => (&biases.shape, biases.element) == (&scales.shape, scales.element),
+        (Mode::Affine, None) => false,
+        (_, biases) => biases.is_none() && scales.element == Element::U8,
+    });
+    let Some(columns) = columns else {
+        let show = |tensor: &TensorRef| format!("{:?} {}", tensor.shape, tensor.element);
+        bail!(
+            "`{module}` does not have the shapes of {grid}, as {CONFIG_FILE} says: weight {}, scales {}, biases {}",
+            show(packed),
+            show(scales),
+            biases.map_or_else(|| "none".to_owned(), show)
+        );
+    };
+    let mut shape = packed.shape.clone();
+    *shape.last_mut().context("BUG: a quantized weight has a dimension")? = columns;
+    let stored = packed.length + scales.length + biases.map_or(0, |biases| biases.length);
+    let (kind, sources) = (WeightKind::Quantized(grid, float), vec![format!("{module}.weight")]);
+    Ok(Weight { shape, kind, stored: stored as u64, sources })
+}
+
+/// Returns the length of a row before packing, if codes and scales have the shapes of the grid.
+fn columns(grid: Grid, packed: &TensorRef, scales: &TensorRef) -> Option<usize> {
+    let (words, rows) = packed.shape.split_last()?;
+    let (groups, scale_rows) = scales.shape.split_last()?;
+    let columns = groups.checked_mul(grid.group_size)?;
+    let fits = columns > 0 && columns.checked_mul(grid.bits)? == words.checked_mul(32)? && rows == scale_rows;
+    (fits && packed.element == Element::U32).then_some(columns)
+}
+
+/// Returns how `config.json` says that `module` is quantized: its own entry, else the default.
+fn grid_of(module: &str, config: &Map<String, Value>) -> anyhow::Result<Grid> {
+    let section = config.get("quantization").or_else(|| config.get("quantization_config"));
+    let Some(section) = section else {
+        bail!("`{module}` is quantized, but {CONFIG_FILE} has no `quantization`");
+    };
+    if let Some(method) = section.get("quant_method").and_then(Value::as_str) {
+        bail!("`{module}` was quantized by {method}, not by MLX; this version reads MLX's formats only");
+    }
+    let entry = section.get(module).filter(|entry| entry.is_object()).unwrap_or(section);
+    // An entry without a mode is affine, whatever the default says: mlx-lm hands it to `to_quantized`.
+    let word = entry.get("mode").and_then(Value::as_str).unwrap_or("affine");
+    let mode = Mode::WORDS.iter().find(|(known, _)| *known == word).map(|(_, mode)| *mode);
+    let mode =
+        mode.with_context(|| format!("`{module}` is quantized in the mode {word}, which MLX does not have"))?;
+    let number = |key: &str, allowed: &[usize]| {
+        let value = entry.get(key).and_then(Value::as_u64).and_then(|value| usize::try_from(value).ok());
+        // A mode with one choice need not name it.
+        let value = value.or_else(|| allowed.first().copied().filter(|_| allowed.len() == 1));
+        value.filter(|value| allowed.contains(value)).with_context(|| {
+            format!("`quantization` of `{module}` in {CONFIG_FILE} needs `{key}`, one of {allowed:?}")
+        })
+    };
+    Ok(Grid {
+        mode,
+        bits: number("bits", mode.bits())?,
+        group_size: number("group_size", mode.group_sizes())?,
+    })
+}
+
+/// Returns how a grid is recorded in `config.json`, as mlx-lm reads it.
+pub(in crate::stage) fn record(grid: Grid) -> Value {
+    json!({"bits": grid.bits, "group_size": grid.group_size, "mode": grid.mode.word()})
+}

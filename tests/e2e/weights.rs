@@ -1,0 +1,236 @@
+//! What becomes of weights: formats, recipes, overrides, experts, what is refused, and the files beside them.
+
+use pipeline::tensor::{Element, TensorFiles};
+use serde_json::{Value, json};
+
+use crate::pico::{Tensor, numbers, write_tensors_of};
+use crate::space::Space;
+
+/// A model in `model` of these tensors, and one node `q` that is made from it.
+fn space(config: Value, tensors: &[Tensor<'_>], node: &str) -> Space {
+    let space = Space::empty();
+    write_tensors_of(&space.path("model"), config, tensors);
+    space.write(
+        "pipeline.yaml",
+        format!("version: 1\nnodes:\n  m: {{stage: base, source: model}}\n  q: {node}\n"),
+    );
+    space
+}
+
+fn matrix<'a>(name: &'a str, shape: &'a [usize]) -> Tensor<'a> {
+    (name, shape, numbers(name.len() as u64, shape.iter().product()))
+}
+
+fn config(space: &Space) -> Value {
+    serde_json::from_str(&space.read("artifacts/q/config.json")).unwrap()
+}
+
+fn tensors(space: &Space) -> TensorFiles {
+    TensorFiles::open_model(&space.path("artifacts/q")).unwrap()
+}
+
+fn shape(files: &TensorFiles, name: &str) -> Option<(Vec<usize>, Element)> {
+    files.get(name).map(|tensor| (tensor.shape.clone(), tensor.element))
+}
+
+const LAYER: &str = "model.layers.3.mlp.down_proj.weight";
+
+#[test]
+fn overrides_are_recorded_by_layer() {
+    let model = [
+        matrix("lm_head.weight", &[8, 64]),
+        matrix(LAYER, &[4, 64]),
+        matrix("model.embed_tokens.weight", &[8, 64]),
+    ];
+    let node = "\n    stage: quantize\n    model: m\n    bits: 4\n    overrides:\n      - {pattern: lm_head, keep: true}\n      \
+                - {pattern: \"*.down_proj\", bits: 8, group_size: 32}";
+    let space = space(json!({}), &model, node);
+    space.build().ran(["m", "q"]);
+    let expected = json!({"bits": 4, "group_size": 64, "mode": "affine",
+        "model.layers.3.mlp.down_proj": {"bits": 8, "group_size": 32, "mode": "affine"}});
+    assert_eq!(config(&space)["quantization"], expected);
+    let files = tensors(&space);
+    assert_eq!(shape(&files, LAYER), Some((vec![4, 16], Element::U32)));
+    assert_eq!(shape(&files, "model.layers.3.mlp.down_proj.scales"), Some((vec![4, 2], Element::F16)));
+    assert_eq!(shape(&files, "lm_head.weight"), Some((vec![8, 64], Element::F16)));
+    assert_eq!(shape(&files, "lm_head.scales"), None);
+    assert_eq!(shape(&files, "model.embed_tokens.weight"), Some((vec![8, 8], Element::U32)));
+}
+
+#[test]
+fn an_override_that_matches_nothing_is_a_mistake() {
+    let node =
+        "{stage: quantize, model: m, bits: 4, overrides: [{pattern: model.layers.3.mlp.down_prj, bits: 8}]}";
+    let space = space(json!({}), &[matrix(LAYER, &[4, 64])], node);
+    let run = space.run(&["build"]).exits(2);
+    insta::assert_snapshot!(run.transcript(), @r#"
+    exit 2
+    stderr:
+    error: pipeline.yaml:4:3: node `q`: the override `model.layers.3.mlp.down_prj` matches no layer of the model (`*` stands for any text); did you mean `model.layers.3.mlp.down_proj`?
+      4 |   q: {stage: quantize, model: m, bits: 4, overrides: [{pattern: model.layers.3.mlp.down_prj, bits: 8}]}
+        |   ^
+    "#);
+}
+
+#[test]
+fn small_floats_have_a_byte_for_a_scale_and_no_bias() {
+    for (mode, group_size, words) in [("mxfp4", 32, 8), ("mxfp8", 32, 16), ("nvfp4", 16, 8)] {
+        let node = format!("{{stage: quantize, model: m, mode: {mode}}}");
+        let space = space(json!({}), &[matrix(LAYER, &[4, 64])], &node);
+        space.build().ran(["m", "q"]);
+        assert_eq!(config(&space)["quantization"]["mode"], mode);
+        let files = tensors(&space);
+        assert_eq!(shape(&files, LAYER), Some((vec![4, words], Element::U32)));
+        let scales = shape(&files, "model.layers.3.mlp.down_proj.scales");
+        assert_eq!(scales, Some((vec![4, 64 / group_size], Element::U8)));
+        assert_eq!(files.tensors().len(), 2);
+    }
+}
+
+/// Experts one tensor each come out as the stack that mlx-lm loads, the tenth after the ninth; the router of this model
+/// keeps its eight bits.
+#[test]
+fn experts_are_stacked() {
+    let names: Vec<_> = (0..11).map(|n| format!("model.layers.0.mlp.experts.{n}.up_proj.weight")).collect();
+    let mut model: Vec<Tensor<'_>> = names
+        .iter()
+        .enumerate()
+        .map(|(n, name)| (name.as_str(), &[2, 64][..], vec![n as f32; 128]))
+        .collect();
+    model.push(matrix("model.layers.0.mlp.gate.weight", &[11, 64]));
+    let space = space(json!({"model_type": "qwen3_moe"}), &model, "{stage: quantize, model: m, bits: 4}");
+    space.build().ran(["m", "q"]);
+    let files = tensors(&space);
+    assert_eq!(
+        shape(&files, "model.layers.0.mlp.switch_mlp.up_proj.weight"),
+        Some((vec![11, 2, 8], Element::U32))
+    );
+    let biases = files.read("model.layers.0.mlp.switch_mlp.up_proj.biases").unwrap();
+    let firsts: Vec<_> =
+        biases.chunks(4).map(|two| half::f16::from_le_bytes([two[0], two[1]]).to_f32()).collect();
+    assert_eq!(firsts, (0..11).map(|n| n as f32).collect::<Vec<_>>());
+    assert_eq!(shape(&files, "model.layers.0.mlp.gate.weight"), Some((vec![11, 16], Element::U32)));
+    assert_eq!(
+        config(&space)["quantization"]["model.layers.0.mlp.gate"],
+        json!({"bits": 8, "group_size": 64})
+    );
+}
+
+/// mlx-lm drops it at loading and could not load a quantized one.
+#[test]
+fn a_tied_model_has_no_head_of_its_own() {
+    let model = [matrix("lm_head.weight", &[8, 64]), matrix("model.embed_tokens.weight", &[8, 64])];
+    let space = space(json!({"tie_word_embeddings": true}), &model, "{stage: quantize, model: m, bits: 4}");
+    space.build().ran(["m", "q"]);
+    assert_eq!(shape(&tensors(&space), "lm_head.weight"), None);
+}
+
+#[test]
+fn what_is_not_a_number_is_refused_by_name() {
+    let mut weight = matrix(LAYER, &[4, 64]);
+    weight.2[70] = f32::NAN;
+    let space = space(json!({}), &[weight], "{stage: quantize, model: m, bits: 4}");
+    let run = space.run(&["build", "q"]).exits(1);
+    assert!(
+        run.stderr.contains("q: failed: `model.layers.3.mlp.down_proj.weight` is NaN in row 1, column 6"),
+        "{}",
+        run.stderr
+    );
+    space.is_tidy();
+}
+
+#[test]
+fn a_fused_weight_that_overflows_is_refused() {
+    let space = Space::pico();
+    let config = space.read("lora/adapter_config.json");
+    space.write("lora/adapter_config.json", config.replace("20.0", "3e8"));
+    let run = space.run(&["build", "fused"]).exits(1);
+    assert!(run.stderr.contains("self_attn.q_proj.weight` is "), "{}", run.stderr);
+    assert!(run.stderr.contains("float16 ends at 65504"), "{}", run.stderr);
+}
+
+/// mlx-lm's default: quantized as it was. The update is far smaller than a step of four bits.
+#[test]
+fn requantizing_says_what_it_lost() {
+    let space = Space::pico();
+    let config = space.read("lora/adapter_config.json");
+    space.write("lora/adapter_config.json", config.replace("20.0", "0.5"));
+    space.write(
+        "pipeline.yaml",
+        "version: 1\nnodes:\n  base: {stage: base, source: model}\n  adapter: {stage: adapter, source: lora}\n  \
+         q4: {stage: quantize, model: base, bits: 4}\n  q: {stage: fuse, model: q4, adapter: adapter, requantize: true}\n",
+    );
+    let run = space.build();
+    let warning = run.events("warning").pop().expect("a warning")["message"].as_str().unwrap().to_owned();
+    assert!(warning.starts_with("of the fine-tuning, "), "{warning}");
+    run.ran(["base", "adapter", "q4", "q"]);
+    let (before, after) = (TensorFiles::open_model(&space.path("artifacts/q4")).unwrap(), tensors(&space));
+    assert_eq!(before.tensors().keys().collect::<Vec<_>>(), after.tensors().keys().collect::<Vec<_>>());
+    // What the adapter does not touch is what it was, to the bit.
+    let same = |name: &str| before.read(name).unwrap() == after.read(name).unwrap();
+    assert!(same("model.layers.0.mlp.down_proj.weight") && same("model.layers.0.self_attn.k_proj.scales"));
+    assert!(!same("model.layers.0.self_attn.q_proj.weight"));
+    assert_eq!(config_of(&space, "q4"), config_of(&space, "q"));
+}
+
+fn config_of(space: &Space, node: &str) -> String {
+    space.read(&format!("artifacts/{node}/config.json"))
+}
+
+/// Source and output, file by file: all but weights, index and configuration travel unchanged, below folders too, and
+/// the model card's head is completed.
+#[test]
+fn files_beside_the_weights_travel() {
+    let space = Space::pico();
+    space
+        .write("model/chat_template.jinja", "{{ messages }}")
+        .write("model/original/params.json", "{}")
+        .write("model/README.md", "---\nlicense: apache-2.0\n---\n# A model\n");
+    space.build().ran(["base", "adapter", "fused", "q8", "q4"]);
+    let source = space.files("model");
+    for node in ["fused", "q4"] {
+        for (path, bytes) in &source {
+            let path = path.strip_prefix("model/").unwrap();
+            let made = space.bytes(&format!("artifacts/{node}/{path}"));
+            match path {
+                "README.md" => assert_eq!(
+                    String::from_utf8(made).unwrap(),
+                    "---\nlicense: apache-2.0\nlibrary_name: mlx\npipeline_tag: text-generation\ntags:\n- mlx\n---\n# A model\n"
+                ),
+                "config.json" | "model.safetensors" => assert_ne!(&made, bytes),
+                _ => assert_eq!(&made, bytes, "{path}"),
+            }
+        }
+        let names = space.names(&format!("artifacts/{node}"));
+        let extra = names.iter().filter(|name| !source.contains_key(&format!("model/{name}")));
+        assert_eq!(extra.collect::<Vec<_>>(), ["model.safetensors.index.json", "original"]);
+    }
+}
+
+/// The number of threads is no part of a key, so it must be none of the bytes.
+#[test]
+fn one_thread_makes_what_eight_make() {
+    let lock = |threads: &str| {
+        let space = Space::of(crate::pico::SLOW);
+        let output = space.command().args(["build"]).env("RAYON_NUM_THREADS", threads).output().unwrap();
+        let _ = space.finish(output).exits(0);
+        space.read("pipeline.lock")
+    };
+    assert_eq!(lock("1"), lock("8"));
+}
+
+/// `--backend mlx` goes through the worker, and on the CPU makes the same bytes.
+#[cfg(all(feature = "mlx", not(target_os = "macos")))]
+#[test]
+fn mlx_makes_the_same_files() {
+    let model = [matrix(LAYER, &[40, 64]), matrix("model.embed_tokens.weight", &[8, 64])];
+    for node in ["bits: 3", "mode: mxfp4", "mode: mxfp8", "mode: nvfp4", "recipe: mixed_2_6"] {
+        let space = space(json!({}), &model, &format!("{{stage: quantize, model: m, {node}}}"));
+        space.build().ran(["m", "q"]);
+        let ours = space.files("artifacts/q/");
+        let weights = space.bytes("artifacts/q/model.safetensors");
+        space.build_with(&["--backend", "mlx"]).ran(["q"]);
+        assert_eq!(space.files("artifacts/q/"), ours);
+        assert_eq!(space.bytes("artifacts/q/model.safetensors"), weights, "{node}");
+    }
+}
