@@ -1,9 +1,9 @@
 # The two commands of the README, and what they stand on. `make help` lists them.
-.PHONY: demo test bench setup fmt clippy unit docs deny clean help
+.PHONY: demo test bench setup mlx fmt clippy unit docs deny clean help
 
 CARGO ?= cargo
 
-demo: setup ## Build the tool, run the whole experiment of pipeline.yaml, print the table
+demo: mlx ## Build the tool, run the whole experiment of pipeline.yaml, print the table
 	$(CARGO) build --release --locked
 	./target/release/pipeline build
 	@echo
@@ -14,32 +14,36 @@ test: fmt clippy unit docs ## Everything that CI checks
 fmt:
 	$(CARGO) fmt --check
 
-clippy: setup
+clippy: mlx
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --no-default-features -- -D warnings
 
 unit: setup
 	$(CARGO) test --locked
 
-docs: setup
+docs: mlx
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 
 deny: ## Licences and advisories of the dependencies (needs cargo-deny)
 	$(CARGO) deny check
 
-bench: setup ## Measure the null build beside ninja and make; writes bench/RESULTS.md
+bench: setup ## Measure beside ninja and make, and beside mlx-lm; writes bench/RESULTS.md
 	$(CARGO) build --release --locked
 	python3 bench/null_build.py
+	python3 bench/weights.py
 
-setup: ## On Linux: MLX into .mlx/; on macOS nothing
+setup: mlx ## MLX for the build, and mlx-lm into .mlx-lm/ for the tests and the benchmarks
+	@scripts/mlx-lm/setup.sh
+
+mlx: # On Linux: MLX into .mlx/; on macOS nothing
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing; install it with: https://rustup.rs"; exit 1; }
 ifeq ($(shell uname -s),Linux)
 	@scripts/mlx-linux/setup.sh
 endif
 
-clean: ## Remove what was built, and .mlx/
+clean: ## Remove what was built, .mlx/ and .mlx-lm/
 	$(CARGO) clean
-	rm -rf .mlx
+	rm -rf .mlx .mlx-lm
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile
