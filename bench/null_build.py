@@ -12,7 +12,6 @@ whatever comes out. Needs nothing but Python; ninja is fetched from PyPI into `b
 import argparse
 import json
 import os
-import platform
 import random
 import shutil
 import statistics
@@ -23,11 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-BENCH = Path(__file__).resolve().parent
-REPOSITORY = BENCH.parent
-PIPELINE = REPOSITORY / "target" / "release" / "pipeline"
-RESULTS = BENCH / "RESULTS.md"
-TITLE = "## Null build"
+from results import BENCH, PIPELINE, REPOSITORY, machine, write_section
 
 CHAINS, DEPTH = 100, 100
 NINJA_VERSION = "1.13.2"
@@ -238,21 +233,10 @@ def make_version():
     return subprocess.run(["make", "--version"], capture_output=True, text=True).stdout.splitlines()[0]
 
 
-def machine():
-    """Describes the machine in a line."""
-    name = platform.processor() or platform.machine()
-    if sys.platform == "darwin":
-        name = subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
-    elif Path("/proc/cpuinfo").exists():
-        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        name = models[0].partition(":")[2].strip() if models else name
-    return f"{name}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
-
-
 def section(measured, runs, load):
     """Returns the section of the results as Markdown."""
     lines = [
-        TITLE,
+        "## Null build",
         "",
         "What `make bench` measured: deciding that nothing is to be done, from the start of the process to its end,",
         f"disk cache warm, {runs} runs of each program taken in turns. The 10,002 nodes are 100 chains, each 100 deep,",
@@ -269,14 +253,6 @@ def section(measured, runs, load):
         median, least = statistics.median(one.times) * 1000, min(one.times) * 1000
         lines.append(f"| {one.label} | {one.nodes:,} | {median:.1f} ms | {least:.1f} ms |")
     return "\n".join(lines) + "\n"
-
-
-def write_section(text):
-    """Puts the section in place of the old one; what else is in the results stays."""
-    old = RESULTS.read_text() if RESULTS.exists() else "# Measured\n"
-    head, found, rest = old.partition(TITLE + "\n")
-    after = "\n## " + rest.split("\n## ", 1)[1] if found and "\n## " in rest else ""
-    RESULTS.write_text(head.rstrip("\n") + "\n\n" + text + after)
 
 
 def measure(root, runs):
@@ -301,7 +277,7 @@ def main():
         measured = measure((arguments.keep or Path(scratch)).resolve(), arguments.runs)
     text = section(measured, arguments.runs, os.getloadavg()[0])
     print(text)
-    write_section(text)
+    write_section("null build", text)
 
 
 if __name__ == "__main__":

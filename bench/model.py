@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""Writes models for the benchmarks: Qwen2's shapes, sharded as the Hugging Face hub has them, with random weights.
+
+The same arguments give the same bytes. Needs nothing but Python. Small is Qwen2 0.5B, 1 GB in 16 bits; large has twice
+its width and is 4 times as big.
+
+    python3 bench/model.py FOLDER [--size tiny|small|large] [--dtype float16|bfloat16]
+"""
+
+import argparse
+import json
+import random
+import struct
+from pathlib import Path
+
+SIZES = {
+    "tiny": {
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "vocab_size": 8192,
+    },
+    "small": {
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "vocab_size": 151936,
+    },
+    "large": {
+        "hidden_size": 1792,
+        "intermediate_size": 9728,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "vocab_size": 151936,
+    },
+}
+
+# By type: its name in safetensors, and which bits of a weight are random and which are set. Sign, fraction and two bits
+# of the exponent are random: a weight lies between 2^-7 and 2^-3.
+DTYPES = {"float16": ("F16", 0x8FFF, 0x2000), "bfloat16": ("BF16", 0x81FF, 0x3C00)}
+
+RANK = 8
+BLOCK_BYTES = 8 << 20
+SHARD_BYTES = 600 << 20
+
+
+def shapes(size):
+    """Yields the name and the shape of every tensor, embeddings tied."""
+    hidden, inner = size["hidden_size"], size["intermediate_size"]
+    keys = hidden // size["num_attention_heads"] * size["num_key_value_heads"]
+    yield "model.embed_tokens.weight", [size["vocab_size"], hidden]
+    for layer in range(size["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}."
+        for name, rows in ("q_proj", hidden), ("k_proj", keys), ("v_proj", keys):
+            yield f"{prefix}self_attn.{name}.weight", [rows, hidden]
+            yield f"{prefix}self_attn.{name}.bias", [rows]
+        yield f"{prefix}self_attn.o_proj.weight", [hidden, hidden]
+        yield f"{prefix}mlp.gate_proj.weight", [inner, hidden]
+        yield f"{prefix}mlp.up_proj.weight", [inner, hidden]
+        yield f"{prefix}mlp.down_proj.weight", [hidden, inner]
+        yield f"{prefix}input_layernorm.weight", [hidden]
+        yield f"{prefix}post_attention_layernorm.weight", [hidden]
+    yield "model.norm.weight", [hidden]
+
+
+def count(shape):
+    return shape[0] * (shape[1] if len(shape) > 1 else 1)
+
+
+def largest_tensor(size):
+    """Returns the bytes of the largest tensor in 16 bits."""
+    return max(2 * count(shape) for _, shape in shapes(SIZES[size]))
+
+
+def shards(size):
+    """Yields lists of tensors that fill a shard."""
+    shard, filled = [], 0
+    for name, shape in shapes(size):
+        if shard and filled + 2 * count(shape) > SHARD_BYTES:
+            yield shard
+            shard, filled = [], 0
+        shard.append((name, shape))
+        filled += 2 * count(shape)
+    yield shard
+
+
+def write_random(file, length, generator, dtype):
+    """Writes `length` bytes of random weights."""
+    _, free, fixed = DTYPES[dtype]
+    while length > 0:
+        block = min(length, BLOCK_BYTES)
+        free_bits = int.from_bytes(struct.pack("<H", free) * (block // 2), "little")
+        fixed_bits = int.from_bytes(struct.pack("<H", fixed) * (block // 2), "little")
+        bits = generator.getrandbits(8 * block) & free_bits | fixed_bits
+        file.write(bits.to_bytes(block, "little"))
+        length -= block
+
+
+def write_tensors(path, tensors, element, write, width):
+    """Writes a safetensors file whose data `write(file, length)` makes; `width` are the bytes of a weight."""
+    header, end = {}, 0
+    for name, shape in tensors:
+        start, end = end, end + width * count(shape)
+        header[name] = {"dtype": element, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name, shape in tensors:
+            write(file, width * count(shape))
+
+
+def write_json(path, value):
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def write_model(folder, size="small", dtype="float16"):
+    """Writes a model that mlx-lm loads: weights, their index, configuration, and a tokenizer of one word."""
+    folder.mkdir(parents=True)
+    generator = random.Random(size)
+    parts = list(shards(SIZES[size]))
+    weight_map = {}
+    for number, part in enumerate(parts, 1):
+        file = f"model-{number:05}-of-{len(parts):05}.safetensors"
+        write_tensors(
+            folder / file, part, DTYPES[dtype][0], lambda out, length: write_random(out, length, generator, dtype), 2
+        )
+        weight_map |= {name: file for name, _ in part}
+    total = sum(2 * count(shape) for _, shape in shapes(SIZES[size]))
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    write_json(folder / "model.safetensors.index.json", index)
+    config = {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": True,
+        "torch_dtype": dtype,
+    }
+    write_json(folder / "config.json", config | SIZES[size])
+    words = {"type": "WordLevel", "vocab": {"<unk>": 0}, "unk_token": "<unk>"}
+    write_json(folder / "tokenizer.json", {"version": "1.0", "added_tokens": [], "model": words})
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
+
+
+def write_adapter(folder, size="small"):
+    """Writes a LoRA adapter of rank 8 for two projections of every layer, as mlx-lm's training leaves it."""
+    folder.mkdir(parents=True)
+    layers = SIZES[size]["num_hidden_layers"]
+    keys = ["self_attn.q_proj", "self_attn.v_proj"]
+    parameters = {"rank": RANK, "scale": 20.0, "dropout": 0.0, "keys": keys}
+    config = {"fine_tune_type": "lora", "num_layers": layers, "lora_parameters": parameters}
+    write_json(folder / "adapter_config.json", config)
+    tensors = []
+    for name, shape in shapes(SIZES[size]):
+        module = name.removesuffix(".weight")
+        if module.endswith(tuple(keys)):
+            tensors += [(f"{module}.lora_a", [shape[1], RANK]), (f"{module}.lora_b", [RANK, shape[0]])]
+    generator = random.Random("adapter")
+
+    def write(file, length):
+        numbers = [generator.uniform(-0.02, 0.02) for _ in range(length // 4)]
+        file.write(struct.pack(f"<{len(numbers)}f", *numbers))
+
+    write_tensors(folder / "adapters.safetensors", tensors, "F32", write, 4)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Writes a model for the benchmarks.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--dtype", choices=DTYPES, default="float16")
+    arguments = parser.parse_args()
+    write_model(arguments.folder, arguments.size, arguments.dtype)
+
+
+if __name__ == "__main__":
+    main()
