@@ -320,7 +320,8 @@ def section(tasks, hashing, start, peaks, large, turns, load):
         "",
         f"What `make bench` measured on a float16 model with the shapes of Qwen2 0.5B, {hashed / 1e9:.2f} GB: the time of a whole process,",
         "start to end, the source in the page cache. `pipeline` starts with an empty cache folder, so hashing the source is",
-        f"part of it. mlx-lm's time has {start:.1f} s in it in which Python starts. Neither of them waits for the disk; both copies do.",
+        f"part of it. mlx-lm's time has {start:.1f} s in it in which Python starts. `pipeline` and both copies wait until their bytes",
+        "are on the disk, mlx-lm does not.",
         f"Medians of {many} turns, of mlx-lm {few}; all on the same files, one after the other, the disk left to finish between.",
         "",
         f"{machine()}, {filesystem()}; {pipeline_version()}, mlx-lm {version('mlx-lm')}, mlx {version('mlx')}; load average {load:.1f}.",
@@ -337,8 +338,7 @@ def section(tasks, hashing, start, peaks, large, turns, load):
         )
     lines += [
         "",
-        "`cp` copies what is read, and *read and write* reads it and writes as many bytes as the output has; both until the bytes",
-        "are on the disk.",
+        "`cp` copies what is read; *read and write* reads it and writes as many bytes as the output has.",
         "",
         "| | read by pipeline | peak memory, pipeline | peak memory, mlx-lm | tensors equal | tensors different |",
         "|---|--:|--:|--:|--:|--:|",

@@ -1,0 +1,279 @@
+//! Whole nodes against mlx-lm 0.32.2 itself: every tensor's name, type, shape and bytes, and `config.json`.
+//! mlx-lm runs once, in `.mlx-lm/`, by `mlx_lm/reference.py`; the models and adapters named here are described there.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "the tests play the user, who writes files as they like")]
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+use half::{bf16, f16};
+use pipeline::tensor::{Element, TensorFiles};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// One node, and the model and adapter it is made from.
+struct Case {
+    name: &'static str,
+    model: &'static str,
+    adapter: Option<&'static str>,
+    /// As in pipeline.yaml, without `model` and `adapter`.
+    node: &'static str,
+    tolerance: Tolerance,
+}
+
+/// How many differences a failure shows.
+const SHOWN: usize = 20;
+
+/// How far a tensor may be from mlx-lm's.
+#[derive(Clone, Copy, PartialEq)]
+enum Tolerance {
+    /// Not a bit.
+    Exact,
+    /// This much of the value: MLX adds up a norm in an order of its own.
+    Relative(f32),
+}
+
+use Tolerance::{Exact, Relative};
+
+/// Makes a test of each case, and the list that mlx-lm is given.
+macro_rules! cases {
+    ($($name:ident: $model:literal $(+ $adapter:literal)?, $node:literal, $tolerance:expr;)*) => {
+        const CASES: &[Case] = &[$(Case {
+            name: stringify!($name),
+            model: $model,
+            adapter: cases!(@adapter $($adapter)?),
+            node: $node,
+            tolerance: $tolerance,
+        }),*];
+        $(#[test]
+        fn $name() {
+            check(CASES.iter().find(|case| case.name == stringify!($name)).unwrap());
+        })*
+    };
+    (@adapter) => { None };
+    (@adapter $adapter:literal) => { Some($adapter) };
+}
+
+cases! {
+    quantizes_in_2_bits: "llama-float16", "stage: quantize, bits: 2, group_size: 64", Exact;
+    quantizes_in_3_bits: "llama-float32", "stage: quantize, bits: 3, group_size: 32", Exact;
+    quantizes_in_4_bits: "llama-float16", "stage: quantize, bits: 4, group_size: 64", Exact;
+    quantizes_in_5_bits: "llama-bfloat16", "stage: quantize, bits: 5, group_size: 128", Exact;
+    quantizes_in_6_bits: "llama-float32", "stage: quantize, bits: 6, group_size: 128", Exact;
+    quantizes_in_8_bits: "llama-float16", "stage: quantize, bits: 8, group_size: 32", Exact;
+    quantizes_tied_shards: "qwen2-shards", "stage: quantize, bits: 4, group_size: 32", Exact;
+    drops_what_the_model_does_not_use: "llama-leftovers", "stage: quantize, bits: 8, group_size: 64", Exact;
+    quantizes_what_the_group_divides: "llama-192", "stage: quantize, bits: 8, group_size: 128", Exact;
+    quantizes_in_the_type_of_the_config: "llama-cast", "stage: quantize, bits: 4, group_size: 64", Exact;
+
+    quantizes_to_mxfp4: "llama-float16", "stage: quantize, bits: 4, group_size: 32, mode: mxfp4", Exact;
+    quantizes_to_mxfp8: "llama-float32", "stage: quantize, bits: 8, group_size: 32, mode: mxfp8", Exact;
+    quantizes_to_nvfp4: "qwen2-shards", "stage: quantize, bits: 4, group_size: 16, mode: nvfp4", Exact;
+    quantizes_bfloat16_to_mxfp4: "llama-bfloat16", "stage: quantize, bits: 4, group_size: 32, mode: mxfp4", Exact;
+
+    mixes_2_and_6_bits: "llama-16-layers", "stage: quantize, bits: 4, group_size: 64, recipe: mixed_2_6", Exact;
+    mixes_3_and_4_bits: "llama-16-layers", "stage: quantize, bits: 4, group_size: 32, recipe: mixed_3_4", Exact;
+    mixes_3_and_6_bits: "llama-16-layers", "stage: quantize, bits: 4, group_size: 64, recipe: mixed_3_6", Exact;
+    mixes_4_and_6_bits: "llama-16-layers", "stage: quantize, bits: 4, group_size: 64, recipe: mixed_4_6", Exact;
+
+    quantizes_experts: "qwen3-moe", "stage: quantize, bits: 8, group_size: 32", Exact;
+    quantizes_experts_but_not_the_router: "qwen3-moe", "stage: quantize, bits: 4, group_size: 64", Exact;
+    quantizes_experts_to_mxfp4: "qwen3-moe", "stage: quantize, bits: 4, group_size: 32, mode: mxfp4", Exact;
+    quantizes_stacked_experts: "qwen3-moe-stacked", "stage: quantize, bits: 6, group_size: 64", Exact;
+    quantizes_experts_of_mixtral: "mixtral", "stage: quantize, bits: 4, group_size: 64", Exact;
+
+    fuses_onto_bfloat16: "llama-bfloat16" + "llama-lora", "stage: fuse", Exact;
+    fuses_onto_float16: "qwen2-float16" + "qwen2-lora", "stage: fuse, dtype: float16", Exact;
+    fuses_onto_float32: "llama-float32" + "llama-lora", "stage: fuse", Exact;
+    fuses_factors_of_float16: "qwen2-float16" + "qwen2-lora-float16", "stage: fuse", Exact;
+    fuses_onto_4_bits: "qwen2-4bit" + "qwen2-lora", "stage: fuse, dtype: float16", Exact;
+    fuses_onto_mixed_packings: "qwen2-overrides" + "qwen2-lora-float16", "stage: fuse", Exact;
+    fuses_one_layer_of_mxfp4: "llama-mxfp4" + "llama-lora-one-layer", "stage: fuse, dtype: bfloat16", Exact;
+    fuses_onto_mxfp8: "llama-mxfp8" + "llama-lora", "stage: fuse, dtype: bfloat16", Exact;
+    fuses_onto_nvfp4: "llama-nvfp4" + "llama-lora", "stage: fuse", Exact;
+
+    requantizes_4_bits: "qwen2-4bit" + "qwen2-lora", "stage: fuse, requantize: true", Exact;
+    requantizes_mixed_packings: "qwen2-overrides" + "qwen2-lora", "stage: fuse, requantize: true", Exact;
+    requantizes_mxfp4: "llama-mxfp4" + "llama-lora", "stage: fuse, requantize: true", Exact;
+    requantizes_mxfp8: "llama-mxfp8" + "llama-lora-one-layer", "stage: fuse, requantize: true", Exact;
+    requantizes_nvfp4: "llama-nvfp4" + "llama-lora", "stage: fuse, requantize: true", Exact;
+
+    fuses_onto_stacked_experts: "qwen3-moe-stacked" + "moe-lora", "stage: fuse", Exact;
+    fuses_onto_single_experts: "qwen3-moe" + "moe-lora", "stage: fuse", Exact;
+    fuses_onto_experts_in_4_bits: "qwen3-moe-4bit" + "moe-lora", "stage: fuse, dtype: bfloat16", Exact;
+    requantizes_experts: "qwen3-moe-4bit" + "moe-lora", "stage: fuse, requantize: true", Exact;
+
+    fuses_dora: "llama-float32" + "llama-dora", "stage: fuse", Relative(1e-6);
+    takes_over_a_full_fine_tune: "llama-float16" + "llama-full", "stage: fuse", Exact;
+}
+
+/// The folder that `reference.py` wrote, once for all tests; the next run takes its place.
+static REFERENCE: LazyLock<PathBuf> = LazyLock::new(write_reference);
+
+fn write_reference() -> PathBuf {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = repository.join(".mlx-lm/bin/python");
+    assert!(python.exists(), "mlx-lm is not set up: run make setup");
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mlx_lm");
+    let _ = std::fs::remove_dir_all(&root);
+    std::fs::create_dir_all(&root).unwrap();
+    let cases: Vec<_> = CASES.iter().map(Case::to_json).collect();
+    let mut child = Command::new(python)
+        .arg(repository.join("tests/mlx_lm/reference.py"))
+        .arg(&root)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(json!(cases).to_string().as_bytes()).unwrap();
+    let done = child.wait_with_output().unwrap();
+    assert!(done.status.success(), "reference.py failed:\n{}", String::from_utf8_lossy(&done.stderr));
+    root
+}
+
+impl Case {
+    fn to_json(&self) -> Value {
+        json!({"name": self.name, "model": self.model, "adapter": self.adapter, "node": self.node})
+    }
+
+    /// The pipeline file that makes `ours` of the reference's model and adapter.
+    fn yaml(&self, reference: &Path) -> String {
+        let reference = reference.display();
+        let mut yaml = format!(
+            "version: 1\nnodes:\n  model: {{stage: base, source: {reference}/models/{}}}\n",
+            self.model
+        );
+        let mut adapter = "";
+        if let Some(name) = self.adapter {
+            writeln!(yaml, "  adapter: {{stage: adapter, source: {reference}/adapters/{name}}}").unwrap();
+            adapter = ", adapter: adapter";
+        }
+        writeln!(yaml, "  ours: {{{}, model: model{adapter}}}", self.node).unwrap();
+        yaml
+    }
+}
+
+/// Builds the case's node and compares the folder it makes with mlx-lm's.
+fn check(case: &Case) {
+    let root = &*REFERENCE;
+    let folder = build(&case.yaml(root));
+    let ours = folder.path().join("artifacts/ours");
+    let expected = root.join("expected").join(case.name);
+    let mut differences = differing_tensors(&ours, &expected, case.tolerance);
+    differences.extend(differing_config(&ours, &expected));
+    let count = differences.len();
+    differences.truncate(SHOWN);
+    let adapter = case.adapter.map_or_else(String::new, |adapter| format!(" + {adapter}"));
+    assert!(
+        count == 0,
+        "{}: {{{}}} of {}{adapter} differs from mlx-lm's in {count} places:\n  {}",
+        case.name,
+        case.node,
+        case.model,
+        differences.join("\n  ")
+    );
+}
+
+fn build(yaml: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("pipeline.yaml"), yaml).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pipeline"));
+    let done = command.arg("-C").arg(folder.path()).args(["build", "ours"]).output().unwrap();
+    assert!(done.status.success(), "{yaml}\n{}", String::from_utf8_lossy(&done.stderr));
+    folder
+}
+
+/// Says of each tensor how it differs.
+fn differing_tensors(ours: &Path, expected: &Path, tolerance: Tolerance) -> Vec<String> {
+    let ours = TensorFiles::open_model(ours).unwrap();
+    let expected = TensorFiles::open_model(expected).unwrap();
+    let mut differences = Vec::new();
+    for name in ours.tensors().keys().filter(|name| expected.get(name).is_none()) {
+        differences.push(format!("{name}: mlx-lm has no such tensor"));
+    }
+    for (name, theirs) in expected.tensors() {
+        let Some(tensor) = ours.get(name) else {
+            differences.push(format!("{name}: only mlx-lm has it"));
+            continue;
+        };
+        if (tensor.element, &tensor.shape) != (theirs.element, &theirs.shape) {
+            let (ours, theirs) = ((tensor.element, &tensor.shape), (theirs.element, &theirs.shape));
+            differences.push(format!(
+                "{name}: ours is {} {:?}, mlx-lm's {} {:?}",
+                ours.0, ours.1, theirs.0, theirs.1
+            ));
+            continue;
+        }
+        let (left, right) = (ours.read(name).unwrap(), expected.read(name).unwrap());
+        differences.extend(differing_elements(name, tensor.element, (&left, &right), tolerance));
+    }
+    differences
+}
+
+/// Says where two tensors of one type and shape first differ, and in how many elements.
+fn differing_elements(
+    name: &str,
+    element: Element,
+    (ours, theirs): (&[u8], &[u8]),
+    tolerance: Tolerance,
+) -> Option<String> {
+    let size = element.bitsize() / 8;
+    let pairs = ours.chunks(size).zip(theirs.chunks(size)).enumerate();
+    let mut differing = pairs.filter(|(_, (left, right))| !agree(element, left, right, tolerance));
+    let (index, (left, right)) = differing.next()?;
+    let count = 1 + differing.count();
+    let (left, right) = (show(element, left), show(element, right));
+    Some(format!(
+        "{name}: {count} of {} differ, first [{index}]: ours {left}, mlx-lm's {right}",
+        ours.len() / size
+    ))
+}
+
+fn agree(element: Element, ours: &[u8], theirs: &[u8], tolerance: Tolerance) -> bool {
+    ours == theirs
+        || match (tolerance, float(element, ours), float(element, theirs)) {
+            (Relative(most), Some(ours), Some(theirs)) => (ours - theirs).abs() <= most * theirs.abs(),
+            _ => false,
+        }
+}
+
+fn float(element: Element, bytes: &[u8]) -> Option<f32> {
+    match element {
+        Element::F16 => Some(f16::from_le_bytes(bytes.try_into().unwrap()).to_f32()),
+        Element::BF16 => Some(bf16::from_le_bytes(bytes.try_into().unwrap()).to_f32()),
+        Element::F32 => Some(f32::from_le_bytes(bytes.try_into().unwrap())),
+        _ => None,
+    }
+}
+
+/// Shows an element as a number, if it is one, and as it is stored.
+fn show(element: Element, bytes: &[u8]) -> String {
+    let stored = bytes.iter().rev().fold("0x".to_owned(), |text, byte| format!("{text}{byte:02x}"));
+    float(element, bytes).map_or(stored.clone(), |value| format!("{value:e} ({stored})"))
+}
+
+/// Says of each key of `config.json` how it differs.
+fn differing_config(ours: &Path, expected: &Path) -> Vec<String> {
+    let read = |folder: &Path| -> Value {
+        serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap()
+    };
+    let (ours, expected) = (read(ours), read(expected));
+    let (ours, expected) = (ours.as_object().unwrap(), expected.as_object().unwrap());
+    let mut keys: Vec<_> = ours.keys().chain(expected.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    // mlx-lm takes this one out, ours says where the model came from.
+    keys.retain(|key| *key != "_name_or_path");
+    let show = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), Value::to_string);
+    let differing = keys.into_iter().filter(|key| ours.get(*key) != expected.get(*key));
+    differing
+        .map(|key| {
+            format!("config.json: {key}: ours {}, mlx-lm's {}", show(ours.get(key)), show(expected.get(key)))
+        })
+        .collect()
+}
