@@ -181,8 +181,9 @@ fn read_weights(
     let tied = config.get("tie_word_embeddings").and_then(Value::as_bool) == Some(true);
     let mut weights = BTreeMap::new();
     for (name, tensor) in files.tensors() {
-        // A tied model's head is its embedding. mlx-lm drops a copy of it, and cannot load a quantized one.
-        if tied && name.starts_with("lm_head.") {
+        // A tied model's head is its embedding, and the frequencies can be computed. mlx-lm drops such copies, and cannot
+        // load a head that is quantized.
+        if tied && name.starts_with("lm_head.") || name.ends_with(".rotary_emb.inv_freq") {
             continue;
         }
         let weight = match quantized::module_of(name, files) {
