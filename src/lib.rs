@@ -6,6 +6,7 @@
 //!  plan → recipe → graph → manifest         pure: data in, data out
 //!  stage                                    folders in, folder out
 //!  model      store                         what weights mean · where bytes lie
+//!  adapter                                  what an adapter does to which weight
 //!  backend    tensor    report    output    arrays · files of tensors · results · a folder being written
 //!  artifact   yaml      digest    failure   lists of files · text · blake3 · errors with a path
 //! ```
@@ -13,6 +14,7 @@
 
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests write scratch files"))]
 
+pub mod adapter;
 pub mod artifact;
 pub mod backend;
 pub mod cli;

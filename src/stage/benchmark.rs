@@ -8,14 +8,15 @@ use std::thread::available_parallelism;
 use anyhow::{Context, ensure};
 use indexmap::IndexMap;
 
+use super::fuse::base_of;
 use super::suite::{Query, Suite, holds_tool_call};
 use super::worker::measure;
 use super::{Benchmark, Checkpoint, Config, Inputs, Tick};
+use crate::adapter::Adapter;
 use crate::backend::MLX_ID;
 use crate::failure::AtPath;
 use crate::output::Output;
 use crate::report::{AllTimings, Answer, ConfigResults, Machine, Measure, Measured, Results};
-use crate::tensor::TensorFiles;
 
 /// Runs the suite and writes `results.json`, `timings.json`, `report.md` and `report.html`.
 pub(super) fn run(
@@ -31,6 +32,7 @@ pub(super) fn run(
     for config in &parameters.configs {
         let before = (results.configs.len() * suite.queries.len()) as u64;
         let folders = Folders::of(config, inputs)?;
+        folders.check().with_context(|| format!("cannot measure the config `{}`", config.name))?;
         let measured = measure(&folders.request(&suite), &|done| tick(before + done, total))
             .with_context(|| format!("cannot measure the config `{}`", config.name))?;
         results.configs.insert(config.name.clone(), score(&suite, &measured, &folders)?);
@@ -71,6 +73,14 @@ impl<'a> Folders<'a> {
         Ok(Self { model: folder("model")?, adapter })
     }
 
+    /// Refuses an adapter that does not fit before a model is loaded for it.
+    fn check(&self) -> anyhow::Result<()> {
+        match self.adapter {
+            Some(adapter) => Adapter::open(adapter)?.fits(&base_of(&Checkpoint::open(self.model)?)),
+            None => Ok(()),
+        }
+    }
+
     fn request(&self, suite: &Suite) -> Measure {
         Measure {
             model: self.model.to_owned(),
@@ -97,8 +107,7 @@ impl<'a> Folders<'a> {
         let checkpoint = Checkpoint::open(self.model)?;
         let mut stored = checkpoint.stored();
         if let Some(adapter) = self.adapter {
-            let files = TensorFiles::open(&adapter.join("adapters.safetensors"))?;
-            stored += files.tensors().values().map(|tensor| tensor.length as u64).sum::<u64>();
+            stored += Adapter::open(adapter)?.stored();
         }
         Ok(stored as f64 * 8.0 / checkpoint.parameters() as f64)
     }

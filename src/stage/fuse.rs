@@ -6,10 +6,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::adapter::Adapter;
 use super::checkpoint::{Checkpoint, Weight, WeightKind};
-use super::pass::{Pass, Target, Update};
+use super::pass::{Pass, Target};
 use super::{Fuse, Tick};
+use crate::adapter::{Adapter, Base};
 use crate::backend::{Backend, Float};
 use crate::output::Output;
 
@@ -27,16 +27,13 @@ pub(super) fn run(
 ) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(model)?;
     let adapter = Adapter::open(adapter)?;
-    adapter.fits(&checkpoint)?;
-    let update = |name: &str| {
-        let lora = adapter.update(name)?;
-        anyhow::Ok(lora.map(|lora| Update::LowRank(vec![Some(lora)])))
-    };
+    adapter.fits(&base_of(&checkpoint))?;
     let mut targets = BTreeMap::new();
     for (name, weight) in checkpoint.weights() {
         targets.insert(name.clone(), target(parameters, weight, adapter.touches(name)));
     }
-    let left = Pass { checkpoint: &checkpoint, backend, targets, update: &update }.run(output, tick)?;
+    let left = Pass { checkpoint: &checkpoint, backend, targets, update: &|name| adapter.update(name) }
+        .run(output, tick)?;
     if let Some(left) = left.filter(|left| *left < INTACT) {
         output.warn(format!(
             "of the fine-tuning, {:.0} % are left: a weight that is quantized again as it was falls back on the step it \
@@ -46,6 +43,12 @@ pub(super) fn run(
     }
     write_config(&checkpoint, parameters, output)?;
     checkpoint.copy_side_files(None, output)
+}
+
+/// Returns what an adapter must fit.
+pub(super) fn base_of(checkpoint: &Checkpoint) -> Base {
+    let weights = checkpoint.weights().iter().map(|(name, weight)| (name.clone(), weight.shape.clone()));
+    Base::new(weights, &checkpoint.config)
 }
 
 fn target(parameters: &Fuse, weight: &Weight, updated: bool) -> Target {

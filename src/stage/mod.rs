@@ -1,7 +1,6 @@
 //! The stages: what each kind of node does, as a function from folders to a folder.
 //! Knows nothing of the graph, of keys or of the store.
 
-mod adapter;
 mod base;
 mod benchmark;
 mod checkpoint;
@@ -22,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::adapter::Adapter;
 use crate::backend::{Backend, BackendKind, Cpu, MLX_ID};
 use crate::failure::Interrupted;
 use crate::output::Output;
@@ -91,7 +91,7 @@ pub fn run(
 ) -> anyhow::Result<()> {
     match (stage, backend) {
         (Stage::Base, _) => base::check(inputs.source()?),
-        (Stage::Adapter, _) => adapter::Adapter::open(inputs.source()?).map(drop),
+        (Stage::Adapter, _) => Adapter::open(inputs.source()?)?.check(),
         (Stage::Benchmark(parameters), _) => benchmark::run(parameters, inputs, output, tick),
         (_, BackendKind::Mlx) => worker::transform(stage, inputs, output, tick),
         (_, BackendKind::Cpu) => transform(stage, inputs, output, &Cpu::default(), tick),

@@ -235,7 +235,7 @@ fn adapter_of_another_model() {
     let failed = run.stderr.find("fused: failed").unwrap();
     let (message, _) = run.stderr[failed..].split_once("\nq").unwrap();
     insta::assert_snapshot!(message, @r"
-    fused: failed: the adapter does not fit this model: 4 of 4 updates have no place
+    fused: failed: the adapter does not fit this model: 4 of 4 updates have no place; it goes up to layer 1, but `model.layers` of the model ends at 0
       `model.layers.0.self_attn.q_proj` updates [32, 32], but `model.layers.0.self_attn.q_proj.weight` is [64, 64]
       `model.layers.0.self_attn.v_proj` updates [32, 32], but `model.layers.0.self_attn.v_proj.weight` is [64, 64]
       `model.layers.1.self_attn.q_proj` updates `model.layers.1.self_attn.q_proj.weight`, which the model does not have; the nearest is `model.layers.0.self_attn.q_proj.weight`

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "the tests play the user, who writes files as they like")]
 
+mod adapters;
 mod build;
 mod errors;
 mod faults;

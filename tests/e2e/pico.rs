@@ -8,7 +8,7 @@ use std::path::Path;
 use half::f16;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A model's proportions.
 #[derive(Clone, Copy)]
@@ -69,20 +69,62 @@ fn shapes(Size { hidden, layers }: Size) -> BTreeMap<String, Vec<usize>> {
 /// Writes a LoRA adapter of rank 2, as mlx-lm does, for two projections of each layer of a model with `columns`
 /// columns; one that fits has as many as the model.
 pub(crate) fn write_adapter(folder: &Path, columns: usize, layers: usize) {
-    fs::create_dir_all(folder).unwrap();
     let parameters = json!({"rank": RANK, "scale": 20.0, "dropout": 0.0});
     let config = json!({"fine_tune_type": "lora", "num_layers": layers, "lora_parameters": parameters});
-    fs::write(folder.join("adapter_config.json"), serde_json::to_vec_pretty(&config).unwrap()).unwrap();
-    let mut shapes = BTreeMap::new();
-    for layer in 0..layers {
-        for projection in ["q_proj", "v_proj"] {
-            let module = format!("model.layers.{layer}.self_attn.{projection}");
-            shapes.insert(format!("{module}.lora_a"), vec![columns, RANK]);
-            shapes.insert(format!("{module}.lora_b"), vec![RANK, columns]);
-        }
+    let mut tensors = Floats::new();
+    for (module, a, b) in factors(columns, layers) {
+        tensors.insert(format!("{module}.lora_a"), (vec![columns, RANK], a));
+        tensors.insert(format!("{module}.lora_b"), (vec![RANK, columns], b));
     }
-    let floats = |values: Vec<f32>| values.iter().flat_map(|value| (value / 8.0).to_le_bytes()).collect();
-    write_tensors(&folder.join("adapters.safetensors"), Dtype::F32, &shapes, &floats);
+    write_adapter_of(folder, "adapters.safetensors", &config, &tensors);
+}
+
+/// Writes the same adapter as PEFT does.
+pub(crate) fn write_peft_adapter(folder: &Path, columns: usize, layers: usize) {
+    let config = json!({
+        "peft_type": "LORA", "r": RANK, "lora_alpha": 20 * RANK, "target_modules": ["q_proj", "v_proj"],
+        "bias": "none", "fan_in_fan_out": false, "rank_pattern": {}, "modules_to_save": null,
+    });
+    let mut tensors = Floats::new();
+    for (module, a, b) in factors(columns, layers) {
+        let prefix = format!("base_model.model.{module}");
+        tensors.insert(format!("{prefix}.lora_A.weight"), (vec![RANK, columns], transposed(&a, RANK)));
+        tensors.insert(format!("{prefix}.lora_B.weight"), (vec![columns, RANK], transposed(&b, columns)));
+    }
+    write_adapter_of(folder, "adapter_model.safetensors", &config, &tensors);
+}
+
+/// Float32 tensors by name, with their shapes.
+pub(crate) type Floats = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// Writes an adapter folder anew: its configuration, and one file of tensors.
+pub(crate) fn write_adapter_of(folder: &Path, file: &str, config: &Value, tensors: &Floats) {
+    let _ = fs::remove_dir_all(folder);
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("adapter_config.json"), serde_json::to_vec_pretty(config).unwrap()).unwrap();
+    let bytes = |(_, (_, values)): (&String, &(Vec<usize>, Vec<f32>))| -> Vec<u8> {
+        values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    };
+    let bytes: Vec<_> = tensors.iter().map(bytes).collect();
+    let views = tensors.iter().zip(&bytes).map(|((name, (shape, _)), bytes)| {
+        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    fs::write(folder.join(file), safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// Each module of the adapter, with its factors [columns, rank] and [rank, columns].
+fn factors(columns: usize, layers: usize) -> Vec<(String, Vec<f32>, Vec<f32>)> {
+    let mut numbers = Numbers(1);
+    let mut take = || numbers.take(columns * RANK).iter().map(|value| value / 8.0).collect();
+    let modules = (0..layers).flat_map(|layer| {
+        ["q_proj", "v_proj"].map(|projection| format!("model.layers.{layer}.self_attn.{projection}"))
+    });
+    modules.map(|module| (module, take(), take())).collect()
+}
+
+/// Turns rows of `columns` numbers into columns.
+fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|column| values.iter().skip(column).step_by(columns).copied()).collect()
 }
 
 /// A tensor of float32 to be written: its name, its shape and its elements.

@@ -3,9 +3,10 @@
 
 use std::ops::Range;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 
-use super::{Job, Update};
+use super::Job;
+use crate::adapter::Update;
 use crate::backend::{Backend, Float, Grid, Mode, Packed, PackedMut, Rows};
 use crate::stage::checkpoint::{Checkpoint, Part, WeightKind};
 
@@ -44,20 +45,26 @@ pub(super) struct Block<'a> {
 impl Block<'_> {
     /// Brings `rows` of the weight into `scratch.rows`, updated.
     pub(super) fn load(&self, rows: Range<usize>, scratch: &mut Scratch) -> anyhow::Result<()> {
-        if let Some(Update::Whole(float, bytes)) = &self.job.update {
-            let row_bytes = self.job.weight.columns() * float.size();
-            let bytes = &bytes[rows.start * row_bytes..rows.end * row_bytes];
-            scratch.rows.decode(*float, self.job.weight.columns(), bytes);
+        let (matrix, columns) = (self.job.weight.matrix_rows(), self.job.weight.columns());
+        if let Some(Update::Whole(whole) | Update::Rebased(whole, _)) = &self.job.update {
+            let row_bytes = columns * whole.float.size();
+            let bytes = whole.bytes.get(rows.start * row_bytes..rows.end * row_bytes);
+            let bytes = bytes.context("BUG: a tensor has the shape of the weight whose place it takes")?;
+            scratch.rows.decode(whole.float, columns, bytes);
             scratch.rows.cast(self.float);
         } else {
             self.read(&rows, scratch)?;
         }
-        if let Some(Update::LowRank(updates)) = &self.job.update {
+        if self.job.update.is_some() {
             scratch.base.values.clone_from(&scratch.rows.values);
-            let matrix = self.job.weight.matrix_rows();
-            if let Some(Some(lora)) = updates.get(rows.start / matrix) {
-                self.backend.merge(&mut scratch.rows, lora, rows.start % matrix)?;
-            }
+        }
+        let lora = match &self.job.update {
+            Some(Update::LowRank(experts)) => experts.get(rows.start / matrix).and_then(Option::as_ref),
+            Some(Update::Rebased(_, lora)) => Some(lora),
+            _ => None,
+        };
+        if let Some(lora) = lora {
+            self.backend.merge(&mut scratch.rows, lora, rows.start % matrix)?;
         }
         self.check(rows.start, &scratch.rows)
     }
@@ -71,7 +78,7 @@ impl Block<'_> {
         scratch: &mut Scratch,
     ) -> anyhow::Result<[f64; 2]> {
         let Scratch { rows, base, updated, .. } = scratch;
-        if !matches!(self.job.update, Some(Update::LowRank(_))) {
+        if !matches!(self.job.update, Some(Update::LowRank(_) | Update::Rebased(..))) {
             return self.backend.quantize(rows, grid, out).map(|()| [0.0; 2]);
         }
         updated.values.clone_from(&rows.values);

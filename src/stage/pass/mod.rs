@@ -16,12 +16,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::thread;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use rayon::prelude::*;
 
 use super::Tick;
 use super::checkpoint::{Checkpoint, Part, Weight, WeightKind, element_of};
-use crate::backend::{Backend, Float, Grid, Lora, Mode, PackedMut};
+use crate::adapter::Update;
+use crate::backend::{Backend, Float, Grid, Mode, PackedMut};
 use crate::output::Output;
 use crate::tensor::{Element, TensorSpec, TensorWriter};
 use belt::Belt;
@@ -43,14 +44,6 @@ pub(super) enum Target {
     Float(Float),
     /// Codes, scales and, in the affine mode, biases of this type.
     Grid(Grid, Float),
-}
-
-/// How an adapter changes a weight.
-pub(super) enum Update {
-    /// By low-rank updates: one, or for a stack of experts one for each.
-    LowRank(Vec<Option<Lora>>),
-    /// Altogether: these are its bytes.
-    Whole(Float, Vec<u8>),
 }
 
 /// A pass about to be made.
@@ -106,7 +99,12 @@ impl Pass<'_> {
                 let weight =
                     self.checkpoint.weights().get(&name).context("BUG: a laid out tensor has a weight")?;
                 let job = Job { name: &name, weight, update: (self.update)(&name)? };
-                match self.target(&name) {
+                let target = self.target(&name);
+                ensure!(
+                    job.update.is_none() || target != Target::Stored,
+                    "the adapter changes `{name}`, which holds no floats"
+                );
+                match target {
                     Target::Stored => self.copy(&job, tensor, part, belt, &mut progress)?,
                     Target::Float(float)
                         if job.update.is_none() && weight.kind == WeightKind::Float(float) =>

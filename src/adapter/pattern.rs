@@ -1,0 +1,34 @@
+//! The one door to regular expressions: those that PEFT's configuration holds, which are Python's.
+//! Knows nothing of what they select.
+
+use anyhow::Context;
+use fancy_regex::Regex;
+
+/// A pattern on the name of a module. Python's dialect has look-around, which asks for an engine that backtracks;
+/// the engine gives up after a million steps, so a hostile pattern ends in an error.
+#[derive(Debug)]
+pub(super) struct Pattern(Regex);
+
+impl Pattern {
+    /// Matches whole names, as `re.fullmatch` does in PEFT's `match_target_against_key` (`utils/other.py`).
+    pub(super) fn whole(pattern: &str) -> anyhow::Result<Self> {
+        Self::new(pattern, &format!("^(?:{pattern})$"))
+    }
+
+    /// Matches names and their ends after a dot: `re.match(rf"(.*\.)?({key})$", …)` in PEFT's `get_pattern_key`
+    /// (`utils/other.py`).
+    pub(super) fn end(pattern: &str) -> anyhow::Result<Self> {
+        Self::new(pattern, &format!(r"^(.*\.)?({pattern})$"))
+    }
+
+    fn new(shown: &str, pattern: &str) -> anyhow::Result<Self> {
+        let regex = Regex::new(pattern)
+            .with_context(|| format!("`{shown}` is not a regular expression known here"))?;
+        Ok(Self(regex))
+    }
+
+    /// Whether `name` is selected.
+    pub(super) fn matches(&self, name: &str) -> anyhow::Result<bool> {
+        self.0.is_match(name).with_context(|| format!("cannot match `{name}`"))
+    }
+}
