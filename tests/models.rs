@@ -224,21 +224,31 @@ fn an_adapter_that_does_not_fit_is_refused() {
         let zeros = Array::zeros::<f32>(&[64, 4]).unwrap();
         tensors.insert("model.embed_tokens.lora_a".into(), zeros);
     });
-    assert!(load_error(model.path()).contains("no linear of this model takes model.embed_tokens.lora_a"));
+    assert!(load_error(model.path()).contains("`model.embed_tokens.lora_a` has no `lora_b` beside it"));
+
+    edit_tensors(&file, |tensors| {
+        tensors.remove("model.embed_tokens.lora_a");
+        for (name, shape) in [("lora_a", [64, 4]), ("lora_b", [4, 64])] {
+            tensors
+                .insert(format!("model.layers.7.mlp.up_proj.{name}"), Array::zeros::<f32>(&shape).unwrap());
+        }
+    });
+    let error = load_error(model.path());
+    assert!(
+        error.contains("no module of this model takes the update of model.layers.7.mlp.up_proj"),
+        "{error}"
+    );
 
     edit_tensors(&file, |tensors| {
         tensors.insert(q_proj.into(), Array::zeros::<f32>(&[32, 4]).unwrap());
     });
     let error = load_error(model.path());
-    assert!(error.contains(&format!("{q_proj} has shape [32, 4], its linear wants [64, 4]")), "{error}");
+    assert!(error.contains("q_proj` updates [64, 32], but the weight of this model is [64, 64]"), "{error}");
 
     edit_tensors(&file, |tensors| {
         tensors.remove(q_proj);
     });
-    assert!(load_error(model.path()).contains("only one of lora_a and lora_b"));
-
-    fs::write(adapter.join("adapter_config.json"), r#"{"fine_tune_type": "dora"}"#).unwrap();
-    assert!(load_error(model.path()).contains("fine_tune_type \"dora\""));
+    assert!(load_error(model.path()).contains("has no `lora_a` beside it"));
 }
 
 #[test]

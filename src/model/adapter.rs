@@ -1,101 +1,171 @@
-//! A LoRA adapter in mlx-lm's format, applied at run time to the linears it was trained on.
-//! Knows nothing of the weights it is added to.
+//! An adapter that is not fused: what it adds is computed beside the weights, at run time.
+//! Knows nothing of the weights it is added to, nor of files.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use mlx_rs::{Array, ops};
-use serde::Deserialize;
-use serde_json::Value;
+use mlx_rs::{Array, Dtype, ops};
 
-use super::config::read_json;
-use super::device;
-use super::weights::load_safetensors;
+use crate::adapter::{Adapter as Folder, Update, Whole};
+use crate::backend::{Float, Lora as Factors};
 
-#[derive(Deserialize)]
-struct LoraParameters {
-    rank: i32,
-    scale: f32,
-}
-
-/// The tensors of `adapters.safetensors` that no linear has taken yet.
+/// What no module has taken yet, by the name of the weight that it changes.
 pub(crate) struct Adapter {
-    file: PathBuf,
-    parameters: LoraParameters,
-    tensors: HashMap<String, Array>,
+    folder: PathBuf,
+    low_rank: BTreeMap<String, Factors>,
+    whole: BTreeMap<String, Whole>,
 }
 
 impl Adapter {
-    /// Reads `adapter_config.json` and `adapters.safetensors`.
+    /// Reads an adapter folder of mlx-lm or of PEFT.
     pub(crate) fn read(folder: &Path) -> Result<Self> {
-        let parameters = read_parameters(&folder.join("adapter_config.json"))?;
-        let file = folder.join("adapters.safetensors");
-        let tensors = load_safetensors(&file)?;
-        Ok(Self { file, parameters, tensors })
-    }
-
-    /// Takes the update of the linear at `path`, whose weight is `[output, input]`.
-    pub(crate) fn take(&mut self, path: &str, input: i32, output: i32) -> Result<Option<Lora>> {
-        let rank = self.parameters.rank;
-        let lora_a = self.take_factor(&format!("{path}.lora_a"), [input, rank])?;
-        let lora_b = self.take_factor(&format!("{path}.lora_b"), [rank, output])?;
-        match (lora_a, lora_b) {
-            (Some(lora_a), Some(lora_b)) => {
-                let scale = Array::from_f32(self.parameters.scale);
-                Ok(Some(Lora { lora_a, lora_b, scale }))
+        let adapter = Folder::open(folder)?;
+        let (mut low_rank, mut whole) = (BTreeMap::new(), BTreeMap::new());
+        for name in adapter.names() {
+            match adapter.update(&name).with_context(|| format!("in {}", folder.display()))? {
+                Some(Update::Whole(tensor)) => {
+                    whole.insert(name, tensor);
+                }
+                Some(Update::Rebased(tensor, lora)) => {
+                    whole.insert(name.clone(), tensor);
+                    low_rank.insert(name, lora);
+                }
+                Some(Update::LowRank(loras)) => match <[_; 1]>::try_from(loras) {
+                    Ok([Some(lora)]) => {
+                        low_rank.insert(name, lora);
+                    }
+                    _ => {
+                        bail!("`{name}` is a stack of experts, whose update must be fused before it can run")
+                    }
+                },
+                None => {}
             }
-            (None, None) => Ok(None),
-            _ => bail!("{}: {path} has only one of lora_a and lora_b", self.file.display()),
         }
+        Ok(Self { folder: folder.to_path_buf(), low_rank, whole })
     }
 
-    /// Refuses tensors that no linear took.
-    pub(crate) fn finish(self) -> Result<()> {
-        let names: BTreeSet<&str> = self.tensors.keys().map(String::as_str).collect();
-        let names: Vec<&str> = names.into_iter().collect();
-        let file = self.file.display();
-        ensure!(names.is_empty(), "{file}: no linear of this model takes {}", names.join(", "));
+    /// Puts the whole tensors in the place of the model's. A quantized weight becomes a float one.
+    pub(crate) fn replace(&mut self, tensors: &mut HashMap<String, Array>) -> Result<()> {
+        let there: Vec<String> =
+            self.whole.keys().filter(|name| tensors.contains_key(*name)).cloned().collect();
+        for name in there {
+            let Some(whole) = self.whole.remove(&name) else { continue };
+            if let Some(module) = name.strip_suffix(".weight") {
+                tensors.remove(&format!("{module}.scales"));
+                tensors.remove(&format!("{module}.biases"));
+            }
+            let array = to_array(&whole).with_context(|| name.clone())?;
+            tensors.insert(name, array);
+        }
         Ok(())
     }
 
-    fn take_factor(&mut self, name: &str, shape: [i32; 2]) -> Result<Option<Array>> {
-        let Some(factor) = self.tensors.remove(name) else {
-            return Ok(None);
-        };
-        let file = self.file.display();
-        let found = factor.shape();
-        ensure!(found == shape, "{file}: {name} has shape {found:?}, its linear wants {shape:?}");
-        device::to_activation_dtype(factor).map(Some)
+    /// Takes the update of the module at `path`, whose weight is `[output, input]`.
+    pub(crate) fn take(&mut self, path: &str, input: i32, output: i32) -> Result<Option<Lora>> {
+        let Some(factors) = self.low_rank.remove(&format!("{path}.weight")) else { return Ok(None) };
+        let rank = i32::try_from(factors.rank)?;
+        let side = |values: &[f32]| i32::try_from(values.len() / factors.rank.max(1));
+        let found = [side(&factors.b)?, side(&factors.a)?];
+        ensure!(
+            found == [output, input],
+            "{}: `{path}` updates {found:?}, but the weight of this model is {:?}",
+            self.folder.display(),
+            [output, input]
+        );
+        Ok(Some(Lora {
+            a: Array::from_slice(&factors.a, &[rank, input]),
+            b: Array::from_slice(&factors.b, &[rank, output]),
+            scale: Array::from_f32(factors.scale),
+            magnitude: factors.magnitude.map(|values| Array::from_slice(&values, &[output])),
+            row_factors: None,
+        }))
+    }
+
+    /// Refuses an adapter of which something was not taken.
+    pub(crate) fn finish(self) -> Result<()> {
+        let left: Vec<&str> = self.low_rank.keys().chain(self.whole.keys()).map(String::as_str).collect();
+        let folder = self.folder.display();
+        ensure!(left.is_empty(), "{folder}: no module of this model takes the update of {}", left.join(", "));
+        Ok(())
     }
 }
 
-fn read_parameters(path: &Path) -> Result<LoraParameters> {
-    let config = read_json(path)?;
-    // As in mlx-lm, adapters from before this key are LoRA.
-    let kind = config.get("fine_tune_type").and_then(Value::as_str).unwrap_or("lora");
-    ensure!(kind == "lora", "{}: fine_tune_type {kind:?}, only \"lora\" fits", path.display());
-    let parameters = config.get("lora_parameters").unwrap_or(&Value::Null);
-    LoraParameters::deserialize(parameters).with_context(|| format!("lora_parameters in {}", path.display()))
+fn to_array(whole: &Whole) -> Result<Array> {
+    let shape = whole.shape.iter().map(|side| i32::try_from(*side)).collect::<Result<Vec<_>, _>>()?;
+    let mut values = vec![0.0_f32; whole.bytes.len() / whole.float.size()];
+    whole.float.decode(&whole.bytes, &mut values);
+    let dtype = match whole.float {
+        Float::F16 => Dtype::Float16,
+        Float::Bf16 => Dtype::Bfloat16,
+        Float::F32 => Dtype::Float32,
+    };
+    // Exact: every half is a float32.
+    Ok(Array::from_slice(&values, &shape).as_dtype(dtype)?)
 }
 
-/// The low-rank update of one linear: `lora_a` is `[input, rank]`, `lora_b` is `[rank, output]`.
+/// The low-rank update of one module whose weight is `[output, input]`.
 pub(crate) struct Lora {
-    lora_a: Array,
-    lora_b: Array,
+    /// `[rank, input]`
+    a: Array,
+    /// `[rank, output]`
+    b: Array,
     scale: Array,
+    /// DoRA's, `[output]`.
+    magnitude: Option<Array>,
+    /// For DoRA, what each row of the updated weight is multiplied by, `[output]`.
+    row_factors: Option<Array>,
 }
 
 impl Lora {
-    pub(crate) fn tensors(&self) -> [&Array; 2] {
-        [&self.lora_a, &self.lora_b]
+    /// For DoRA, finds how far each row of the updated weight is from its magnitude. `weight` is `[output, input]`,
+    /// and read for DoRA only.
+    pub(crate) fn bind(&mut self, weight: impl FnOnce() -> Result<Array>) -> Result<()> {
+        let Some(magnitude) = &self.magnitude else { return Ok(()) };
+        let delta = ops::matmul(self.b.transpose()?.multiply(&self.scale)?, &self.a)?;
+        let updated = weight()?.add(delta)?;
+        let norm = updated.square()?.sum_axis(1, false)?.sqrt()?;
+        let factors = magnitude.divide(norm)?;
+        factors.eval()?;
+        self.row_factors = Some(factors);
+        Ok(())
     }
 
-    /// Returns `y` plus the update for `x`, cast where mlx-lm's `LoRALinear` casts.
-    pub(crate) fn add(&self, y: &Array, x: &Array) -> Result<Array> {
-        let z = ops::matmul(ops::matmul(x, &self.lora_a)?, &self.lora_b)?;
+    /// Whether rows are scaled, before a bias is added.
+    pub(crate) fn is_dora(&self) -> bool {
+        self.magnitude.is_some()
+    }
+
+    pub(crate) fn tensors(&self) -> [&Array; 2] {
+        [&self.a, &self.b]
+    }
+
+    /// Returns what the updated weight makes of `x`, where `y` is what the weight alone makes of it; cast where
+    /// mlx-lm's `LoRALinear`, `DoRALinear` and `as_linear` of its embeddings cast.
+    pub(crate) fn apply(&self, y: &Array, x: &Array) -> Result<Array> {
+        let z = ops::matmul(ops::matmul(x, self.a.transpose()?)?, &self.b)?;
+        let sum = y.add(self.scaled(&z)?.as_dtype(x.dtype())?)?;
+        match &self.row_factors {
+            Some(factors) => Ok(factors.as_dtype(x.dtype())?.multiply(sum)?),
+            None => Ok(sum),
+        }
+    }
+
+    /// Returns the rows `ids` of the updated weight, where `y` is those of the weight alone.
+    pub(crate) fn apply_to_rows(&self, y: &Array, ids: &Array) -> Result<Array> {
+        let z = ops::matmul(self.b.transpose()?.take_axis(ids, 0)?, &self.a)?;
+        let sum = y.add(self.scaled(&z)?.as_dtype(y.dtype())?)?;
+        match &self.row_factors {
+            Some(factors) => {
+                let factors = factors.take_axis(ids, 0)?.expand_dims(-1)?;
+                Ok(factors.as_dtype(y.dtype())?.multiply(sum)?)
+            }
+            None => Ok(sum),
+        }
+    }
+
+    fn scaled(&self, z: &Array) -> Result<Array> {
         // A Python number takes the array's dtype; a float32 scalar would widen a float16 `z`.
-        let scaled = z.multiply(self.scale.as_dtype(z.dtype())?)?;
-        Ok(y.add(scaled.as_dtype(x.dtype())?)?)
+        Ok(z.multiply(self.scale.as_dtype(z.dtype())?)?)
     }
 }

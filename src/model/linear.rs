@@ -25,12 +25,17 @@ impl Linear {
     ) -> Result<Self> {
         let weight = Matrix::load(weights, path, output_dims, input_dims)?;
         let bias = if bias { Some(weights.take(&format!("{path}.bias"), &[output_dims])?) } else { None };
-        let lora = weights.take_lora(path, input_dims, output_dims)?;
+        let lora = weights.take_lora(path, &weight, [output_dims, input_dims])?;
         Ok(Self { weight, bias, lora })
     }
 
     /// Maps `[…, input_dims]` to `[…, output_dims]`.
     pub(crate) fn forward(&self, x: &Array) -> Result<Array> {
+        if let Some(lora) = self.lora.as_ref().filter(|lora| lora.is_dora()) {
+            // DoRA scales rows, and a bias is none of them.
+            let y = lora.apply(&self.weight.matmul_transposed(x)?, x)?;
+            return Ok(self.bias.as_ref().map_or(Ok(y.clone()), |bias| y.add(bias))?);
+        }
         let y = match (&self.weight, &self.bias) {
             // One operation as in mlx: the sum is rounded once.
             (Matrix::Float(weight), Some(bias)) => ops::addmm(bias, x, weight.transpose()?, None, None)?,
@@ -38,7 +43,7 @@ impl Linear {
             (weight, None) => weight.matmul_transposed(x)?,
         };
         match &self.lora {
-            Some(lora) => lora.add(&y, x),
+            Some(lora) => lora.apply(&y, x),
             None => Ok(y),
         }
     }

@@ -46,6 +46,17 @@ impl Matrix {
         })
     }
 
+    /// Returns the matrix that this stands for.
+    pub(crate) fn dense(&self) -> Result<Array> {
+        Ok(match self {
+            Self::Float(weight) => weight.clone(),
+            Self::Quantized { weight, scales, biases, packing } => {
+                let Packing { group_size, bits } = *packing;
+                ops::dequantize(weight, scales, biases, group_size, bits)?
+            }
+        })
+    }
+
     /// Returns the rows at `ids`, `[…, columns]`; only these are dequantized.
     pub(crate) fn rows(&self, ids: &Array) -> Result<Array> {
         let pick = |tensor: &Array| tensor.take_axis(ids, 0);

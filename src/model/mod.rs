@@ -40,7 +40,7 @@ pub enum LanguageModel {
 }
 
 impl LanguageModel {
-    /// Loads a model folder, and an mlx-lm LoRA adapter folder to apply at run time.
+    /// Loads a model folder, and an adapter folder to apply at run time.
     ///
     /// All weights are in memory when this returns. A tensor that the architecture needs and the
     /// folder lacks is an error, and so is one that nothing in the model takes.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::adapter::{Adapter, Lora};
 use super::config::{Packing, Quantization, read_json};
 use super::device;
+use super::matrix::Matrix;
 
 /// The tensors that no module has taken yet.
 pub(crate) struct Weights {
@@ -27,14 +28,17 @@ impl Weights {
     pub(crate) fn open(
         folder: &Path,
         quantization: Option<Quantization>,
-        adapter: Option<Adapter>,
+        mut adapter: Option<Adapter>,
     ) -> Result<Self> {
         let index = folder.join("model.safetensors.index.json");
-        let tensors = if index.exists() {
+        let mut tensors = if index.exists() {
             load_shards(folder, &index)?
         } else {
             load_safetensors(&folder.join("model.safetensors"))?
         };
+        if let Some(adapter) = &mut adapter {
+            adapter.replace(&mut tensors)?;
+        }
         let folder = folder.to_path_buf();
         Ok(Self { folder, tensors, quantization, adapter, taken: Vec::new() })
     }
@@ -60,12 +64,20 @@ impl Weights {
         Ok(tensor)
     }
 
-    /// Takes the adapter's update of the linear at `path`, if it has one.
-    pub(crate) fn take_lora(&mut self, path: &str, input: i32, output: i32) -> Result<Option<Lora>> {
+    /// Takes the adapter's update of the module at `path`, if it has one.
+    pub(crate) fn take_lora(
+        &mut self,
+        path: &str,
+        weight: &Matrix,
+        [output, input]: [i32; 2],
+    ) -> Result<Option<Lora>> {
         let Some(adapter) = &mut self.adapter else {
             return Ok(None);
         };
-        let lora = adapter.take(path, input, output)?;
+        let mut lora = adapter.take(path, input, output)?;
+        if let Some(lora) = &mut lora {
+            lora.bind(|| weight.dense())?;
+        }
         self.taken.extend(lora.iter().flat_map(Lora::tensors).cloned());
         Ok(lora)
     }
@@ -115,7 +127,7 @@ impl Weights {
 }
 
 /// Reads a safetensors file's header; MLX reads the data when it is first needed.
-pub(crate) fn load_safetensors(path: &Path) -> Result<HashMap<String, Array>> {
+fn load_safetensors(path: &Path) -> Result<HashMap<String, Array>> {
     Array::load_safetensors(path).with_context(|| format!("cannot read {}", path.display()))
 }
 

@@ -56,6 +56,27 @@ LORA = {
     },
 }
 
+DORA = {
+    "fine_tune_type": "dora",
+    "num_layers": 1,
+    "lora_parameters": {
+        "rank": 4,
+        "scale": 2.0,
+        "dropout": 0.0,
+        "keys": ["self_attn.q_proj", "self_attn.o_proj", "mlp.down_proj", "model.embed_tokens"],
+    },
+}
+EMBEDDING = {
+    "fine_tune_type": "lora",
+    "num_layers": 2,
+    "lora_parameters": {
+        "rank": 4,
+        "scale": 2.0,
+        "dropout": 0.0,
+        "keys": ["self_attn.v_proj", "model.embed_tokens"],
+    },
+}
+
 # The prompt of `qwen2-float32` is longer than one step (256 tokens) of the key/value cache.
 CASES = {
     "qwen2-float32": {
@@ -106,6 +127,21 @@ CASES = {
         },
         "dtype": mx.float16,
     },
+    # DoRA of a float model, its tied embedding included: mlx-lm has no DoRA of a quantized embedding.
+    "qwen2-float16-dora": {
+        "config": {**QWEN2, "tie_word_embeddings": True},
+        "dtype": mx.float16,
+        "adapter": DORA,
+    },
+    "qwen2-4bit-lora-embedding": {
+        "config": {
+            **QWEN2,
+            "tie_word_embeddings": True,
+            "quantization": {"group_size": 64, "bits": 4},
+        },
+        "dtype": mx.float16,
+        "adapter": EMBEDDING,
+    },
 }
 
 
@@ -152,18 +188,44 @@ def save_weights(folder, model, shards):
     save_json(folder / "model.safetensors.index.json", {"weight_map": weight_map})
 
 
+def trained_keys(model, adapter):
+    """The ends of the paths of the modules that mlx-lm would train."""
+    first = len(model.layers) - adapter["num_layers"]
+    for key in adapter["lora_parameters"]["keys"]:
+        if key.startswith("model."):
+            yield key
+        else:
+            yield from (f"layers.{i}.{key}" for i in range(first, len(model.layers)))
+
+
+def dense(module):
+    """The weight of a linear or an embedding."""
+    if "scales" not in module:
+        return module.weight
+    return mx.dequantize(
+        module.weight, module.scales, module.biases, module.group_size, module.bits
+    )
+
+
 def save_adapter(folder, rng, model, adapter):
     folder.mkdir()
     save_json(folder / "adapter_config.json", adapter)
     rank = adapter["lora_parameters"]["rank"]
     tensors = {}
     for path, module in model.named_modules():
-        if any(path.endswith(key) for key in adapter["lora_parameters"]["keys"]):
-            output, groups = module.scales.shape
-            shapes = {"lora_a": (groups * module.group_size, rank), "lora_b": (rank, output)}
+        if any(path.endswith(key) for key in trained_keys(model, adapter)):
+            weight = dense(module)
+            output, input = weight.shape
+            if isinstance(module, (nn.Embedding, nn.QuantizedEmbedding)):
+                output, input = input, output
+            shapes = {"lora_a": (input, rank), "lora_b": (rank, output)}
             for name, shape in shapes.items():
                 values = rng.standard_normal(shape) / np.sqrt(shape[0])
                 tensors[f"{path}.{name}"] = values.astype(np.float32)
+            if adapter["fine_tune_type"] == "dora":
+                norms = np.linalg.norm(np.array(weight.astype(mx.float32)), axis=1)
+                drift = 1 + 0.2 * rng.standard_normal(norms.shape)
+                tensors[f"{path}.m"] = (norms * drift).astype(np.float32)
     save_file(tensors, folder / "adapters.safetensors", {"format": "mlx"})
 
 
