@@ -13,19 +13,23 @@ use crate::yaml::nearest;
 #[derive(Debug)]
 pub struct Base {
     pub(super) weights: BTreeMap<String, Vec<usize>>,
-    /// How many layers `config.json` says that there are.
-    layers: Option<usize>,
+    /// How many layers each list of them has: `model.layers` and the number.
+    layers: BTreeMap<String, usize>,
 }
 
 impl Base {
     /// Takes the names of the weights, their shapes as they would be without quantization, and `config.json`.
     pub fn new(weights: impl IntoIterator<Item = (String, Vec<usize>)>, config: &Map<String, Value>) -> Self {
-        let text = config.get("text_config").and_then(Value::as_object);
-        let layers = ["num_hidden_layers", "n_layers", "num_layers", "n_layer"]
-            .iter()
-            .find_map(|key| [Some(config), text].into_iter().flatten().find_map(|config| config.get(*key)));
-        let layers = layers.and_then(Value::as_u64).and_then(|layers| usize::try_from(layers).ok());
-        Self { weights: weights.into_iter().collect(), layers }
+        let weights: BTreeMap<_, _> = weights.into_iter().collect();
+        let said = said_layers(config);
+        let mut layers = BTreeMap::new();
+        for layer in weights.keys().filter_map(|name| Layer::of(name)) {
+            let count: &mut usize = layers.entry(layer.container.to_owned()).or_default();
+            // No more than the configuration says: checkpoints may carry a further layer for predicting several tokens,
+            // which no model has at run time.
+            *count = layer.number.saturating_add(1).max(*count).min(said.unwrap_or(usize::MAX));
+        }
+        Self { weights, layers }
     }
 
     /// Returns the names of the modules that have a weight.
@@ -33,16 +37,18 @@ impl Base {
         self.weights.keys().filter_map(|name| name.strip_suffix(".weight"))
     }
 
-    /// Returns how many layers `container` has: as many as there are tensors for, but no more than the configuration
-    /// says. Checkpoints may carry a further one for predicting several tokens, which no model has at run time.
+    /// Returns how many layers `container` has.
     pub(super) fn layers(&self, container: &str) -> usize {
-        let begin = format!("{container}.");
-        let names = self.weights.range(begin.clone()..).map(|(name, _)| name);
-        let inside = names.take_while(|name| name.starts_with(&begin));
-        let numbers = inside.filter_map(|name| Layer::of(name)).filter(|layer| layer.container == container);
-        let there = numbers.map(|layer| layer.number.saturating_add(1)).max().unwrap_or_default();
-        self.layers.map_or(there, |said| said.min(there))
+        self.layers.get(container).copied().unwrap_or_default()
     }
+}
+
+fn said_layers(config: &Map<String, Value>) -> Option<usize> {
+    let text = config.get("text_config").and_then(Value::as_object);
+    let keys = ["num_hidden_layers", "n_layers", "num_layers", "n_layer"];
+    let configs = [Some(config), text].into_iter().flatten();
+    let mut said = keys.iter().flat_map(|key| configs.clone().filter_map(|config| config.get(*key)));
+    said.find_map(|layers| usize::try_from(layers.as_u64()?).ok())
 }
 
 /// A name taken apart at its first number: `model.layers.3.mlp.up_proj` is layer 3 of `model.layers`.

@@ -39,7 +39,7 @@ pub(super) struct Targets {
     /// `layers_to_transform`; empty for all.
     pub layers: Vec<usize>,
     /// `layers_pattern`; empty for any.
-    pub containers: Vec<String>,
+    pub containers: Vec<Pattern>,
 }
 
 /// A choice of modules.
@@ -164,7 +164,7 @@ impl Targets {
         let Some(layer) = Layer::of(module) else { return Ok(false) };
         let mut inside = self.containers.is_empty();
         for container in &self.containers {
-            inside |= Pattern::end(container)?.matches(layer.container)?;
+            inside |= container.matches(layer.container)?;
         }
         Ok(inside && self.layers.contains(&layer.number))
     }

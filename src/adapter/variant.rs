@@ -131,6 +131,10 @@ fn targets(config: &Map<String, Value>) -> anyhow::Result<Targets> {
             many.as_array().cloned().context("is neither a number nor a list")
         })?,
     };
+    let containers = list(config, "layers_pattern", |value| match value {
+        Value::String(one) => Ok(vec![one.clone()]),
+        many => texts(many),
+    })?;
     let layer = |layer: &Value| layer.as_u64().and_then(|layer| usize::try_from(layer).ok());
     Ok(Targets {
         targets: select(config, "target_modules")?,
@@ -140,10 +144,7 @@ fn targets(config: &Map<String, Value>) -> anyhow::Result<Targets> {
             .iter()
             .map(|index| layer(index).with_context(|| format!("{index} is no layer")))
             .collect::<Result<_, _>>()?,
-        containers: list(config, "layers_pattern", |value| match value {
-            Value::String(one) => Ok(vec![one.clone()]),
-            many => texts(many),
-        })?,
+        containers: containers.iter().map(|container| Pattern::end(container)).collect::<Result<_, _>>()?,
     })
 }
 

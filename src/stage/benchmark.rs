@@ -8,10 +8,9 @@ use std::thread::available_parallelism;
 use anyhow::{Context, ensure};
 use indexmap::IndexMap;
 
-use super::fuse::base_of;
 use super::suite::{Query, Suite, holds_tool_call};
 use super::worker::measure;
-use super::{Benchmark, Checkpoint, Config, Inputs, Tick};
+use super::{Benchmark, Checkpoint, Config, Inputs, Tick, base_of};
 use crate::adapter::Adapter;
 use crate::backend::MLX_ID;
 use crate::failure::AtPath;

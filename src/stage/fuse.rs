@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::checkpoint::{Checkpoint, Weight, WeightKind};
 use super::pass::{Pass, Target};
-use super::{Fuse, Tick};
-use crate::adapter::{Adapter, Base};
+use super::{Fuse, Tick, base_of};
+use crate::adapter::Adapter;
 use crate::backend::{Backend, Float};
 use crate::output::Output;
 
@@ -43,12 +43,6 @@ pub(super) fn run(
     }
     write_config(&checkpoint, parameters, output)?;
     checkpoint.copy_side_files(None, output)
-}
-
-/// Returns what an adapter must fit.
-pub(super) fn base_of(checkpoint: &Checkpoint) -> Base {
-    let weights = checkpoint.weights().iter().map(|(name, weight)| (name.clone(), weight.shape.clone()));
-    Base::new(weights, &checkpoint.config)
 }
 
 fn target(parameters: &Fuse, weight: &Weight, updated: bool) -> Target {

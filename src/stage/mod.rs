@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, Base};
 use crate::backend::{Backend, BackendKind, Cpu, MLX_ID};
 use crate::failure::Interrupted;
 use crate::output::Output;
@@ -115,6 +115,12 @@ pub fn transform(
         }
         _ => anyhow::bail!("BUG: `{}` makes no weights", stage.word()),
     }
+}
+
+/// Returns what an adapter of this model must fit.
+fn base_of(checkpoint: &Checkpoint) -> Base {
+    let weights = checkpoint.weights().iter().map(|(name, weight)| (name.clone(), weight.shape.clone()));
+    Base::new(weights, &checkpoint.config)
 }
 
 /// Checks what can be known before anything runs, so that a mistake at the end of a graph is not found after an
