@@ -252,6 +252,54 @@ fn an_adapter_that_does_not_fit_is_refused() {
 }
 
 #[test]
+fn a_peft_adapter_runs_as_that_of_mlx_lm() {
+    let _mlx = mlx();
+    let model = copy("qwen2-4bit-lora");
+    let expected = Expected::read(model.path());
+    let adapter = model.path().join("adapter");
+    let tensors = Array::load_safetensors(adapter.join("adapters.safetensors")).unwrap();
+    let renamed = tensors.iter().map(|(name, tensor)| {
+        let name = name.replace(".lora_a", ".lora_A.weight").replace(".lora_b", ".lora_B.weight");
+        (format!("base_model.model.{name}"), tensor.transpose().unwrap().contiguous().unwrap())
+    });
+    let renamed: HashMap<String, Array> = renamed.collect();
+    Array::save_safetensors(&renamed, None, adapter.join("adapter_model.safetensors")).unwrap();
+    fs::remove_file(adapter.join("adapters.safetensors")).unwrap();
+    let config = serde_json::json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8});
+    fs::write(adapter.join("adapter_config.json"), config.to_string()).unwrap();
+    let logits = load(model.path()).unwrap().logits(&expected.prompt, 512).unwrap();
+    let difference = largest_difference(&logits, &expected.logits);
+    assert!(difference <= TOLERANCE, "{difference}");
+}
+
+#[test]
+fn a_whole_tensor_takes_the_place_of_a_quantized_weight() {
+    let _mlx = mlx();
+    let model = copy("qwen2-4bit");
+    let expected = Expected::read(model.path());
+    let tensors = Array::load_safetensors(model.path().join("model.safetensors")).unwrap();
+    let module = "model.layers.1.self_attn.q_proj";
+    let [weight, scales, biases] =
+        ["weight", "scales", "biases"].map(|part| &tensors[&format!("{module}.{part}")]);
+    // In float32, as the model computes it: in float16 it would be rounded on the way.
+    let [scales, biases] = [scales, biases].map(|side| side.as_dtype(mlx_rs::Dtype::Float32).unwrap());
+    let dense = mlx_rs::ops::dequantize(weight, scales, &biases, 32, 4).unwrap();
+    let adapter = model.path().join("adapter");
+    fs::create_dir_all(&adapter).unwrap();
+    fs::write(adapter.join("adapter_config.json"), r#"{"fine_tune_type": "full"}"#).unwrap();
+    let write = |name: String, tensor: Array| {
+        let file = adapter.join("adapters.safetensors");
+        Array::save_safetensors(&HashMap::from([(name, tensor)]), None, file).unwrap();
+    };
+    write(format!("{module}.weight"), dense);
+    let logits = load(model.path()).unwrap().logits(&expected.prompt, 512).unwrap();
+    let difference = largest_difference(&logits, &expected.logits);
+    assert!(difference <= TOLERANCE, "{difference}");
+    write("model.norm.bias".to_owned(), Array::zeros::<f32>(&[64]).unwrap());
+    assert!(load_error(model.path()).contains("no module of this model takes the update of model.norm.bias"));
+}
+
+#[test]
 fn chat_templates_render_as_in_transformers() {
     for folder in cases("chat") {
         let request = fs::read_to_string(folder.join("request.json")).unwrap();

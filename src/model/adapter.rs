@@ -1,7 +1,7 @@
 //! An adapter that is not fused: what it adds is computed beside the weights, at run time.
 //! Knows nothing of the weights it is added to, nor of files.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,6 +15,8 @@ pub(crate) struct Adapter {
     folder: PathBuf,
     low_rank: BTreeMap<String, Factors>,
     whole: BTreeMap<String, Whole>,
+    /// The weights that [`replace`](Self::replace) put in their place and no module has taken.
+    replaced: BTreeSet<String>,
 }
 
 impl Adapter {
@@ -42,7 +44,7 @@ impl Adapter {
                 None => {}
             }
         }
-        Ok(Self { folder: folder.to_path_buf(), low_rank, whole })
+        Ok(Self { folder: folder.to_path_buf(), low_rank, whole, replaced: BTreeSet::new() })
     }
 
     /// Puts the whole tensors in the place of the model's. A quantized weight becomes a float one.
@@ -56,9 +58,15 @@ impl Adapter {
                 tensors.remove(&format!("{module}.biases"));
             }
             let array = to_array(&whole).with_context(|| name.clone())?;
-            tensors.insert(name, array);
+            tensors.insert(name.clone(), array);
+            self.replaced.insert(name);
         }
         Ok(())
+    }
+
+    /// Hears that a module took the weight `name`.
+    pub(crate) fn taken(&mut self, name: &str) {
+        self.replaced.remove(name);
     }
 
     /// Takes the update of the module at `path`, whose weight is `[output, input]`.
@@ -84,7 +92,8 @@ impl Adapter {
 
     /// Refuses an adapter of which something was not taken.
     pub(crate) fn finish(self) -> Result<()> {
-        let left: Vec<&str> = self.low_rank.keys().chain(self.whole.keys()).map(String::as_str).collect();
+        let left = self.low_rank.keys().chain(self.whole.keys()).chain(&self.replaced);
+        let left: Vec<&str> = left.map(String::as_str).collect();
         let folder = self.folder.display();
         ensure!(left.is_empty(), "{folder}: no module of this model takes the update of {}", left.join(", "));
         Ok(())

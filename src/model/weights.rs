@@ -115,6 +115,9 @@ impl Weights {
     }
 
     fn remove(&mut self, name: &str) -> Result<Array> {
+        if let Some(adapter) = &mut self.adapter {
+            adapter.taken(name);
+        }
         self.tensors.remove(name).with_context(|| format!("{}: no tensor {name}", self.folder.display()))
     }
 
