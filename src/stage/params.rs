@@ -189,8 +189,8 @@ impl Stage {
     /// The version of the stage's code. Bumped when the bytes it writes, or what it accepts, change.
     pub fn version(&self) -> u32 {
         match self {
-            Self::Base | Self::Adapter | Self::Benchmark(_) => 1,
-            Self::Fuse(_) | Self::Quantize(_) => 2,
+            Self::Base | Self::Benchmark(_) => 1,
+            Self::Adapter | Self::Fuse(_) | Self::Quantize(_) => 2,
         }
     }
 }
