@@ -5,10 +5,11 @@
 //!  schedule                                 the only room with threads of stages
 //!  plan → recipe → graph → manifest         pure: data in, data out
 //!  stage                                    folders in, folder out
-//!  model      store                         what weights mean · where bytes lie
+//!  model      store     hub                 what weights mean · where bytes lie · the network
 //!  adapter                                  what an adapter does to which weight
 //!  backend    tensor    report    output    arrays · files of tensors · results · a folder being written
-//!  artifact   yaml      digest    failure   lists of files · text · blake3 · errors with a path
+//!  artifact   yaml      digest    origin    lists of files · text · blake3 · commits on the hub
+//!  failure                                  errors with a path
 //! ```
 //! A room uses those below it, never those above; `tests/architecture.rs` holds the table.
 
@@ -21,10 +22,12 @@ pub mod cli;
 pub mod digest;
 pub mod failure;
 pub mod graph;
+pub mod hub;
 pub mod lockfile;
 pub mod manifest;
 #[cfg(feature = "mlx")]
 pub mod model;
+pub mod origin;
 pub mod output;
 pub mod plan;
 pub mod recipe;
