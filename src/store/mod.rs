@@ -12,7 +12,7 @@ pub use local::{Damage, LocalStore};
 pub use lock::KeyLock;
 pub use memo::{Known, Memo, Stat};
 pub use shelf::{Shelf, ShelfState};
-pub use source::take_stock;
+pub use source::{narrow, take_stock, take_stock_of};
 pub use witness::Witness;
 
 use serde::{Deserialize, Serialize};
