@@ -3,7 +3,7 @@
 //! ```text
 //!  cli                                      the only room that prints
 //!  schedule                                 the only room with threads of stages
-//!  plan → recipe → graph → manifest         pure: data in, data out
+//!  plan → recipe → sources → graph → manifest    pure: data in, data out
 //!  stage                                    folders in, folder out
 //!  model      store     hub                 what weights mean · where bytes lie · the network
 //!  adapter                                  what an adapter does to which weight
@@ -33,6 +33,7 @@ pub mod plan;
 pub mod recipe;
 pub mod report;
 pub mod schedule;
+pub mod sources;
 pub mod stage;
 pub mod store;
 pub mod tensor;

@@ -2,23 +2,36 @@
 //! Knows nothing of how an artifact is made.
 //!
 //! Sorted, one line a node, so that two branches merge line by line; it is also YAML, for other programs:
-//! `8bit: {key: …, artifact: …}`.
+//! `"8bit": {key: …, artifact: …}`. A source on the hub adds `commit: …, source: "hf:…"`: what it was asked for as,
+//! and what that was. While the pipeline file asks for the same, builds stay with the commit.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::digest::Digest;
+use crate::origin::Commit;
 
 const HEADING: &str =
     "# Written by `pipeline build`; commit it. `pipeline build --locked` fails where a digest differs.\n";
 
 /// What the lock says of one node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Locked {
     /// The key of its recipe.
     pub key: Digest,
     /// The digest of what is the same on every run of its artifact.
     pub artifact: Digest,
+    /// Of a source on the hub, what it was resolved to.
+    pub pin: Option<Pin>,
+}
+
+/// A source on the hub, and the commit that it is held at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// The commit.
+    pub commit: Commit,
+    /// The source as `hf:ORG/NAME@REVISION`.
+    pub source: String,
 }
 
 /// The whole file.
@@ -37,8 +50,12 @@ impl Lockfile {
     /// Returns the text.
     pub fn render(&self) -> String {
         let mut text = HEADING.to_owned();
-        for (node, Locked { key, artifact }) in &self.nodes {
-            let _ = writeln!(text, "\"{node}\": {{key: {key}, artifact: {artifact}}}");
+        for (node, Locked { key, artifact, pin }) in &self.nodes {
+            let _ = write!(text, "\"{node}\": {{key: {key}, artifact: {artifact}");
+            if let Some(Pin { commit, source }) = pin {
+                let _ = write!(text, ", commit: {commit}, source: \"{source}\"");
+            }
+            text += "}\n";
         }
         text
     }
@@ -62,8 +79,17 @@ impl Lockfile {
 fn parse_line(line: &str) -> Option<(String, Locked)> {
     let (node, rest) = line.strip_prefix('"')?.split_once("\": {key: ")?;
     let (key, rest) = rest.split_once(", artifact: ")?;
-    let artifact = rest.strip_suffix('}')?;
-    Some((node.to_owned(), Locked { key: key.parse().ok()?, artifact: artifact.parse().ok()? }))
+    let rest = rest.strip_suffix('}')?;
+    let (artifact, pin) = match rest.split_once(", commit: ") {
+        Some((artifact, pin)) => (artifact, Some(parse_pin(pin)?)),
+        None => (rest, None),
+    };
+    Some((node.to_owned(), Locked { key: key.parse().ok()?, artifact: artifact.parse().ok()?, pin }))
+}
+
+fn parse_pin(text: &str) -> Option<Pin> {
+    let (commit, source) = text.split_once(", source: \"")?;
+    Some(Pin { commit: commit.parse().ok()?, source: source.strip_suffix('"')?.to_owned() })
 }
 
 #[cfg(test)]
@@ -73,11 +99,22 @@ mod tests {
     #[test]
     fn survives_a_merge_conflict() {
         let mut lock = Lockfile::default();
-        lock.set("b", Locked { key: Digest::of(b"1"), artifact: Digest::of(b"2") });
-        lock.set("a", Locked { key: Digest::of(b"3"), artifact: Digest::of(b"4") });
+        let commit = "1".repeat(40).parse().unwrap();
+        let pin = Some(Pin { commit, source: "hf:org/name@main".to_owned() });
+        lock.set("b", Locked { key: Digest::of(b"1"), artifact: Digest::of(b"2"), pin });
+        lock.set("a", Locked { key: Digest::of(b"3"), artifact: Digest::of(b"4"), pin: None });
         let text = lock.render();
         assert_eq!(Lockfile::parse(&text), lock);
         assert_eq!(Lockfile::parse(&format!("<<<<<<< HEAD\n{text}=======\n>>>>>>> other\n")), lock);
         assert!(text.find("\"a\"") < text.find("\"b\""));
+    }
+
+    #[test]
+    fn a_line_of_a_folder_is_as_it_always_was() {
+        let digest = Digest::of(b"");
+        let mut lock = Lockfile::default();
+        lock.set("a", Locked { key: digest, artifact: digest, pin: None });
+        let line = format!("\"a\": {{key: {digest}, artifact: {digest}}}\n");
+        assert_eq!(lock.render().strip_prefix(HEADING), Some(line.as_str()));
     }
 }

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Mode;
+use crate::origin::{self, HubSource};
 use crate::stage::{Benchmark, Config, Dtype, Fuse, Mixed, Override, Quantize, Stage};
 use crate::yaml::{At, Fields, Key, Problem, Tree, Value};
 
@@ -55,13 +56,49 @@ pub struct Input {
     pub at: At,
 }
 
-/// An input that is a file or a folder.
+/// An input outside the graph.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Source {
-    /// Relative to the pipeline file.
-    pub path: String,
+    /// What it is.
+    pub place: Place,
     /// Where it is written.
     pub at: At,
+}
+
+/// Where an input outside the graph lies.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Place {
+    /// A file or a folder, relative to the pipeline file.
+    Disk(String),
+    /// A model repository on the Hugging Face hub.
+    Hub(HubSource),
+}
+
+impl Source {
+    /// Returns the path, if it is a file or a folder.
+    pub fn path(&self) -> Option<&str> {
+        match &self.place {
+            Place::Disk(path) => Some(path),
+            Place::Hub(_) => None,
+        }
+    }
+
+    /// Returns the repository, if it is one on the hub.
+    pub fn hub(&self) -> Option<&HubSource> {
+        match &self.place {
+            Place::Disk(_) => None,
+            Place::Hub(hub) => Some(hub),
+        }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.place {
+            Place::Disk(path) => f.write_str(path),
+            Place::Hub(hub) => hub.fmt(f),
+        }
+    }
 }
 
 impl Manifest {
@@ -110,7 +147,7 @@ fn read_node(key: Key, tree: Tree) -> Result<Node, Problem> {
     let mut source = None;
     let stage = match word {
         "base" | "adapter" => {
-            source = Some(read_source(&mut fields, "source")?);
+            source = Some(read_source(&mut fields)?);
             if word == "base" { Stage::Base } else { Stage::Adapter }
         }
         "fuse" => {
@@ -122,7 +159,8 @@ fn read_node(key: Key, tree: Tree) -> Result<Node, Problem> {
             Stage::Quantize(read_quantize(&mut fields)?)
         }
         _ => {
-            source = Some(read_source(&mut fields, "suite")?);
+            let (path, at) = fields.text("suite")?;
+            source = Some(Source { place: Place::Disk(path), at });
             Stage::Benchmark(Benchmark { configs: read_configs(&mut fields, &mut inputs)? })
         }
     };
@@ -141,16 +179,13 @@ fn check_name(key: &Key) -> Result<(), Problem> {
     Ok(())
 }
 
-fn read_source(fields: &mut Fields, name: &'static str) -> Result<Source, Problem> {
-    let (path, at) = fields.text(name)?;
-    if path.starts_with("hf:") {
-        return Err(Problem::new(
-            at,
-            "sources on the Hugging Face hub are not supported by this version; download the \
-             model and name its folder",
-        ));
-    }
-    Ok(Source { path, at })
+fn read_source(fields: &mut Fields) -> Result<Source, Problem> {
+    let (text, at) = fields.text("source")?;
+    let place = match text.strip_prefix(origin::PREFIX) {
+        Some(hub) => Place::Hub(HubSource::parse(hub).map_err(|error| Problem::new(at, error.to_string()))?),
+        None => Place::Disk(text),
+    };
+    Ok(Source { place, at })
 }
 
 fn read_fuse(fields: &mut Fields) -> Result<Fuse, Problem> {
@@ -264,7 +299,8 @@ mod tests {
     #[test]
     fn can_be_remembered() {
         let text = "version: 1\nnodes:\n  m: {stage: base, source: s}\n  f: {stage: fuse, model: m, adapter: a}\n  \
-                    q: {stage: quantize, model: m, bits: 4}\n  b: {stage: benchmark, suite: s, configs: {z: m}}";
+                    q: {stage: quantize, model: m, bits: 4}\n  b: {stage: benchmark, suite: s, configs: {z: m}}\n  \
+                    h: {stage: base, source: 'hf:o/n'}";
         let manifest = Manifest::parse(text).unwrap();
         let bytes = postcard::to_stdvec(&manifest).unwrap();
         assert_eq!(postcard::from_bytes::<Manifest>(&bytes).unwrap(), manifest);

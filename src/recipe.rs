@@ -7,6 +7,8 @@
 //! | the stage's code version | other code may write other bytes |
 //! | the backend that computes | `cpu` and `mlx` may round differently |
 //! | content digest of each input, by role | content, not history: an input rebuilt to the same bytes changes nothing |
+//! | of a source on the hub: repository and commit | a commit never changes, so its files need not be there to know the key |
+//! | the repository and commit that weights descend from | they are written beside the weights |
 //!
 //! | must never enter | because |
 //! |---|---|
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::digest::Digest;
+use crate::origin::Origin;
 use crate::stage::Stage;
 
 /// Bumped when the meaning of a recipe changes, which makes every key new.
@@ -32,6 +35,9 @@ pub struct Recipe {
     backend: String,
     format: u32,
     inputs: BTreeMap<String, Digest>,
+    /// Left out where there is none, so that folders have the keys they always had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
     stage: Stage,
     version: u32,
 }
@@ -74,6 +80,30 @@ pub enum Change {
         /// What it is.
         new: String,
     },
+    /// It descends from another commit on the hub.
+    Origin {
+        /// What it was; none if it came from a folder.
+        old: Option<Origin>,
+        /// What it is; none if it comes from a folder.
+        new: Option<Origin>,
+    },
+    /// What the source names on the hub is not known yet: no build has asked, or the source was changed since.
+    Unresolved {
+        /// The repository.
+        repo: String,
+        /// The branch or the tag.
+        revision: String,
+    },
+    /// The files of this commit were never downloaded here.
+    NeverDownloaded {
+        /// The repository and commit.
+        origin: Origin,
+    },
+    /// A file that was downloaded is gone from the hub's cache, or was altered there.
+    NotDownloaded {
+        /// Its path below the source.
+        path: String,
+    },
     /// An input has other content.
     Input {
         /// Its role.
@@ -106,7 +136,14 @@ pub enum Change {
 impl Recipe {
     /// Makes the recipe of `stage` computed by `backend` from `inputs`.
     pub fn new(stage: Stage, backend: &str, inputs: BTreeMap<String, Digest>) -> Self {
-        Self { backend: backend.to_owned(), format: FORMAT, inputs, version: stage.version(), stage }
+        let version = stage.version();
+        Self { backend: backend.to_owned(), format: FORMAT, inputs, origin: None, version, stage }
+    }
+
+    /// Says which commit on the hub it descends from.
+    #[must_use]
+    pub fn with_origin(self, origin: Option<Origin>) -> Self {
+        Self { origin, ..self }
     }
 
     /// Returns the key under which the finished artifact is filed.
@@ -128,6 +165,9 @@ impl Recipe {
         }
         if self.backend != old.backend {
             changes.push(Change::Backend { old: old.backend.clone(), new: self.backend.clone() });
+        }
+        if self.origin != old.origin {
+            changes.push(Change::Origin { old: old.origin.clone(), new: self.origin.clone() });
         }
         let roles: std::collections::BTreeSet<_> = old.inputs.keys().chain(self.inputs.keys()).collect();
         for role in roles {
@@ -189,6 +229,18 @@ mod tests {
                 r#"{{"backend":"cpu","format":1,"inputs":{{"model":"{input}"}},"stage":{{"stage":"quantize","parameters":{{"bits":8,"group_size":64,"mode":"affine","overrides":[],"recipe":null}}}},"version":2}}"#
             )
         );
+    }
+
+    #[test]
+    fn an_origin_is_part_of_the_key() {
+        let origin = |digit: &str| {
+            Some(Origin { commit: digit.repeat(40).parse().unwrap(), repo: "org/name".to_owned() })
+        };
+        let (old, new) = (recipe(8, "m").with_origin(origin("1")), recipe(8, "m").with_origin(origin("2")));
+        assert_ne!(old.key(), new.key());
+        assert_eq!(new.changes(&old, &|_| None), [Change::Origin { old: origin("1"), new: origin("2") }]);
+        let read: Recipe = serde_json::from_value(serde_json::to_value(&new).unwrap()).unwrap();
+        assert_eq!(read, new);
     }
 
     #[test]

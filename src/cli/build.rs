@@ -12,12 +12,14 @@ use serde_json::json;
 
 use super::progress::{JsonProgress, LineProgress, LiveProgress};
 use super::project::{Place, Project};
+use super::resolve::{Ask, is_remote, resolve};
 use super::{BackendArg, Outcome, print, print_json, status};
 use crate::backend::BackendKind;
 use crate::digest::Digest;
 use crate::graph::NodeId;
+use crate::hub::HubCache;
 use crate::lockfile::{Locked, Lockfile};
-use crate::plan::{Decision, Verdict};
+use crate::plan::{Asked, Decision, Verdict};
 use crate::schedule::{self, Options, Progress, Summary};
 use crate::stage;
 use crate::yaml::Problem;
@@ -48,12 +50,25 @@ pub(super) struct BuildArgs {
     /// Fail where an artifact differs from pipeline.lock
     #[arg(long)]
     locked: bool,
+    /// Ask the hub again what branches and tags are, and move the lock there
+    #[arg(long, conflicts_with_all = ["locked", "dry_run"])]
+    update: bool,
     /// Print JSON lines
     #[arg(long)]
     json: bool,
     /// What weights are computed with
     #[arg(long, value_enum, default_value_t)]
     backend: BackendArg,
+}
+
+impl BuildArgs {
+    fn ask(&self) -> Ask {
+        match (self.update, self.locked) {
+            (true, _) => Ask::All,
+            (_, true) => Ask::None,
+            _ => Ask::New,
+        }
+    }
 }
 
 pub(super) fn run(args: &BuildArgs, place: &Place) -> anyhow::Result<Outcome> {
@@ -67,9 +82,15 @@ pub(super) fn run(args: &BuildArgs, place: &Place) -> anyhow::Result<Outcome> {
     let mut project = Project::open(place)?;
     let targets = project.targets(&args.targets)?;
     let ids = project.graph.closure(&targets);
-    let forced: HashSet<_> = if args.force { targets.into_iter().collect() } else { HashSet::new() };
+    if !args.dry_run {
+        resolve(&mut project, &ids, args.ask())?;
+    }
+    let mut asked = Project::asked(&args.targets, &targets);
+    asked.forced = if args.force { targets.into_iter().collect() } else { HashSet::new() };
     let lock = project.lockfile();
-    let decisions = project.planner(args.backend.into(), forced.clone()).plan(&ids)?;
+    let mut planner = project.planner(args.backend.into(), asked);
+    let decisions = planner.plan(&ids)?;
+    let asked = planner.asked;
     if decisions.iter().any(Decision::is_stale) {
         preflight(&project, &decisions)?;
     }
@@ -81,7 +102,7 @@ pub(super) fn run(args: &BuildArgs, place: &Place) -> anyhow::Result<Outcome> {
     let summary = if all_fresh && !args.locked {
         nothing_to_do(&mut project, &decisions)?
     } else {
-        make(args, &mut project, &ids, forced, &lock)?
+        make(args, &mut project, &ids, asked, &lock)?
     };
     let relocked = if args.locked { Ok(false) } else { write_lock(&mut project, lock, &summary) };
     project.save_memo();
@@ -98,9 +119,10 @@ pub(super) fn run(args: &BuildArgs, place: &Place) -> anyhow::Result<Outcome> {
 
 /// Returns what is asked, as far as the answer "nothing to do" depends on it; nothing where more is to be said.
 fn question(args: &BuildArgs, place: &Place) -> Option<Digest> {
-    let plain = !(args.dry_run || args.force || args.locked || args.json);
+    let plain = !(args.dry_run || args.force || args.locked || args.update || args.json);
     plain.then(|| {
-        Digest::of_json(&(place.path().file_name(), &args.targets, BackendKind::from(args.backend).id()))
+        let (backend, cache) = (BackendKind::from(args.backend).id(), HubCache::from_env());
+        Digest::of_json(&(place.path().file_name(), &args.targets, backend, cache.root()))
     })
 }
 
@@ -121,7 +143,7 @@ fn make(
     args: &BuildArgs,
     project: &mut Project,
     ids: &[NodeId],
-    forced: HashSet<NodeId>,
+    asked: Asked,
     lock: &Lockfile,
 ) -> anyhow::Result<Summary> {
     project.store.prepare()?;
@@ -145,7 +167,7 @@ fn make(
         Box::new(LineProgress)
     };
     let outcome =
-        schedule::run(project.planner(args.backend.into(), forced), ids, &options, progress.as_mut());
+        schedule::run(project.planner(args.backend.into(), asked), ids, &options, progress.as_mut());
     if outcome.is_err() {
         project.store.finish()?;
     }
@@ -156,7 +178,10 @@ fn make(
 fn preflight(project: &Project, decisions: &[Decision]) -> anyhow::Result<()> {
     for decision in decisions.iter().filter(|decision| decision.is_stale()) {
         let node = project.graph.node(decision.id);
-        let source = node.source.as_ref().map(|source| project.root.join(&source.path));
+        if is_remote(project, decision.id) {
+            continue;
+        }
+        let source = project.sources.path(&project.graph, decision.id);
         let bases = bases(project, decision.id);
         stage::preflight(&node.stage, source.as_deref(), &bases).map_err(|error| {
             let message = format!("node `{}`: {error:#}", node.name);
@@ -166,19 +191,20 @@ fn preflight(project: &Project, decisions: &[Decision]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the model folders outside the graph that a node descends from.
+/// Returns the model folders outside the graph that a node descends from, as far as they are on this machine.
 fn bases(project: &Project, id: NodeId) -> Vec<PathBuf> {
     let above = project.graph.closure(&[id]);
-    let nodes = above.iter().map(|id| project.graph.node(*id));
-    let bases = nodes.filter(|node| node.stage == stage::Stage::Base);
-    bases.filter_map(|node| node.source.as_ref().map(|source| project.root.join(&source.path))).collect()
+    let bases = above.into_iter().filter(|id| project.graph.node(*id).stage == stage::Stage::Base);
+    let bases = bases.filter_map(|id| Some((id, project.sources.path(&project.graph, id)?)));
+    bases.filter(|(id, path)| !is_remote(project, *id) || path.exists()).map(|(_, path)| path).collect()
 }
 
 /// Writes the lock if it changed, and returns whether it did.
 fn write_lock(project: &mut Project, mut lock: Lockfile, summary: &Summary) -> anyhow::Result<bool> {
     let before = lock.clone();
     for (id, (key, artifact)) in &summary.done {
-        lock.set(&project.graph.node(*id).name, Locked { key: *key, artifact: *artifact });
+        let pin = project.sources.pin(&project.graph, *id);
+        lock.set(&project.graph.node(*id).name, Locked { key: *key, artifact: *artifact, pin });
     }
     let names: HashSet<_> =
         project.graph.order().iter().map(|id| project.graph.node(*id).name.as_str()).collect();

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::project::{Place, Project};
 use super::{BackendArg, Outcome, print, print_json};
 use crate::digest::Digest;
+use crate::origin::Origin;
 use crate::plan::{Decision, Verdict};
 use crate::recipe::Change;
 
@@ -26,9 +27,11 @@ pub(super) struct WhyArgs {
 
 pub(super) fn run(args: &WhyArgs, place: &Place) -> anyhow::Result<Outcome> {
     let mut project = Project::open(place)?;
-    let targets = project.targets(std::slice::from_ref(&args.target))?;
+    let names = std::slice::from_ref(&args.target);
+    let targets = project.targets(names)?;
     let ids = project.graph.closure(&targets);
-    let decisions = project.planner(args.backend.into(), [].into()).plan(&ids)?;
+    let asked = Project::asked(names, &targets);
+    let decisions = project.planner(args.backend.into(), asked).plan(&ids)?;
     project.save_memo();
     let Some(last) = decisions.last() else { anyhow::bail!("BUG: a target is in its own closure") };
     if args.json {
@@ -94,6 +97,18 @@ pub(super) fn words(change: &Change) -> String {
         Change::Parameter { name, old, new } => format!("parameter {name}: {} -> {}", shown(old), shown(new)),
         Change::Version { old, new } => format!("the stage's code: version {old} -> {new}"),
         Change::Backend { old, new } => format!("backend: {old} -> {new}"),
+        Change::Origin { old, new } => {
+            format!("origin: {} -> {}", origin_or_folder(old.as_ref()), origin_or_folder(new.as_ref()))
+        }
+        Change::Unresolved { repo, revision } => {
+            format!("revision {revision} of {repo} is not resolved yet: a build asks the hub")
+        }
+        Change::NeverDownloaded { origin } => format!("{} was never downloaded", short(origin)),
+        Change::NotDownloaded { path } => {
+            format!(
+                "file {path} is gone from the hub's cache or was altered there; it is downloaded when needed"
+            )
+        }
         Change::Input { role, node, old, new } => {
             let of = node.as_ref().map_or_else(String::new, |node| format!(" ({node})"));
             format!("input {role}{of}: {}", old_and_new(*old, *new))
@@ -102,6 +117,14 @@ pub(super) fn words(change: &Change) -> String {
         Change::Damaged { problem } => format!("damaged: {problem}"),
         Change::RecordLost => "the record of its last build is gone".to_owned(),
     }
+}
+
+fn origin_or_folder(origin: Option<&Origin>) -> String {
+    origin.map_or_else(|| "a folder".to_owned(), short)
+}
+
+fn short(origin: &Origin) -> String {
+    format!("{}@{}", origin.repo, origin.commit.short())
 }
 
 /// Shows a parameter as the user wrote it.

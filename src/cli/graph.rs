@@ -106,7 +106,7 @@ fn to_json(project: &Project) -> serde_json::Value {
             .collect();
         json!({
             "name": node.name, "stage": node.stage.word(), "inputs": inputs,
-            "source": node.source.as_ref().map(|source| &source.path),
+            "source": node.source.as_ref().map(ToString::to_string),
         })
     });
     json!({ "nodes": nodes.collect::<Vec<_>>() })

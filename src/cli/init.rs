@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn writes_what_the_tool_reads() {
         let manifest = Manifest::parse(&template("my: model", "ad")).unwrap();
-        assert_eq!(manifest.nodes[0].source.as_ref().unwrap().path, "my: model");
+        assert_eq!(manifest.nodes[0].source.as_ref().unwrap().path(), Some("my: model"));
         assert_eq!(Graph::check(manifest).unwrap().len(), 5);
     }
 }

@@ -8,6 +8,7 @@ mod init;
 mod progress;
 mod project;
 mod report;
+mod resolve;
 mod schema;
 mod status;
 mod verify;

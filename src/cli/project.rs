@@ -1,7 +1,6 @@
 //! A project on disk: the pipeline file found and checked, its cache, its shelf and the memory of both.
 //! Knows nothing of what a command does with them.
 
-use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -13,12 +12,13 @@ use crate::digest::Digest;
 use crate::graph::{Graph, NodeId};
 use crate::lockfile::Lockfile;
 use crate::manifest::Manifest;
-use crate::plan::Planner;
+use crate::plan::{Asked, Planner};
+use crate::sources::Sources;
 use crate::store::{LocalStore, Memo, Shelf, Stat, Witness};
 use crate::yaml::Problem;
 
 /// Bumped when [`Manifest`] changes, so that a remembered one is not misread.
-const MANIFEST_FORMAT: u32 = 1;
+const MANIFEST_FORMAT: u32 = 2;
 
 /// Where the user says the project is.
 #[derive(Debug)]
@@ -59,10 +59,12 @@ pub(super) struct Project {
     /// The folder of the pipeline file.
     pub(super) root: PathBuf,
     pub(super) graph: Graph,
+    /// Where its sources lie.
+    pub(super) sources: Sources,
     pub(super) store: LocalStore,
     pub(super) shelf: Shelf,
     pub(super) memo: Memo,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     text: String,
     /// When it was opened: before anything was looked at.
     opened: SystemTime,
@@ -94,8 +96,10 @@ impl Project {
         }
         let graph = Graph::check(manifest).map_err(|problem| usage(&problem, &path, &text))?;
         let shelf = Shelf::new(root.join("artifacts"));
-        let project = Self { root, graph, store, shelf, memo, path, text, opened };
+        let sources = Sources::new(root.clone());
+        let mut project = Self { root, graph, sources, store, shelf, memo, path, text, opened };
         project.check_sources()?;
+        project.hold_commits();
         Ok(project)
     }
 
@@ -108,13 +112,23 @@ impl Project {
         for id in self.graph.order() {
             let node = self.graph.node(*id);
             if let Some(source) = &node.source
-                && !self.root.join(&source.path).exists()
+                && let Some(path) = source.path()
+                && !self.root.join(path).exists()
             {
-                let message = format!("the source `{}` of node `{}` does not exist", source.path, node.name);
+                let message = format!("the source `{path}` of node `{}` does not exist", node.name);
                 return Err(self.problem(&Problem::new(source.at, message)));
             }
         }
         Ok(())
+    }
+
+    /// Takes the commits of the sources on the hub from the lock, which is not read where there are none.
+    fn hold_commits(&mut self) {
+        let Self { graph, sources, .. } = self;
+        if graph.order().iter().any(|&id| sources.unresolved(graph, id).is_some()) {
+            let lock = self.lockfile();
+            self.sources.hold(&self.graph, &lock);
+        }
     }
 
     /// Resolves the names of targets; none means all nodes.
@@ -126,16 +140,22 @@ impl Project {
         found.collect::<Result<_, _>>().map_err(|unknown| UsageError(unknown.to_string()).into())
     }
 
+    /// Returns what is asked by naming `targets`.
+    pub(super) fn asked(names: &[String], targets: &[NodeId]) -> Asked {
+        let named: &[NodeId] = if names.is_empty() { &[] } else { targets };
+        Asked { wanted: named.iter().copied().collect(), ..Asked::default() }
+    }
+
     /// Returns the planner of this project.
-    pub(super) fn planner(&mut self, backend: BackendKind, forced: HashSet<NodeId>) -> Planner<'_> {
+    pub(super) fn planner(&mut self, backend: BackendKind, asked: Asked) -> Planner<'_> {
         Planner {
             graph: &self.graph,
-            root: &self.root,
+            sources: &self.sources,
             store: &self.store,
             shelf: &self.shelf,
             memo: &mut self.memo,
             backend,
-            forced,
+            asked,
         }
     }
 

@@ -30,7 +30,8 @@ pub(super) fn run(args: &StatusArgs, place: &Place) -> anyhow::Result<Outcome> {
     let mut project = Project::open(place)?;
     let targets = project.targets(&args.targets)?;
     let ids = project.graph.closure(&targets);
-    let decisions = project.planner(args.backend.into(), [].into()).plan(&ids)?;
+    let asked = Project::asked(&args.targets, &targets);
+    let decisions = project.planner(args.backend.into(), asked).plan(&ids)?;
     project.save_memo();
     show(&project, &decisions, args.json, args.exit_code)
 }

@@ -25,10 +25,13 @@ use crate::artifact::Artifact;
 use crate::digest::Digest;
 use crate::failure::Interrupted;
 use crate::graph::NodeId;
+use crate::hub::HubCache;
 use crate::lockfile::Lockfile;
-use crate::plan::{Decision, Planner, Verdict, reference_target};
+use crate::origin::Origin;
+use crate::plan::{Decision, Planner, Verdict};
 use crate::recipe::Change;
-use crate::stage::Inputs;
+use crate::stage::{Inputs, Stage};
+use crate::store::narrow;
 
 /// How often the owner looks whether it was asked to stop.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -227,9 +230,9 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
 
     /// Puts the artifact of a node on the shelf.
     fn place(&mut self, id: NodeId, artifact: &Artifact) -> anyhow::Result<()> {
-        let Planner { graph, root, store, shelf, memo, .. } = &mut self.planner;
+        let Planner { graph, sources, store, shelf, memo, .. } = &mut self.planner;
         let node = graph.node(id);
-        match reference_target(node, root) {
+        match sources.target(graph, id) {
             Some(target) => shelf.point(&node.name, &target, store),
             None => shelf.place(&node.name, artifact, store, memo),
         }
@@ -259,6 +262,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             inputs: self.inputs(id)?,
             recipe: decision.recipe.clone().context("BUG: a queued node has a recipe")?,
             stock: decision.stock.clone(),
+            download: self.download(id),
             rerun: !decision.changes.is_empty() && decision.artifact.is_some(),
         };
         let (store, backend) = (self.planner.store, self.planner.backend);
@@ -278,21 +282,35 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     }
 
     fn inputs(&self, id: NodeId) -> anyhow::Result<Inputs> {
-        let Planner { graph, root, shelf, .. } = &self.planner;
+        let Planner { graph, sources, .. } = &self.planner;
         let mut inputs = Inputs::default();
         for (role, input) in graph.inputs(id) {
-            let node = graph.node(input);
-            let artifact =
-                self.artifacts.get(&input).context("BUG: the inputs of a started node are done")?;
-            let folder = match &node.source {
-                Some(source) if node.stage.is_reference() => root.join(&source.path),
-                _ => shelf.folder(&node.name, artifact),
-            };
-            inputs.folders.insert(role.to_owned(), absolute(folder)?);
+            inputs.folders.insert(role.to_owned(), absolute(self.folder(input)?)?);
         }
-        inputs.source =
-            graph.node(id).source.as_ref().map(|source| absolute(root.join(&source.path))).transpose()?;
+        inputs.source = sources.path(graph, id).map(absolute).transpose()?;
+        if matches!(graph.node(id).stage, Stage::Fuse(_) | Stage::Quantize(_)) {
+            inputs.origin = sources.origin(graph, id);
+        }
         Ok(inputs)
+    }
+
+    /// Returns where the artifact of a node that is done lies.
+    fn folder(&self, id: NodeId) -> anyhow::Result<PathBuf> {
+        let Planner { graph, sources, shelf, store, .. } = &self.planner;
+        let name = &graph.node(id).name;
+        let artifact = self.artifacts.get(&id).context("BUG: the inputs of a started node are done")?;
+        match sources.path(graph, id).filter(|_| graph.node(id).stage.is_reference()) {
+            Some(folder) if sources.own_origin(graph, id).is_some() => {
+                narrow(folder, artifact, store.workspace().join(format!("{name}.source")))
+            }
+            Some(folder) => Ok(folder),
+            None => Ok(shelf.folder(name, artifact)),
+        }
+    }
+
+    fn download(&self, id: NodeId) -> Option<(HubCache, Origin)> {
+        let Planner { graph, sources, .. } = &self.planner;
+        Some((sources.cache().clone(), sources.own_origin(graph, id)?))
     }
 
     fn tick(&mut self, id: NodeId, done: u64, total: u64) {

@@ -7,10 +7,12 @@ use crate::artifact::Artifact;
 use crate::backend::BackendKind;
 use crate::digest::Digest;
 use crate::graph::NodeId;
+use crate::hub::{self, HubCache};
+use crate::origin::Origin;
 use crate::output::Output;
 use crate::recipe::Recipe;
 use crate::stage::{self, Inputs, Stage};
-use crate::store::{Action, LocalStore, Stat};
+use crate::store::{Action, LocalStore, Stat, take_stock_of};
 
 /// What the thread of a stage hands back.
 pub(super) struct Executed {
@@ -28,6 +30,8 @@ pub(super) struct Task {
     pub(super) inputs: Inputs,
     pub(super) recipe: Recipe,
     pub(super) stock: Option<Artifact>,
+    /// The source, if it is on the hub.
+    pub(super) download: Option<(HubCache, Origin)>,
     /// Run it although a record of it exists: the user said so, or what the record names is damaged.
     pub(super) rerun: bool,
 }
@@ -52,12 +56,15 @@ pub(super) fn execute(
         });
     }
     let start = Instant::now();
+    let downloaded =
+        task.download.as_ref().map(|(cache, origin)| download(cache, origin, tick)).transpose()?;
     let folder = store.stage(&key)?;
     let output = Output::new(folder.clone());
     stage::run(&task.stage, &task.inputs, &output, backend, tick)?;
     let (made, warnings) = output.finish();
-    let (artifact, stats) = match &task.stock {
-        Some(stock) if task.stage.is_reference() => (stock.clone(), Vec::new()),
+    let (artifact, stats) = match (downloaded, &task.stock) {
+        (Some(downloaded), _) => downloaded,
+        (None, Some(stock)) if task.stage.is_reference() => (stock.clone(), Vec::new()),
         _ => {
             let stats = store.adopt(&folder, &made)?;
             (made, stats)
@@ -67,4 +74,15 @@ pub(super) fn execute(
     let action = Action { artifact: artifact.clone(), recipe: serde_json::to_value(&task.recipe)?, seconds };
     store.record(&key, &action)?;
     Ok(Executed { artifact, stats, seconds: Some(seconds), warnings })
+}
+
+/// Brings the files of a source on the hub to this machine. The artifact is what the commit has, not what lies in the
+/// folder: other programs download into it too.
+fn download(
+    cache: &HubCache,
+    origin: &Origin,
+    tick: stage::Tick<'_>,
+) -> anyhow::Result<(Artifact, Vec<(Stat, Digest)>)> {
+    let names = hub::download(cache, origin, tick)?;
+    take_stock_of(&cache.snapshot(origin), &names)
 }

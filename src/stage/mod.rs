@@ -24,6 +24,7 @@ use anyhow::Context;
 use crate::adapter::{Adapter, Base};
 use crate::backend::{Backend, BackendKind, Cpu, MLX_ID};
 use crate::failure::Interrupted;
+use crate::origin::Origin;
 use crate::output::Output;
 
 /// Where the inputs of a stage lie.
@@ -33,6 +34,9 @@ pub struct Inputs {
     pub folders: BTreeMap<String, PathBuf>,
     /// The file or folder outside the graph.
     pub source: Option<PathBuf>,
+    /// The repository and commit on the hub that the weights descend from, for `fuse` and `quantize`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 impl Inputs {

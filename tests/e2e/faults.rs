@@ -19,7 +19,7 @@ fn start(space: &Space) -> Child {
 }
 
 /// Sends a signal, as a shell does.
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let status = Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status().unwrap();
     assert!(status.success());
 }

@@ -6,11 +6,14 @@
 
 mod adapters;
 mod build;
+mod download;
 mod errors;
 mod faults;
 mod graph;
+mod hub;
 mod incremental;
 mod pico;
+mod server;
 mod space;
 mod weights;
 mod why;

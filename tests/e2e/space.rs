@@ -38,6 +38,7 @@ pub(crate) const ALL: [&str; 5] = ["base", "adapter", "fused", "q8", "q4"];
 pub(crate) struct Space {
     _folder: TempDir,
     root: PathBuf,
+    variables: Vec<(String, String)>,
 }
 
 /// What a command did and said.
@@ -55,7 +56,7 @@ impl Space {
         let folder = tempfile::tempdir().unwrap();
         // A temporary folder may lie behind a link (on macOS it does), and messages name the real one.
         let root = folder.path().canonicalize().unwrap();
-        Self { _folder: folder, root }
+        Self { _folder: folder, root, variables: Vec::new() }
     }
 
     /// A pipeline file, a pico model in `model` and an adapter for it in `lora`; nothing is built.
@@ -202,7 +203,13 @@ impl Space {
         for name in ["PATH", "HOME"] {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
         }
+        command.envs(self.variables.iter().cloned());
         command
+    }
+
+    /// Sets an environment variable for the commands to come.
+    pub(crate) fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     /// Runs `pipeline` with these arguments.

@@ -1,19 +1,21 @@
 //! The verdict on each node: in place, in the cache, stale and why, or waiting for an input.
 //! Knows nothing of threads and runs nothing. `build`, `build -n`, `status` and `why` all read these decisions.
 
+mod changes;
+
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::artifact::Artifact;
+use crate::artifact::{Artifact, FileEntry};
 use crate::backend::BackendKind;
 use crate::digest::Digest;
 use crate::graph::{Graph, NodeId};
-use crate::manifest::Node;
 use crate::recipe::{Change, Recipe};
-use crate::store::{Action, LocalStore, Memo, Shelf, ShelfState, take_stock};
+use crate::sources::Sources;
+use crate::stage::Stage;
+use crate::store::{LocalStore, Memo, Shelf, ShelfState, take_stock};
 
 /// What is to be done for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -42,17 +44,32 @@ pub struct Decision {
     pub waits_for: Vec<NodeId>,
     /// A file of its artifact that was changed by hand, relative to the artifact.
     pub edited: Option<String>,
-    /// Its recipe, unless it waits.
+    /// Its recipe, unless it waits or its source is not resolved.
     pub recipe: Option<Recipe>,
     /// The key of the recipe.
     pub key: Option<Digest>,
     /// What it made, if that is known.
     pub artifact: Option<Artifact>,
-    /// The files of its source, if it has one.
+    /// The files of its source, if it has one that is not on the hub.
     pub stock: Option<Artifact>,
 }
 
 impl Decision {
+    /// A decision on a node of which more is known later.
+    fn undecided(id: NodeId, verdict: Verdict, changes: Vec<Change>) -> Self {
+        Self {
+            id,
+            verdict,
+            changes,
+            waits_for: Vec::new(),
+            edited: None,
+            recipe: None,
+            key: None,
+            artifact: None,
+            stock: None,
+        }
+    }
+
     /// Whether something must be done for the node, or may have to be.
     pub fn is_stale(&self) -> bool {
         matches!(self.verdict, Verdict::Stale | Verdict::Waits)
@@ -63,8 +80,8 @@ impl Decision {
 pub struct Planner<'a> {
     /// The graph.
     pub graph: &'a Graph,
-    /// The folder of the pipeline file.
-    pub root: &'a Path,
+    /// Where the sources lie.
+    pub sources: &'a Sources,
     /// The cache.
     pub store: &'a LocalStore,
     /// `artifacts/`.
@@ -73,13 +90,33 @@ pub struct Planner<'a> {
     pub memo: &'a mut Memo,
     /// What weights are computed with.
     pub backend: BackendKind,
-    /// Nodes that run whether they are stale or not.
+    /// What is asked of the nodes.
+    pub asked: Asked,
+}
+
+/// What is asked of nodes beyond being up to date.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// They run whether they are stale or not.
     pub forced: HashSet<NodeId>,
+    /// If their source is on the hub, its files must be there: the user named them, or, as [`Planner::plan`] finds
+    /// out, another node that may have to run reads them. Files that nobody reads are not downloaded again.
+    pub wanted: HashSet<NodeId>,
 }
 
 impl Planner<'_> {
     /// Decides on `ids`, each after its inputs, without running anything.
     pub fn plan(&mut self, ids: &[NodeId]) -> anyhow::Result<Vec<Decision>> {
+        let decisions = self.plan_once(ids)?;
+        let needed = self.needed(&decisions);
+        if needed.is_empty() {
+            return Ok(decisions);
+        }
+        self.asked.wanted.extend(needed);
+        self.plan_once(ids)
+    }
+
+    fn plan_once(&mut self, ids: &[NodeId]) -> anyhow::Result<Vec<Decision>> {
         let mut made: Vec<Option<Digest>> = vec![None; self.graph.len()];
         let mut decisions = Vec::with_capacity(ids.len());
         self.shelf.look(self.memo);
@@ -100,7 +137,15 @@ impl Planner<'_> {
         made: &dyn Fn(NodeId) -> Option<Digest>,
     ) -> anyhow::Result<Decision> {
         let node = self.graph.node(id);
-        let stock = self.stock(node)?;
+        if let Some(source) = self.sources.unresolved(self.graph, id) {
+            let (repo, revision) = (source.repo.clone(), source.revision.clone());
+            return Ok(Decision::undecided(id, Verdict::Stale, vec![Change::Unresolved { repo, revision }]));
+        }
+        let origin = match node.stage {
+            Stage::Benchmark(_) => None,
+            _ => self.sources.origin(self.graph, id),
+        };
+        let stock = self.stock(id)?;
         let mut inputs = BTreeMap::new();
         let mut waits_for = Vec::new();
         for (role, input) in self.graph.inputs(id) {
@@ -111,31 +156,29 @@ impl Planner<'_> {
         }
         if let Some(stock) = &stock {
             inputs.insert("source".to_owned(), stock.digest());
+        } else if node.stage.is_reference()
+            && let Some(origin) = &origin
+        {
+            inputs.insert("source".to_owned(), Digest::of(origin.to_string().as_bytes()));
         }
         let recipe = Recipe::new(node.stage.clone(), node.stage.backend(self.backend), inputs);
+        let recipe = recipe.with_origin(origin);
         if waits_for.is_empty() {
             return self.judge(id, recipe, stock);
         }
         waits_for.dedup();
         let changes = self.own_changes(id, &recipe, stock.as_ref());
-        let verdict = Verdict::Waits;
-        Ok(Decision {
-            id,
-            verdict,
-            changes,
-            waits_for,
-            edited: None,
-            recipe: None,
-            key: None,
-            artifact: None,
-            stock,
-        })
+        Ok(Decision { waits_for, stock, ..Decision::undecided(id, Verdict::Waits, changes) })
     }
 
-    fn stock(&mut self, node: &Node) -> anyhow::Result<Option<Artifact>> {
-        let Some(source) = &node.source else { return Ok(None) };
-        let stock = take_stock(&self.root.join(&source.path), self.memo);
-        stock.map(Some).with_context(|| format!("node `{}`", node.name))
+    /// Takes stock of a source that may change at any time. What is at a commit on the hub is known by its name.
+    fn stock(&mut self, id: NodeId) -> anyhow::Result<Option<Artifact>> {
+        let Some(path) = self.sources.path(self.graph, id) else { return Ok(None) };
+        if self.sources.own_origin(self.graph, id).is_some() {
+            return Ok(None);
+        }
+        let stock = take_stock(&path, self.memo);
+        stock.map(Some).with_context(|| format!("node `{}`", self.graph.node(id).name))
     }
 
     /// Decides on a node whose recipe is known.
@@ -149,7 +192,7 @@ impl Planner<'_> {
             None => self.store.action(&key).map(|action| action.artifact),
         };
         let (verdict, edited, damage) = match &artifact {
-            _ if self.forced.contains(&id) => (Verdict::Stale, None, Some(Change::Forced)),
+            _ if self.asked.forced.contains(&id) => (Verdict::Stale, None, Some(Change::Forced)),
             None => (Verdict::Stale, None, None),
             Some(artifact) => self.look(id, artifact),
         };
@@ -157,7 +200,9 @@ impl Planner<'_> {
         if changes.is_empty() && verdict != Verdict::Fresh && (!unchanged || artifact.is_none()) {
             changes = self.changes(id, &recipe, stock.as_ref());
             if verdict == Verdict::Cached {
-                changes.retain(|change| *change != Change::NeverBuilt);
+                let never =
+                    |change: &Change| matches!(change, Change::NeverBuilt | Change::NeverDownloaded { .. });
+                changes.retain(|change| !never(change));
             } else if changes.is_empty() {
                 changes.push(Change::RecordLost);
             }
@@ -178,9 +223,13 @@ impl Planner<'_> {
     /// Looks whether a known artifact is in place, and if not, whether the cache has it whole.
     fn look(&mut self, id: NodeId, artifact: &Artifact) -> (Verdict, Option<String>, Option<Change>) {
         let node = self.graph.node(id);
-        if let Some(target) = reference_target(node, self.root) {
+        if let Some(target) = self.sources.target(self.graph, id) {
+            let absent = self.absent(id, artifact).map(|path| Change::NotDownloaded { path });
+            if absent.is_some() && self.asked.wanted.contains(&id) {
+                return (Verdict::Stale, None, absent);
+            }
             let there = self.shelf.points_at(&node.name, &target);
-            return (if there { Verdict::Fresh } else { Verdict::Cached }, None, None);
+            return (if there { Verdict::Fresh } else { Verdict::Cached }, None, absent);
         }
         let edited = match self.shelf.state(&node.name, artifact, self.memo) {
             ShelfState::InPlace => return (Verdict::Fresh, None, None),
@@ -194,58 +243,29 @@ impl Planner<'_> {
         }
     }
 
-    /// Returns what changed since the node was last built here.
-    fn changes(&self, id: NodeId, recipe: &Recipe, stock: Option<&Artifact>) -> Vec<Change> {
-        let Some((old, action)) = self.last(id) else { return vec![Change::NeverBuilt] };
-        let node = self.graph.node(id);
-        let node_of =
-            |role: &str| node.inputs.iter().find(|input| input.role == role).map(|input| input.node.clone());
-        let mut changes = recipe.changes(&old, &node_of);
-        if node.stage.is_reference()
-            && let Some(stock) = stock
-        {
-            changes.retain(|change| !matches!(change, Change::Input { role, .. } if role == "source"));
-            changes.extend(file_changes(&action.artifact, stock));
+    /// Looks for a file that was downloaded and is not there any more as it was.
+    fn absent(&mut self, id: NodeId, artifact: &Artifact) -> Option<String> {
+        self.sources.own_origin(self.graph, id)?;
+        let folder = self.sources.path(self.graph, id)?;
+        // Before its files, so that one that is replaced meanwhile shows in the state of the folder.
+        let _ = self.memo.look(&folder);
+        let mut holds = |file: &FileEntry| self.memo.holds(&folder.join(&file.path), &file.digest, file.size);
+        artifact.files().iter().find(|file| !holds(file)).map(|file| file.path.clone())
+    }
+
+    /// Returns the nodes whose files are gone from the hub's cache, but are needed by a node that may have to run.
+    fn needed(&self, decisions: &[Decision]) -> Vec<NodeId> {
+        let gone = |decision: &&Decision| {
+            let gone = decision.changes.iter().any(|change| matches!(change, Change::NotDownloaded { .. }));
+            gone && !decision.is_stale()
+        };
+        let gone: Vec<_> = decisions.iter().filter(gone).map(|decision| decision.id).collect();
+        if gone.is_empty() {
+            return gone;
         }
-        changes
+        let stale = decisions.iter().filter(|decision| decision.is_stale());
+        let read: HashSet<_> =
+            stale.flat_map(|decision| self.graph.inputs(decision.id).map(|(_, input)| input)).collect();
+        gone.into_iter().filter(|id| read.contains(id)).collect()
     }
-
-    /// Returns what changed of a node itself, leaving out the inputs that are not known yet.
-    fn own_changes(&self, id: NodeId, recipe: &Recipe, stock: Option<&Artifact>) -> Vec<Change> {
-        let mut changes = self.changes(id, recipe, stock);
-        changes.retain(|change| !matches!(change, Change::Input { new: None, .. }));
-        changes
-    }
-
-    fn last(&self, id: NodeId) -> Option<(Recipe, Action)> {
-        let key = self.memo.node(&self.graph.node(id).name)?.key;
-        let action = self.store.action(&key)?;
-        let recipe = serde_json::from_value(action.recipe.clone()).ok()?;
-        Some((recipe, action))
-    }
-}
-
-/// Returns what `artifacts/NAME` points at for a node that is its source; none for other nodes.
-pub fn reference_target(node: &Node, root: &Path) -> Option<PathBuf> {
-    let source = node.source.as_ref().filter(|_| node.stage.is_reference())?;
-    // `artifacts/` lies in the root, so a relative source is one level up from it.
-    let path = Path::new(&source.path);
-    Some(if path.is_absolute() { root.join(path) } else { Path::new("..").join(path) })
-}
-
-fn file_changes(old: &Artifact, new: &Artifact) -> Vec<Change> {
-    let mut changes = Vec::new();
-    for file in new.files() {
-        let before = old.file(&file.path).map(|file| file.digest);
-        if before != Some(file.digest) {
-            changes.push(Change::File { path: file.path.clone(), old: before, new: Some(file.digest) });
-        }
-    }
-    let gone = old.files().iter().filter(|file| new.file(&file.path).is_none());
-    changes.extend(gone.map(|file| Change::File {
-        path: file.path.clone(),
-        old: Some(file.digest),
-        new: None,
-    }));
-    changes
 }
