@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::digest::Digest;
 use crate::graph::{Graph, NodeId};
 use crate::hub::HubCache;
 use crate::lockfile::{Lockfile, Pin};
@@ -17,27 +18,39 @@ pub struct Sources {
     root: PathBuf,
     cache: HubCache,
     commits: HashMap<NodeId, Commit>,
+    /// What the files of these commits were when they were last downloaded, by whoever wrote the lock.
+    contents: HashMap<NodeId, Digest>,
 }
 
 impl Sources {
     /// Names the folders; no commit is known yet.
     pub fn new(root: PathBuf) -> Self {
-        Self { root, cache: HubCache::from_env(), commits: HashMap::new() }
+        Self { root, cache: HubCache::from_env(), commits: HashMap::new(), contents: HashMap::new() }
     }
 
     /// Takes over the commits that `lock` holds for what the pipeline file asks for now.
     pub fn hold(&mut self, graph: &Graph, lock: &Lockfile) {
         for &id in graph.order() {
             let Some(hub) = hub_source(graph, id) else { continue };
-            let pin = lock.get(&graph.node(id).name).and_then(|locked| locked.pin.as_ref());
-            let held = pin.filter(|pin| pin.source == hub.to_string()).map(|pin| pin.commit.clone());
+            let locked = lock.get(&graph.node(id).name);
+            let held = locked.and_then(|locked| Some((locked.artifact, locked.pin.as_ref()?)));
+            let held = held.filter(|(_, pin)| pin.source == hub.to_string());
+            self.contents.extend(held.map(|(artifact, _)| (id, artifact)));
+            let held = held.map(|(_, pin)| pin.commit.clone());
             self.commits.extend(hub.commit().or(held).map(|commit| (id, commit)));
         }
     }
 
     /// Says which commit the source of a node is.
     pub fn resolve(&mut self, id: NodeId, commit: Commit) {
-        self.commits.insert(id, commit);
+        if self.commits.insert(id, commit.clone()) != Some(commit) {
+            self.contents.remove(&id);
+        }
+    }
+
+    /// Returns the digest of the files of a node whose source is on the hub, if the lock holds it.
+    pub fn content(&self, id: NodeId) -> Option<Digest> {
+        self.contents.get(&id).copied()
     }
 
     /// Returns the hub's cache.
@@ -96,7 +109,6 @@ fn hub_source(graph: &Graph, id: NodeId) -> Option<&HubSource> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Digest;
     use crate::lockfile::Locked;
     use crate::manifest::Manifest;
 

@@ -24,7 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("stage", &["adapter", "artifact", "backend", "failure", "origin", "output", "report", "tensor", "yaml"]),
     ("manifest", &["backend", "origin", "stage", "yaml"]),
     ("graph", &["manifest", "yaml"]),
-    ("sources", &["graph", "hub", "lockfile", "manifest", "origin"]),
+    ("sources", &["digest", "graph", "hub", "lockfile", "manifest", "origin"]),
     ("recipe", &["digest", "origin", "stage"]),
     ("plan", &["artifact", "backend", "digest", "graph", "recipe", "sources", "stage", "store"]),
     (

@@ -34,17 +34,24 @@ pub(super) fn wanted(info: Info) -> anyhow::Result<Vec<HubFile>> {
         let name = &sibling.rfilename;
         ensure!(is_plain(name), "the hub lists a file named {name:?}, which is no path below a folder");
     }
-    let safetensors = info.siblings.iter().any(|sibling| sibling.rfilename.ends_with(".safetensors"));
-    let is_wanted = |name: &str| {
-        // Hidden files are not content, here as in a folder.
-        let hidden = name.split('/').any(|part| part.starts_with('.'));
-        !(hidden || safetensors && OTHER_FORMATS.iter().any(|ending| name.ends_with(ending)))
-    };
-    let files = info.siblings.into_iter().filter(|sibling| is_wanted(&sibling.rfilename));
+    let safetensors = has_safetensors(info.siblings.iter().map(|sibling| sibling.rfilename.as_str()));
+    let files = info.siblings.into_iter().filter(|sibling| belongs(&sibling.rfilename, safetensors));
     let mut files = files.map(HubFile::read).collect::<anyhow::Result<Vec<_>>>()?;
     files.sort_by(|a, b| a.name.cmp(&b.name));
     ensure!(!files.is_empty(), "the repository is empty");
     Ok(files)
+}
+
+/// Whether one of these files holds weights in safetensors.
+pub(super) fn has_safetensors<'a>(mut names: impl Iterator<Item = &'a str>) -> bool {
+    names.any(|name| name.ends_with(".safetensors"))
+}
+
+/// Whether a file belongs to the model, in a repository with or without safetensors. Hidden files are not content,
+/// here as in a folder.
+pub(super) fn belongs(name: &str, safetensors: bool) -> bool {
+    let hidden = name.split('/').any(|part| part.starts_with('.'));
+    !(hidden || safetensors && OTHER_FORMATS.iter().any(|ending| name.ends_with(ending)))
 }
 
 fn is_plain(name: &str) -> bool {

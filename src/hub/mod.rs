@@ -9,11 +9,14 @@ mod web;
 
 pub use cache::HubCache;
 
+use std::fs;
+use std::path::Path;
+
 use anyhow::Context;
 
 use crate::failure::Interrupted;
 use crate::origin::{Commit, HubSource, Origin};
-use file::wanted;
+use file::{belongs, has_safetensors, wanted};
 use pauses::persist;
 use transfer::Transfer;
 use web::Web;
@@ -49,4 +52,26 @@ pub fn download(cache: &HubCache, origin: &Origin, tick: Tick<'_>) -> anyhow::Re
         before = before.saturating_add(file.size);
     }
     Ok(files.into_iter().map(|file| file.name).collect())
+}
+
+/// Returns the names of the files of a commit that belong to the model and lie in the cache, without asking whether
+/// these are all.
+pub fn present(cache: &HubCache, origin: &Origin) -> Vec<String> {
+    let mut names = Vec::new();
+    list(&cache.snapshot(origin), "", &mut names);
+    let safetensors = has_safetensors(names.iter().map(String::as_str));
+    names.retain(|name| belongs(name, safetensors));
+    names
+}
+
+/// What cannot be read is not there.
+fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            list(&entry.path(), &format!("{name}/"), names);
+        } else {
+            names.push(name);
+        }
+    }
 }

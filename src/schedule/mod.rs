@@ -9,7 +9,7 @@ mod event;
 mod task;
 
 pub use event::{Event, Progress};
-use task::{Executed, Task, execute};
+use task::{Download, Executed, Task, execute};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,9 +25,7 @@ use crate::artifact::Artifact;
 use crate::digest::Digest;
 use crate::failure::Interrupted;
 use crate::graph::NodeId;
-use crate::hub::HubCache;
 use crate::lockfile::Lockfile;
-use crate::origin::Origin;
 use crate::plan::{Decision, Planner, Verdict};
 use crate::recipe::Change;
 use crate::stage::{Inputs, Stage};
@@ -308,9 +306,10 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         }
     }
 
-    fn download(&self, id: NodeId) -> Option<(HubCache, Origin)> {
+    fn download(&self, id: NodeId) -> Option<Download> {
         let Planner { graph, sources, .. } = &self.planner;
-        Some((sources.cache().clone(), sources.own_origin(graph, id)?))
+        let origin = sources.own_origin(graph, id)?;
+        Some(Download { cache: sources.cache().clone(), origin, content: sources.content(id) })
     }
 
     fn tick(&mut self, id: NodeId, done: u64, total: u64) {

@@ -31,9 +31,17 @@ pub(super) struct Task {
     pub(super) recipe: Recipe,
     pub(super) stock: Option<Artifact>,
     /// The source, if it is on the hub.
-    pub(super) download: Option<(HubCache, Origin)>,
+    pub(super) download: Option<Download>,
     /// Run it although a record of it exists: the user said so, or what the record names is damaged.
     pub(super) rerun: bool,
+}
+
+/// A source on the hub.
+pub(super) struct Download {
+    pub(super) cache: HubCache,
+    pub(super) origin: Origin,
+    /// What the lock says that its files are.
+    pub(super) content: Option<Digest>,
 }
 
 /// Runs one stage and stores what it made, under the lock of its key.
@@ -56,8 +64,7 @@ pub(super) fn execute(
         });
     }
     let start = Instant::now();
-    let downloaded =
-        task.download.as_ref().map(|(cache, origin)| download(cache, origin, tick)).transpose()?;
+    let downloaded = task.download.as_ref().map(|download| download.run(tick)).transpose()?;
     let folder = store.stage(&key)?;
     let output = Output::new(folder.clone());
     stage::run(&task.stage, &task.inputs, &output, backend, tick)?;
@@ -76,13 +83,19 @@ pub(super) fn execute(
     Ok(Executed { artifact, stats, seconds: Some(seconds), warnings })
 }
 
-/// Brings the files of a source on the hub to this machine. The artifact is what the commit has, not what lies in the
-/// folder: other programs download into it too.
-fn download(
-    cache: &HubCache,
-    origin: &Origin,
-    tick: stage::Tick<'_>,
-) -> anyhow::Result<(Artifact, Vec<(Stat, Digest)>)> {
-    let names = hub::download(cache, origin, tick)?;
-    take_stock_of(&cache.snapshot(origin), &names)
+impl Download {
+    /// Brings the files to this machine. The artifact is what the commit has, not what lies in the folder: other
+    /// programs download into it too.
+    fn run(&self, tick: stage::Tick<'_>) -> anyhow::Result<(Artifact, Vec<(Stat, Digest)>)> {
+        let Self { cache, origin, content } = self;
+        let folder = cache.snapshot(origin);
+        // What is there and is what the lock says needs no list from the hub: a build on a machine without a network.
+        if let Some(content) = content
+            && let Ok(found) = take_stock_of(&folder, &hub::present(cache, origin))
+            && found.0.reproducible_digest() == *content
+        {
+            return Ok(found);
+        }
+        take_stock_of(&folder, &hub::download(cache, origin, tick)?)
+    }
 }

@@ -138,8 +138,11 @@ fn a_build_stays_where_the_lock_is_until_it_is_told_to_move() {
     let second = server.commit("main", files);
     server.requests();
     space.build().ran([]);
-    // A fresh clone with the lock comes to the same commit.
+    // A fresh clone with the lock comes to the same commit, and needs nobody if the files are what the lock says.
     space.remove("cache").remove("artifacts").build().ran(ALL);
+    assert_eq!(server.requests(), [""; 0]);
+    space.remove("cache").remove("artifacts").remove("home").build().ran(ALL);
+    assert!(server.requests()[0].contains(&format!("/revision/{first}?")));
     assert!(space.read("pipeline.lock").contains(&first));
 
     space.build_with(&["--update"]).ran(["base", "fused", "q4", "q8"]);
