@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """How long `pipeline` takes for a model of 1 GB, and how much memory, beside mlx-lm and beside copying the bytes.
 
-Both work on the same files in the same run, in turns, and what they make is compared tensor by tensor. The source lies
-in the page cache; `pipeline` begins with an empty cache folder of its own, so it hashes the source every time. Between two
-runs the disk is left to finish, so that nobody pays for what another wrote. Speed is measured here, not tested: the exit
-code is 0 whatever comes out.
+Both work on the same files in the same run, in turns, and what they make is compared tensor by tensor. The source
+lies in the page cache; `pipeline` begins with an empty cache folder of its own, so it hashes the source every time.
+Between two runs the disk is left to finish, so that nobody pays for what another wrote. Speed is measured here, not
+tested: the exit code is 0 whatever comes out.
 
     python3 bench/weights.py [--quick] [--scratch FOLDER]
 
@@ -230,7 +230,7 @@ class Measured:
         self.label = task.label
         self.input_bytes = size(task.inputs)
         self.output_bytes = 0
-        self.runs = {"pipeline": [], "mlx-lm": [], "cp": [], "read and write": []}
+        self.runs = {"pipeline": [], "mlx-lm": [], "its start": [], "cp": [], "read and write": []}
         self.equal = self.different = 0
 
     def seconds(self, contender):
@@ -255,6 +255,7 @@ def measure(task, scratch, turns, slow_turns):
         if turn < slow_turns:
             settle(task.inputs)
             measured.runs["mlx-lm"].append(task.mlx_lm(theirs))
+            measured.runs["its start"].append(run([PYTHON, "-m", "mlx_lm", "convert", "--help"]))
         if turn == 0:
             measured.equal, measured.different = compare(made, theirs)
         settle(task.inputs)
@@ -269,25 +270,22 @@ def measure(task, scratch, turns, slow_turns):
 
 
 def measure_hashing(source, scratch, turns):
-    """Returns the seconds that one core takes to hash a source, by program."""
+    """Says how fast one core hashes a source, by program."""
     pin = ["taskset", "-c", "0"] if shutil.which("taskset") else []
     files = weights(source)
-    seconds = {"pipeline": [], "b3sum": []} if shutil.which("b3sum") else {"pipeline": []}
+    project = scratch / "hashed"
+    base = {"base": f"stage: base, source: {source}"}
+    hashers = {"pipeline": lambda: run_pipeline(project, base, "base", pin)}
+    if shutil.which("b3sum"):
+        hashers["b3sum"] = lambda: run([*pin, "b3sum", *files])
+    seconds = {name: [] for name in hashers}
     for _ in range(turns):
-        settle(files)
-        project = scratch / "hashed"
-        taken = run_pipeline(project, {"base": f"stage: base, source: {source}"}, "base", pin)
-        seconds["pipeline"].append(taken.seconds)
-        remove(project)
-        if "b3sum" in seconds:
+        for name, hasher in hashers.items():
             settle(files)
-            seconds["b3sum"].append(run([*pin, "b3sum", *files]).seconds)
-    return {name: statistics.median(runs) for name, runs in seconds.items()}, bool(pin)
-
-
-def measure_start():
-    """Returns the seconds that mlx-lm takes to start, which it does in each of its times."""
-    return statistics.median(run([PYTHON, "-m", "mlx_lm", "convert", "--help"]).seconds for _ in range(3))
+            seconds[name].append(hasher().seconds)
+        remove(project)
+    speeds = [f"{name} {size(files) / statistics.median(taken) / 1e9:.2f} GB/s" for name, taken in seconds.items()]
+    return f"Hashing the source on {'one core' if pin else 'all cores'}: {', '.join(speeds)}."
 
 
 def measure_peaks(source, adapter, scratch):
@@ -311,65 +309,83 @@ def say(text):
 # --- The report ------------------------------------------------------------------------------------------------
 
 
-def section(tasks, hashing, start, peaks, large, turns, load):
+def section(tasks, hashing, large, turns, surroundings):
     """Returns the section of the results as Markdown."""
-    (seconds, pinned), hashed = hashing, tasks[0].input_bytes
     many, few = turns
     lines = [
         "## Weights",
         "",
-        f"What `make bench` measured on a float16 model with the shapes of Qwen2 0.5B, {hashed / 1e9:.2f} GB: the time of a whole process,",
-        "start to end, the source in the page cache. `pipeline` starts with an empty cache folder, so hashing the source is",
-        f"part of it. mlx-lm's time has {start:.1f} s in it in which Python starts. `pipeline` and both copies wait until their bytes",
-        "are on the disk, mlx-lm does not.",
-        f"Medians of {many} turns, of mlx-lm {few}; all on the same files, one after the other, the disk left to finish between.",
+        "What `make bench` measured on a float16 model with the shapes of Qwen2 0.5B: the time of a whole process, the",
+        "source in the page cache. `pipeline` starts with an empty cache folder, so hashing the source is part of it; it",
+        "and both copies wait until their bytes are on the disk, mlx-lm does not. *Its start* is the part of mlx-lm's time",
+        "in which Python loads it. `cp` copies what is read; *read and write* reads that and writes as many bytes as the",
+        f"output has. Medians of {many} turns, of mlx-lm {few}; all on the same files, one after the other, the disk left to",
+        "finish between.",
         "",
-        f"{machine()}, {filesystem()}; {pipeline_version()}, mlx-lm {version('mlx-lm')}, mlx {version('mlx')}; load average {load:.1f}.",
+        surroundings,
         "",
-        "| | read | written | pipeline | mlx-lm | pipeline / mlx-lm | `cp` | pipeline / `cp` | read and write | pipeline / that |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        *times(tasks),
+        "",
+        *ratios(tasks),
+        "",
+        *memory_and_tensors(tasks),
+        "",
+        hashing,
+        "",
+        *large,
     ]
-    for task in tasks:
-        took = {name: f"{task.seconds(name):.2f} s" for name in task.runs}
-        lines.append(
-            f"| {task.label} | {task.input_bytes / 1e9:.2f} GB | {task.output_bytes / 1e9:.2f} GB "
-            f"| {took['pipeline']} | {took['mlx-lm']} | {task.ratio('mlx-lm'):.2f} "
-            f"| {took['cp']} | {task.ratio('cp'):.2f} | {took['read and write']} | {task.ratio('read and write'):.2f} |"
-        )
-    lines += [
-        "",
-        "`cp` copies what is read; *read and write* reads it and writes as many bytes as the output has.",
-        "",
-        "| | read by pipeline | peak memory, pipeline | peak memory, mlx-lm | tensors equal | tensors different |",
-        "|---|--:|--:|--:|--:|--:|",
-    ]
-    for task in tasks:
-        speed = task.input_bytes / task.seconds("pipeline") / 1e9
-        ours, theirs = task.peak("pipeline") / 1e6, task.peak("mlx-lm") / 1e6
-        lines.append(
-            f"| {task.label} | {speed:.2f} GB/s | {ours:,.0f} MB | {theirs:,.0f} MB | {task.equal} | {task.different} |"
-        )
-    where = "one core" if pinned else "all cores"
-    speeds = ", ".join(f"{name} {hashed / taken / 1e9:.2f} GB/s" for name, taken in seconds.items())
-    lines += ["", f"Hashing the source on {where}: {speeds}."]
-    bound = ALLOWED_BYTES + 2 * large["largest"]
-    lines += [
-        "",
-        f"Peak memory of `pipeline` on a model of {large['bytes'] / 1e9:.2f} GB whose largest tensor has",
-        f"{large['largest'] / 1e6:,.0f} MB; 300 MB and twice that tensor are {bound / 1e6:,.0f} MB:",
-        "",
-        "| | peak memory | of that |",
-        "|---|--:|--:|",
-    ]
-    lines += [f"| {label} | {peak / 1e6:,.0f} MB | {peak / bound:.0%} |" for label, peak in peaks]
     return "\n".join(lines) + "\n"
 
 
-def filesystem():
-    """Returns the name of the file system that was written to."""
+def times(tasks):
+    yield "| | read | written | pipeline | mlx-lm | its start | `cp` | read and write |"
+    yield "|---|--:|--:|--:|--:|--:|--:|--:|"
+    for task in tasks:
+        read, written = (f"{count / 1e9:.2f} GB" for count in (task.input_bytes, task.output_bytes))
+        took = " | ".join(f"{task.seconds(name):.2f} s" for name in task.runs)
+        yield f"| {task.label} | {read} | {written} | {took} |"
+
+
+def ratios(tasks):
+    yield "| | pipeline reads | pipeline / mlx-lm | pipeline / `cp` | pipeline / read and write |"
+    yield "|---|--:|--:|--:|--:|"
+    for task in tasks:
+        speed = task.input_bytes / task.seconds("pipeline") / 1e9
+        found = " | ".join(f"{task.ratio(other):.2f}" for other in ("mlx-lm", "cp", "read and write"))
+        yield f"| {task.label} | {speed:.2f} GB/s | {found} |"
+
+
+def memory_and_tensors(tasks):
+    yield "| | peak memory of pipeline | of mlx-lm | equal tensors | different tensors |"
+    yield "|---|--:|--:|--:|--:|"
+    for task in tasks:
+        ours, theirs = (f"{task.peak(name) / 1e6:,.0f} MB" for name in ("pipeline", "mlx-lm"))
+        yield f"| {task.label} | {ours} | {theirs} | {task.equal} | {task.different} |"
+
+
+def large_model(source, largest, peaks):
+    bound = ALLOWED_BYTES + 2 * largest
+    yield f"Peak memory of `pipeline` on a model of {size(weights(source)) / 1e9:.2f} GB whose largest tensor has"
+    yield f"{largest / 1e6:,.0f} MB; 300 MB and twice that tensor are {bound / 1e6:,.0f} MB:"
+    yield ""
+    yield "| | peak memory | of that |"
+    yield "|---|--:|--:|"
+    for label, peak in peaks:
+        yield f"| {label} | {peak / 1e6:,.0f} MB | {peak / bound:.0%} |"
+
+
+def surroundings(folder, before):
+    """Describes what was measured on and with."""
+    versions = f"{pipeline_version()}, mlx-lm {version('mlx-lm')}, mlx {version('mlx')}"
+    load = f"load average {before:.1f} before and {os.getloadavg()[0]:.1f} after"
+    return f"{machine()}, {filesystem(folder)}; {versions}; {load}."
+
+
+def filesystem(folder):
+    """Returns the name of the file system that a folder is on."""
     if sys.platform != "linux":
         return "APFS"
-    command = ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", tempfile.gettempdir()]
+    command = ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", folder]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "an unknown file system"
 
 
@@ -387,7 +403,7 @@ def version(package):
 def benchmark(scratch, quick):
     """Measures everything in a scratch folder and returns the section."""
     kind, turns, slow_turns = ("tiny", 1, 1) if quick else ("small", 5, 3)
-    load = os.getloadavg()[0]
+    before = os.getloadavg()[0]
     source, adapter = scratch / "source", scratch / "adapter"
     model.write_model(source, kind)
     model.write_adapter(adapter, kind)
@@ -402,9 +418,9 @@ def benchmark(scratch, quick):
     kind = "tiny" if quick else "large"
     model.write_model(source, kind)
     model.write_adapter(adapter, kind)
-    large = {"bytes": size(weights(source)), "largest": model.largest_tensor(kind)}
     peaks = measure_peaks(source, adapter, scratch)
-    return section(tasks, hashing, measure_start(), peaks, large, (turns, slow_turns), load)
+    large = large_model(source, model.largest_tensor(kind), peaks)
+    return section(tasks, hashing, large, (turns, slow_turns), surroundings(scratch, before))
 
 
 def main():
