@@ -41,8 +41,7 @@ pub(super) fn run(
             100.0 * left
         ));
     }
-    write_config(&checkpoint, parameters, output)?;
-    checkpoint.copy_side_files(None, output)
+    write_config(&checkpoint, parameters, output)
 }
 
 fn target(parameters: &Fuse, weight: &Weight, updated: bool) -> Target {

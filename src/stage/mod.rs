@@ -112,13 +112,15 @@ pub fn transform(
 ) -> anyhow::Result<()> {
     match stage {
         Stage::Fuse(parameters) => {
-            fuse::run(parameters, inputs.folder("model")?, inputs.folder("adapter")?, output, backend, tick)
+            let (model, adapter) = (inputs.folder("model")?, inputs.folder("adapter")?);
+            fuse::run(parameters, model, adapter, output, backend, tick)
         }
         Stage::Quantize(parameters) => {
             quantize::run(parameters, inputs.folder("model")?, output, backend, tick)
         }
         _ => anyhow::bail!("BUG: `{}` makes no weights", stage.word()),
-    }
+    }?;
+    checkpoint::copy_side_files(inputs.folder("model")?, inputs.origin.as_ref(), output)
 }
 
 /// Returns what an adapter of this model must fit.

@@ -31,8 +31,7 @@ pub(super) fn run(
     // mlx-lm reads `quantization`; Hugging Face's tools look for `quantization_config`.
     config.insert("quantization".to_owned(), section.clone());
     config.insert("quantization_config".to_owned(), section);
-    Checkpoint::write_config(config, output)?;
-    checkpoint.copy_side_files(None, output)
+    Checkpoint::write_config(config, output)
 }
 
 /// Checks, before anything runs, that the parameters fit the model at `base`.

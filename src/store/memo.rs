@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::hash::{hash, hash_all};
 use crate::artifact::Artifact;
 use crate::digest::Digest;
 
@@ -139,6 +140,19 @@ impl Memo {
         &self.seen
     }
 
+    /// Hashes those of these files that may have changed, several at once, so that asking for each is quick afterwards.
+    /// What cannot be read is left for the asking.
+    pub fn learn(&mut self, paths: &[&Path]) {
+        let now = SystemTime::now();
+        let stats = paths.iter().filter_map(|path| Some((*path, Stat::at(path).ok()?)));
+        let (paths, before): (Vec<_>, Vec<_>) = stats.filter(|(_, stat)| self.known(stat).is_none()).unzip();
+        for (hashed, before) in hash_all(&paths).into_iter().zip(before) {
+            if let Ok((digest, after)) = hashed {
+                self.keep(before, after, now, digest);
+            }
+        }
+    }
+
     /// Returns the digest of the file at `path`, reading it only if it may have changed.
     pub fn digest_of(&mut self, path: &Path) -> io::Result<(Digest, Stat)> {
         let before = self.look(path)?;
@@ -161,12 +175,16 @@ impl Memo {
             return Ok((digest, before));
         }
         let now = SystemTime::now();
-        let (digest, _) = Digest::of_file(path)?;
-        let after = Stat::of(&fs::metadata(path)?);
+        let (digest, after) = hash(path)?;
+        self.keep(before, after, now, digest);
+        Ok((digest, after))
+    }
+
+    /// Remembers a digest if the file was not changed while it was read, nor just before, at `now`.
+    fn keep(&mut self, before: Stat, after: Stat, now: SystemTime, digest: Digest) {
         if before == after && !after.is_racy(now) {
             self.remember(after, digest);
         }
-        Ok((digest, after))
     }
 
     /// Returns the digest of the file that `stat` describes, if it was hashed in this very state.

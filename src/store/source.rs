@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use super::hash::hash_all;
 use super::{Memo, Stat};
 use crate::artifact::{Artifact, FileEntry};
 use crate::digest::Digest;
@@ -13,25 +14,30 @@ use crate::failure::AtPath;
 /// Lists the file at `path`, or the files of the folder at `path`, with their digests; reads only what may have
 /// changed since it was last hashed. Names that begin with a dot (`.DS_Store`, `.git`) are not content.
 pub fn take_stock(path: &Path, memo: &mut Memo) -> anyhow::Result<Artifact> {
-    let mut files = Vec::new();
+    let mut found = Vec::new();
     if fs::metadata(path).at("read", path)?.is_dir() {
-        walk(path, "", &mut files, memo)?;
+        walk(path, "", &mut found, memo)?;
     } else {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        files.push(entry(path, name, memo)?);
+        found.push((path.to_owned(), name));
     }
-    Ok(Artifact::new(files))
+    memo.learn(&found.iter().map(|(path, _)| path.as_path()).collect::<Vec<_>>());
+    let entries = found.into_iter().map(|(path, name)| {
+        let (digest, stat) = memo.digest_of(&path).at("read", &path)?;
+        Ok(FileEntry { digest, path: name, size: stat.size(), volatile: false })
+    });
+    Ok(Artifact::new(entries.collect::<anyhow::Result<_>>()?))
 }
 
 /// Lists the files `names` below `folder`, which were put there just now and will not be changed, with their digests;
 /// returns their states for the memory.
 pub fn take_stock_of(folder: &Path, names: &[String]) -> anyhow::Result<(Artifact, Vec<(Stat, Digest)>)> {
+    let paths: Vec<_> = names.iter().map(|name| folder.join(name)).collect();
+    let hashed = hash_all(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>());
     let (mut files, mut stats) = (Vec::new(), Vec::new());
-    for name in names {
-        let path = folder.join(name);
-        let stat = Stat::at(&path).at("read", &path)?;
-        let (digest, size) = Digest::of_file(&path).at("read", &path)?;
-        files.push(FileEntry { digest, path: name.clone(), size, volatile: false });
+    for ((name, path), hashed) in names.iter().zip(&paths).zip(hashed) {
+        let (digest, stat) = hashed.at("read", path)?;
+        files.push(FileEntry { digest, path: name.clone(), size: stat.size(), volatile: false });
         stats.push((stat, digest));
     }
     Ok((Artifact::new(files), stats))
@@ -69,7 +75,12 @@ fn has_others(folder: &Path, prefix: &str, artifact: &Artifact) -> anyhow::Resul
     Ok(false)
 }
 
-fn walk(folder: &Path, prefix: &str, files: &mut Vec<FileEntry>, memo: &mut Memo) -> anyhow::Result<()> {
+fn walk(
+    folder: &Path,
+    prefix: &str,
+    files: &mut Vec<(PathBuf, String)>,
+    memo: &mut Memo,
+) -> anyhow::Result<()> {
     memo.look(folder).at("read", folder)?;
     for found in fs::read_dir(folder).at("read", folder)? {
         let path = found.at("read", folder)?.path();
@@ -78,19 +89,15 @@ fn walk(folder: &Path, prefix: &str, files: &mut Vec<FileEntry>, memo: &mut Memo
         if name.starts_with('.') {
             continue;
         }
+        let name = format!("{prefix}{name}");
         // `metadata` follows links: the hub's cache is made of them.
         if fs::metadata(&path).at("read", &path)?.is_dir() {
-            walk(&path, &format!("{prefix}{name}/"), files, memo)?;
+            walk(&path, &format!("{name}/"), files, memo)?;
         } else {
-            files.push(entry(&path, format!("{prefix}{name}"), memo)?);
+            files.push((path, name));
         }
     }
     Ok(())
-}
-
-fn entry(path: &Path, name: String, memo: &mut Memo) -> anyhow::Result<FileEntry> {
-    let (digest, stat) = memo.digest_of(path).at("read", path)?;
-    Ok(FileEntry { digest, path: name, size: stat.size(), volatile: false })
 }
 
 #[cfg(test)]

@@ -49,6 +49,10 @@ fn an_ordinary_build() {
     let pin = format!(", commit: {commit}, source: \"hf:{REPO}@main\"}}");
     assert!(line.ends_with(&pin), "{line}");
     assert_eq!(lock.matches("commit:").count(), 1, "{lock}");
+    // The card of what is made says what it was made from.
+    let card = space.read("artifacts/q4/README.md");
+    assert!(card.contains(&format!("base_model: {REPO}\n")), "{card}");
+    assert!(card.contains(&format!("base_model_revision: {commit}\n")), "{card}");
 
     // Only what belongs to the model was asked for, each file once, by its commit.
     let asked = server.requests();

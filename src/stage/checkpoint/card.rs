@@ -1,6 +1,7 @@
 //! The model card, `README.md`: what the hub reads at its head, completed; its text is left alone.
 //! Knows nothing of the weights.
 
+use crate::origin::Origin;
 use crate::yaml::{Tree, Value};
 
 /// The lines that open and close the head of a card.
@@ -8,7 +9,7 @@ const FENCE: &str = "---";
 
 /// Returns the card with its head completed as `mlx_lm.convert` does: the library, the task and the tag `mlx`, and
 /// the model that it was made from with its commit, if that is known. A head that is no YAML is left as it is.
-pub(super) fn complete(card: &str, origin: Option<(&str, &str)>) -> Option<String> {
+pub(super) fn complete(card: &str, origin: Option<&Origin>) -> Option<String> {
     let (head, body) = split(card);
     let tree = Tree::parse(head).ok()?;
     let entries = match tree.value {
@@ -22,8 +23,8 @@ pub(super) fn complete(card: &str, origin: Option<(&str, &str)>) -> Option<Strin
     if get("pipeline_tag").is_none() {
         lines.set("pipeline_tag", "pipeline_tag: text-generation");
     }
-    if let Some((repository, commit)) = origin {
-        lines.set("base_model", &format!("base_model: {repository}"));
+    if let Some(Origin { commit, repo }) = origin {
+        lines.set("base_model", &format!("base_model: {repo}"));
         lines.set("base_model_revision", &format!("base_model_revision: {commit}"));
     }
     let mut tags: Vec<_> = match get("tags") {
@@ -96,10 +97,12 @@ mod tests {
     fn completes_a_head_and_leaves_the_text() {
         let card = "---\nlicense: apache-2.0 # ours\nbase_model:\n- Qwen/Qwen2.5-0.5B\ntags: [chat, \"1\"]\n---\n# Title\n\n---\nmore\n";
         let expected = "---\nlicense: apache-2.0 # ours\nbase_model: Q/I\ntags:\n- chat\n- \"1\"\n- mlx\nlibrary_name: mlx\n\
-                        pipeline_tag: text-generation\nbase_model_revision: abc\n---\n# Title\n\n---\nmore\n";
-        let done = complete(card, Some(("Q/I", "abc"))).unwrap();
+                        pipeline_tag: text-generation\nbase_model_revision: 0123456789012345678901234567890123456789\n---\n# Title\n\n---\nmore\n";
+        let commit = "0123456789012345678901234567890123456789".parse().unwrap();
+        let origin = Origin { commit, repo: "Q/I".to_owned() };
+        let done = complete(card, Some(&origin)).unwrap();
         assert_eq!(done, expected);
-        assert_eq!(complete(&done, Some(("Q/I", "abc"))).unwrap(), done);
+        assert_eq!(complete(&done, Some(&origin)).unwrap(), done);
         // What is not known is not touched.
         assert_eq!(complete(&done, None).unwrap(), done);
     }

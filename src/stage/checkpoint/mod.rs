@@ -9,7 +9,7 @@ mod side_files;
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 use serde_json::{Map, Value};
@@ -21,13 +21,13 @@ use crate::output::Output;
 use crate::tensor::{Element, TensorFiles, to_pretty_json};
 
 pub(super) use quantized::record;
+pub(super) use side_files::copy_side_files;
 
 /// The name of a model's configuration.
 pub(super) const CONFIG_FILE: &str = "config.json";
 
 /// A model folder, opened.
 pub struct Checkpoint {
-    folder: PathBuf,
     /// `config.json`.
     pub config: Map<String, Value>,
     files: TensorFiles,
@@ -121,7 +121,7 @@ impl Checkpoint {
         let config = read_json(&folder.join(CONFIG_FILE))?;
         let files = TensorFiles::open_model(folder)?;
         let weights = read_weights(&config, &files).with_context(|| format!("in {}", folder.display()))?;
-        Ok(Self { folder: folder.to_owned(), config, files, weights })
+        Ok(Self { config, files, weights })
     }
 
     /// Returns the weights by the names they have without quantization.

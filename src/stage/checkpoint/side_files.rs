@@ -6,35 +6,38 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::{CONFIG_FILE, Checkpoint, card};
+use super::{CONFIG_FILE, card};
 use crate::failure::AtPath;
+use crate::origin::Origin;
 use crate::output::Output;
-use crate::tensor::INDEX_FILE;
+use crate::tensor::{INDEX_FILE, TensorFiles};
 
 /// The name of the model card.
 const CARD_FILE: &str = "README.md";
 
-impl Checkpoint {
-    /// Copies every file that is not weights, index or configuration, unchanged: tokenizer, template, licence. Of the
-    /// model card the head is completed; `origin` is the repository and the commit that the model was made from.
-    pub fn copy_side_files(&self, origin: Option<(&str, &str)>, output: &Output) -> anyhow::Result<()> {
-        let weights: Vec<_> = self.files.files().collect();
-        for path in list(&self.folder)? {
-            let name = relative(&self.folder, &path)?;
-            let own = [INDEX_FILE, CONFIG_FILE, CARD_FILE].contains(&name.as_str());
-            if !own && !weights.contains(&path.as_path()) {
-                output.copy(&path, &name)?;
-            }
+/// Copies every file of the model in `folder` that is not weights, index or configuration, unchanged: tokenizer,
+/// template, licence. Of the model card the head is completed; `origin` is what the model was made from.
+pub(in crate::stage) fn copy_side_files(
+    folder: &Path,
+    origin: Option<&Origin>,
+    output: &Output,
+) -> anyhow::Result<()> {
+    let files = TensorFiles::open_model(folder)?;
+    let weights: Vec<_> = files.files().collect();
+    for path in list(folder)? {
+        let name = relative(folder, &path)?;
+        let own = [INDEX_FILE, CONFIG_FILE, CARD_FILE].contains(&name.as_str());
+        if !own && !weights.contains(&path.as_path()) {
+            output.copy(&path, &name)?;
         }
-        self.write_card(origin, output)
     }
+    write_card(&folder.join(CARD_FILE), origin, output)
+}
 
-    fn write_card(&self, origin: Option<(&str, &str)>, output: &Output) -> anyhow::Result<()> {
-        let path = self.folder.join(CARD_FILE);
-        let source = if path.exists() { fs::read(&path).at("read", &path)? } else { Vec::new() };
-        let completed = std::str::from_utf8(&source).ok().and_then(|card| card::complete(card, origin));
-        output.write(CARD_FILE, completed.as_deref().map_or(&source, str::as_bytes))
-    }
+fn write_card(path: &Path, origin: Option<&Origin>, output: &Output) -> anyhow::Result<()> {
+    let source = if path.exists() { fs::read(path).at("read", path)? } else { Vec::new() };
+    let completed = std::str::from_utf8(&source).ok().and_then(|card| card::complete(card, origin));
+    output.write(CARD_FILE, completed.as_deref().map_or(&source, str::as_bytes))
 }
 
 fn list(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {

@@ -1,7 +1,7 @@
 //! The belt from the threads that compute to the one that hashes and writes, and the empty buffers that come back.
 //! Knows nothing of what is on it.
 
-use std::sync::Mutex;
+use std::cell::RefCell;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
@@ -22,8 +22,9 @@ enum Message {
 /// The makers' end.
 pub(super) struct Belt {
     pieces: SyncSender<Message>,
+    empties: Receiver<Vec<u8>>,
     /// Written buffers: used again, because fresh memory costs a page fault for every four kilobytes.
-    empties: Mutex<Receiver<Vec<u8>>>,
+    pool: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Belt {
@@ -36,13 +37,16 @@ impl Belt {
         let (pieces, receiver) = sync_channel(DEPTH);
         let (sender, empties) = channel();
         let end = scope.spawn(move || write(writer, &receiver, &sender, parameters));
-        (Self { pieces, empties: Mutex::new(empties) }, end)
+        (Self { pieces, empties, pool: RefCell::default() }, end)
     }
 
     /// Returns a buffer of this length; what is in it is undefined.
     pub(super) fn empty(&self, length: usize) -> Vec<u8> {
-        let used = self.empties.lock().ok().and_then(|empties| empties.try_recv().ok());
-        let mut buffer = used.unwrap_or_default();
+        let mut pool = self.pool.borrow_mut();
+        pool.extend(self.empties.try_iter());
+        let fitting = pool.iter().enumerate().filter(|(_, buffer)| buffer.capacity() >= length);
+        let smallest = fitting.min_by_key(|(_, buffer)| buffer.capacity()).map(|(index, _)| index);
+        let mut buffer = smallest.map(|index| pool.swap_remove(index)).unwrap_or_default();
         buffer.resize(length, 0);
         buffer
     }

@@ -12,6 +12,7 @@
 mod belt;
 mod block;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::thread;
@@ -195,7 +196,8 @@ impl Pass<'_> {
         let columns = job.weight.columns();
         let each =
             [grid.weight_bytes(columns), grid.scale_bytes(columns, float), grid.bias_bytes(columns, float)];
-        let [_, mut scales, mut biases] = each.map(|bytes| vec![0; bytes * job.weight.rows()]);
+        let rows = job.weight.rows();
+        let (mut scales, mut biases) = (belt.empty(each[1] * rows), belt.empty(each[2] * rows));
         let mut codes = Vec::new();
         for chunk in chunks(job.weight) {
             let rows = span(&chunk);
@@ -238,13 +240,17 @@ impl Pass<'_> {
         blocks: Vec<(Range<usize>, T)>,
         work: impl Fn(&mut Scratch, Range<usize>, T) -> anyhow::Result<()> + Sync,
     ) -> anyhow::Result<()> {
+        let work = |(rows, place)| SCRATCH.with_borrow_mut(|scratch| work(scratch, rows, place));
         if self.backend.threads() == 1 {
-            let mut scratch = Scratch::default();
-            return blocks.into_iter().try_for_each(|(rows, place)| work(&mut scratch, rows, place));
+            return blocks.into_iter().try_for_each(work);
         }
-        let blocks = blocks.into_par_iter();
-        blocks.try_for_each_init(Scratch::default, |scratch, (rows, place)| work(scratch, rows, place))
+        blocks.into_par_iter().try_for_each(work)
     }
+}
+
+thread_local! {
+    /// Each thread keeps its memory for all the blocks that it works on.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// Counts the bytes of the source that are done.
