@@ -132,7 +132,9 @@ impl<W: Write> HashingWriter<W> {
 }
 
 impl<W: Write> Write for HashingWriter<W> {
+    /// Takes a block at most, which is still in the cache when it is hashed.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = &bytes[..bytes.len().min(BLOCK_BYTES)];
         let written = self.inner.write(bytes)?;
         self.hasher.update(&bytes[..written]);
         self.length += written as u64;

@@ -6,13 +6,13 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use crate::artifact::{Artifact, FileEntry};
 use crate::digest::HashingWriter;
 use crate::failure::AtPath;
 
-const BUFFER_BYTES: usize = 1 << 20;
+const BUFFER_BYTES: usize = 1 << 16;
 
 /// How much is written before the disk is set to work on it.
 const FLUSH_BYTES: usize = 32 << 20;
@@ -42,7 +42,7 @@ impl Output {
             fs::create_dir_all(parent).at("create", parent)?;
         }
         let file = File::create_new(&target).at("create", &target)?;
-        let writer = HashingWriter::new(BufWriter::with_capacity(BUFFER_BYTES, file));
+        let writer = BufWriter::with_capacity(BUFFER_BYTES, HashingWriter::new(file));
         Ok(OutputFile {
             output: self,
             path: path.to_owned(),
@@ -98,7 +98,7 @@ pub struct OutputFile<'a> {
     output: &'a Output,
     path: String,
     target: PathBuf,
-    writer: HashingWriter<BufWriter<File>>,
+    writer: BufWriter<HashingWriter<File>>,
     volatile: bool,
     flusher: Flusher,
 }
@@ -108,7 +108,7 @@ pub struct OutputFile<'a> {
 #[derive(Default)]
 struct Flusher {
     written: usize,
-    thread: Option<SyncSender<()>>,
+    thread: Option<(SyncSender<()>, JoinHandle<io::Result<()>>)>,
 }
 
 impl Flusher {
@@ -120,28 +120,36 @@ impl Flusher {
         self.written = 0;
         let thread = match self.thread.take() {
             Some(thread) => thread,
-            None => start_flushing(file.try_clone()?),
+            None => start_flushing(file.try_clone()?)?,
         };
         // If it is busy, the next call will find it free.
-        let _ = thread.try_send(());
+        let _ = thread.0.try_send(());
         self.thread = Some(thread);
         Ok(())
     }
+
+    /// Waits for the thread. The system tells of a failed write once: who is told must pass it on.
+    fn finish(self) -> io::Result<()> {
+        let Some((sender, thread)) = self.thread else { return Ok(()) };
+        drop(sender);
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
 }
 
-/// Starts a thread that ends with its sender. An error is not lost: closing the file syncs it once more.
-fn start_flushing(file: File) -> SyncSender<()> {
+/// Starts a thread that ends with its sender, or with the first error.
+fn start_flushing(file: File) -> io::Result<(SyncSender<()>, JoinHandle<io::Result<()>>)> {
     let (sender, calls) = sync_channel(1);
-    thread::spawn(move || calls.into_iter().for_each(|()| drop(file.sync_data())));
-    sender
+    let flush = move || calls.into_iter().try_for_each(|()| file.sync_data());
+    let thread = thread::Builder::new().spawn(flush)?;
+    Ok((sender, thread))
 }
 
 impl OutputFile<'_> {
     /// Makes the file durable and lists it.
     pub fn close(self) -> anyhow::Result<()> {
-        let (buffer, digest, size) = self.writer.finish();
-        let file = buffer.into_inner().map_err(io::IntoInnerError::into_error).at("write", &self.target)?;
-        file.sync_all().at("write", &self.target)?;
+        let hashing = self.writer.into_inner().map_err(io::IntoInnerError::into_error);
+        let (file, digest, size) = hashing.at("write", &self.target)?.finish();
+        self.flusher.finish().and_then(|()| file.sync_all()).at("write", &self.target)?;
         let entry = FileEntry { digest, path: self.path, size, volatile: self.volatile };
         self.output.files.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
         Ok(())
@@ -151,7 +159,7 @@ impl OutputFile<'_> {
 impl Write for OutputFile<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.writer.write(bytes)?;
-        self.flusher.count(written, self.writer.inner().get_ref())?;
+        self.flusher.count(written, self.writer.get_ref().inner())?;
         Ok(written)
     }
 

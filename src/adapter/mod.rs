@@ -221,7 +221,8 @@ fn experts_by_stack(low_rank: &BTreeMap<String, LowRank>) -> BTreeMap<String, BT
 fn stacks_of(module: &str) -> Vec<(String, usize)> {
     let split = module.rsplit_once(".experts.").and_then(|(owner, rest)| {
         let (expert, projection) = rest.split_once('.')?;
-        let expert = expert.parse().ok().filter(|expert| *expert <= MAX_EXPERT)?;
+        let number = expert.parse::<usize>().ok().filter(|number| *number <= MAX_EXPERT)?;
+        let expert = Some(number).filter(|number| number.to_string() == expert)?;
         Some((owner, expert, projection))
     });
     let Some((owner, expert, projection)) = split else { return Vec::new() };

@@ -76,11 +76,13 @@ impl Transfer<'_> {
     fn fetch(&self, blob: &Path, got: Got<'_>) -> anyhow::Result<()> {
         let mut part = Part::open(blob, self.file, got)?;
         let mut pauses = Pauses::default();
+        let mut farthest = part.length;
         while part.length < self.file.size {
-            let before = part.length;
             let Err(fault) = self.receive(&mut part, got) else { continue };
             // Whoever gets on has not failed.
-            if part.length > before {
+            // Farther than ever: a server that sends the same beginning again and again makes no progress.
+            if part.length > farthest {
+                farthest = part.length;
                 pauses = Pauses::default();
             }
             pauses.wait(fault, &|| got(part.length))?;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::checkpoint::{Checkpoint, Weight, WeightKind};
 use super::pass::{Pass, Target};
-use super::{Fuse, Tick, base_of};
+use super::{Fuse, Tick, base_of, rules};
 use crate::adapter::Adapter;
 use crate::backend::{Backend, Float};
 use crate::output::Output;
@@ -30,7 +30,7 @@ pub(super) fn run(
     adapter.fits(&base_of(&checkpoint))?;
     let mut targets = BTreeMap::new();
     for (name, weight) in checkpoint.weights() {
-        targets.insert(name.clone(), target(parameters, weight, adapter.touches(name)));
+        targets.insert(name.clone(), target(parameters, name, weight, adapter.touches(name)));
     }
     let left = Pass { checkpoint: &checkpoint, backend, targets, update: &|name| adapter.update(name) }
         .run(output, tick)?;
@@ -44,8 +44,8 @@ pub(super) fn run(
     write_config(&checkpoint, parameters, output)
 }
 
-fn target(parameters: &Fuse, weight: &Weight, updated: bool) -> Target {
-    let dtype = parameters.dtype.map(Float::from);
+fn target(parameters: &Fuse, name: &str, weight: &Weight, updated: bool) -> Target {
+    let dtype = parameters.dtype.map(Float::from).filter(|_| rules::is_cast(name));
     match weight.kind {
         WeightKind::Quantized(grid, float) if parameters.requantize && updated => Target::Grid(grid, float),
         WeightKind::Quantized(..) if parameters.requantize => Target::Stored,
@@ -57,13 +57,19 @@ fn target(parameters: &Fuse, weight: &Weight, updated: bool) -> Target {
 /// The fused model is not quantized any more, unless that was asked for, and has the type that was asked for.
 fn write_config(checkpoint: &Checkpoint, parameters: &Fuse, output: &Output) -> anyhow::Result<()> {
     let mut config = checkpoint.config.clone();
-    if !parameters.requantize {
-        config.retain(|key, _| key != "quantization" && key != "quantization_config");
+    for key in ["quantization", "quantization_config"] {
+        match config.get_mut(key).and_then(Value::as_object_mut) {
+            Some(section) if parameters.requantize => checkpoint.record_stacks(section),
+            _ => drop(config.remove(key)),
+        }
     }
     if let Some(dtype) = parameters.dtype {
-        // `dtype` is the newer name of the same key.
-        let key = if config.contains_key("dtype") { "dtype" } else { "torch_dtype" };
-        config.insert(key.to_owned(), Value::String(dtype.to_string()));
+        // `dtype` is the newer name of the same key; some have both.
+        let keys = ["dtype", "torch_dtype"].into_iter().filter(|key| config.contains_key(*key));
+        let keys: Vec<_> = if config.contains_key("dtype") { keys.collect() } else { vec!["torch_dtype"] };
+        for key in keys {
+            config.insert(key.to_owned(), Value::String(dtype.to_string()));
+        }
     }
     Checkpoint::write_config(config, output)
 }

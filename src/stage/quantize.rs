@@ -56,9 +56,10 @@ fn choose(parameters: &Quantize, checkpoint: &Checkpoint) -> anyhow::Result<Choi
     };
     let mut used = vec![false; parameters.overrides.len()];
     let mut any = false;
+    let declared = declared(checkpoint);
     let mut targets = BTreeMap::new();
     for (name, weight) in checkpoint.weights() {
-        let float = declared(checkpoint).or(float(weight));
+        let float = float(weight).map(|own| declared.filter(|_| rules::is_cast(name)).unwrap_or(own));
         let mut target = float.map_or(Target::Stored, Target::Float);
         if let (Some(module), Some(float)) = (layer(name, weight), float) {
             let decision = decide(parameters, usual, checkpoint, (module, weight), &mut used)?;
@@ -104,6 +105,10 @@ fn decide(
     (module, weight): (&str, &Weight),
     used: &mut [bool],
 ) -> anyhow::Result<Decision> {
+    let rule = rules::of_model(checkpoint.model_type(), module);
+    if rule == Rule::Skip {
+        return Ok(Decision::Float);
+    }
     let found = parameters.overrides.iter().zip(used).find(|(own, _)| rules::matches(&own.pattern, module));
     if let Some((Override { bits, group_size, keep, .. }, used)) = found {
         *used = true;
@@ -116,15 +121,14 @@ fn decide(
         return Ok(Decision::Float);
     }
     if let Some(recipe) = parameters.recipe {
-        let layers = checkpoint.config.get("num_hidden_layers").and_then(Value::as_u64);
-        let layers = layers.and_then(|layers| usize::try_from(layers).ok());
-        let layers = layers.context("a recipe needs `num_hidden_layers` in config.json")?;
-        let grid = Grid { bits: rules::mixed(recipe, module, layers), ..usual };
+        let layers = checkpoint.layers().context("a recipe needs `num_hidden_layers` in config.json")?;
+        let down = checkpoint.weights().keys().find(|name| name.contains("down_proj"));
+        let down = down.context("a recipe is for models with a `down_proj`, and this has none")?;
+        let grid = Grid { bits: rules::mixed(recipe, module, layers, rules::layer_place(down)), ..usual };
         return Ok(Decision::Grid(grid, Some(record(grid))));
     }
-    Ok(match rules::of_model(checkpoint.model_type(), module) {
-        Rule::Usual => Decision::Grid(usual, None),
-        Rule::Skip => Decision::Float,
+    Ok(match rule {
+        Rule::Usual | Rule::Skip => Decision::Grid(usual, None),
         // Recorded without a mode, as mlx-lm does; that means affine.
         Rule::Eight => {
             let grid = Grid { mode: Mode::Affine, bits: 8, group_size: 64 };
@@ -151,7 +155,10 @@ fn matches_nothing(pattern: &str, checkpoint: &Checkpoint) -> String {
 /// Returns the path of the module that a weight belongs to if it is one that mlx-lm quantizes: a linear layer, an
 /// embedding or a stack of experts. By name and shape these are the matrices called `weight`.
 fn layer<'a>(name: &'a str, weight: &Weight) -> Option<&'a str> {
-    let is_matrix = weight.shape.len() == 2 || (weight.shape.len() == 3 && name.contains(".switch_mlp."));
+    let is_stack = weight.shape.len() == 3
+        && (matches!(weight.kind, WeightKind::Quantized(..))
+            || [".switch_mlp.", ".switch_glu.", ".experts."].iter().any(|word| name.contains(word)));
+    let is_matrix = weight.shape.len() == 2 || is_stack;
     let module = name.strip_suffix(".weight")?;
     (is_matrix && !matches!(weight.kind, WeightKind::Other(_))).then_some(module)
 }
@@ -165,6 +172,8 @@ fn float(weight: &Weight) -> Option<Float> {
 
 /// Returns the type that the configuration declares. Like mlx-lm's `convert`, all floats take it first.
 fn declared(checkpoint: &Checkpoint) -> Option<Float> {
-    let word = checkpoint.config.get("torch_dtype").and_then(Value::as_str)?;
+    let own = checkpoint.config.get("torch_dtype");
+    let inner = || checkpoint.config.get("text_config").and_then(|text| text.get("dtype"));
+    let word = own.or_else(inner).and_then(Value::as_str)?;
     Dtype::WORDS.iter().find(|(known, _)| *known == word).map(|(_, dtype)| Float::from(*dtype))
 }

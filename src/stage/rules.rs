@@ -14,8 +14,17 @@ pub(super) enum Rule {
     Eight,
 }
 
+/// Types that mlx-lm reads as another: `MODEL_REMAPPING` in `utils.py` of 0.32.2, as far as the tables name the other.
+const ALIASES: [(&str, &str); 5] = [
+    ("joyai_llm_flash", "deepseek_v3"),
+    ("kimi_k2", "deepseek_v3"),
+    ("minimax_m2", "minimax"),
+    ("gemma4_unified", "gemma4"),
+    ("deepseek_v41_text", "deepseek_v41"),
+];
+
 /// Routers that mlx-lm keeps at 8 bits, by the end of their paths: `quant_predicate` in `models/*.py` of 0.32.2.
-const EIGHT: [(&[&str], &[&str]); 12] = [
+const EIGHT: [(&[&str], &[&str]); 14] = [
     (&["qwen3_moe", "qwen3_vl_moe", "Klear", "kimi_linear", "kimi_k3", "mellum"], &["mlp.gate"]),
     (&["qwen3_next", "qwen3_5", "qwen3_5_moe"], &["mlp.gate", "shared_expert_gate"]),
     (&["minimax", "minimax_m3_vl"], &["block_sparse_moe.gate"]),
@@ -27,39 +36,72 @@ const EIGHT: [(&[&str], &[&str]); 12] = [
     (&["granitemoe"], &["block_sparse_moe.router.layer", "self_attn.o_proj", "mlp.down_proj", "lm_head"]),
     (&["granitemoehybrid"], &["router.layer"]),
     (&["laguna"], &["mlp.gate.proj"]),
-    (&["longcat_flash"], &["classifier"]),
+    (&["longcat_flash", "longcat_flash_ngram"], &["classifier"]),
+    (&["afmoe"], &["router.gate"]),
+    (&["step3p5"], &["mlp.gate.gate"]),
 ];
 
-/// Routers that are bare parameters in mlx-lm, not layers, and so are never quantized.
-const BARE: [&str; 9] = [
-    "deepseek",
-    "deepseek_v2",
-    "deepseek_v3",
-    "deepseek_v32",
-    "dots1",
-    "exaone_moe",
-    "glm4_moe",
-    "glm4_moe_lite",
-    "mimo_v2_flash",
+/// Modules that mlx-lm does not quantize, by the end of their paths: routers that are bare parameters there, not layers,
+/// and what a `quant_predicate` leaves out.
+const SKIPPED: [(&[&str], &[&str]); 5] = [
+    (
+        &[
+            "deepseek",
+            "deepseek_v2",
+            "deepseek_v3",
+            "deepseek_v32",
+            "deepseek_v41",
+            "dots1",
+            "exaone_moe",
+            "glm4_moe",
+            "glm4_moe_lite",
+            "kimi_k25",
+            "kimi_vl",
+            "mimo_v2_flash",
+        ],
+        &["mlp.gate"],
+    ),
+    (&["nemotron_h"], &["mixer.gate"]),
+    (&["kimi_k3"], &["res_proj"]),
+    (&["bailing_hybrid"], &["attention.embed_q", "attention.unembed_out"]),
+    (&["spark2_5"], &["self_attn.g_proj"]),
 ];
+
+/// Parts of the names of tensors that keep their type whatever is asked for: `cast_predicate` in `models/*.py`.
+const UNCAST: [&str; 5] = ["e_score_correction_bias", "expert_bias", "router_bias", "A_log", "dt_bias"];
+
+/// Whether mlx-lm casts the tensor `name` when a type is asked for.
+pub(super) fn is_cast(name: &str) -> bool {
+    !UNCAST.iter().any(|part| name.contains(part))
+}
 
 /// Returns what mlx-lm's model of this type says of the module at `path`.
 pub(super) fn of_model(model_type: &str, path: &str) -> Rule {
-    if BARE.contains(&model_type) && path.ends_with("mlp.gate") {
-        return Rule::Skip;
+    let model_type =
+        ALIASES.iter().find(|(alias, _)| *alias == model_type).map_or(model_type, |(_, name)| name);
+    let says = |table: &[(&[&str], &[&str])]| {
+        let row = table.iter().find(|(types, _)| types.contains(&model_type));
+        row.is_some_and(|(_, ends)| ends.iter().any(|end| path.ends_with(end)))
+    };
+    match () {
+        () if says(&SKIPPED) => Rule::Skip,
+        () if says(&EIGHT) => Rule::Eight,
+        () => Rule::Usual,
     }
-    let row = EIGHT.iter().find(|(types, _)| types.contains(&model_type));
-    let eight = row.is_some_and(|(_, ends)| ends.iter().any(|end| path.ends_with(end)));
-    if eight { Rule::Eight } else { Rule::Usual }
 }
 
-/// Returns the bits that a recipe gives the module at `path` of a model with `layers` layers. Mirrors
-/// `mixed_quant_predicate_builder` in mlx-lm's `convert.py`.
-pub(super) fn mixed(recipe: Mixed, path: &str, layers: usize) -> usize {
+/// Returns which word of a path is the number of a layer, given the path of one: the first that is a number.
+pub(super) fn layer_place(path: &str) -> usize {
+    path.split('.').position(|word| word.parse::<usize>().is_ok()).unwrap_or(usize::MAX)
+}
+
+/// Returns the bits that a recipe gives the module at `path` of a model with `layers` layers, whose number is the word
+/// at `place`. Mirrors `mixed_quant_predicate_builder` in mlx-lm's `convert.py`.
+pub(super) fn mixed(recipe: Mixed, path: &str, layers: usize, place: usize) -> usize {
     let (low, high) = recipe.bits();
-    // In `model.layers.7.mlp.down_proj` and the like the number is the third word.
-    let index = path.split('.').nth(2).and_then(|word| word.parse().ok()).unwrap_or(0);
-    let more = index < layers / 8 || index >= 7 * layers / 8 || (index - layers / 8) % 3 == 2;
+    let index = path.split('.').nth(place).and_then(|word| word.parse().ok()).unwrap_or(0);
+    let more =
+        index < layers / 8 || index >= 7 * layers / 8 || index >= layers / 8 && (index - layers / 8) % 3 == 2;
     let value = ["v_proj", "v_a_proj", "v_b_proj"].iter().any(|word| path.contains(word));
     if ((value || path.contains("down_proj")) && more) || path.contains("lm_head") { high } else { low }
 }
@@ -94,7 +136,8 @@ mod tests {
 
     #[test]
     fn recipes_give_more_bits_at_both_ends_and_to_every_third() {
-        let bits = |path: &str| mixed(Mixed::Low2High6, path, 16);
+        let bits =
+            |path: &str| mixed(Mixed::Low2High6, path, 16, layer_place("model.layers.0.mlp.down_proj"));
         let down = |layer: usize| bits(&format!("model.layers.{layer}.mlp.down_proj"));
         let high: Vec<_> = (0..16).filter(|layer| down(*layer) == 6).collect();
         assert_eq!(high, [0, 1, 4, 7, 10, 13, 14, 15]);
@@ -119,6 +162,7 @@ mod tests {
         assert_eq!(of_model("qwen3_moe", "model.layers.0.mlp.gate"), Rule::Eight);
         assert_eq!(of_model("qwen3_moe", "model.layers.0.mlp.gate_proj"), Rule::Usual);
         assert_eq!(of_model("deepseek_v3", "model.layers.0.mlp.gate"), Rule::Skip);
+        assert_eq!(of_model("kimi_k2", "model.layers.0.mlp.gate"), Rule::Skip);
         assert_eq!(of_model("llama", "model.layers.0.mlp.gate"), Rule::Usual);
     }
 }

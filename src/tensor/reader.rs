@@ -84,7 +84,9 @@ impl TensorFiles {
         let (metadata, start) =
             read_header(&file).with_context(|| format!("{} is damaged", path.display()))?;
         let number = self.files.len();
-        for (name, info) in metadata.tensors() {
+        // In an order, so that of several mistakes the same one is told.
+        let tensors: BTreeMap<_, _> = metadata.tensors().into_iter().collect();
+        for (name, info) in tensors {
             let (begin, end) = info.data_offsets;
             let tensor = TensorRef {
                 element: info.dtype,
@@ -158,7 +160,10 @@ fn read_header(file: &File) -> anyhow::Result<(Metadata, u64)> {
         .map_err(|_: io::Error| anyhow::anyhow!("it is shorter than a header"))?;
     let header = u64::from_le_bytes(prefix);
     ensure!(header <= MAX_HEADER_BYTES, "its header claims {header} bytes; the limit is {MAX_HEADER_BYTES}");
-    ensure!(header <= length - 8, "its header claims {header} bytes, but the file has {length}");
+    ensure!(
+        length.checked_sub(8).is_some_and(|rest| header <= rest),
+        "its header claims {header} bytes, but the file has {length}"
+    );
     let mut bytes = vec![0; usize::try_from(header)?];
     file.read_exact_at(&mut bytes, 8)?;
     let metadata: Metadata = serde_json::from_slice(&bytes).context("its header is not valid")?;

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use safetensors::Dtype as Element;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -56,8 +56,12 @@ struct Shard {
 
 impl<'a> TensorWriter<'a> {
     /// Lays out `tensors`, in any order, in shards below `output`.
-    pub fn new(output: &'a Output, tensors: Vec<TensorSpec>) -> Self {
-        Self { output, shards: lay_out(tensors, SHARD_BYTES), current: None, due: (0, 0), written: 0 }
+    pub fn new(output: &'a Output, mut tensors: Vec<TensorSpec>) -> anyhow::Result<Self> {
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some([first, _]) = tensors.array_windows().find(|[a, b]| a.name == b.name) {
+            bail!("two tensors would be called `{}`", first.name);
+        }
+        Ok(Self { output, shards: lay_out(tensors, SHARD_BYTES), current: None, due: (0, 0), written: 0 })
     }
 
     /// Returns the specs in the order in which their bytes are due.
@@ -139,8 +143,7 @@ pub fn to_pretty_json(mut value: Value) -> Vec<u8> {
 
 /// Splits the sorted tensors into shards of at most `limit` bytes, a larger tensor alone in its own; mlx-lm's
 /// `make_shards` counts the same way.
-fn lay_out(mut tensors: Vec<TensorSpec>, limit: u64) -> Vec<Shard> {
-    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+fn lay_out(tensors: Vec<TensorSpec>, limit: u64) -> Vec<Shard> {
     let mut groups = vec![Vec::new()];
     let mut size = 0;
     for spec in tensors {
@@ -188,7 +191,7 @@ mod tests {
 
     #[test]
     fn shards_like_mlx_lm() {
-        let shards = lay_out(vec![spec("c", 3), spec("a", 6), spec("b", 5), spec("d", 20), spec("e", 1)], 10);
+        let shards = lay_out(vec![spec("a", 6), spec("b", 5), spec("c", 3), spec("d", 20), spec("e", 1)], 10);
         let names: Vec<Vec<_>> = shards
             .iter()
             .map(|shard| shard.tensors.iter().map(|spec| spec.name.as_str()).collect())
@@ -203,7 +206,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let output = Output::new(folder.path().to_owned());
             let specs = tensors.iter().map(|(name, bytes)| spec(name, bytes.len())).collect();
-            let mut writer = TensorWriter::new(&output, specs);
+            let mut writer = TensorWriter::new(&output, specs).unwrap();
             for (name, bytes) in &tensors {
                 let (start, rest) = bytes.split_at(bytes.len() / 3);
                 if !start.is_empty() {

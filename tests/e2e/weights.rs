@@ -1,6 +1,7 @@
 //! What becomes of weights: formats, recipes, overrides, experts, what is refused, and the files beside them.
 
 use pipeline::tensor::{Element, TensorFiles};
+use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use crate::pico::{Tensor, numbers, write_tensors_of};
@@ -25,7 +26,7 @@ fn config(space: &Space) -> Value {
     serde_json::from_str(&space.read("artifacts/q/config.json")).unwrap()
 }
 
-fn tensors(space: &Space) -> TensorFiles {
+fn tensors_of(space: &Space) -> TensorFiles {
     TensorFiles::open_model(&space.path("artifacts/q")).unwrap()
 }
 
@@ -44,12 +45,12 @@ fn overrides_are_recorded_by_layer() {
     ];
     let node = "\n    stage: quantize\n    model: m\n    bits: 4\n    overrides:\n      - {pattern: lm_head, keep: true}\n      \
                 - {pattern: \"*.down_proj\", bits: 8, group_size: 32}";
-    let space = space(json!({}), &model, node);
+    let space = space(json!({"tie_word_embeddings": false}), &model, node);
     space.build().ran(["m", "q"]);
     let expected = json!({"bits": 4, "group_size": 64, "mode": "affine",
         "model.layers.3.mlp.down_proj": {"bits": 8, "group_size": 32, "mode": "affine"}});
     assert_eq!(config(&space)["quantization"], expected);
-    let files = tensors(&space);
+    let files = tensors_of(&space);
     assert_eq!(shape(&files, LAYER), Some((vec![4, 16], Element::U32)));
     assert_eq!(shape(&files, "model.layers.3.mlp.down_proj.scales"), Some((vec![4, 2], Element::F16)));
     assert_eq!(shape(&files, "lm_head.weight"), Some((vec![8, 64], Element::F16)));
@@ -79,7 +80,7 @@ fn small_floats_have_a_byte_for_a_scale_and_no_bias() {
         let space = space(json!({}), &[matrix(LAYER, &[4, 64])], &node);
         space.build().ran(["m", "q"]);
         assert_eq!(config(&space)["quantization"]["mode"], mode);
-        let files = tensors(&space);
+        let files = tensors_of(&space);
         assert_eq!(shape(&files, LAYER), Some((vec![4, words], Element::U32)));
         let scales = shape(&files, "model.layers.3.mlp.down_proj.scales");
         assert_eq!(scales, Some((vec![4, 64 / group_size], Element::U8)));
@@ -100,7 +101,7 @@ fn experts_are_stacked() {
     model.push(matrix("model.layers.0.mlp.gate.weight", &[11, 64]));
     let space = space(json!({"model_type": "qwen3_moe"}), &model, "{stage: quantize, model: m, bits: 4}");
     space.build().ran(["m", "q"]);
-    let files = tensors(&space);
+    let files = tensors_of(&space);
     assert_eq!(
         shape(&files, "model.layers.0.mlp.switch_mlp.up_proj.weight"),
         Some((vec![11, 2, 8], Element::U32))
@@ -122,7 +123,7 @@ fn a_tied_model_has_no_head_of_its_own() {
     let model = [matrix("lm_head.weight", &[8, 64]), matrix("model.embed_tokens.weight", &[8, 64])];
     let space = space(json!({"tie_word_embeddings": true}), &model, "{stage: quantize, model: m, bits: 4}");
     space.build().ran(["m", "q"]);
-    assert_eq!(shape(&tensors(&space), "lm_head.weight"), None);
+    assert_eq!(shape(&tensors_of(&space), "lm_head.weight"), None);
 }
 
 #[test]
@@ -137,6 +138,87 @@ fn what_is_not_a_number_is_refused_by_name() {
         run.stderr
     );
     space.is_tidy();
+}
+
+/// Whole numbers, truth values and tensors without elements travel as they are; floats take the type that is declared.
+#[test]
+fn what_is_no_float_travels() {
+    let space = space(
+        json!({"torch_dtype": "bfloat16"}),
+        &[matrix(LAYER, &[4, 64])],
+        "{stage: quantize, model: m, bits: 4}",
+    );
+    let (ids, mask, weight, empty) = ([7u8; 24], [1u8; 5], [0u8; 512], [0u8; 0]);
+    let tensors = [
+        ("model.position_ids", Element::I64, vec![3], &ids[..]),
+        ("model.mask", Element::BOOL, vec![5], &mask[..]),
+        ("model.none.weight", Element::F16, vec![0, 64], &empty[..]),
+        (LAYER, Element::F16, vec![4, 64], &weight[..]),
+    ];
+    write_raw(&space, &tensors);
+    space.build().ran(["m", "q"]);
+    let files = tensors_of(&space);
+    assert_eq!(files.read("model.position_ids").unwrap(), ids);
+    assert_eq!(shape(&files, "model.mask"), Some((vec![5], Element::BOOL)));
+    assert_eq!(shape(&files, "model.none.weight"), Some((vec![0, 8], Element::U32)));
+    assert_eq!(shape(&files, "model.layers.3.mlp.down_proj.scales"), Some((vec![4, 1], Element::BF16)));
+}
+
+fn write_raw(space: &Space, tensors: &[(&str, Element, Vec<usize>, &[u8])]) {
+    let views = tensors.iter().map(|(name, element, shape, bytes)| {
+        (name, TensorView::new(*element, shape.clone(), bytes).unwrap())
+    });
+    space.write("model/model.safetensors", safetensors::serialize(views, None).unwrap());
+}
+
+fn raw(header: &str) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()
+}
+
+/// A header of sixty bytes must not take all memory, nor make two tensors of one name.
+#[test]
+fn hostile_shapes_and_names_are_refused() {
+    let space = space(json!({}), &[matrix(LAYER, &[4, 64])], "{stage: quantize, model: m, bits: 4}");
+    let many = r#"{"x.weight":{"dtype":"F16","shape":[4611686018427387904,0],"data_offsets":[0,0]}}"#;
+    space.write("model/model.safetensors", raw(many));
+    let run = space.run(&["build"]).exits(1);
+    assert!(
+        run.stderr.contains("`x.weight` is [4611686018427387904, 0]: no machine has so many weights"),
+        "{}",
+        run.stderr
+    );
+    let zeros = [0u8; 512];
+    let float = |name| (name, Element::F16, vec![4, 64], &zeros[..]);
+    write_raw(&space, &[float("x.weight"), float("x.biases")]);
+    let run = space.run(&["build", "q"]).exits(1);
+    assert!(run.stderr.contains("two tensors would be called `x.biases`"), "{}", run.stderr);
+    space.is_tidy();
+}
+
+/// GPTQ's tensors have names of their own: unrecognised, they would travel beside a quantized rest.
+#[test]
+fn a_model_that_others_quantized_is_refused() {
+    let config = json!({"quantization_config": {"quant_method": "gptq", "bits": 4}});
+    let space = space(
+        config,
+        &[matrix("model.layers.0.q_proj.qzeros", &[4, 64])],
+        "{stage: quantize, model: m, bits: 4}",
+    );
+    let run = space.run(&["build"]).exits(1);
+    assert!(run.stderr.contains("the model was quantized by gptq, not by MLX"), "{}", run.stderr);
+}
+
+/// The weights of the base in another format must not travel with what was made of them.
+#[test]
+fn copies_of_the_weights_are_left_out_with_a_warning() {
+    let space = Space::pico();
+    space.write("model/consolidated.safetensors", "old").write("model/original/pytorch_model.bin", "old");
+    let run = space.build_with(&["q8"]);
+    let messages: Vec<_> =
+        run.events("warning").into_iter().map(|event| event["message"].to_string()).collect();
+    assert!(messages[0].contains("consolidated.safetensors, original/pytorch_model.bin"), "{messages:?}");
+    run.ran(["base", "adapter", "fused", "q8"]);
+    assert!(!space.names("artifacts/fused").contains(&"consolidated.safetensors".to_owned()));
 }
 
 #[test]
@@ -164,7 +246,7 @@ fn requantizing_says_what_it_lost() {
     let warning = run.events("warning").pop().expect("a warning")["message"].as_str().unwrap().to_owned();
     assert!(warning.starts_with("of the fine-tuning, "), "{warning}");
     run.ran(["base", "adapter", "q4", "q"]);
-    let (before, after) = (TensorFiles::open_model(&space.path("artifacts/q4")).unwrap(), tensors(&space));
+    let (before, after) = (TensorFiles::open_model(&space.path("artifacts/q4")).unwrap(), tensors_of(&space));
     assert_eq!(before.tensors().keys().collect::<Vec<_>>(), after.tensors().keys().collect::<Vec<_>>());
     // What the adapter does not touch is what it was, to the bit.
     let same = |name: &str| before.read(name).unwrap() == after.read(name).unwrap();

@@ -1,8 +1,6 @@
 //! MLX's affine mode: whole numbers with a float scale and a float bias for each group.
 //! Knows nothing of rows; a block is a sequence of groups.
 
-use std::array;
-
 use super::pack::{pack, unpack};
 use super::{Float, Grid, Packed, PackedMut};
 
@@ -97,21 +95,33 @@ fn round(value: f32) -> f32 {
 /// Returns minimum and maximum: one after the other, because in one loop the compiler mixes both into each vector.
 #[inline(always)]
 fn range(group: &[f32]) -> (f32, f32) {
-    (extreme(group, |value, least| value < least), extreme(group, |value, most| value > most))
+    (extreme::<false>(group), extreme::<true>(group))
 }
 
-/// Returns the value that is `beyond` all others. There is no NaN, so the order of comparing does not matter.
+/// Returns the largest value, or the smallest. There is no NaN, so the order of comparing does not matter.
 #[inline(always)]
-fn extreme(group: &[f32], beyond: impl Fn(f32, f32) -> bool) -> f32 {
-    let pick = |a: f32, b: f32| if beyond(a, b) { a } else { b };
+fn extreme<const LARGEST: bool>(group: &[f32]) -> f32 {
     let chunks = group.as_chunks::<LANES>().0;
     let mut best = chunks.first().copied().unwrap_or_default();
     for chunk in chunks {
-        best = array::from_fn(|lane| pick(chunk[lane], best[lane]));
+        for lane in 0..LANES {
+            best[lane] = pick::<LARGEST>(chunk[lane], best[lane]);
+        }
     }
-    let eight: [f32; 8] = array::from_fn(|lane| pick(best[lane], best[lane + 8]));
-    let four: [f32; 4] = array::from_fn(|lane| pick(eight[lane], eight[lane + 4]));
-    pick(pick(four[0], four[2]), pick(four[1], four[3]))
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            best[lane] = pick::<LARGEST>(best[lane], best[lane + width]);
+        }
+        width /= 2;
+    }
+    best[0]
+}
+
+#[inline(always)]
+fn pick<const LARGEST: bool>(a: f32, b: f32) -> f32 {
+    let beyond = if LARGEST { a > b } else { a < b };
+    if beyond { a } else { b }
 }
 
 /// Mirrors `affine_dequantize` in MLX's `ops.cpp`: the product and the sum are each rounded to the type.

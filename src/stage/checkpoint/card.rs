@@ -37,7 +37,10 @@ pub(super) fn complete(card: &str, origin: Option<&Origin>) -> Option<String> {
         let tags: String = tags.iter().map(|tag| format!("\n- {}", quoted(tag))).collect();
         lines.set("tags", &format!("tags:{tags}"));
     }
-    Some(format!("{FENCE}\n{}\n{FENCE}\n{body}", lines.lines.join("\n")))
+    let head = lines.lines.join("\n");
+    // Edited as text, so that comments and quotes stay; what this cannot do right is not done.
+    matches!(Tree::parse(&head).ok()?.value, Value::Map(_))
+        .then(|| format!("{FENCE}\n{head}\n{FENCE}\n{body}"))
 }
 
 fn text(value: &Value) -> Option<String> {

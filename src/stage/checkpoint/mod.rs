@@ -11,7 +11,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::{Map, Value};
 
 use super::Dtype;
@@ -22,6 +22,11 @@ use crate::tensor::{Element, TensorFiles, to_pretty_json};
 
 pub(super) use quantized::record;
 pub(super) use side_files::copy_side_files;
+
+/// Types of models that are tied unless `config.json` says otherwise: the default of `tie_word_embeddings` in mlx-lm's
+/// `models/*.py`.
+const TIED_UNLESS_SAID: [&str; 8] =
+    ["llama", "mistral", "qwen2", "olmo2", "olmoe", "granite", "starcoder2", "seed_oss"];
 
 /// The name of a model's configuration.
 pub(super) const CONFIG_FILE: &str = "config.json";
@@ -91,6 +96,18 @@ impl Weight {
         }
     }
 
+    /// Checks that its size can be counted, empty dimensions left out, and that its rows are whole bytes.
+    fn check(&self) -> anyhow::Result<()> {
+        let size =
+            self.shape.iter().try_fold(8usize, |size, dimension| size.checked_mul((*dimension).max(1)));
+        ensure!(size.is_some(), "no machine has so many weights");
+        if let WeightKind::Other(element) = self.kind {
+            let whole = (self.columns() * element.bitsize()).is_multiple_of(8);
+            ensure!(whole, "rows of {} times {element} are no whole bytes", self.columns());
+        }
+        Ok(())
+    }
+
     /// Returns the bytes that a row takes in `part`.
     fn row_bytes(&self, part: Part) -> usize {
         let columns = self.columns();
@@ -107,10 +124,11 @@ impl Weight {
     /// `….weight` has no parts: it is its own source.
     fn tensor(source: &str, part: Part) -> String {
         match Part::WORDS.iter().find(|(_, other)| *other == part) {
-            Some((word, _)) if source.ends_with(".weight") => {
-                format!("{}{word}", source.trim_end_matches("weight"))
-            }
-            _ => source.to_owned(),
+            Some((word, _)) => match source.strip_suffix("weight") {
+                Some(module) if module.ends_with('.') => format!("{module}{word}"),
+                _ => source.to_owned(),
+            },
+            None => source.to_owned(),
         }
     }
 }
@@ -119,6 +137,7 @@ impl Checkpoint {
     /// Opens a model folder and checks that its configuration and its tensors agree.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
         let config = read_json(&folder.join(CONFIG_FILE))?;
+        quantized::refuse_others(&config).with_context(|| format!("in {}", folder.display()))?;
         let files = TensorFiles::open_model(folder)?;
         let weights = read_weights(&config, &files).with_context(|| format!("in {}", folder.display()))?;
         Ok(Self { config, files, weights })
@@ -132,6 +151,26 @@ impl Checkpoint {
     /// Returns the `model_type` of the configuration.
     pub fn model_type(&self) -> &str {
         self.config.get("model_type").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Returns the number of layers.
+    pub fn layers(&self) -> Option<usize> {
+        let inner = || self.config.get("text_config").and_then(|text| text.get("num_hidden_layers"));
+        let layers = self.config.get("num_hidden_layers").or_else(inner).and_then(Value::as_u64);
+        layers.and_then(|layers| usize::try_from(layers).ok())
+    }
+
+    /// Records under their own names how stacks are quantized whose experts were kept one by one.
+    pub fn record_stacks(&self, section: &mut Map<String, Value>) {
+        for (name, weight) in &self.weights {
+            if let (WeightKind::Quantized(grid, _), [_, _, ..]) = (weight.kind, weight.sources.as_slice()) {
+                for source in &weight.sources {
+                    section.remove(source.strip_suffix(".weight").unwrap_or(source));
+                }
+                let module = name.strip_suffix(".weight").unwrap_or(name);
+                section.insert(module.to_owned(), record(grid));
+            }
+        }
     }
 
     /// Returns the number of weights before packing.
@@ -178,7 +217,9 @@ fn read_weights(
     config: &Map<String, Value>,
     files: &TensorFiles,
 ) -> anyhow::Result<BTreeMap<String, Weight>> {
-    let tied = config.get("tie_word_embeddings").and_then(Value::as_bool) == Some(true);
+    let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    let tied = config.get("tie_word_embeddings").and_then(Value::as_bool);
+    let tied = tied.unwrap_or(TIED_UNLESS_SAID.contains(&model_type));
     let mut weights = BTreeMap::new();
     for (name, tensor) in files.tensors() {
         // A tied model's head is its embedding, and the frequencies can be computed. mlx-lm drops such copies, and cannot
@@ -196,9 +237,10 @@ fn read_weights(
                 Weight { shape, kind, stored, sources: vec![name.clone()] }
             }
         };
+        weight.check().with_context(|| format!("`{name}` is {:?}", weight.shape))?;
         weights.insert(name.clone(), weight);
     }
-    experts::stack(weights)
+    experts::stack(weights, model_type)
 }
 
 /// Reads a JSON file that holds an object.

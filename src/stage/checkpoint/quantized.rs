@@ -8,6 +8,20 @@ use super::{CONFIG_FILE, Weight, WeightKind, float_of};
 use crate::backend::{Float, Grid, Mode};
 use crate::tensor::{Element, TensorFiles, TensorRef};
 
+/// Refuses a model that others quantized: its tensors have names and forms of their own, and what is not recognised as
+/// quantized would be taken for something else.
+pub(super) fn refuse_others(config: &Map<String, Value>) -> anyhow::Result<()> {
+    let inner = || config.get("text_config").and_then(|text| text.get("quantization_config"));
+    let section = config.get("quantization_config").or_else(inner);
+    let method = section.and_then(|section| section.get("quant_method")).and_then(Value::as_str);
+    match method.filter(|_| !config.contains_key("quantization")) {
+        Some(method) => {
+            bail!("the model was quantized by {method}, not by MLX; take the model that was not quantized")
+        }
+        None => Ok(()),
+    }
+}
+
 /// Returns the module that the tensor is a part of, if that module is quantized.
 pub(super) fn module_of<'a>(name: &'a str, files: &TensorFiles) -> Option<&'a str> {
     let (module, part) = name.rsplit_once('.')?;
@@ -73,9 +87,6 @@ fn grid_of(module: &str, config: &Map<String, Value>) -> anyhow::Result<Grid> {
     let Some(section) = section else {
         bail!("`{module}` is quantized, but {CONFIG_FILE} has no `quantization`");
     };
-    if let Some(method) = section.get("quant_method").and_then(Value::as_str) {
-        bail!("`{module}` was quantized by {method}, not by MLX; this version reads MLX's formats only");
-    }
     let entry = section.get(module).filter(|entry| entry.is_object()).unwrap_or(section);
     // An entry without a mode is affine, whatever the default says: mlx-lm hands it to `to_quantized`.
     let word = entry.get("mode").and_then(Value::as_str).unwrap_or("affine");

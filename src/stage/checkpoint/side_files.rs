@@ -12,6 +12,10 @@ use crate::origin::Origin;
 use crate::output::Output;
 use crate::tensor::{INDEX_FILE, TensorFiles};
 
+/// Files that hold weights once more: those of the source, which are not those of what is made.
+const WEIGHT_FORMATS: [&str; 9] =
+    [".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack"];
+
 /// The name of the model card.
 const CARD_FILE: &str = "README.md";
 
@@ -24,12 +28,24 @@ pub(in crate::stage) fn copy_side_files(
 ) -> anyhow::Result<()> {
     let files = TensorFiles::open_model(folder)?;
     let weights: Vec<_> = files.files().collect();
+    let mut left_out = Vec::new();
     for path in list(folder)? {
         let name = relative(folder, &path)?;
         let own = [INDEX_FILE, CONFIG_FILE, CARD_FILE].contains(&name.as_str());
-        if !own && !weights.contains(&path.as_path()) {
+        if own || weights.contains(&path.as_path()) {
+            continue;
+        }
+        if WEIGHT_FORMATS.iter().any(|ending| name.ends_with(ending)) {
+            left_out.push(name);
+        } else {
             output.copy(&path, &name)?;
         }
+    }
+    if !left_out.is_empty() {
+        output.warn(format!(
+            "left out, because they hold weights as they were before: {}",
+            left_out.join(", ")
+        ));
     }
     write_card(&folder.join(CARD_FILE), origin, output)
 }

@@ -2,15 +2,16 @@
 //! Knows nothing of what is on it.
 
 use std::cell::RefCell;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 
 use crate::tensor::TensorWriter;
 
-/// How many pieces may be on their way.
-const DEPTH: usize = 6;
+/// How many bytes may be on their way. The codes of a large tensor come all at once, after its scales; the makers should
+/// be at the next tensor while they are written.
+const CAPACITY_BYTES: usize = 128 << 20;
 
 enum Message {
     /// The next bytes of the tensor of this name.
@@ -21,10 +22,25 @@ enum Message {
 
 /// The makers' end.
 pub(super) struct Belt {
-    pieces: SyncSender<Message>,
+    pieces: Sender<Message>,
+    /// What was written, on its way back.
     empties: Receiver<Vec<u8>>,
-    /// Written buffers: used again, because fresh memory costs a page fault for every four kilobytes.
-    pool: RefCell<Vec<Vec<u8>>>,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The bytes that were sent and did not come back.
+    load: usize,
+    /// Buffers to be used again: fresh memory costs a page fault for every four kilobytes.
+    pool: Vec<Vec<u8>>,
+}
+
+impl State {
+    fn take_back(&mut self, buffer: Vec<u8>) {
+        self.load -= buffer.len();
+        self.pool.push(buffer);
+    }
 }
 
 impl Belt {
@@ -34,25 +50,30 @@ impl Belt {
         writer: TensorWriter<'env>,
         parameters: u64,
     ) -> (Self, ScopedJoinHandle<'scope, anyhow::Result<()>>) {
-        let (pieces, receiver) = sync_channel(DEPTH);
+        let (pieces, receiver) = channel();
         let (sender, empties) = channel();
         let end = scope.spawn(move || write(writer, &receiver, &sender, parameters));
-        (Self { pieces, empties, pool: RefCell::default() }, end)
+        (Self { pieces, empties, state: RefCell::default() }, end)
     }
 
     /// Returns a buffer of this length; what is in it is undefined.
     pub(super) fn empty(&self, length: usize) -> Vec<u8> {
-        let mut pool = self.pool.borrow_mut();
-        pool.extend(self.empties.try_iter());
-        let fitting = pool.iter().enumerate().filter(|(_, buffer)| buffer.capacity() >= length);
+        let mut state = self.state.borrow_mut();
+        self.empties.try_iter().for_each(|buffer| state.take_back(buffer));
+        let fitting = state.pool.iter().enumerate().filter(|(_, buffer)| buffer.capacity() >= length);
         let smallest = fitting.min_by_key(|(_, buffer)| buffer.capacity()).map(|(index, _)| index);
-        let mut buffer = smallest.map(|index| pool.swap_remove(index)).unwrap_or_default();
+        let mut buffer = smallest.map(|index| state.pool.swap_remove(index)).unwrap_or_default();
         buffer.resize(length, 0);
         buffer
     }
 
     /// Hands over the next bytes of `tensor`; waits if the writer is behind.
     pub(super) fn send(&self, tensor: &str, bytes: Vec<u8>) -> anyhow::Result<()> {
+        let mut state = self.state.borrow_mut();
+        while state.load > CAPACITY_BYTES {
+            state.take_back(self.empties.recv().context(GONE)?);
+        }
+        state.load += bytes.len();
         self.put(Message::Piece(tensor.to_owned(), bytes))
     }
 
@@ -62,9 +83,12 @@ impl Belt {
     }
 
     fn put(&self, message: Message) -> anyhow::Result<()> {
-        self.pieces.send(message).map_err(|_| anyhow!("BUG: the writer went without saying why"))
+        self.pieces.send(message).map_err(|_| anyhow!(GONE))
     }
 }
+
+/// The writer's own error comes first; nobody sees this one.
+const GONE: &str = "BUG: the writer went without saying why";
 
 fn write(
     mut writer: TensorWriter<'_>,

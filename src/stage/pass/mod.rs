@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! block:  pread ─► dequantize ─► merge ─► quantize      on any core, in memory that fits its cache
-//! chunk:  some 8 million weights, whose blocks are computed at once
+//! chunk:  some 2 million weights, whose blocks are computed at once
 //! belt:   chunks in file order ─► one thread that hashes and writes, while the next chunk is computed
 //! ```
 //! Memory is that of a few chunks, and of the codes of one tensor: `biases` and `scales` precede `weight` in a file,
@@ -29,12 +29,12 @@ use crate::tensor::{Element, TensorSpec, TensorWriter};
 use belt::Belt;
 use block::{Block, Scratch};
 
-/// How many weights make a block: as float32 a quarter of a megabyte, which fits the L2 cache beside what it is
+/// How many weights make a block: as float32 an eighth of a megabyte, which fits the L2 cache beside what it is
 /// read from and written to.
-const BLOCK_WEIGHTS: usize = 1 << 16;
+const BLOCK_WEIGHTS: usize = 1 << 15;
 
 /// How many blocks make a chunk.
-const CHUNK_BLOCKS: usize = 128;
+const CHUNK_BLOCKS: usize = 64;
 
 /// What a weight becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Pass<'_> {
     /// Makes the pass: writes the weights, their shards and their index. Returns how much is left of low-rank updates
     /// that were quantized at once, as a share; none if there were none.
     pub(super) fn run(&self, output: &Output, tick: Tick<'_>) -> anyhow::Result<Option<f64>> {
-        let writer = TensorWriter::new(output, self.specs());
+        let writer = TensorWriter::new(output, self.specs())?;
         let order: Vec<_> = writer.order().map(|spec| spec.name.clone()).collect();
         thread::scope(|scope| {
             let (belt, end) = Belt::start(scope, writer, self.checkpoint.parameters());
@@ -222,7 +222,7 @@ impl Pass<'_> {
             progress.add_rows(job.weight, &rows)?;
             codes.push(weight);
         }
-        let module = job.name.trim_end_matches(".weight");
+        let module = module_of(job.name);
         let mut made = vec![(job.name.to_owned(), codes), (format!("{module}.scales"), vec![scales])];
         if grid.mode == Mode::Affine {
             made.push((format!("{module}.biases"), vec![biases]));
@@ -244,7 +244,8 @@ impl Pass<'_> {
         if self.backend.threads() == 1 {
             return blocks.into_iter().try_for_each(work);
         }
-        blocks.into_par_iter().try_for_each(work)
+        // All are waited for, so that of several errors the first in the weight is told, not the first in time.
+        blocks.into_par_iter().map(work).collect::<Vec<_>>().into_iter().collect()
     }
 }
 
@@ -290,7 +291,7 @@ fn specs(name: &str, weight: &Weight, target: Target) -> Vec<TensorSpec> {
             (grid, float)
         }
     };
-    let module = name.trim_end_matches(".weight");
+    let module = module_of(name);
     let affine = grid.mode == Mode::Affine;
     let side = if affine { element_of(float) } else { Element::U8 };
     let part = |word: &str, element, columns| spec(format!("{module}.{word}"), element, columns);
@@ -302,19 +303,25 @@ fn specs(name: &str, weight: &Weight, target: Target) -> Vec<TensorSpec> {
     specs
 }
 
+fn module_of(name: &str) -> &str {
+    name.strip_suffix(".weight").unwrap_or(name)
+}
+
 /// Cuts a weight into blocks of rows, none of which reaches into the next matrix of a stack, and these into chunks.
 /// There is at least one chunk, so that a tensor without elements is written too.
 fn chunks(weight: &Weight) -> Vec<Vec<Range<usize>>> {
-    let matrix = weight.matrix_rows().max(1);
-    let height = (BLOCK_WEIGHTS / weight.columns().max(1)).max(1);
+    if weight.rows() * weight.columns() == 0 {
+        return vec![Vec::new()];
+    }
+    let matrix = weight.matrix_rows();
+    let height = (BLOCK_WEIGHTS / weight.columns()).max(1);
     let matrices = (0..weight.rows()).step_by(matrix);
     let blocks = matrices.flat_map(|first| {
         let end = first + matrix;
         (first..end).step_by(height).map(move |row| row..end.min(row + height))
     });
     let blocks: Vec<_> = blocks.collect();
-    let chunks: Vec<_> = blocks.chunks(CHUNK_BLOCKS).map(<[_]>::to_vec).collect();
-    if chunks.is_empty() { vec![Vec::new()] } else { chunks }
+    blocks.chunks(CHUNK_BLOCKS).map(<[_]>::to_vec).collect()
 }
 
 /// Returns the rows of a chunk.
