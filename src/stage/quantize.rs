@@ -97,7 +97,7 @@ enum Decision {
     Float,
 }
 
-/// An override of the user comes first, then the recipe, then mlx-lm's rule for the model.
+/// What is no layer to mlx-lm comes first, then an override of the user, the recipe, mlx-lm's rule for the model.
 fn decide(
     parameters: &Quantize,
     usual: Grid,
