@@ -64,7 +64,7 @@ pub struct Lora {
     pub scale: f32,
     /// The inner dimension.
     pub rank: usize,
-    /// The length that DoRA gives each row: [out].
+    /// The length that DoRA gives each row: `out` of them.
     pub magnitude: Option<Vec<f32>>,
 }
 

@@ -100,8 +100,7 @@ pub(super) fn layer_place(path: &str) -> usize {
 pub(super) fn mixed(recipe: Mixed, path: &str, layers: usize, place: usize) -> usize {
     let (low, high) = recipe.bits();
     let index = path.split('.').nth(place).and_then(|word| word.parse().ok()).unwrap_or(0);
-    let more =
-        index < layers / 8 || index >= 7 * layers / 8 || index >= layers / 8 && (index - layers / 8) % 3 == 2;
+    let more = index < layers / 8 || index >= 7 * layers / 8 || (index - layers / 8) % 3 == 2;
     let value = ["v_proj", "v_a_proj", "v_b_proj"].iter().any(|word| path.contains(word));
     if ((value || path.contains("down_proj")) && more) || path.contains("lm_head") { high } else { low }
 }

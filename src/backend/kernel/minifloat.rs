@@ -77,7 +77,7 @@ fn ceil_log2(value: f32) -> i32 {
     let (value, shift) =
         if value < f32::MIN_POSITIVE { (value * f32::from_bits((127 + 64) << 23), 64) } else { (value, 0) };
     let bits = value.to_bits();
-    let exponent = i32::from((bits >> 23) as u8) - 127 - shift;
+    let exponent = (bits >> 23).cast_signed() - 127 - shift;
     exponent + i32::from(bits & 0x7f_ffff != 0)
 }
 
