@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::project::{Place, Project};
 use super::{Outcome, print, print_json};
-use crate::stage::{Kind, Stage};
+use crate::backend::Mode;
+use crate::stage::{Kind, Mixed, Quantize, Stage};
 
 #[derive(Debug, Args)]
 pub(super) struct GraphArgs {
@@ -43,7 +44,7 @@ pub(super) fn run(args: &GraphArgs, place: &Place) -> anyhow::Result<Outcome> {
 /// What the node does, with the parameters a person asks about.
 fn label(stage: &Stage) -> String {
     match stage {
-        Stage::Quantize(quantize) => format!("{} bits, group {}", quantize.bits, quantize.group_size),
+        Stage::Quantize(quantize) => how_quantized(quantize),
         Stage::Fuse(fuse) => fuse.dtype.map_or_else(|| "fuse".to_owned(), |dtype| format!("fuse, {dtype}")),
         _ => stage.word().to_owned(),
     }
@@ -61,6 +62,17 @@ fn edges(project: &Project) -> Vec<(&str, &str)> {
         }
     }
     edges
+}
+
+fn how_quantized(quantize: &Quantize) -> String {
+    let Quantize { bits, group_size, mode, overrides, recipe } = quantize;
+    let own = if overrides.is_empty() { "" } else { ", overrides" };
+    let recipe = Mixed::WORDS.iter().find(|(_, known)| Some(*known) == *recipe);
+    match (recipe, mode) {
+        (Some((word, _)), _) => format!("{word}, group {group_size}{own}"),
+        (None, Mode::Affine) => format!("{bits} bits, group {group_size}{own}"),
+        (None, mode) => format!("{}{own}", mode.word()),
+    }
 }
 
 fn dot(project: &Project) -> String {

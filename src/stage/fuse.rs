@@ -36,7 +36,7 @@ pub(super) fn run(
         .run(output, tick)?;
     if let Some(left) = left.filter(|left| *left < INTACT) {
         output.warn(format!(
-            "of the fine-tuning, {:.0} % are left: a weight that is quantized again as it was falls back on the step it \
+            "of the fine-tuning, {:.0} % is left: a weight that is quantized again as it was falls back on the step it \
              was on; leave out `requantize`, and quantize to more bits or another group size",
             100.0 * left
         ));

@@ -97,3 +97,21 @@ fn completions_name_the_verbs() {
         assert!(run.stdout.contains("verify"), "{}", run.transcript());
     }
 }
+
+#[test]
+fn a_label_says_how_it_is_quantized() {
+    let space = Space::pico();
+    let label = |node: &str| {
+        space.write(
+            "pipeline.yaml",
+            format!("version: 1\nnodes:\n  m: {{stage: base, source: model}}\n  q: {node}\n"),
+        );
+        let dot = space.run(&["graph", "--format", "dot"]).exits(0).stdout;
+        dot.split("label=\"q\\n").nth(1).unwrap().split('"').next().unwrap().to_owned()
+    };
+    assert_eq!(label("{stage: quantize, model: m, bits: 6}"), "6 bits, group 64");
+    assert_eq!(label("{stage: quantize, model: m, mode: nvfp4}"), "nvfp4");
+    let overrides = "overrides: [{pattern: '*', keep: true}]";
+    let mixed = format!("{{stage: quantize, model: m, recipe: mixed_3_6, {overrides}}}");
+    assert_eq!(label(&mixed), "mixed_3_6, group 64, overrides");
+}
