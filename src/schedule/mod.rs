@@ -6,9 +6,11 @@
 //! done: an input that came out the same makes it fresh, and the rebuild stops there.
 
 mod event;
+mod pool;
 mod task;
 
 pub use event::{Event, Progress};
+use pool::Pool;
 use task::{Download, Executed, Task, execute};
 
 use std::collections::{BTreeMap, VecDeque};
@@ -105,25 +107,6 @@ struct Scheduler<'a, 'p> {
     summary: Summary,
 }
 
-/// A resource that so many stages may use at once.
-struct Pool {
-    depth: usize,
-    running: usize,
-    queue: VecDeque<NodeId>,
-}
-
-impl Pool {
-    fn new(depth: usize) -> Self {
-        Self { depth, running: 0, queue: VecDeque::new() }
-    }
-
-    fn next(&mut self) -> Option<NodeId> {
-        let id = if self.running < self.depth { self.queue.pop_front() } else { None };
-        self.running += usize::from(id.is_some());
-        id
-    }
-}
-
 impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     fn new(
         planner: Planner<'a>,
@@ -177,7 +160,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 let Some(id) = self.cpu.next().or_else(|| self.mlx.next()) else { break };
                 self.start(id, scope)?;
             }
-            if self.cpu.running + self.mlx.running == 0 {
+            if self.cpu.running() + self.mlx.running() == 0 {
                 return Ok(self.summary);
             }
             match receiver.recv_timeout(PATIENCE) {
@@ -207,7 +190,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             _ => {
                 self.states[id.index()] = Some(State::Queued);
                 let uses_mlx = self.planner.graph.node(id).stage.uses_mlx(self.planner.backend);
-                if uses_mlx { &mut self.mlx } else { &mut self.cpu }.queue.push_back(id);
+                if uses_mlx { &mut self.mlx } else { &mut self.cpu }.enqueue(id);
                 self.decisions.insert(id, decision);
                 Ok(())
             }
@@ -322,7 +305,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     fn ended(&mut self, id: NodeId, outcome: Result<Executed, anyhow::Error>) -> anyhow::Result<()> {
         let node = self.planner.graph.node(id);
         let pool = if node.stage.uses_mlx(self.planner.backend) { &mut self.mlx } else { &mut self.cpu };
-        pool.running -= 1;
+        pool.leave();
         let decision = self.decisions.remove(&id).context("BUG: a running node was decided on")?;
         let executed = match outcome {
             Ok(executed) => executed,
