@@ -167,3 +167,22 @@ impl Write for OutputFile<'_> {
         self.writer.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    /// A pipe can be written to but not synced, as a disk that fails behind its cache. The system tells of that once.
+    #[test]
+    fn a_failure_behind_the_writer_is_passed_on() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let file = File::from(OwnedFd::from(writer));
+        let mut flusher = Flusher::default();
+        flusher.count(FLUSH_BYTES - 1, &file).unwrap();
+        assert!(flusher.thread.is_none(), "little is left for the end");
+        flusher.count(1, &file).unwrap();
+        assert!(flusher.finish().is_err());
+    }
+}
