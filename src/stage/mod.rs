@@ -94,7 +94,7 @@ pub fn run(
     tick: Tick<'_>,
 ) -> anyhow::Result<()> {
     match (stage, backend) {
-        (Stage::Base, _) => base::check(inputs.source()?),
+        (Stage::Base, _) => base::check(inputs.source()?, output),
         (Stage::Adapter, _) => Adapter::open(inputs.source()?)?.check(),
         (Stage::Benchmark(parameters), _) => benchmark::run(parameters, inputs, output, tick),
         (_, BackendKind::Mlx) => worker::transform(stage, inputs, output, tick),

@@ -124,6 +124,12 @@ fn a_tied_model_has_no_head_of_its_own() {
     let space = space(json!({"tie_word_embeddings": true}), &model, "{stage: quantize, model: m, bits: 4}");
     space.build().ran(["m", "q"]);
     assert_eq!(shape(&tensors_of(&space), "lm_head.weight"), None);
+    // Unsaid, mlx-lm takes a llama for tied: it is done alike, but not in silence.
+    write_tensors_of(&space.path("model"), json!({}), &model);
+    let run = space.build();
+    assert!(run.events("warning")[0]["message"].as_str().unwrap().starts_with("`lm_head` is left out"));
+    run.ran(["m", "q"]);
+    assert_eq!(shape(&tensors_of(&space), "lm_head.weight"), None);
 }
 
 #[test]

@@ -153,6 +153,13 @@ impl Checkpoint {
         self.config.get("model_type").and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// Whether a head was dropped although `config.json` does not say that the model is tied.
+    pub fn drops_a_head_unsaid(&self) -> bool {
+        let dropped =
+            self.files.get("lm_head.weight").is_some() && !self.weights.contains_key("lm_head.weight");
+        dropped && !self.config.contains_key("tie_word_embeddings")
+    }
+
     /// Returns the number of layers.
     pub fn layers(&self) -> Option<usize> {
         let inner = || self.config.get("text_config").and_then(|text| text.get("num_hidden_layers"));
