@@ -161,7 +161,8 @@ fn read_node(key: Key, tree: Tree) -> Result<Node, Problem> {
         _ => {
             let (path, at) = fields.text("suite")?;
             source = Some(Source { place: Place::Disk(path), at });
-            Stage::Benchmark(Benchmark { configs: read_configs(&mut fields, &mut inputs)? })
+            let configs = read_configs(&mut fields, &mut inputs)?;
+            Stage::Benchmark(Benchmark { configs, gates: Vec::new(), reference: None, verdicts: Vec::new() })
         }
     };
     fields.finish()?;

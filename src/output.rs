@@ -22,12 +22,24 @@ pub struct Output {
     folder: PathBuf,
     files: Mutex<Vec<FileEntry>>,
     warnings: Mutex<Vec<String>>,
+    failure: Mutex<Option<String>>,
+}
+
+/// What a stage left behind.
+#[derive(Debug)]
+pub struct Made {
+    /// The files, listed.
+    pub artifact: Artifact,
+    /// What the user should know of it.
+    pub warnings: Vec<String>,
+    /// Why the node fails although everything was made, such as a gate that did not hold.
+    pub failure: Option<String>,
 }
 
 impl Output {
     /// Takes over `folder`, which is empty.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, files: Mutex::default(), warnings: Mutex::default() }
+        Self { folder, files: Mutex::default(), warnings: Mutex::default(), failure: Mutex::default() }
     }
 
     /// Returns the folder, for a worker process that fills it.
@@ -86,10 +98,19 @@ impl Output {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(message);
     }
 
-    /// Returns the list of what was written, and the warnings.
-    pub fn finish(self) -> (Artifact, Vec<String>) {
+    /// Says that the node fails, although all it makes is made and kept.
+    pub fn fail(&self, message: String) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
+    }
+
+    /// Returns what was made.
+    pub fn finish(self) -> Made {
         let files = self.files.into_inner().unwrap_or_else(PoisonError::into_inner);
-        (Artifact::new(files), self.warnings.into_inner().unwrap_or_else(PoisonError::into_inner))
+        Made {
+            artifact: Artifact::new(files),
+            warnings: self.warnings.into_inner().unwrap_or_else(PoisonError::into_inner),
+            failure: self.failure.into_inner().unwrap_or_else(PoisonError::into_inner),
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use anyhow::Context;
 use pipeline::backend::{Mlx, check_device};
 use pipeline::failure::Interrupted;
 use pipeline::model::measure::measure;
-use pipeline::output::Output;
+use pipeline::model::read::read;
+use pipeline::output::{Made, Output};
 use pipeline::stage::{Reply, Request, transform};
 
 fn main() -> ExitCode {
@@ -27,15 +28,20 @@ fn answer() -> anyhow::Result<Reply> {
     check_device()?;
     match request {
         Request::Measure(request) => {
-            let total = request.prompts.len() as u64;
+            let total = (request.conversations.len() * request.repeats) as u64;
             let mut tick = |done: usize| drop(send(&Reply::Tick(done as u64, total)));
             Ok(Reply::Measured(Box::new(measure(&request, &mut tick)?)))
+        }
+        Request::Read(request) => {
+            let total = request.texts.len() as u64;
+            let mut tick = |done: usize| drop(send(&Reply::Tick(done as u64, total)));
+            Ok(Reply::Read(read(&request, &mut tick)?))
         }
         Request::Transform { stage, inputs, output } => {
             let output = Output::new(output);
             let tick = |done, total| send(&Reply::Tick(done, total)).map_err(|_| Interrupted);
             transform(&stage, &inputs, &output, &Mlx, &tick)?;
-            let (artifact, warnings) = output.finish();
+            let Made { artifact, warnings, .. } = output.finish();
             Ok(Reply::Transformed { artifact, warnings })
         }
     }

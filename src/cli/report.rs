@@ -6,12 +6,13 @@ use std::path::Path;
 
 use anyhow::Context;
 use clap::Args;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::project::{Place, Project};
 use super::{Outcome, print, print_json};
 use crate::failure::AtPath;
-use crate::report::{AllTimings, Results};
+use crate::report::{AllTimings, Judgement, Report, Results};
 use crate::stage::Kind;
 
 #[derive(Debug, Args)]
@@ -32,11 +33,13 @@ pub(super) fn run(args: &ReportArgs, place: &Place) -> anyhow::Result<Outcome> {
     anyhow::ensure!(!benchmarks.is_empty(), "there is no benchmark to report");
     for (index, node) in benchmarks.iter().enumerate() {
         let folder = project.root.join("artifacts").join(&node.name);
-        let (results, timings) = read(&folder).with_context(|| {
+        let (results, timings, judgement) = read(&folder).with_context(|| {
             format!("there is no result of `{0}` yet; `pipeline build {0}` makes it", node.name)
         })?;
         if args.json {
-            print_json(&json!({"node": node.name, "results": results, "timings": timings}))?;
+            print_json(
+                &json!({"node": node.name, "results": results, "timings": timings, "verdicts": judgement}),
+            )?;
         } else {
             let gap = if index > 0 { "\n" } else { "" };
             let heading = if benchmarks.len() > 1 {
@@ -44,16 +47,22 @@ pub(super) fn run(args: &ReportArgs, place: &Place) -> anyhow::Result<Outcome> {
             } else {
                 String::new()
             };
-            print(&(heading + &results.table(Some(&timings))))?;
+            let report = Report { results: &results, timings: &timings, judgement: &judgement };
+            print(&(heading + &report.table()))?;
         }
     }
     Ok(Outcome::Success)
 }
 
-fn read(folder: &Path) -> anyhow::Result<(Results, AllTimings)> {
-    let text = |name: &str| {
-        let path = folder.join(name);
-        fs::read_to_string(&path).at("read", &path)
-    };
-    Ok((serde_json::from_str(&text("results.json")?)?, serde_json::from_str(&text("timings.json")?)?))
+fn read(folder: &Path) -> anyhow::Result<(Results, AllTimings, Judgement)> {
+    Ok((
+        read_json(&folder.join("results.json"))?,
+        read_json(&folder.join("timings.json"))?,
+        read_json(&folder.join("verdicts.json"))?,
+    ))
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text = fs::read_to_string(path).at("read", path)?;
+    serde_json::from_str(&text).with_context(|| format!("cannot read {}", path.display()))
 }

@@ -10,21 +10,11 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value as Jinja};
 use minijinja::{Environment, Error, ErrorKind, context};
 use minijinja_contrib::pycompat::unknown_method_callback;
-use serde::Serialize;
 use serde_json::Value;
 
 use super::config::read_json_if_present;
 use super::python_json::Style;
 use super::tokenizer::special_tokens;
-
-/// One turn of a conversation.
-#[derive(Clone, Debug, Serialize)]
-pub struct Message {
-    /// `system`, `user`, `assistant` or `tool`.
-    pub role: String,
-    /// What was said.
-    pub content: String,
-}
 
 /// The templates of one model by name, and the special tokens they may name.
 pub struct ChatTemplate {
@@ -55,8 +45,9 @@ impl ChatTemplate {
 
     /// Renders the messages as a prompt that ends where the assistant's answer begins.
     ///
-    /// `tools` is a list of JSON schemas as `transformers` takes them.
-    pub fn render(&self, messages: &[Message], tools: Option<&Value>) -> Result<String> {
+    /// Each message has a `role` and what else the template reads, such as `content` or `tool_calls`; `tools` is a list
+    /// of JSON schemas as `transformers` takes them.
+    pub fn render(&self, messages: &[Value], tools: Option<&Value>) -> Result<String> {
         let source = self.source(tools.is_some())?;
         let arguments = context! {
             messages => Serde(messages),

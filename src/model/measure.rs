@@ -5,18 +5,19 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
-use super::chat::{ChatTemplate, Message};
+use super::chat::ChatTemplate;
 use super::generate::{Generation, generate};
 use super::tokenizer::Tokenizer;
 use super::{LanguageModel, device};
-use crate::report::{Measure, Measured, Timings};
+use crate::report::{Conversation, Measure, Measured, Timings};
 
 /// Enough to have read every weight and built every kernel once.
 const WARM_UP_TOKENS: usize = 4;
 
-/// Loads the model and answers every prompt; `tick` is told how many are done.
+/// Loads the model and answers every conversation; `tick` is told how many are done.
 ///
-/// A short generation runs first and is not timed, so that no prompt pays for a cold start.
+/// A few short generations run first and are not timed, so that no answer pays for a cold start. A conversation that is
+/// answered again must be answered the same: a model whose answers change by themselves cannot be compared.
 pub fn measure(request: &Measure, tick: &mut dyn FnMut(usize)) -> Result<Measured> {
     let tokenizer = Tokenizer::load(&request.model)?;
     let prompts = prompts(request, &tokenizer)?;
@@ -26,55 +27,82 @@ pub fn measure(request: &Measure, tick: &mut dyn FnMut(usize)) -> Result<Measure
 
     let answer =
         |prompt: &Vec<u32>, max_tokens| generate(&model, prompt, max_tokens, tokenizer.eos_token_ids());
-    if let Some(first) = prompts.first() {
-        answer(first, request.max_tokens.min(WARM_UP_TOKENS))?;
+    for prompt in prompts.iter().cycle().take(request.warmup) {
+        answer(prompt, request.max_tokens.min(WARM_UP_TOKENS))?;
     }
-    let mut generations = Vec::with_capacity(prompts.len());
-    for prompt in &prompts {
-        generations.push(answer(prompt, request.max_tokens)?);
-        tick(generations.len());
+    let mut runs: Vec<Vec<Generation>> = Vec::with_capacity(request.repeats);
+    for run in 0..request.repeats {
+        let mut generations = Vec::with_capacity(prompts.len());
+        for (index, prompt) in prompts.iter().enumerate() {
+            let generation = answer(prompt, request.max_tokens)?;
+            let first = runs.first().and_then(|first| first.get(index));
+            let same = first.is_none_or(|first| first.tokens == generation.tokens);
+            ensure!(same, "query {} was answered otherwise in run {}", index + 1, run + 1);
+            generations.push(generation);
+            tick(run * prompts.len() + generations.len());
+        }
+        runs.push(generations);
     }
-    let answers = generations.iter().map(|generation| tokenizer.decode(&generation.tokens));
-    Ok(Measured {
-        answers: answers.collect::<Result<_>>()?,
-        timings: timings(&model, load_seconds, &generations)?,
-    })
+    let answers = runs.iter().take(1).flatten().map(|generation| tokenizer.decode(&generation.tokens));
+    Ok(Measured { answers: answers.collect::<Result<_>>()?, timings: timings(&model, load_seconds, &runs)? })
 }
 
 /// Returns the token ids of every conversation.
 fn prompts(request: &Measure, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>> {
-    ensure!(!request.prompts.is_empty(), "no prompts to answer");
+    ensure!(!request.conversations.is_empty(), "no conversations to answer");
+    ensure!(request.repeats > 0, "nothing is asked to be answered");
     let template = ChatTemplate::load(&request.model)?;
-    let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
-    let system = request.system.as_ref().map(|system| message("system", system));
-    let conversation = |prompt: &String| {
-        let messages: Vec<Message> = system.clone().into_iter().chain([message("user", prompt)]).collect();
-        tokenizer.encode(&template.render(&messages, request.tools.as_ref())?)
+    let render = |conversation: &Conversation| {
+        tokenizer.encode(&template.render(&conversation.messages, conversation.tools.as_ref())?)
     };
-    request.prompts.iter().map(conversation).collect()
+    request.conversations.iter().map(render).collect()
 }
 
-fn timings(model: &LanguageModel, load_seconds: f64, generations: &[Generation]) -> Result<Timings> {
-    let seconds = |of: fn(&Generation) -> f64| generations.iter().map(of).sum::<f64>();
-    let count = |of: fn(&Generation) -> usize| generations.iter().map(of).sum::<usize>();
-    let prefill_seconds = seconds(|generation| generation.prefill_seconds);
-    let decode_seconds = seconds(|generation| generation.decode_seconds);
-    let prompt_tokens = count(|generation| generation.prompt_tokens);
+fn timings(model: &LanguageModel, load_seconds: f64, runs: &[Vec<Generation>]) -> Result<Timings> {
+    let sum = |run: &[Generation], of: fn(&Generation) -> f64| run.iter().map(of).sum::<f64>();
     // The first token of an answer is the prefill's.
-    let decode_tokens = count(|generation| generation.tokens.len().saturating_sub(1));
+    let decoded = |generation: &Generation| generation.tokens.len().saturating_sub(1) as f64;
+    let prefill = |run: &Vec<Generation>| {
+        per_second(sum(run, |one| one.prompt_tokens as f64), sum(run, |one| one.prefill_seconds))
+    };
+    let decode = |run: &Vec<Generation>| per_second(sum(run, decoded), sum(run, |one| one.decode_seconds));
+    let whole: Vec<f64> =
+        runs.iter().map(|run| sum(run, |one| one.prefill_seconds + one.decode_seconds)).collect();
+    let [mean, deviation] = mean_and_deviation(&whole);
+    let answers = runs.first().map_or(1, Vec::len);
     Ok(Timings {
         load_seconds,
         peak_memory_bytes: peak_memory_bytes()?,
-        prefill_tokens_per_second: per_second(prompt_tokens, prefill_seconds),
-        decode_tokens_per_second: per_second(decode_tokens, decode_seconds),
-        generation_seconds_mean: (prefill_seconds + decode_seconds) / generations.len() as f64,
+        prefill_tokens_per_second: median(runs.iter().map(prefill).collect()),
+        decode_tokens_per_second: median(runs.iter().map(decode).collect()),
+        generation_seconds_mean: mean / answers as f64,
+        spread: if mean > 0.0 { deviation / mean } else { 0.0 },
+        repeats: runs.len(),
         activation_dtype: model.activation_dtype(),
         device: device::name()?.to_owned(),
     })
 }
 
-fn per_second(count: usize, seconds: f64) -> f64 {
-    if count == 0 { 0.0 } else { count as f64 / seconds }
+fn per_second(count: f64, seconds: f64) -> f64 {
+    if count == 0.0 { 0.0 } else { count / seconds }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match (values.get(middle), values.len() % 2) {
+        (Some(value), 1) => *value,
+        (Some(value), _) => f64::midpoint(values[middle - 1], *value),
+        (None, _) => 0.0,
+    }
+}
+
+/// Returns the mean, and the standard deviation of a sample: 0 for one value.
+fn mean_and_deviation(values: &[f64]) -> [f64; 2] {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    [mean, (squares / (count - 1.0).max(1.0)).sqrt()]
 }
 
 #[cfg(target_os = "linux")]
@@ -98,7 +126,15 @@ mod tests {
 
     #[test]
     fn nothing_decoded_is_no_speed() {
-        assert_eq!(per_second(0, 0.0), 0.0);
-        assert_eq!(per_second(3, 2.0), 1.5);
+        assert_eq!(per_second(0.0, 0.0), 0.0);
+        assert_eq!(per_second(3.0, 2.0), 1.5);
+    }
+
+    #[test]
+    fn repeats_are_summed_up() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0]), 2.5);
+        assert_eq!(mean_and_deviation(&[1.0, 3.0]), [2.0, 2_f64.sqrt()]);
+        assert_eq!(mean_and_deviation(&[5.0]), [5.0, 0.0]);
     }
 }

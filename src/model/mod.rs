@@ -19,6 +19,7 @@ pub mod llama;
 pub mod measure;
 mod python_json;
 pub mod qwen2;
+pub mod read;
 pub mod tokenizer;
 
 use std::path::Path;

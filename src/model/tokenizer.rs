@@ -29,10 +29,19 @@ impl Tokenizer {
     /// Encodes a rendered prompt. Special tokens written in the text are recognized, none are
     /// added: the chat template has placed them.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_with(text, false)
+    }
+
+    /// Encodes a text that is only read, with the special tokens that the tokenizer puts around one.
+    pub fn encode_text(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_with(text, true)
+    }
+
+    fn encode_with(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         let encoding = self
             .inner
-            .encode_fast(text, false)
-            .map_err(|error| anyhow!("{} cannot encode the prompt: {error}", self.path.display()))?;
+            .encode_fast(text, add_special_tokens)
+            .map_err(|error| anyhow!("{} cannot encode the text: {error}", self.path.display()))?;
         Ok(encoding.get_ids().to_vec())
     }
 

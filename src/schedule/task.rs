@@ -9,7 +9,7 @@ use crate::digest::Digest;
 use crate::graph::NodeId;
 use crate::hub::{self, HubCache};
 use crate::origin::Origin;
-use crate::output::Output;
+use crate::output::{Made, Output};
 use crate::recipe::Recipe;
 use crate::stage::{self, Inputs, Stage};
 use crate::store::{Action, LocalStore, Stat, take_stock_of};
@@ -21,6 +21,8 @@ pub(super) struct Executed {
     /// None if another process had run it meanwhile.
     pub(super) seconds: Option<f64>,
     pub(super) warnings: Vec<String>,
+    /// Why the node fails although the artifact was made.
+    pub(super) failure: Option<String>,
 }
 
 /// A stage on its way to a thread.
@@ -61,6 +63,7 @@ pub(super) fn execute(
             stats: Vec::new(),
             seconds: None,
             warnings: Vec::new(),
+            failure: action.failure,
         });
     }
     let start = Instant::now();
@@ -68,7 +71,7 @@ pub(super) fn execute(
     let folder = store.stage(&key)?;
     let output = Output::new(folder.clone());
     stage::run(&task.stage, &task.inputs, &output, backend, tick)?;
-    let (made, warnings) = output.finish();
+    let Made { artifact: made, warnings, failure } = output.finish();
     let (artifact, stats) = match (downloaded, &task.stock) {
         (Some(downloaded), _) => downloaded,
         (None, Some(stock)) if task.stage.is_reference() => (stock.clone(), Vec::new()),
@@ -78,9 +81,10 @@ pub(super) fn execute(
         }
     };
     let seconds = start.elapsed().as_secs_f64();
-    let action = Action { artifact: artifact.clone(), recipe: serde_json::to_value(&task.recipe)?, seconds };
+    let recipe = serde_json::to_value(&task.recipe)?;
+    let action = Action { artifact: artifact.clone(), failure: failure.clone(), recipe, seconds };
     store.record(&key, &action)?;
-    Ok(Executed { artifact, stats, seconds: Some(seconds), warnings })
+    Ok(Executed { artifact, stats, seconds: Some(seconds), warnings, failure })
 }
 
 impl Download {

@@ -27,6 +27,9 @@ use crate::failure::Interrupted;
 use crate::origin::Origin;
 use crate::output::Output;
 
+/// The file in which a quantized model says what is left of the fine-tuning it descends from.
+pub const SURVIVAL_FILE: &str = "survival.json";
+
 /// Where the inputs of a stage lie.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Inputs {
@@ -140,8 +143,8 @@ pub fn preflight(stage: &Stage, source: Option<&Path>, bases: &[PathBuf]) -> any
         Stage::Quantize(parameters) => {
             bases.iter().try_for_each(|base| quantize::preflight(parameters, base))?;
         }
-        Stage::Benchmark(_) => {
-            suite::Suite::read(source.context("BUG: there is no suite")?)?;
+        Stage::Benchmark(parameters) => {
+            benchmark::preflight(parameters, source.context("BUG: there is no suite")?)?;
         }
         Stage::Fuse(_) => {}
     }

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Mode;
+use crate::report::{Gate, Verdict};
 
 /// The kinds of node. In a recipe: `{"stage": "quantize", "parameters": {…}}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +100,12 @@ impl Mixed {
 pub struct Benchmark {
     /// What is compared, in the order it is reported.
     pub configs: Vec<Config>,
+    /// What must be true for the node to succeed.
+    pub gates: Vec<Gate>,
+    /// The configuration that the others' next-token distributions are compared with.
+    pub reference: Option<String>,
+    /// What is to be concluded.
+    pub verdicts: Vec<Verdict>,
 }
 
 /// One configuration of a benchmark: a model, perhaps with an adapter applied at run time.
@@ -189,8 +196,8 @@ impl Stage {
     /// The version of the stage's code. Bumped when the bytes it writes, or what it accepts, change.
     pub fn version(&self) -> u32 {
         match self {
-            Self::Base | Self::Benchmark(_) => 1,
-            Self::Adapter | Self::Fuse(_) | Self::Quantize(_) => 2,
+            Self::Base => 1,
+            Self::Adapter | Self::Fuse(_) | Self::Quantize(_) | Self::Benchmark(_) => 2,
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{Inputs, Stage, Tick};
 use crate::artifact::Artifact;
 use crate::failure::Interrupted;
 use crate::output::Output;
-use crate::report::{Measure, Measured};
+use crate::report::{Measure, Measured, Read, Reading};
 
 /// The name of the worker's program, which lies beside ours.
 const PROGRAM: &str = "pipeline-mlx";
@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 pub enum Request {
     /// Measure a configuration of a benchmark.
     Measure(Measure),
+    /// Let a configuration of a benchmark read texts.
+    Read(Read),
     /// Run a stage that makes weights, into `output`.
     Transform {
         /// The stage.
@@ -52,6 +54,8 @@ pub enum Reply {
     Tick(u64, u64),
     /// A configuration was measured.
     Measured(Box<Measured>),
+    /// Texts were read.
+    Read(Reading),
     /// A stage was run; its files are hashed and synced.
     Transformed {
         /// What it made.
@@ -63,7 +67,15 @@ pub enum Reply {
     Failed(String),
 }
 
-/// Has a configuration measured; `tick` gets the number of queries done.
+/// Has texts read; `tick` gets the number of texts done.
+pub(super) fn read(request: &Read, tick: &dyn Fn(u64) -> Result<(), Interrupted>) -> anyhow::Result<Reading> {
+    match ask(&Request::Read(request.clone()), &|done, _| tick(done))? {
+        Reply::Read(reading) => Ok(reading),
+        other => bail!("BUG: the worker answered {other:?}"),
+    }
+}
+
+/// Has a configuration measured; `tick` gets the number of answers given.
 pub(super) fn measure(
     request: &Measure,
     tick: &dyn Fn(u64) -> Result<(), Interrupted>,

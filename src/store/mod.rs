@@ -26,6 +26,9 @@ use crate::artifact::Artifact;
 pub struct Action {
     /// What came out.
     pub artifact: Artifact,
+    /// Why the node fails although this was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
     /// What went in, as the recipe room wrote it.
     pub recipe: serde_json::Value,
     /// How long it took, in seconds.

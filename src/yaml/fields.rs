@@ -124,6 +124,30 @@ impl Fields {
         }
     }
 
+    /// Takes a whole number of at least 0.
+    pub fn whole(&mut self, name: &'static str) -> Result<Option<usize>, Problem> {
+        let Some(tree) = self.take(name) else { return Ok(None) };
+        match tree.value {
+            Value::Int(number) if number >= 0 => Ok(usize::try_from(number).ok()),
+            _ => Err(Problem::new(tree.at, format!("`{name}` must be a whole number of at least 0"))),
+        }
+    }
+
+    /// Takes the items of a list; absent means none, and empty is a mistake.
+    pub fn list(&mut self, name: &'static str) -> Result<Vec<Tree>, Problem> {
+        let Some(tree) = self.take(name) else { return Ok(Vec::new()) };
+        match tree.value {
+            Value::List(items) if !items.is_empty() => Ok(items),
+            Value::List(_) => Err(Problem::new(tree.at, format!("`{name}` is empty"))),
+            _ => Err(Problem::new(tree.at, format!("`{name}` must be a list, not {}", tree.kind()))),
+        }
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Takes whatever is left, as it is.
     pub fn rest(mut self) -> Vec<(Key, Tree)> {
         std::mem::take(&mut self.entries)

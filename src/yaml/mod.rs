@@ -75,6 +75,36 @@ impl Tree {
         })
     }
 
+    /// Reads one line of JSON; all that is in it stands where the line begins.
+    pub fn parse_json(text: &str, line: u32) -> Result<Self, Problem> {
+        let at = At { line, column: 1 };
+        serde_json::from_str(text).map(|value| Self::from_json(value, at)).map_err(|error| {
+            let column = u32::try_from(error.column()).unwrap_or(u32::MAX).max(1);
+            let message = error.to_string();
+            let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+            Problem::new(At { line, column }, message)
+        })
+    }
+
+    fn from_json(value: serde_json::Value, at: At) -> Self {
+        let value = match value {
+            serde_json::Value::Null => Value::Null,
+            serde_json::Value::Bool(value) => Value::Bool(value),
+            serde_json::Value::Number(number) => {
+                number.as_i64().map_or_else(|| Value::Float(number.as_f64().unwrap_or(f64::NAN)), Value::Int)
+            }
+            serde_json::Value::String(text) => Value::Text(text),
+            serde_json::Value::Array(items) => {
+                Value::List(items.into_iter().map(|item| Self::from_json(item, at)).collect())
+            }
+            serde_json::Value::Object(entries) => {
+                let entry = |(text, value)| (Key { at, text }, Self::from_json(value, at));
+                Value::Map(entries.into_iter().map(entry).collect())
+            }
+        };
+        Self { at, value }
+    }
+
     /// Names the kind of the value, for messages.
     pub fn kind(&self) -> &'static str {
         match self.value {

@@ -1,0 +1,251 @@
+//! `verdicts.json`: each criterion with what was measured, what follows, and what to try next.
+//! Knows nothing of how it is shown.
+
+use serde::{Deserialize, Serialize};
+
+use super::{AllTimings, ConfigResults, Criterion, Gate, Quantity, Results, Verdict};
+
+/// What was decided from results and timings. Timings differ from run to run, and so may this.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// In the order of the pipeline file.
+    pub gates: Vec<GateOutcome>,
+    /// In the order of the pipeline file.
+    pub verdicts: Vec<VerdictOutcome>,
+}
+
+/// One criterion, answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What was asked about.
+    pub quantity: Quantity,
+    /// What was wanted, such as `disk <= 0.7x`.
+    pub wanted: String,
+    /// What was measured: the value, or the factor on the other configuration's; none if it could not be.
+    pub value: Option<f64>,
+    /// The same for people, such as `0.78x (28.1 MB)`, or why there is nothing.
+    pub found: String,
+    /// Whether it holds. What could not be measured does not.
+    pub pass: bool,
+}
+
+/// A gate, answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GateOutcome {
+    /// The configuration.
+    pub config: String,
+    /// Whether all criteria hold.
+    pub pass: bool,
+    /// The criteria.
+    pub criteria: Vec<Finding>,
+    /// What to try next, if it failed.
+    pub advice: Vec<String>,
+}
+
+/// Which of its conditions a verdict met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Conclusion {
+    /// All that makes it the best choice.
+    Optimal,
+    /// All that makes it good enough.
+    Minimum,
+    /// Neither.
+    Otherwise,
+}
+
+/// A verdict, answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VerdictOutcome {
+    /// The configuration.
+    pub config: String,
+    /// The configuration that factors are against.
+    pub against: Option<String>,
+    /// What was concluded.
+    pub conclusion: Conclusion,
+    /// What to do if it is neither, as the pipeline file says.
+    pub otherwise: Option<String>,
+    /// What would make it the best choice.
+    pub optimal: Vec<Finding>,
+    /// What would make it good enough.
+    pub minimum: Vec<Finding>,
+    /// What to try next, if it is neither.
+    pub advice: Vec<String>,
+}
+
+/// Answers gates and verdicts.
+pub fn judge(gates: &[Gate], verdicts: &[Verdict], results: &Results, timings: &AllTimings) -> Judgement {
+    let bench = Bench { results, timings };
+    Judgement {
+        gates: gates.iter().map(|gate| bench.gate(gate)).collect(),
+        verdicts: verdicts.iter().map(|verdict| bench.verdict(verdict)).collect(),
+    }
+}
+
+impl Judgement {
+    /// Says which gates failed and how; nothing if none did.
+    pub fn failure(&self) -> Option<String> {
+        let failed = self.gates.iter().filter(|gate| !gate.pass).map(|gate| {
+            let wrong = gate.criteria.iter().filter(|finding| !finding.pass);
+            let wrong: Vec<_> =
+                wrong.map(|finding| format!("{}, but it is {}", finding.wanted, finding.found)).collect();
+            format!("`{}` must have {}", gate.config, wrong.join("; "))
+        });
+        let failed: Vec<_> = failed.collect();
+        let word = if failed.len() == 1 { "the gate" } else { "the gates" };
+        (!failed.is_empty()).then(|| format!("{word} failed: {}", failed.join("; ")))
+    }
+}
+
+struct Bench<'a> {
+    results: &'a Results,
+    timings: &'a AllTimings,
+}
+
+impl Bench<'_> {
+    fn gate(&self, gate: &Gate) -> GateOutcome {
+        let criteria = self.findings(&gate.criteria, &gate.config, gate.against.as_deref());
+        let pass = criteria.iter().all(|finding| finding.pass);
+        let advice = self.advice(&gate.config, &criteria);
+        GateOutcome { config: gate.config.clone(), pass, criteria, advice }
+    }
+
+    fn verdict(&self, verdict: &Verdict) -> VerdictOutcome {
+        let Verdict { against, config, .. } = verdict;
+        let findings = |criteria: &[Criterion]| self.findings(criteria, config, against.as_deref());
+        let (optimal, minimum) = (findings(&verdict.optimal), findings(&verdict.minimum));
+        let met = |findings: &[Finding]| !findings.is_empty() && findings.iter().all(|finding| finding.pass);
+        let conclusion = match (met(&optimal), met(&minimum)) {
+            (true, _) => Conclusion::Optimal,
+            (false, true) => Conclusion::Minimum,
+            (false, false) => Conclusion::Otherwise,
+        };
+        let failed = if minimum.is_empty() { &optimal } else { &minimum };
+        let advice = match conclusion {
+            Conclusion::Otherwise => self.advice(config, failed),
+            _ => Vec::new(),
+        };
+        VerdictOutcome {
+            config: config.clone(),
+            against: against.clone(),
+            conclusion,
+            otherwise: verdict.otherwise.clone(),
+            optimal,
+            minimum,
+            advice,
+        }
+    }
+
+    fn findings(&self, criteria: &[Criterion], config: &str, against: Option<&str>) -> Vec<Finding> {
+        criteria.iter().map(|criterion| self.find(criterion, config, against)).collect()
+    }
+
+    fn find(&self, criterion: &Criterion, config: &str, against: Option<&str>) -> Finding {
+        let Criterion { bound, quantity } = *criterion;
+        let own = self.value(quantity, config);
+        let other = against.and_then(|against| self.value(quantity, against));
+        let (value, found) = match (own, other) {
+            (None, _) => (None, "not measured".to_owned()),
+            (Some(own), _) if !bound.relative => (Some(own), self.show(quantity, own, config)),
+            // A factor on nothing is none.
+            (Some(own), Some(other)) if other > 0.0 => {
+                let factor = own / other;
+                (Some(factor), format!("{factor:.2}x ({})", quantity.show(own)))
+            }
+            _ => (None, "not measured of what it is compared with".to_owned()),
+        };
+        let pass = value.is_some_and(|value| bound.holds(value));
+        Finding { quantity, wanted: criterion.to_string(), value, found, pass }
+    }
+
+    /// Says a share with its interval: 5 of 5 is not certainty.
+    fn show(&self, quantity: Quantity, value: f64, config: &str) -> String {
+        let shown = quantity.show(value);
+        match self.results.configs.get(config).filter(|_| quantity == Quantity::Accuracy) {
+            Some(results) => {
+                let [low, high] = results.accuracy_interval.map(|end| end * 100.0);
+                format!("{shown} ({}/{}, 95%: {low:.0} to {high:.0}%)", results.correct, results.total)
+            }
+            None => shown,
+        }
+    }
+
+    fn value(&self, quantity: Quantity, config: &str) -> Option<f64> {
+        let results = self.results.configs.get(config)?;
+        let timings = self.timings.configs.get(config);
+        match quantity {
+            Quantity::Accuracy => (results.total > 0).then_some(results.accuracy),
+            Quantity::Exact => {
+                (results.exact_total > 0).then(|| results.exact as f64 / results.exact_total as f64)
+            }
+            Quantity::Disk => Some(results.disk_bytes as f64),
+            Quantity::Memory => timings.map(|timings| timings.peak_memory_bytes as f64),
+            Quantity::Load => timings.map(|timings| timings.load_seconds),
+            Quantity::Speed => timings.map(|timings| timings.decode_tokens_per_second),
+            Quantity::Perplexity => results.perplexity.map(|perplexity| perplexity.value),
+            Quantity::Kl => results.divergence.map(|divergence| divergence.mean_kl),
+            Quantity::Survival => results.survival.as_ref().map(|survival| survival.overall.survival),
+        }
+    }
+
+    /// Says what to try next, by what was missed and how the model is quantized.
+    fn advice(&self, config: &str, findings: &[Finding]) -> Vec<String> {
+        let Some(results) = self.results.configs.get(config) else { return Vec::new() };
+        let missed = |quantities: &[Quantity]| {
+            findings.iter().any(|finding| {
+                !finding.pass && finding.value.is_some() && quantities.contains(&finding.quantity)
+            })
+        };
+        let quality =
+            [Quantity::Accuracy, Quantity::Exact, Quantity::Perplexity, Quantity::Kl, Quantity::Survival];
+        let cost = [Quantity::Disk, Quantity::Memory, Quantity::Load, Quantity::Speed];
+        let mut advice = Vec::new();
+        if missed(&quality) {
+            advice.extend(better(results));
+        }
+        if missed(&cost) {
+            advice.extend(smaller(results));
+        }
+        advice
+    }
+}
+
+/// What makes a model more like the one it was quantized from.
+fn better(results: &ConfigResults) -> Vec<String> {
+    let Some(quantization) = &results.quantization else {
+        return vec!["it is not quantized: what it lacks was lost before, or never learned".to_owned()];
+    };
+    let (bits, group_size) = (quantization.bits, quantization.group_size);
+    let mut advice = Vec::new();
+    if let Some(survival) = results.survival.as_ref().filter(|survival| !survival.is_intact()) {
+        advice.extend(survival.cause.clone());
+    }
+    if let Some(more) = [3, 4, 5, 6, 8].into_iter().find(|more| (2..*more).contains(&bits)) {
+        let finer = f64::from((1_u32 << more) - 1) / f64::from((1_u32 << bits) - 1);
+        advice.push(format!("more bits: with `bits: {more}` the steps are {finer:.1} times as fine"));
+    }
+    if quantization.mode == "affine" && group_size > 32 {
+        let smaller = group_size / 2;
+        advice.push(format!("smaller groups: `group_size: {smaller}` follows the weights more closely"));
+    }
+    if quantization.mode == "affine" && bits <= 4 {
+        let recipe = if bits == 4 { "mixed_4_6" } else { "mixed_3_6" };
+        advice.push(format!("a mixed recipe: `recipe: {recipe}` gives the layers that need it 6 bits"));
+    }
+    advice
+}
+
+/// What makes a model smaller and faster.
+fn smaller(results: &ConfigResults) -> Vec<String> {
+    let Some(quantization) = &results.quantization else {
+        return vec!["quantize it: `stage: quantize, bits: 8`".to_owned()];
+    };
+    let mut advice = Vec::new();
+    if let Some(fewer) = [6, 5, 4, 3, 2].into_iter().find(|fewer| *fewer < quantization.bits) {
+        advice.push(format!("fewer bits: `bits: {fewer}`"));
+    }
+    if quantization.mode == "affine" && quantization.group_size < 128 {
+        advice.push(format!("larger groups: `group_size: {}`", quantization.group_size * 2));
+    }
+    advice
+}

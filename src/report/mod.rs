@@ -1,0 +1,41 @@
+//! The result of a benchmark as data, what was decided from it, and how it is shown.
+//! Knows nothing of how it was measured, nor of the terminal.
+//!
+//! ```text
+//! results.json    Results     what is the same on every run: answers, accuracy, sizes, survival
+//! timings.json    AllTimings  what is not: seconds, memory, the machine
+//! verdicts.json   Judgement   gates and verdicts, decided from both
+//! report.md       ─┐
+//! report.html     ─┴─ the three above, for people
+//! ```
+
+mod criteria;
+mod html;
+mod interval;
+mod judgement;
+mod markdown;
+mod request;
+mod results;
+mod survival;
+mod table;
+mod timings;
+
+pub use criteria::{Bound, Comparison, Criterion, Gate, Number, Quantity, Verdict};
+pub use interval::wilson;
+pub use judgement::{Conclusion, Finding, GateOutcome, Judgement, VerdictOutcome, judge};
+pub use request::{Conversation, Measure, Measured, Read, Reading};
+pub use results::{Answer, ConfigResults, Divergence, Perplexity, Quantization, Results};
+pub use survival::{Figures, Survival};
+pub use table::bytes;
+pub use timings::{AllTimings, Machine, Timings};
+
+/// All that a report shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Report<'a> {
+    /// What is the same on every run.
+    pub results: &'a Results,
+    /// What is not.
+    pub timings: &'a AllTimings,
+    /// What was decided.
+    pub judgement: &'a Judgement,
+}
