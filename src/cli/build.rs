@@ -98,7 +98,8 @@ pub(super) fn run(args: &BuildArgs, place: &Place) -> anyhow::Result<Outcome> {
         project.save_memo();
         return status::show(&project, &decisions, args.json, args.exit_code);
     }
-    let all_fresh = decisions.iter().all(|decision| decision.verdict == Verdict::Fresh);
+    let is_done = |decision: &Decision| decision.verdict == Verdict::Fresh && decision.failure.is_none();
+    let all_fresh = decisions.iter().all(is_done);
     let summary = if all_fresh && !args.locked {
         nothing_to_do(&mut project, &decisions)?
     } else {
@@ -132,7 +133,7 @@ fn nothing_to_do(project: &mut Project, decisions: &[Decision]) -> anyhow::Resul
     let mut summary = Summary::default();
     for decision in decisions {
         if let (Some(key), Some(artifact)) = (decision.key, &decision.artifact) {
-            project.memo.remember_node(&project.graph.node(decision.id).name, key, artifact);
+            project.memo.remember_node(&project.graph.node(decision.id).name, key, artifact, None);
             summary.done.insert(decision.id, (key, artifact.reproducible_digest()));
         }
     }
@@ -220,7 +221,8 @@ fn write_lock(project: &mut Project, mut lock: Lockfile, summary: &Summary) -> a
 fn finish(args: &BuildArgs, project: &Project, ids: &[NodeId], summary: &Summary) -> anyhow::Result<Outcome> {
     let names =
         |ids: &[NodeId]| ids.iter().map(|id| project.graph.node(*id).name.clone()).collect::<Vec<_>>();
-    let fresh = summary.done.keys().filter(|id| !summary.ran.contains(id)).count() - summary.linked;
+    let fresh =
+        summary.done.keys().filter(|id| !summary.ran.contains(id)).count().saturating_sub(summary.linked);
     if args.json {
         print_json(&json!({
             "event": "finished", "ran": names(&summary.ran), "linked": summary.linked, "fresh": fresh,

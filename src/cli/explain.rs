@@ -60,7 +60,10 @@ fn describe(project: &Project, decision: &Decision) -> String {
 /// Says the verdict.
 pub(super) fn sentence(project: &Project, decision: &Decision) -> String {
     match decision.verdict {
-        Verdict::Fresh => "up to date".to_owned(),
+        Verdict::Fresh => match &decision.failure {
+            Some(failure) => format!("up to date, but {failure}"),
+            None => "up to date".to_owned(),
+        },
         Verdict::Cached => match &decision.edited {
             Some(path) => format!("`{path}` was changed by hand; it is put right from the cache"),
             None => "made before; it is linked from the cache".to_owned(),
@@ -83,6 +86,7 @@ pub(super) fn to_json(project: &Project, decision: &Decision) -> Value {
         "changes": decision.changes,
         "waits_for": decision.waits_for.iter().map(name).collect::<Vec<_>>(),
         "edited": decision.edited,
+        "failure": decision.failure,
         "key": decision.key,
         "artifact": decision.artifact.as_ref().map(crate::artifact::Artifact::digest),
     })

@@ -18,7 +18,7 @@ use crate::store::{LocalStore, Memo, Shelf, Stat, Witness};
 use crate::yaml::Problem;
 
 /// Bumped when [`Manifest`] changes, so that a remembered one is not misread.
-const MANIFEST_FORMAT: u32 = 2;
+const MANIFEST_FORMAT: u32 = 3;
 
 /// Where the user says the project is.
 #[derive(Debug)]

@@ -62,10 +62,12 @@ fn table(project: &Project, decisions: &[Decision]) -> String {
         let _ = writeln!(text, "{:width$}  {}{why}", name(decision), sentence(project, decision));
     }
     let count = |verdict| decisions.iter().filter(|decision| decision.verdict == verdict).count();
+    let failed = decisions.iter().filter(|decision| decision.failure.is_some()).count();
     let counts = [
         (count(Verdict::Stale), "to run"),
         (count(Verdict::Waits), "waiting for an input"),
         (count(Verdict::Cached), "to link from the cache"),
+        (failed, "failed"),
     ];
     let parts: Vec<_> =
         counts.iter().filter(|(count, _)| *count > 0).map(|(n, what)| format!("{n} {what}")).collect();

@@ -50,6 +50,8 @@ pub struct Decision {
     pub key: Option<Digest>,
     /// What it made, if that is known.
     pub artifact: Option<Artifact>,
+    /// Why it fails although that was made.
+    pub failure: Option<String>,
     /// The files of its source, if it has one that is not on the hub.
     pub stock: Option<Artifact>,
 }
@@ -66,6 +68,7 @@ impl Decision {
             recipe: None,
             key: None,
             artifact: None,
+            failure: None,
             stock: None,
         }
     }
@@ -187,9 +190,12 @@ impl Planner<'_> {
         let key = recipe.key();
         let known = self.memo.node(name).filter(|known| known.key == key);
         let unchanged = known.is_some();
-        let artifact = match known {
-            Some(known) => Some(known.artifact.clone()),
-            None => self.store.action(&key).map(|action| action.artifact),
+        let (artifact, failure) = match known {
+            Some(known) => (Some(known.artifact.clone()), known.failure.clone()),
+            None => match self.store.action(&key) {
+                Some(action) => (Some(action.artifact), action.failure),
+                None => (None, None),
+            },
         };
         let (verdict, edited, damage) = match &artifact {
             _ if self.asked.forced.contains(&id) => (Verdict::Stale, None, Some(Change::Forced)),
@@ -216,6 +222,7 @@ impl Planner<'_> {
             recipe: Some(recipe),
             key: Some(key),
             artifact,
+            failure,
             stock,
         })
     }

@@ -184,7 +184,10 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let made = |input: NodeId| artifacts.get(&input).map(Artifact::reproducible_digest);
         let decision = self.planner.decide(id, &made)?;
         match (decision.verdict, decision.artifact.clone()) {
-            (Verdict::Fresh, Some(artifact)) => self.done(id, &decision, artifact),
+            (Verdict::Fresh, Some(artifact)) => {
+                let failure = decision.failure.clone();
+                self.done(id, &decision, artifact, failure)
+            }
             (Verdict::Cached, Some(artifact)) => self.link(id, &decision, artifact),
             (Verdict::Waits, _) => anyhow::bail!("BUG: a node is decided on when its inputs are done"),
             _ => {
@@ -204,7 +207,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let node = &self.planner.graph.node(id).name;
         let edited = decision.edited.as_deref();
         self.progress.event(&Event::Linked { node, edited, artifact: artifact.digest() });
-        self.done(id, decision, artifact)?;
+        self.done(id, decision, artifact, decision.failure.clone())?;
         self.summary.linked += usize::from(self.summary.done.contains_key(&id));
         Ok(())
     }
@@ -327,7 +330,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let digest = artifact.digest();
         let Some(seconds) = executed.seconds else {
             self.progress.event(&Event::Linked { node: &node.name, edited: None, artifact: digest });
-            self.done(id, &decision, artifact)?;
+            self.done(id, &decision, artifact, executed.failure)?;
             self.summary.linked += usize::from(self.summary.done.contains_key(&id));
             return Ok(());
         };
@@ -337,17 +340,28 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             self.progress.event(&Event::Warning { node: &node.name, message });
         }
         self.summary.ran.push(id);
-        self.done(id, &decision, artifact)
+        self.done(id, &decision, artifact, executed.failure)
     }
 
-    fn done(&mut self, id: NodeId, decision: &Decision, artifact: Artifact) -> anyhow::Result<()> {
+    /// The artifact of a node is in place. A gate that did not hold fails it now; it stays where it is, and is not
+    /// locked.
+    fn done(
+        &mut self,
+        id: NodeId,
+        decision: &Decision,
+        artifact: Artifact,
+        failure: Option<String>,
+    ) -> anyhow::Result<()> {
         let name = &self.planner.graph.node(id).name;
         let key = decision.key.context("BUG: a node that is done has a recipe")?;
         let digest = artifact.reproducible_digest();
         if let Some(problem) = self.options.locked.and_then(|lock| differs(lock, name, &digest)) {
             return self.failed(id, &anyhow::anyhow!(problem));
         }
-        self.planner.memo.remember_node(name, key, &artifact);
+        self.planner.memo.remember_node(name, key, &artifact, failure.as_deref());
+        if let Some(failure) = failure {
+            return self.failed(id, &anyhow::anyhow!(failure));
+        }
         self.summary.done.insert(id, (key, digest));
         self.artifacts.insert(id, artifact);
         self.states[id.index()] = Some(State::Done);

@@ -16,7 +16,7 @@ use crate::artifact::Artifact;
 use crate::digest::Digest;
 
 /// Bumped when the meaning of the file changes; an older one is then ignored.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// A file that changed this shortly before it was hashed may change again within the same tick of the file
 /// system's clock, so its digest is not remembered. Git's index has the same rule.
@@ -75,6 +75,8 @@ pub struct Known {
     pub key: Digest,
     /// What came out.
     pub artifact: Artifact,
+    /// Why it fails although that came out.
+    pub failure: Option<String>,
 }
 
 /// The memory. `dirty` tells whether it differs from the file.
@@ -212,10 +214,12 @@ impl Memo {
     }
 
     /// Remembers what `node` was built with and to.
-    pub fn remember_node(&mut self, node: &str, key: Digest, artifact: &Artifact) {
-        let known = self.contents.nodes.get(node);
-        if known.is_none_or(|known| known.key != key || known.artifact != *artifact) {
-            let known = Known { key, artifact: artifact.clone() };
+    pub fn remember_node(&mut self, node: &str, key: Digest, artifact: &Artifact, failure: Option<&str>) {
+        let same = |known: &Known| {
+            known.key == key && known.artifact == *artifact && known.failure.as_deref() == failure
+        };
+        if !self.contents.nodes.get(node).is_some_and(same) {
+            let known = Known { key, artifact: artifact.clone(), failure: failure.map(str::to_owned) };
             self.contents.nodes.insert(node.to_owned(), known);
             self.dirty = true;
         }
@@ -257,7 +261,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("memo");
         let mut memo = Memo::load(&path);
-        memo.remember_node("8bit", Digest::of(b"key"), &Artifact::new(Vec::new()));
+        memo.remember_node("8bit", Digest::of(b"key"), &Artifact::new(Vec::new()), None);
         let mut bytes = memo.changed().unwrap();
         assert_eq!(memo.changed(), None);
         fs::write(&path, &bytes).unwrap();

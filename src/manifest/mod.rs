@@ -1,12 +1,18 @@
 //! `pipeline.yaml` as written: nodes with their stage, parameters and the names of their inputs, each with its place.
 //! Knows nothing of whether the names exist, of hashes, or of the disk.
 
+mod benchmark;
+mod matrix;
+mod quantize;
+
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
-use crate::backend::Mode;
 use crate::origin::{self, HubSource};
-use crate::stage::{Benchmark, Config, Dtype, Fuse, Mixed, Override, Quantize, Stage};
+use crate::stage::{Benchmark, Dtype, Fuse, Quantize, Stage};
 use crate::yaml::{At, Fields, Key, Problem, Tree, Value};
+use matrix::Patterns;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -109,9 +115,7 @@ impl Manifest {
         let cache = top.take("cache").map(read_cache).transpose()?;
         let nodes = Fields::open(top.need("nodes")?, "`nodes`")?;
         top.finish()?;
-        let nodes =
-            nodes.rest().into_iter().map(|(key, tree)| read_node(key, tree)).collect::<Result<_, _>>()?;
-        Ok(Self { cache: cache.unwrap_or_else(|| "cache".to_owned()), nodes })
+        Ok(Self { cache: cache.unwrap_or_else(|| "cache".to_owned()), nodes: read_nodes(nodes)? })
     }
 }
 
@@ -136,7 +140,22 @@ fn read_cache(tree: Tree) -> Result<String, Problem> {
     Ok(folder)
 }
 
-fn read_node(key: Key, tree: Tree) -> Result<Node, Problem> {
+/// Reads the nodes. Those with a `matrix` come first: a benchmark may name what they stand for.
+fn read_nodes(nodes: Fields) -> Result<Vec<Node>, Problem> {
+    let mut patterns = Patterns::default();
+    let mut written = Vec::new();
+    for (key, tree) in nodes.rest() {
+        written.extend(patterns.expand(key, tree)?);
+    }
+    let mut names = HashSet::with_capacity(written.len());
+    if let Some((key, _)) = written.iter().find(|(key, _)| !names.insert(key.text.as_str())) {
+        return Err(Problem::new(key.at, format!("there are two nodes called `{}`", key.text)));
+    }
+    drop(names);
+    written.into_iter().map(|(key, tree)| read_node(key, tree, &patterns)).collect()
+}
+
+fn read_node(key: Key, tree: Tree, patterns: &Patterns) -> Result<Node, Problem> {
     check_name(&key)?;
     let mut fields = Fields::open(tree, format!("node `{}`", key.text))?;
     let words = ["base", "adapter", "fuse", "quantize", "benchmark"].map(|word| (word, word));
@@ -156,13 +175,12 @@ fn read_node(key: Key, tree: Tree) -> Result<Node, Problem> {
         }
         "quantize" => {
             inputs = vec![read_input(&mut fields, "model")?];
-            Stage::Quantize(read_quantize(&mut fields)?)
+            Stage::Quantize(quantize::read(&mut fields)?)
         }
         _ => {
             let (path, at) = fields.text("suite")?;
             source = Some(Source { place: Place::Disk(path), at });
-            let configs = read_configs(&mut fields, &mut inputs)?;
-            Stage::Benchmark(Benchmark { configs, gates: Vec::new(), reference: None, verdicts: Vec::new() })
+            Stage::Benchmark(benchmark::read(&mut fields, &mut inputs, patterns)?)
         }
     };
     fields.finish()?;
@@ -199,85 +217,9 @@ fn read_fuse(fields: &mut Fields) -> Result<Fuse, Problem> {
     Ok(Fuse { dtype, requantize })
 }
 
-fn read_quantize(fields: &mut Fields) -> Result<Quantize, Problem> {
-    let mode = fields.word("mode", &Mode::WORDS)?.unwrap_or(Mode::Affine);
-    let at = fields.at();
-    let recipe = fields.word("recipe", &Mixed::WORDS)?;
-    if recipe.is_some() && mode != Mode::Affine {
-        return Err(Problem::new(at, "a recipe is for `mode: affine`, as in mlx-lm"));
-    }
-    // mlx-lm's default beside a recipe is 4; the other modes have one choice each.
-    let default = if recipe.is_some() { Some(4) } else { only(mode.bits()) };
-    let bits = fields.choice("bits", mode.bits(), default)?;
-    let group_size =
-        fields.choice("group_size", mode.group_sizes(), only(mode.group_sizes()).or(Some(64)))?;
-    let overrides = fields.take("overrides").map(|tree| read_overrides(tree, mode)).transpose()?;
-    Ok(Quantize { bits, group_size, mode, overrides: overrides.unwrap_or_default(), recipe })
-}
-
-fn only(choices: &[usize]) -> Option<usize> {
-    choices.first().copied().filter(|_| choices.len() == 1)
-}
-
-fn read_overrides(tree: Tree, mode: Mode) -> Result<Vec<Override>, Problem> {
-    let at = tree.at;
-    let Value::List(entries) = tree.value else {
-        let example = "`- {pattern: \"*.down_proj\", bits: 8}`";
-        return Err(Problem::new(at, format!("`overrides` must be a list, such as {example}")));
-    };
-    entries.into_iter().map(|entry| read_override(entry, mode)).collect()
-}
-
-fn read_override(tree: Tree, mode: Mode) -> Result<Override, Problem> {
-    let mut fields = Fields::open(tree, "an override")?;
-    let at = fields.at();
-    let (pattern, _) = fields.text("pattern")?;
-    let keep = fields.flag("keep")?;
-    let optional = |fields: &mut Fields, name, choices| match fields.has(name) {
-        true => fields.choice(name, choices, None).map(Some),
-        false => Ok(None),
-    };
-    let bits = optional(&mut fields, "bits", mode.bits())?;
-    let group_size = optional(&mut fields, "group_size", mode.group_sizes())?;
-    fields.finish()?;
-    if keep == (bits.is_some() || group_size.is_some()) {
-        return Err(Problem::new(
-            at,
-            "an override has either `keep: true`, or `bits` or `group_size` or both",
-        ));
-    }
-    Ok(Override { bits, group_size, keep, pattern })
-}
-
 fn read_input(fields: &mut Fields, role: &'static str) -> Result<Input, Problem> {
     let (node, at) = fields.text(role)?;
     Ok(Input { role: role.to_owned(), node, at })
-}
-
-fn read_configs(fields: &mut Fields, inputs: &mut Vec<Input>) -> Result<Vec<Config>, Problem> {
-    let configs = Fields::open(fields.need("configs")?, "`configs`")?;
-    let at = configs.at();
-    let mut read = Vec::new();
-    for (key, tree) in configs.rest() {
-        let role = |role: &str| format!("{}.{role}", key.text);
-        let mut adapter = None;
-        let (node, at) = if let Value::Text(node) = tree.value {
-            (node, tree.at)
-        } else {
-            let mut fields = Fields::open(tree, format!("config `{}`", key.text))?;
-            let model = fields.text("model")?;
-            adapter = fields.optional_text("adapter")?;
-            fields.finish()?;
-            model
-        };
-        inputs.push(Input { role: role("model"), node, at });
-        read.push(Config { adapter: adapter.is_some(), name: key.text.clone() });
-        inputs.extend(adapter.map(|(node, at)| Input { role: role("adapter"), node, at }));
-    }
-    if read.is_empty() {
-        return Err(Problem::new(at, "`configs` names no model to benchmark"));
-    }
-    Ok(read)
 }
 
 #[cfg(test)]
@@ -300,8 +242,9 @@ mod tests {
     #[test]
     fn can_be_remembered() {
         let text = "version: 1\nnodes:\n  m: {stage: base, source: s}\n  f: {stage: fuse, model: m, adapter: a}\n  \
-                    q: {stage: quantize, model: m, bits: 4}\n  b: {stage: benchmark, suite: s, configs: {z: m}}\n  \
-                    h: {stage: base, source: 'hf:o/n'}";
+                    q: {stage: quantize, model: m, bits: 4}\n  h: {stage: base, source: 'hf:o/n'}\n  \
+                    b: {stage: benchmark, suite: s, configs: {w: m, z: m}, reference: w,\n      \
+                    gates: {z: {kl: '<= 0.1'}}, verdicts: {z: {against: w, optimal: {disk: '<= 0.7x'}}}}";
         let manifest = Manifest::parse(text).unwrap();
         let bytes = postcard::to_stdvec(&manifest).unwrap();
         assert_eq!(postcard::from_bytes::<Manifest>(&bytes).unwrap(), manifest);
@@ -326,5 +269,84 @@ mod tests {
             message("version: 1\nnodes:\n  a/b: {stage: base}").split(':').nth(2),
             Some(" `a/b` cannot name a node")
         );
+    }
+
+    /// Returns the names of the nodes, and the roles of the last one's inputs.
+    fn expanded(nodes: &str) -> Result<(Vec<String>, Vec<String>), String> {
+        let manifest = Manifest::parse(&format!("version: 1\nnodes:\n{nodes}"));
+        let manifest = manifest.map_err(|problem| problem.to_string())?;
+        let last = manifest.nodes.last().unwrap();
+        let roles = last.inputs.iter().map(|input| format!("{}={}", input.role, input.node)).collect();
+        Ok((manifest.nodes.iter().map(|node| node.name.clone()).collect(), roles))
+    }
+
+    const SWEEP: &str = "  \"{bits}bit-g{group_size}\": {stage: quantize, model: m, matrix: {bits: [8, 4], group_size: [32, 64]}}\n";
+
+    #[test]
+    fn a_matrix_is_a_node_for_each_choice() {
+        let config = "\"{bits}bit-g{group_size}\"";
+        let rest = format!("  b: {{stage: benchmark, suite: s, configs: {{{config}: {config}}}}}");
+        let (names, roles) = expanded(&(SWEEP.to_owned() + &rest)).unwrap();
+        assert_eq!(names, ["8bit-g32", "8bit-g64", "4bit-g32", "4bit-g64", "b"]);
+        assert_eq!(roles[3], "4bit-g64.model=4bit-g64");
+        let (names, roles) =
+            expanded("  \"f-{run}\": {stage: fuse, model: m, adapter: \"a-{run}\", matrix: {run: [u, v]}}")
+                .unwrap();
+        assert_eq!((names[1].as_str(), roles[1].as_str()), ("f-v", "adapter=a-v"));
+    }
+
+    #[test]
+    fn a_matrix_that_makes_no_sense_is_refused() {
+        let refused = |nodes: &str| expanded(nodes).unwrap_err();
+        let node = |name: &str, matrix: &str| {
+            format!("  \"{name}\": {{stage: quantize, model: m, matrix: {matrix}}}\n")
+        };
+        assert_eq!(
+            refused(&node("{bits}bit", "{bits: [8], group_size: [32, 64]}")),
+            "3:3: the matrix makes two nodes called `8bit`: the name needs {bits} and {group_size}"
+        );
+        assert!(refused(&node("{bit}bit", "{bits: [8]}")).contains("`{bit}bit` cannot name a node"));
+        assert!(
+            refused(&node("{bits}", "{bits: 8}")).contains("`bits` must be a list of values, not a number")
+        );
+        assert!(refused(&node("{bits}", "{bits: [7]}")).contains("not 7: MLX has no other"));
+        assert!(refused(&node("{bots}", "{bots: [7]}")).contains("unknown key `bots` in node `7`"));
+        assert!(refused(&node("q", "{}")).contains("`matrix` is empty"));
+        let many: Vec<_> = (0..40).map(|n| n.to_string()).collect();
+        let many = many.join(", ");
+        assert!(
+            refused(&node("{a}{b}", &format!("{{a: [{many}], b: [{many}]}}"))).contains("1 to 1000 nodes")
+        );
+        let twice = SWEEP.to_owned() + "  8bit-g32: {stage: base, source: s}";
+        assert_eq!(refused(&twice), "4:3: there are two nodes called `8bit-g32`");
+    }
+
+    #[test]
+    fn questions_are_asked_of_configs_that_are_there() {
+        let wrong = |rest: &str| {
+            let node = "  b: {stage: benchmark, suite: s, configs: {8bit: m, 6bit: m}, ";
+            expanded(&(node.to_owned() + rest + "}")).unwrap_err().splitn(3, ':').nth(2).unwrap().to_owned()
+        };
+        assert_eq!(
+            wrong("gates: {8bi: {accuracy: '>= 1'}}"),
+            " there is no config `8bi`; did you mean `8bit`?"
+        );
+        assert_eq!(
+            wrong("gates: {8bit: {acuracy: '>= 1'}}"),
+            " `acuracy` cannot be asked for; did you mean `accuracy`?"
+        );
+        assert_eq!(
+            wrong("gates: {8bit: {accuracy: 1}}"),
+            " `accuracy` must be a text such as \">= 0.9\", not a number"
+        );
+        assert_eq!(
+            wrong("gates: {8bit: {disk: '<= 0.7x'}}"),
+            " `<= 0.7x` is a factor, but `against` does not say on which config"
+        );
+        assert_eq!(
+            wrong("verdicts: {8bit: {otherwise: x}}"),
+            " the verdict on `8bit` needs `optimal` or `minimum`"
+        );
+        assert_eq!(wrong("reference: base"), " there is no config `base`");
     }
 }

@@ -1,0 +1,176 @@
+//! Benchmarks as a user runs them on the example's model: gates that fail a build, verdicts, sweeps, and texts that are
+//! read as mlx-lm reads them. The goldens of the reading are mlx-lm's: `golden/reading.py`.
+
+#![cfg(feature = "mlx")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and writes scratch files"
+)]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use pipeline::report::{Conclusion, Judgement, Results};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+const NODES: &str = "version: 1\nnodes:\n  base: {stage: base, source: tiny/base-4bit}\n  \
+                     adapter: {stage: adapter, source: tiny/adapter}\n  \
+                     fused-f16: {stage: fuse, model: base, adapter: adapter, dtype: float16}\n";
+
+/// One question that needs a tool, one that does not: the base gets the second wrong.
+const SUITE: &str = "{\"suite\": {\"max_tokens\": 40, \"repeats\": 2}}\n\
+    {\"prompt\": \"I wonder. Is it raining in Paris now?\", \"tool_call\": {\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris\"}}}\n\
+    {\"messages\": [{\"role\": \"user\", \"content\": \"Could you help? What is the capital of Spain?\"}], \"contains\": \"Madrid\", \"expect\": \"direct\"}\n";
+
+struct Space(tempfile::TempDir);
+
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Space {
+    /// The example's model and adapter, `nodes`, and the suite.
+    fn new(nodes: &str) -> Self {
+        let space = Self(tempfile::tempdir().unwrap());
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tiny");
+        std::os::unix::fs::symlink(tiny, space.0.path().join("tiny")).unwrap();
+        space.write("suite.jsonl", SUITE);
+        space.nodes(nodes);
+        space
+    }
+
+    fn nodes(&self, nodes: &str) {
+        self.write("pipeline.yaml", &(NODES.to_owned() + nodes));
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.0.path().join(name), text).unwrap();
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        let output = Command::new(env!("CARGO_BIN_EXE_pipeline"))
+            .arg("-C")
+            .arg(self.0.path())
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Run { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    fn json<T: DeserializeOwned>(&self, path: &str) -> T {
+        serde_json::from_slice(&fs::read(self.0.path().join("artifacts").join(path)).unwrap()).unwrap()
+    }
+}
+
+fn benchmark(rest: &str) -> String {
+    format!(
+        "  benchmark: {{stage: benchmark, suite: suite.jsonl, configs: {{base: base, fused: fused-f16}}{rest}}}\n"
+    )
+}
+
+#[test]
+fn a_gate_fails_the_node_after_its_report_is_kept() {
+    let space = Space::new(&benchmark(", gates: {base: {accuracy: '>= 1.0'}, fused: {accuracy: '>= 1.0'}}"));
+    let failure =
+        "the gate failed: `base` must have accuracy >= 100.0%, but it is 50.0% (1/2, 95%: 9 to 91%)";
+    let run = space.run(&["build"]);
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(run.stderr.contains(&format!("benchmark: failed: {failure}\n")), "{}", run.stderr);
+    assert_eq!(run.stdout, "ran 4 nodes, 1 failed\n");
+    let judgement: Judgement = space.json("benchmark/verdicts.json");
+    assert_eq!(judgement.gates.iter().map(|gate| gate.pass).collect::<Vec<_>>(), [false, true]);
+    assert!(judgement.gates[0].advice[0].contains("more bits"), "{:?}", judgement.gates[0].advice);
+    // What fails its gates is kept and shown, but not locked, and goes on failing without being measured again.
+    assert!(!fs::read_to_string(space.0.path().join("pipeline.lock")).unwrap().contains("benchmark"));
+    let again = space.run(&["build"]);
+    assert_eq!((again.code, again.stdout.as_str()), (Some(1), "ran 0 nodes, 3 up to date, 1 failed\n"));
+    assert!(again.stderr.contains(failure), "{}", again.stderr);
+    assert!(space.run(&["status"]).stdout.contains(&format!("benchmark  up to date, but {failure}")));
+
+    space.nodes(&benchmark(", gates: {fused: {accuracy: '>= 1.0'}}"));
+    let run = space.run(&["build"]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), "ran 1 node, 3 up to date\n"), "{}", run.stderr);
+    assert_eq!(space.run(&["build"]).stdout, "nothing to do: 4 nodes up to date\n");
+}
+
+#[test]
+fn a_sweep_is_measured_and_concluded_of() {
+    let rest = "  \"{bits}bit\": {stage: quantize, model: fused-f16, matrix: {bits: [8, 2]}}\n  \
+                benchmark:\n    stage: benchmark\n    suite: suite.jsonl\n    configs: {\"{bits}bit\": \"{bits}bit\"}\n    \
+                verdicts:\n      2bit: {against: 8bit, optimal: {disk: '<= 0.1x'}, minimum: {accuracy: '>= 1.0', disk: '<= 0.2x'}, otherwise: stick with 8bit}\n      \
+                8bit: {minimum: {accuracy: '>= 1.0'}}\n";
+    let space = Space::new(rest);
+    let run = space.run(&["build"]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), "ran 6 nodes\n"), "{}", run.stderr);
+    let judgement: Judgement = space.json("benchmark/verdicts.json");
+    let [two, eight] = &judgement.verdicts[..] else { panic!() };
+    assert_eq!((two.conclusion, eight.conclusion), (Conclusion::Otherwise, Conclusion::Minimum));
+    assert_eq!(two.otherwise.as_deref(), Some("stick with 8bit"));
+    assert!(two.minimum[0].pass && !two.minimum[1].pass && !two.optimal[0].pass);
+    assert_eq!(two.advice, ["larger groups: `group_size: 128`"]);
+    let results: Results = space.json("benchmark/results.json");
+    assert_eq!(results.configs["8bit"].accuracy_interval, pipeline::report::wilson(2, 2));
+    let scores = &results.configs["8bit"].answers[1].scores;
+    assert_eq!(scores.keys().collect::<Vec<_>>(), ["expect", "contains"]);
+    let timings: Value = space.json("benchmark/timings.json");
+    assert_eq!(timings["configs"]["8bit"]["repeats"], 2);
+}
+
+#[test]
+fn what_the_suite_cannot_answer_is_refused_before_anything_runs() {
+    let space = Space::new("");
+    for (rest, message) in [
+        (", gates: {base: {perplexity: '<= 9'}}", "`perplexity` is asked for, but the suite"),
+        (", gates: {base: {exact: '>= 1'}}", "lacks an `answer`"),
+        (", reference: base", "`reference` needs `texts` in the suite"),
+        (", gates: {base: {kl: '<= 1'}}", "lacks `texts`"),
+    ] {
+        space.nodes(&benchmark(rest));
+        let run = space.run(&["build"]);
+        assert_eq!(run.code, Some(2), "{}", run.stderr);
+        assert!(run.stderr.contains(message) && run.stderr.contains("pipeline.yaml:6:3"), "{}", run.stderr);
+    }
+    assert!(!space.0.path().join("artifacts/base").exists());
+}
+
+#[test]
+fn texts_are_read_as_mlx_lm_reads_them() {
+    let space = Space::new(
+        "  \"{bits}bit\": {stage: quantize, model: fused-f16, matrix: {bits: [8, 6, 4]}}\n  \
+         benchmark:\n    stage: benchmark\n    suite: texts.yaml\n    reference: fused-f16\n    \
+         configs: {base: base, adapter: {model: base, adapter: adapter}, fused-f16: fused-f16, \"{bits}bit\": \"{bits}bit\"}\n",
+    );
+    let suite = fs::read_to_string(space.0.path().join("tiny/discrimination.yaml")).unwrap();
+    let texts = suite.split("\ntexts:\n").nth(1).unwrap();
+    space.write("texts.yaml", &format!("name: texts\ntexts:\n{texts}"));
+    let run = space.run(&["build"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let results: Results = space.json("benchmark/results.json");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/reading.json");
+    let golden: Value = serde_json::from_slice(&fs::read(golden).unwrap()).unwrap();
+    assert_eq!(results.configs.len(), 6);
+    for (name, ours) in &results.configs {
+        let (perplexity, divergence) = (ours.perplexity.unwrap(), ours.divergence.unwrap());
+        let close = |ours: f64, key: &str, tolerance: f64| {
+            let theirs = golden[name][key].as_f64().unwrap();
+            assert!(
+                (ours - theirs).abs() <= tolerance + theirs * 1e-3,
+                "{name} {key}: {ours}, mlx-lm {theirs}"
+            );
+        };
+        assert_eq!(perplexity.tokens, 334);
+        close(perplexity.value, "perplexity", 0.0);
+        close(perplexity.standard_error, "standard_error", 0.0);
+        // Rounding in float32 makes of nothing some 1e-7.
+        close(divergence.mean_kl, "mean_kl", 1e-6);
+        close(divergence.standard_error, "kl_standard_error", 1e-6);
+        // One close call of the 334 may go the other way.
+        close(divergence.top1_agreement, "top1_agreement", 1.1 / 334.0);
+    }
+}
