@@ -24,7 +24,7 @@ use serde_json::{Map, Value};
 
 use crate::digest::Digest;
 use crate::origin::Origin;
-use crate::stage::Stage;
+use crate::stage::{Benchmark, Stage};
 
 /// Bumped when the meaning of a recipe changes, which makes every key new.
 const FORMAT: u32 = 1;
@@ -144,6 +144,14 @@ impl Recipe {
     #[must_use]
     pub fn with_origin(self, origin: Option<Origin>) -> Self {
         Self { origin, ..self }
+    }
+
+    /// Returns the recipe of what is measured, whatever is then asked of it: other gates and verdicts are other
+    /// questions to the same numbers. None for a stage that measures nothing.
+    pub fn measurement(&self) -> Option<Self> {
+        let Stage::Benchmark(benchmark) = &self.stage else { return None };
+        let benchmark = Benchmark { gates: Vec::new(), verdicts: Vec::new(), ..benchmark.clone() };
+        Some(Self { stage: Stage::Benchmark(benchmark), ..self.clone() })
     }
 
     /// Returns the key under which the finished artifact is filed.

@@ -93,10 +93,15 @@ fn a_gate_fails_the_node_after_its_report_is_kept() {
     assert!(again.stderr.contains(failure), "{}", again.stderr);
     assert!(space.run(&["status"]).stdout.contains(&format!("benchmark  up to date, but {failure}")));
 
+    // Another question to the same numbers: nothing is measured again, unless the user says so.
+    let timings: Value = space.json("benchmark/timings.json");
     space.nodes(&benchmark(", gates: {fused: {accuracy: '>= 1.0'}}"));
     let run = space.run(&["build"]);
     assert_eq!((run.code, run.stdout.as_str()), (Some(0), "ran 1 node, 3 up to date\n"), "{}", run.stderr);
     assert_eq!(space.run(&["build"]).stdout, "nothing to do: 4 nodes up to date\n");
+    assert_eq!(space.json::<Value>("benchmark/timings.json"), timings);
+    assert_eq!(space.run(&["build", "--force", "benchmark"]).stdout, "ran 1 node, 3 up to date\n");
+    assert_ne!(space.json::<Value>("benchmark/timings.json"), timings);
 }
 
 #[test]

@@ -54,7 +54,7 @@ impl Quantity {
     pub fn show(self, value: f64) -> String {
         match self {
             Self::Accuracy | Self::Exact => format!("{:.1}%", value * 100.0),
-            Self::Disk | Self::Memory => bytes(value as u64),
+            Self::Disk | Self::Memory => bytes(whole(value)),
             Self::Load => format!("{value:.2} s"),
             Self::Speed => format!("{value:.0} t/s"),
             Self::Perplexity => format!("{value:.3}"),
@@ -81,6 +81,14 @@ impl Quantity {
             Self::Perplexity | Self::Kl | Self::Survival => &[("", 1.0)],
         }
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a cast of a float saturates, and a negative size shows as 0 B"
+)]
+fn whole(value: f64) -> u64 {
+    value as u64
 }
 
 /// A finite number that can be part of a key.

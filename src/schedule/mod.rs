@@ -248,6 +248,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             stock: decision.stock.clone(),
             download: self.download(id),
             rerun: !decision.changes.is_empty() && decision.artifact.is_some(),
+            forced: decision.changes.contains(&Change::Forced),
         };
         let (store, backend) = (self.planner.store, self.planner.backend);
         let (sender, cancel) = (self.sender.clone(), self.options.cancel);

@@ -1,9 +1,11 @@
 //! One stage on a thread of its own: run under the lock of its key, its files taken into the store.
 //! Knows nothing of the graph, nor of the other nodes.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::time::Instant;
 
-use crate::artifact::Artifact;
+use crate::artifact::{Artifact, FileEntry};
 use crate::backend::BackendKind;
 use crate::digest::Digest;
 use crate::graph::NodeId;
@@ -36,6 +38,8 @@ pub(super) struct Task {
     pub(super) download: Option<Download>,
     /// Run it although a record of it exists: the user said so, or what the record names is damaged.
     pub(super) rerun: bool,
+    /// The user said so.
+    pub(super) forced: bool,
 }
 
 /// A source on the hub.
@@ -70,7 +74,9 @@ pub(super) fn execute(
     let downloaded = task.download.as_ref().map(|download| download.run(tick)).transpose()?;
     let folder = store.stage(&key)?;
     let output = Output::new(folder.clone());
-    stage::run(&task.stage, &task.inputs, &output, backend, tick)?;
+    let mut inputs = task.inputs.clone();
+    inputs.measured = task.measured(store).unwrap_or_default();
+    stage::run(&task.stage, &inputs, &output, backend, tick)?;
     let Made { artifact: made, warnings, failure } = output.finish();
     let (artifact, stats) = match (downloaded, &task.stock) {
         (Some(downloaded), _) => downloaded,
@@ -84,7 +90,27 @@ pub(super) fn execute(
     let recipe = serde_json::to_value(&task.recipe)?;
     let action = Action { artifact: artifact.clone(), failure: failure.clone(), recipe, seconds };
     store.record(&key, &action)?;
+    if let Some(measurement) = task.recipe.measurement().map(|recipe| recipe.key()).filter(|own| *own != key)
+    {
+        store.record(&measurement, &Action { failure: None, ..action })?;
+    }
     Ok(Executed { artifact, stats, seconds: Some(seconds), warnings, failure })
+}
+
+impl Task {
+    /// Returns the files of an earlier run that measured the same and asked something else; none if there is none, or
+    /// one of them is gone or damaged.
+    fn measured(&self, store: &LocalStore) -> Option<BTreeMap<String, Vec<u8>>> {
+        if self.rerun || self.forced {
+            return None;
+        }
+        let action = store.action(&self.recipe.measurement()?.key())?;
+        let read = |file: &FileEntry| {
+            let bytes = fs::read(store.object_path(&file.digest)).ok()?;
+            (Digest::of(&bytes) == file.digest).then(|| (file.path.clone(), bytes))
+        };
+        action.artifact.files().iter().map(read).collect()
+    }
 }
 
 impl Download {

@@ -40,6 +40,9 @@ pub struct Inputs {
     /// The repository and commit on the hub that the weights descend from, for `fuse` and `quantize`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// What was measured earlier, for a benchmark of which only the questions are new: its files by name.
+    #[serde(skip)]
+    pub measured: BTreeMap<String, Vec<u8>>,
 }
 
 impl Inputs {

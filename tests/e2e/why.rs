@@ -116,7 +116,7 @@ fn newer_code_of_a_stage() {
     let key = Digest::of_json(&old["recipe"]);
     space.write(&format!("cache/actions/{key}.json"), old.to_string()).remove(&path);
     let mut memo = Memo::load(&space.path("cache/memo"));
-    memo.remember_node("q8", key, &serde_json::from_value(old["artifact"].clone()).unwrap());
+    memo.remember_node("q8", key, &serde_json::from_value(old["artifact"].clone()).unwrap(), None);
     space.write("cache/memo", memo.changed().unwrap());
     insta::assert_snapshot!(why(&space, "q8"), @r"
     q8: must run
@@ -184,6 +184,7 @@ fn the_three_print_the_same_verdicts() {
         "fused"
       ],
       "edited": null,
+      "failure": null,
       "key": null,
       "artifact": null
     }

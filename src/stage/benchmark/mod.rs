@@ -28,6 +28,32 @@ pub(super) fn run(
     output: &Output,
     tick: Tick<'_>,
 ) -> anyhow::Result<()> {
+    let (results, timings) = match earlier(inputs) {
+        Some(earlier) => earlier,
+        None => run_all(parameters, inputs, tick)?,
+    };
+    let judgement = judge(&parameters.gates, &parameters.verdicts, &results, &timings);
+    output.write("results.json", &pretty(&results)?)?;
+    output.write_volatile("timings.json", &pretty(&timings)?)?;
+    output.write_volatile("verdicts.json", &pretty(&judgement)?)?;
+    let report = Report { results: &results, timings: &timings, judgement: &judgement };
+    output.write_volatile("report.md", report.markdown().as_bytes())?;
+    output.write_volatile("report.html", report.html().as_bytes())?;
+    if let Some(failure) = judgement.failure() {
+        output.fail(failure);
+    }
+    Ok(())
+}
+
+/// Returns what was measured earlier, where only the questions are new.
+fn earlier(inputs: &Inputs) -> Option<(Results, AllTimings)> {
+    let file = |name: &str| inputs.measured.get(name).map(Vec::as_slice);
+    let results = serde_json::from_slice(file("results.json")?).ok()?;
+    Some((results, serde_json::from_slice(file("timings.json")?).ok()?))
+}
+
+/// Has every configuration answer and read.
+fn run_all(parameters: &Benchmark, inputs: &Inputs, tick: Tick<'_>) -> anyhow::Result<(Results, AllTimings)> {
     let suite = Suite::read(inputs.source()?)?;
     let reference = parameters.reference.as_deref();
     let reference = reference.map(|name| Folders::of(parameters, name, inputs)).transpose()?;
@@ -46,17 +72,7 @@ pub(super) fn run(
         results.configs.insert(config.name.clone(), own);
         timings.configs.extend(timed.map(|timed| (config.name.clone(), timed)));
     }
-    let judgement = judge(&parameters.gates, &parameters.verdicts, &results, &timings);
-    output.write("results.json", &pretty(&results)?)?;
-    output.write_volatile("timings.json", &pretty(&timings)?)?;
-    output.write_volatile("verdicts.json", &pretty(&judgement)?)?;
-    let report = Report { results: &results, timings: &timings, judgement: &judgement };
-    output.write_volatile("report.md", report.markdown().as_bytes())?;
-    output.write_volatile("report.html", report.html().as_bytes())?;
-    if let Some(failure) = judgement.failure() {
-        output.fail(failure);
-    }
-    Ok(())
+    Ok((results, timings))
 }
 
 /// Checks what can be known of a benchmark before anything runs: the suite at `source`, and whether it can answer what
