@@ -128,6 +128,45 @@ fn a_sweep_is_measured_and_concluded_of() {
 }
 
 #[test]
+fn two_configs_and_two_locks_are_compared() {
+    let space = Space::new(&benchmark(""));
+    assert_eq!(space.run(&["build"]).code, Some(0));
+    let run = space.run(&["diff", "base", "fused"]);
+    let lines: Vec<_> = run.stdout.lines().collect();
+    assert!(lines[1].starts_with("accuracy") && lines[1].ends_with("+50.0 points"), "{}", run.stdout);
+    let answers = run.stdout.split("\n\n").nth(1).unwrap();
+    assert!(
+        answers.starts_with(
+            "1 answer differs (McNemar's exact p = 1.00)\nright in base only: 0, in fused only: 1"
+        )
+    );
+    assert!(
+        answers.contains("- Could you help? What is the capital of Spain?\n  base   fail  "),
+        "{answers}"
+    );
+    assert!(run.stdout.lines().all(|line| line.chars().count() <= 80), "{}", run.stdout);
+    let run = space.run(&["diff", "base", "fuse"]);
+    assert_eq!((run.code, run.stderr.contains("has the configs `base` and `fuse`")), (Some(2), true));
+
+    assert!(space.run(&["diff"]).stdout.contains("benchmark  as in the lock\n"));
+    let lock = fs::read_to_string(space.0.path().join("pipeline.lock")).unwrap();
+    space.write("old.lock", &lock);
+    space.write("suite.jsonl", &SUITE.replace("Madrid", "Lisbon"));
+    assert!(space.run(&["diff"]).stdout.contains("benchmark  not built as it is now"));
+    assert_eq!(space.run(&["build"]).code, Some(0));
+    let run = space.run(&["diff", "--lock", "old.lock"]);
+    assert_eq!(run.code, Some(1), "a lock is looked for where the command is given: {}", run.stdout);
+    let old = space.0.path().join("old.lock");
+    let run = space.run(&["diff", "--lock", old.to_str().unwrap()]);
+    assert!(run.stdout.contains("in the lock\n"), "{}", run.stdout);
+    assert!(
+        run.stdout.contains("right in fused in the lock only: 1, in fused now only: 0"),
+        "{}",
+        run.stdout
+    );
+}
+
+#[test]
 fn what_the_suite_cannot_answer_is_refused_before_anything_runs() {
     let space = Space::new("");
     for (rest, message) in [

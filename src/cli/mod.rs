@@ -2,6 +2,7 @@
 //! Knows nothing of how a build works.
 
 mod build;
+mod diff;
 mod explain;
 mod graph;
 mod init;
@@ -9,6 +10,7 @@ mod progress;
 mod project;
 mod report;
 mod resolve;
+mod results;
 mod schema;
 mod status;
 mod verify;
@@ -51,6 +53,8 @@ enum Verb {
     Graph(graph::GraphArgs),
     /// Print the benchmark's table again, without building
     Report(report::ReportArgs),
+    /// Compare two configs of a benchmark, or what is there now with pipeline.lock
+    Diff(diff::DiffArgs),
     /// Hash everything that is stored again and compare
     Verify(verify::VerifyArgs),
     /// Write a pipeline.yaml to begin with
@@ -131,6 +135,7 @@ impl Cli {
             Verb::Why(args) => explain::run(&args, &place),
             Verb::Graph(args) => graph::run(&args, &place),
             Verb::Report(args) => report::run(&args, &place),
+            Verb::Diff(args) => diff::run(&args, &place),
             Verb::Verify(args) => verify::run(&args, &place),
             Verb::Init(args) => init::run(&args, &place),
             Verb::Schema => schema::run(),

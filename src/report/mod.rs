@@ -10,6 +10,8 @@
 //! ```
 
 mod criteria;
+mod diff;
+mod diff_text;
 mod html;
 mod interval;
 mod judgement;
@@ -21,6 +23,7 @@ mod table;
 mod timings;
 
 pub use criteria::{Bound, Comparison, Criterion, Gate, Number, Quantity, Verdict};
+pub use diff::{Changed, Diff, Row, Side};
 pub use interval::wilson;
 pub use judgement::{Conclusion, Finding, GateOutcome, Judgement, VerdictOutcome, judge};
 pub use request::{Conversation, Measure, Measured, Read, Reading};
