@@ -160,7 +160,10 @@ fn an_unknown_architecture_is_named_with_the_known_ones() {
     let model = copy("qwen2-4bit");
     edit_config(model.path(), "model_type", "mamba".into());
     let error = load_error(model.path());
-    assert!(error.contains("\"mamba\" is not supported, only qwen2 and llama are"), "{error}");
+    assert!(
+        error.contains("\"mamba\" is not supported (supported: gemma3_text, llama, mistral, qwen2, qwen3"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -5,10 +5,55 @@ use anyhow::Result;
 use mlx_rs::ops::indexing::{Ellipsis, TryIndexMutOp, TryIndexOp};
 use mlx_rs::{Array, ops};
 
-/// The buffers grow by this many tokens, so that most steps write in place (as mlx-lm's `KVCache`).
-const STEP: i32 = 256;
+use super::rotating::RotatingKVCache;
 
-/// Keys and values of one layer, each `[batch, n_kv_heads, tokens, head_dim]`.
+/// The buffers grow by this many tokens, so that most steps write in place (as mlx-lm's caches).
+pub(super) const STEP: i32 = 256;
+
+/// The cache of one layer; its keys and values are each `[batch, n_kv_heads, tokens, head_dim]`.
+pub(crate) enum Cache {
+    /// For a layer that sees all tokens.
+    Whole(KVCache),
+    /// For a layer that sees the last ones only.
+    Rotating(RotatingKVCache),
+}
+
+impl Cache {
+    /// Returns an empty cache for a layer that sees the last `window` tokens, or all.
+    pub(crate) fn new(window: Option<i32>) -> Self {
+        match window {
+            Some(window) => Self::Rotating(RotatingKVCache::new(window)),
+            None => Self::Whole(KVCache::default()),
+        }
+    }
+
+    /// Number of tokens seen, which is the position of the next one.
+    pub(crate) fn offset(&self) -> i32 {
+        match self {
+            Self::Whole(cache) => cache.offset,
+            Self::Rotating(cache) => cache.offset(),
+        }
+    }
+
+    /// The buffers, to be evaluated between steps of a long prompt.
+    pub(crate) fn state(&self) -> impl Iterator<Item = &Array> {
+        let buffers = match self {
+            Self::Whole(cache) => cache.buffers.as_ref(),
+            Self::Rotating(cache) => cache.buffers(),
+        };
+        buffers.into_iter().flatten()
+    }
+
+    /// Appends the new tokens' keys and values; returns those that the layer sees.
+    pub(crate) fn update_and_fetch(&mut self, keys: Array, values: Array) -> Result<[Array; 2]> {
+        match self {
+            Self::Whole(cache) => cache.update_and_fetch([keys, values]),
+            Self::Rotating(cache) => cache.update_and_fetch([keys, values]),
+        }
+    }
+}
+
+/// Keys and values of all tokens.
 #[derive(Default)]
 pub(crate) struct KVCache {
     buffers: Option<[Array; 2]>,
@@ -16,21 +61,9 @@ pub(crate) struct KVCache {
 }
 
 impl KVCache {
-    /// Number of tokens held, which is the position of the next one.
-    pub(crate) fn offset(&self) -> i32 {
-        self.offset
-    }
-
-    /// The buffers, to be evaluated between steps of a long prompt.
-    pub(crate) fn state(&self) -> impl Iterator<Item = &Array> {
-        self.buffers.iter().flatten()
-    }
-
-    /// Appends the new tokens' keys and values; returns those of all tokens.
-    pub(crate) fn update_and_fetch(&mut self, keys: Array, values: Array) -> Result<[Array; 2]> {
+    fn update_and_fetch(&mut self, new: [Array; 2]) -> Result<[Array; 2]> {
         let start = self.offset;
-        self.offset += keys.dim(2);
-        let new = [keys, values];
+        self.offset += new[0].dim(2);
         let mut buffers = match self.buffers.take() {
             Some(buffers) if self.offset <= buffers[0].dim(2) => buffers,
             Some([keys, values]) => {
@@ -41,27 +74,33 @@ impl KVCache {
         for (buffer, new) in buffers.iter_mut().zip(&new) {
             buffer.try_index_mut((Ellipsis, start..self.offset, ..), new)?;
         }
-        let held = [self.held(&buffers[0])?, self.held(&buffers[1])?];
+        let held = [first(&buffers[0], self.offset)?, first(&buffers[1], self.offset)?];
         self.buffers = Some(buffers);
         Ok(held)
     }
+}
 
-    fn held(&self, buffer: &Array) -> Result<Array> {
-        if self.offset == buffer.dim(2) {
-            return Ok(buffer.clone());
-        }
-        Ok(buffer.try_index((Ellipsis, ..self.offset, ..))?)
+/// Returns the first `count` tokens of a buffer that may have room for more.
+pub(super) fn first(buffer: &Array, count: i32) -> Result<Array> {
+    if count >= buffer.dim(2) {
+        return Ok(buffer.clone());
     }
+    Ok(buffer.try_index((Ellipsis, ..count, ..))?)
 }
 
 /// Returns a buffer with room for `new` after the `used` tokens of the old one.
 fn grow(old: Option<(Array, i32)>, new: &Array) -> Result<Array> {
+    let count = (new.dim(2) + STEP - 1) / STEP * STEP;
+    let room = room(new, count)?;
+    match old {
+        Some((old, used)) => Ok(ops::concatenate(&[first(&old, used)?, room], 2)?),
+        None => Ok(room),
+    }
+}
+
+/// Returns zeros for `count` tokens like those of `new`.
+pub(super) fn room(new: &Array, count: i32) -> Result<Array> {
     let mut shape = new.shape().to_vec();
-    shape[2] = (new.dim(2) + STEP - 1) / STEP * STEP;
-    let room = ops::zeros_dtype(&shape, new.dtype())?;
-    let Some((old, used)) = old else {
-        return Ok(room);
-    };
-    let used = old.try_index((Ellipsis, ..used, ..))?;
-    Ok(ops::concatenate(&[used, room], 2)?)
+    shape[2] = count;
+    Ok(ops::zeros_dtype(&shape, new.dtype())?)
 }

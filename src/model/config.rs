@@ -10,6 +10,17 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::rope::{Rope, RopeArgs};
+
+/// What an architecture reads from `config.json`.
+pub(crate) trait ModelArgs: DeserializeOwned {
+    /// Whether `rope_parameters` is one of its keys.
+    const READS_ROPE_PARAMETERS: bool = false;
+
+    /// Refuses numbers that no model has, so that none of them can divide by zero or overflow.
+    fn check(&self) -> Result<()>;
+}
+
 /// `config.json` as written.
 pub(crate) struct Config {
     path: PathBuf,
@@ -35,14 +46,21 @@ impl Config {
     }
 
     /// Reads the keys that an architecture's `Args` names; the others are not its business.
-    pub(crate) fn args<A: DeserializeOwned>(&self) -> Result<A> {
-        // The newer spelling of rope_theta and rope_scaling, which mlx-lm does not read either:
-        // passing over it would run the model with a default base, and badly.
+    pub(crate) fn args<A: ModelArgs>(&self) -> Result<A> {
+        // The newer spelling of rope_theta and rope_scaling, which mlx-lm reads for some architectures
+        // only: passing over it would run the model with a default base, and badly.
         let newer = self.value.get("rope_parameters").is_some_and(|value| !value.is_null());
-        let newer_only = newer && self.value.get("rope_theta").is_none();
+        let newer_only = newer && self.value.get("rope_theta").is_none() && !A::READS_ROPE_PARAMETERS;
         let path = self.path.display();
         ensure!(!newer_only, "{path}: rope_parameters without rope_theta is not supported");
-        A::deserialize(&self.value).with_context(|| format!("cannot use {path}"))
+        let args = A::deserialize(&self.value).with_context(|| format!("cannot use {path}"))?;
+        args.check().with_context(|| path.to_string())?;
+        Ok(args)
+    }
+
+    /// Makes the rope that checked arguments ask for.
+    pub(crate) fn rope(&self, args: &RopeArgs) -> Result<Rope> {
+        Rope::new(args).with_context(|| self.path.display().to_string())
     }
 
     /// Returns `None` for a model whose weights are all float.

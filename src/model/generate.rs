@@ -10,7 +10,7 @@ use mlx_rs::transforms::{async_eval, eval};
 use mlx_rs::{Array, memory};
 
 use super::LanguageModel;
-use super::cache::KVCache;
+use super::cache::Cache;
 
 /// Long prompts are evaluated in pieces of this many tokens, to bound memory (as in mlx-lm).
 const PREFILL_STEP: usize = 2048;
@@ -54,13 +54,13 @@ pub fn generate(
 }
 
 /// Fills the caches with the prompt and returns the first new token, `[1, 1]`, evaluated.
-fn prefill(model: &LanguageModel, prompt: &[u32], caches: &mut [KVCache]) -> Result<Array> {
+fn prefill(model: &LanguageModel, prompt: &[u32], caches: &mut [Cache]) -> Result<Array> {
     // Only the last token's logits are needed. MLX is lazy: evaluating the caches alone leaves
     // the output head of all the others uncomputed.
     let head = prompt.get(..prompt.len().saturating_sub(1)).unwrap_or_default();
     for step in head.chunks(PREFILL_STEP) {
         model.forward(&model.prompt(step)?, caches)?;
-        eval(caches.iter().flat_map(KVCache::state))?;
+        eval(caches.iter().flat_map(Cache::state))?;
         memory::clear_cache()?;
     }
     let last = model.prompt(prompt.get(head.len()..).unwrap_or_default())?;
@@ -78,7 +78,7 @@ fn decode(
     first: Array,
     max_tokens: usize,
     eos_token_ids: &BTreeSet<u32>,
-    caches: &mut [KVCache],
+    caches: &mut [Cache],
 ) -> Result<(Vec<u32>, Option<Array>)> {
     let mut tokens = Vec::new();
     let mut current = first;
@@ -102,7 +102,7 @@ fn decode(
 }
 
 /// Returns the most likely token after `tokens` (`[1, tokens]`) as `[1, 1]`, not yet evaluated.
-fn next_token(model: &LanguageModel, tokens: &Array, caches: &mut [KVCache]) -> Result<Array> {
+fn next_token(model: &LanguageModel, tokens: &Array, caches: &mut [Cache]) -> Result<Array> {
     let logits = model.forward(tokens, caches)?;
     let last = logits.try_index((.., -1, ..))?;
     Ok(argmax_axis(last, -1, true)?)

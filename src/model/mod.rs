@@ -3,41 +3,61 @@
 
 mod activations;
 mod adapter;
+mod attention;
 mod cache;
 mod config;
+mod decoder;
 mod embedding;
 mod linear;
+mod mask;
 mod matrix;
+mod mlp;
 mod norm;
 mod rope;
+mod rope_scaling;
+mod rotating;
 mod weights;
+
+mod gemma3_text;
+mod llama;
+mod qwen2;
+mod qwen3;
 
 pub mod chat;
 pub mod device;
 pub mod generate;
-pub mod llama;
 pub mod measure;
 mod python_json;
-pub mod qwen2;
 pub mod read;
 pub mod tokenizer;
 
 use std::path::Path;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use mlx_rs::{Array, Dtype, ops};
 
 use adapter::Adapter;
-use cache::KVCache;
+use cache::Cache;
 use config::Config;
+use decoder::Decoder;
 use weights::Weights;
 
-/// A model by the `model_type` of its `config.json`.
-pub enum LanguageModel {
-    /// Qwen2 and Qwen2.5.
-    Qwen2(qwen2::Model),
-    /// Llama 2 and 3, and models that share its architecture.
-    Llama(llama::Model),
+/// A function that takes an architecture's weights.
+type Load = fn(&Config, &mut Weights) -> Result<Decoder>;
+
+/// What loads each `model_type` of `config.json`.
+const ARCHITECTURES: &[(&str, Load)] = &[
+    ("gemma3_text", gemma3_text::load),
+    ("llama", llama::load),
+    // As in mlx-lm's `MODEL_REMAPPING`.
+    ("mistral", llama::load),
+    ("qwen2", qwen2::load),
+    ("qwen3", qwen3::load),
+];
+
+/// A model of any of the supported architectures.
+pub struct LanguageModel {
+    decoder: Decoder,
 }
 
 impl LanguageModel {
@@ -49,8 +69,11 @@ impl LanguageModel {
         let config = Config::read(folder)?;
         let load = architecture(&config)?;
         let adapter = adapter.map(Adapter::read).transpose()?;
-        let weights = Weights::open(folder, config.quantization()?, adapter)?;
-        load(&config, weights)
+        let mut weights = Weights::open(folder, config.quantization()?, adapter)?;
+        let decoder = load(&config, &mut weights)?;
+        let unused_head = |name: &str| decoder.is_tied() && name.starts_with("lm_head.");
+        weights.finish(|name| name.contains("rotary_emb.inv_freq") || unused_head(name))?;
+        Ok(Self { decoder })
     }
 
     /// Returns the logits of every position of a prompt, `[tokens, vocab_size]` in float32.
@@ -69,38 +92,20 @@ impl LanguageModel {
 
     /// The dtype of activations, such as `"float32"`; on a CPU it is always that.
     pub fn activation_dtype(&self) -> String {
-        let dtype = match self {
-            Self::Qwen2(model) => model.activation_dtype(),
-            Self::Llama(model) => model.activation_dtype(),
-        };
-        format!("{dtype:?}").to_lowercase()
+        format!("{:?}", self.decoder.activation_dtype()).to_lowercase()
     }
 
-    fn forward(&self, tokens: &Array, caches: &mut [KVCache]) -> Result<Array> {
-        match self {
-            Self::Qwen2(model) => model.forward(tokens, caches),
-            Self::Llama(model) => model.forward(tokens, caches),
-        }
+    fn forward(&self, tokens: &Array, caches: &mut [Cache]) -> Result<Array> {
+        self.decoder.forward(tokens, caches)
     }
 
-    fn caches(&self) -> Vec<KVCache> {
-        let layers = match self {
-            Self::Qwen2(model) => model.num_layers(),
-            Self::Llama(model) => model.num_layers(),
-        };
-        (0..layers).map(|_| KVCache::default()).collect()
-    }
-
-    fn vocab_size(&self) -> i32 {
-        match self {
-            Self::Qwen2(model) => model.vocab_size(),
-            Self::Llama(model) => model.vocab_size(),
-        }
+    fn caches(&self) -> Vec<Cache> {
+        self.decoder.caches()
     }
 
     /// Returns token ids as `[1, tokens]`; MLX does not check indices, so this must.
     fn prompt(&self, tokens: &[u32]) -> Result<Array> {
-        let vocab_size = self.vocab_size();
+        let vocab_size = self.decoder.vocab_size();
         let unknown = tokens.iter().find(|token| i64::from(**token) >= i64::from(vocab_size));
         if let Some(token) = unknown {
             bail!("token {token} is outside the model's vocabulary of {vocab_size}");
@@ -111,13 +116,12 @@ impl LanguageModel {
 }
 
 /// Returns what loads the architecture that `config.json` names.
-fn architecture(config: &Config) -> Result<fn(&Config, Weights) -> Result<LanguageModel>> {
-    match config.model_type()? {
-        "qwen2" => Ok(|config, weights| qwen2::Model::load(config, weights).map(LanguageModel::Qwen2)),
-        "llama" => Ok(|config, weights| llama::Model::load(config, weights).map(LanguageModel::Llama)),
-        other => {
-            let path = config.path().display();
-            bail!("{path}: model_type {other:?} is not supported, only qwen2 and llama are")
-        }
-    }
+fn architecture(config: &Config) -> Result<Load> {
+    let named = config.model_type()?;
+    let found = ARCHITECTURES.iter().find(|(name, _)| *name == named);
+    found.map(|(_, load)| *load).with_context(|| {
+        let supported: Vec<&str> = ARCHITECTURES.iter().map(|(name, _)| *name).collect();
+        let (path, supported) = (config.path().display(), supported.join(", "));
+        format!("{path}: model_type {named:?} is not supported (supported: {supported})")
+    })
 }

@@ -6,6 +6,15 @@ use mlx_rs::{Array, fast};
 
 use super::weights::Weights;
 
+/// How an architecture's norms compute.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NormArgs {
+    /// Keeps the division from zero.
+    pub(crate) eps: f32,
+    /// Whether the file holds the weight less one, as Gemma's does.
+    pub(crate) less_one: bool,
+}
+
 pub(crate) struct RmsNorm {
     weight: Array,
     eps: f32,
@@ -13,9 +22,12 @@ pub(crate) struct RmsNorm {
 
 impl RmsNorm {
     /// Takes `path.weight`, `[dims]`.
-    pub(crate) fn load(weights: &mut Weights, path: &str, dims: i32, eps: f32) -> Result<Self> {
-        let weight = weights.take(&format!("{path}.weight"), &[dims])?;
-        Ok(Self { weight, eps })
+    pub(crate) fn load(weights: &mut Weights, path: &str, dims: i32, args: NormArgs) -> Result<Self> {
+        let mut weight = weights.take(&format!("{path}.weight"), &[dims])?;
+        if args.less_one {
+            weight = weight.add(Array::from_f32(1.0).as_dtype(weight.dtype())?)?;
+        }
+        Ok(Self { weight, eps: args.eps })
     }
 
     /// Normalizes the last axis of `x`.

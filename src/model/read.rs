@@ -11,7 +11,7 @@ use mlx_rs::ops::indexing::{TryIndexOp, argmax_axis, take_along_axis};
 use mlx_rs::{Array, Dtype, memory, ops};
 
 use super::LanguageModel;
-use super::cache::KVCache;
+use super::cache::Cache;
 use super::tokenizer::Tokenizer;
 use crate::report::{Divergence, Perplexity, Read, Reading};
 
@@ -117,7 +117,7 @@ impl Tally {
 }
 
 /// Returns `ln softmax` of the logits after each token, `[tokens, vocab_size]` in float32.
-fn log_probabilities(model: &LanguageModel, tokens: &[u32], caches: &mut [KVCache]) -> Result<Array> {
+fn log_probabilities(model: &LanguageModel, tokens: &[u32], caches: &mut [Cache]) -> Result<Array> {
     let logits = model.forward(&model.prompt(tokens)?, caches)?.try_index((0, .., ..))?;
     let logits = logits.as_dtype(Dtype::Float32)?;
     let total = ops::logsumexp_axis(&logits, -1, true)?;

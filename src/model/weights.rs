@@ -82,6 +82,11 @@ impl Weights {
         Ok(lora)
     }
 
+    /// Whether nobody has taken the tensor `name` yet.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
     /// Whether the module at `path` is stored quantized: as in mlx-lm, its scales decide.
     pub(crate) fn is_quantized(&self, path: &str) -> bool {
         self.quantization.is_some()

@@ -1,0 +1,44 @@
+//! Which tokens a token may look at.
+//! Knows nothing of attention, nor of what is cached.
+
+use anyhow::Result;
+use mlx_rs::Array;
+use mlx_rs::fast::ScaledDotProductAttentionMask;
+
+pub(crate) enum Mask {
+    /// All that are there: one new token comes after all others.
+    Open,
+    /// Those before it and itself.
+    Causal,
+    /// Those that are true, `[tokens, keys]`.
+    Array(Array),
+}
+
+impl Mask {
+    /// For `tokens` new ones, in a layer that sees all before them.
+    pub(crate) fn causal(tokens: i32) -> Self {
+        if tokens > 1 { Self::Causal } else { Self::Open }
+    }
+
+    /// For `tokens` new ones after `offset` others, in a layer that sees the last `window` only.
+    ///
+    /// The keys are those that a rotating cache holds: at most `window - 1` of the others, then the new.
+    pub(crate) fn sliding(tokens: i32, offset: i32, window: i32) -> Result<Self> {
+        let held = offset.min(window - 1);
+        if tokens == 1 || held + tokens <= window {
+            return Ok(Self::causal(tokens));
+        }
+        let keys = Array::arange::<_, i32>(None, held + tokens, None)?;
+        let queries = Array::arange::<_, i32>(held, held + tokens, None)?.expand_dims(1)?;
+        let seen = queries.ge(&keys)?.logical_and(queries.lt(keys.add(Array::from_int(window))?)?)?;
+        Ok(Self::Array(seen))
+    }
+
+    pub(crate) fn as_argument(&self) -> Option<ScaledDotProductAttentionMask<'_>> {
+        match self {
+            Self::Open => None,
+            Self::Causal => Some(ScaledDotProductAttentionMask::Causal),
+            Self::Array(mask) => Some(ScaledDotProductAttentionMask::Array(mask)),
+        }
+    }
+}
