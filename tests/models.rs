@@ -161,9 +161,54 @@ fn an_unknown_architecture_is_named_with_the_known_ones() {
     edit_config(model.path(), "model_type", "mamba".into());
     let error = load_error(model.path());
     assert!(
-        error.contains("\"mamba\" is not supported (supported: gemma3_text, llama, mistral, qwen2, qwen3"),
+        error.contains(
+            "\"mamba\" is not supported (supported: gemma3_text, llama, mistral, qwen2, qwen3, qwen3_moe)"
+        ),
         "{error}"
     );
+}
+
+#[test]
+fn numbers_that_no_model_has_are_refused() {
+    let _mlx = mlx();
+    let refused = |name: &str, key: &str, value: Value, expected: &str| {
+        let model = copy(name);
+        edit_config(model.path(), key, value);
+        let error = load_error(model.path());
+        assert!(error.contains(expected) && error.contains("config.json"), "{key}: {error}");
+    };
+    refused("llama-8bit", "num_attention_heads", 0.into(), "no attention heads");
+    refused("llama-8bit", "num_key_value_heads", 3.into(), "4 heads do not share 3 key/value heads");
+    refused("llama-8bit", "head_dim", (-2).into(), "head_dim is -2");
+    refused("llama-8bit", "head_dim", (1 << 30).into(), "4 heads of 1073741824");
+    refused("llama-8bit", "hidden_size", (-64).into(), "hidden_size is -64");
+    refused("llama-8bit", "intermediate_size", 0.into(), "size 0");
+    refused("llama-8bit", "vocab_size", (-1).into(), "vocab_size is -1");
+    refused("llama-8bit", "rope_scaling", serde_json::json!({"type": "linear"}), "no factor");
+    refused("mistral-4bit", "sliding_window", 0.into(), "sliding_window is 0");
+    refused("mistral-4bit", "sliding_window", Value::Null, "sliding_attention without sliding_window");
+    refused("mistral-4bit", "layer_types", vec!["full_attention"].into(), "1 layer_types for 2 layers");
+    refused("mistral-4bit", "layer_types", vec!["mamba"; 2].into(), "mamba");
+    refused("qwen3-6bit", "rope_theta", Value::Null, "no rope_theta");
+    refused("gemma3_text-6bit", "sliding_window_pattern", 0.into(), "sliding_window_pattern is 0");
+    refused("gemma3_text-6bit", "sliding_window", (-8).into(), "sliding_window is -8");
+    refused("gemma3_text-6bit", "query_pre_attn_scalar", 0.into(), "attention has scale inf");
+    refused("gemma3_text-6bit", "layer_types", vec!["full_attention"].into(), "layer 0 is full_attention");
+    refused("qwen3_moe-6bit", "num_experts_per_tok", 9.into(), "9 experts are chosen of 5");
+    refused("qwen3_moe-6bit", "num_experts_per_tok", 0.into(), "0 experts are chosen of 5");
+    refused("qwen3_moe-6bit", "decoder_sparse_step", 0.into(), "decoder_sparse_step is 0");
+    refused("qwen3_moe-6bit", "moe_intermediate_size", (-1).into(), "moe_intermediate_size is -1");
+}
+
+#[test]
+fn more_experts_than_the_file_holds_are_refused() {
+    let _mlx = mlx();
+    let model = copy("qwen3_moe-bfloat16");
+    edit_config(model.path(), "num_experts", i32::MAX.into());
+    assert!(load_error(model.path()).contains("no tensor model.layers.0.mlp.experts.4.gate_proj.weight"));
+    let model = copy("qwen3_moe-6bit");
+    edit_config(model.path(), "num_experts", i32::MAX.into());
+    assert!(load_error(model.path()).contains("config.json wants [2147483647, 16]"));
 }
 
 #[test]
@@ -272,6 +317,55 @@ fn a_peft_adapter_runs_as_that_of_mlx_lm() {
     fs::write(adapter.join("adapter_config.json"), config.to_string()).unwrap();
     let logits = load(model.path()).unwrap().logits(&expected.prompt, 512).unwrap();
     let difference = largest_difference(&logits, &expected.logits);
+    assert!(difference <= TOLERANCE, "{difference}");
+}
+
+/// PEFT keeps the factors of each expert by themselves, transposed, and may leave experts out.
+fn peft_of_experts(stacks: &HashMap<String, Array>, kept: &[i32]) -> HashMap<String, Array> {
+    let mut tensors = HashMap::new();
+    for (name, stack) in stacks {
+        let renamed = name.replace(".lora_a", ".lora_A.weight").replace(".lora_b", ".lora_B.weight");
+        let renamed = format!("base_model.model.{renamed}");
+        if !name.contains(".switch_mlp.") {
+            tensors.insert(renamed, stack.transpose().unwrap().contiguous().unwrap());
+            continue;
+        }
+        for expert in kept {
+            let own = stack.take_axis(Array::from_int(*expert), 0).unwrap();
+            tensors.insert(renamed.replace(".switch_mlp.", &format!(".experts.{expert}.")), own);
+        }
+    }
+    tensors
+}
+
+#[test]
+fn updates_of_experts_by_themselves_run_as_those_of_a_stack() {
+    let _mlx = mlx();
+    let model = copy("qwen3_moe-float16-lora");
+    let prompt = Expected::read(model.path()).prompt;
+    let adapter = model.path().join("adapter");
+    let file = adapter.join("adapters.safetensors");
+    // The third expert, which has no update below, has one that does nothing here.
+    edit_tensors(&file, |tensors| {
+        for (name, tensor) in
+            tensors.iter_mut().filter(|(name, _)| name.ends_with("switch_mlp.up_proj.lora_b"))
+        {
+            assert!(name.starts_with("model."));
+            let kept = Array::from_slice(&[1.0_f32, 1.0, 0.0, 1.0], &[4, 1, 1]);
+            *tensor = tensor.multiply(kept).unwrap();
+        }
+        tensors.retain(|name, _| !name.contains("switch_mlp") || name.contains("up_proj"));
+    });
+    let expected = load(model.path()).unwrap().logits(&prompt, 512).unwrap();
+    let expected: Vec<f32> = expected.contiguous().unwrap().to_vec_exact().unwrap();
+
+    let tensors = peft_of_experts(&Array::load_safetensors(&file).unwrap(), &[0, 1, 3]);
+    Array::save_safetensors(&tensors, None, adapter.join("adapter_model.safetensors")).unwrap();
+    fs::remove_file(file).unwrap();
+    let config = serde_json::json!({"peft_type": "LORA", "r": 2, "lora_alpha": 4});
+    fs::write(adapter.join("adapter_config.json"), config.to_string()).unwrap();
+    let logits = load(model.path()).unwrap().logits(&prompt, 512).unwrap();
+    let difference = largest_difference(&logits, &expected);
     assert!(difference <= TOLERANCE, "{difference}");
 }
 

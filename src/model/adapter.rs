@@ -13,7 +13,8 @@ use crate::backend::{Float, Lora as Factors};
 /// What no module has taken yet, by the name of the weight that it changes.
 pub(crate) struct Adapter {
     folder: PathBuf,
-    low_rank: BTreeMap<String, Factors>,
+    /// One update, or one for each expert of a stack.
+    low_rank: BTreeMap<String, Vec<Option<Factors>>>,
     whole: BTreeMap<String, Whole>,
     /// The weights that [`replace`](Self::replace) put in their place and no module has taken.
     replaced: BTreeSet<String>,
@@ -31,16 +32,11 @@ impl Adapter {
                 }
                 Some(Update::Rebased(tensor, lora)) => {
                     whole.insert(name.clone(), tensor);
-                    low_rank.insert(name, lora);
+                    low_rank.insert(name, vec![Some(lora)]);
                 }
-                Some(Update::LowRank(loras)) => match <[_; 1]>::try_from(loras) {
-                    Ok([Some(lora)]) => {
-                        low_rank.insert(name, lora);
-                    }
-                    _ => {
-                        bail!("`{name}` is a stack of experts, whose update must be fused before it can run")
-                    }
-                },
+                Some(Update::LowRank(loras)) => {
+                    low_rank.insert(name, loras);
+                }
                 None => {}
             }
         }
@@ -71,23 +67,61 @@ impl Adapter {
 
     /// Takes the update of the module at `path`, whose weight is `[output, input]`.
     pub(crate) fn take(&mut self, path: &str, input: i32, output: i32) -> Result<Option<Lora>> {
-        let Some(factors) = self.low_rank.remove(&format!("{path}.weight")) else { return Ok(None) };
+        let Some(found) = self.low_rank.remove(&format!("{path}.weight")) else { return Ok(None) };
+        let folder = self.folder.display();
+        let [Some(factors)] = found.as_slice() else {
+            bail!("{folder}: `{path}` is no stack of experts, but its update is one")
+        };
+        self.ensure_shape(path, factors, [output, input])?;
         let rank = i32::try_from(factors.rank)?;
-        let side = |values: &[f32]| i32::try_from(values.len() / factors.rank.max(1));
-        let found = [side(&factors.b)?, side(&factors.a)?];
-        ensure!(
-            found == [output, input],
-            "{}: `{path}` updates {found:?}, but the weight of this model is {:?}",
-            self.folder.display(),
-            [output, input]
-        );
+        let magnitude = factors.magnitude.as_ref();
         Ok(Some(Lora {
             a: Array::from_slice(&factors.a, &[rank, input]),
             b: Array::from_slice(&factors.b, &[rank, output]),
             scale: Array::from_f32(factors.scale),
-            magnitude: factors.magnitude.map(|values| Array::from_slice(&values, &[output])),
+            magnitude: magnitude.map(|values| Array::from_slice(values, &[output])),
             row_factors: None,
         }))
+    }
+
+    /// Takes the updates of the stack of experts at `path`, whose weight is `[experts, output, input]`. They lie on a
+    /// stack too, or each under its expert's own name.
+    pub(crate) fn take_experts(
+        &mut self,
+        path: &str,
+        [experts, output, input]: [i32; 3],
+    ) -> Result<Option<ExpertsLora>> {
+        let stacked = self.low_rank.remove(&format!("{path}.weight"));
+        let updates = stacked.unwrap_or_else(|| (0..experts).map(|i| self.take_expert(path, i)).collect());
+        let folder = self.folder.display();
+        let found = updates.len();
+        ensure!(i32::try_from(found)? == experts, "{folder}: `{path}` updates {found} experts of {experts}");
+        for factors in updates.iter().flatten() {
+            self.ensure_shape(path, factors, [output, input])?;
+            let dora = factors.magnitude.is_some();
+            ensure!(
+                !dora,
+                "{folder}: `{path}` is a stack of experts, whose DoRA must be fused before it can run"
+            );
+        }
+        ExpertsLora::new(&updates, [experts, output, input])
+    }
+
+    /// Takes the update of one expert of the stack at `path`.
+    fn take_expert(&mut self, path: &str, expert: i32) -> Option<Factors> {
+        let name = path.replace(".switch_mlp.", &format!(".experts.{expert}."));
+        self.low_rank.remove(&format!("{name}.weight"))?.pop()?
+    }
+
+    fn ensure_shape(&self, path: &str, factors: &Factors, wanted: [i32; 2]) -> Result<()> {
+        let side = |values: &[f32]| i32::try_from(values.len() / factors.rank.max(1));
+        let found = [side(&factors.b)?, side(&factors.a)?];
+        let folder = self.folder.display();
+        ensure!(
+            found == wanted,
+            "{folder}: `{path}` updates {found:?}, but the weight of this model is {wanted:?}"
+        );
+        Ok(())
     }
 
     /// Refuses an adapter of which something was not taken.
@@ -176,5 +210,45 @@ impl Lora {
     fn scaled(&self, z: &Array) -> Result<Array> {
         // A Python number takes the array's dtype; a float32 scalar would widen a float16 `z`.
         Ok(z.multiply(self.scale.as_dtype(z.dtype())?)?)
+    }
+}
+
+/// The low-rank updates of a stack of experts whose weights are `[output, input]`.
+pub(crate) struct ExpertsLora {
+    /// `[experts, input, rank]`, the rank being the highest of them.
+    a: Array,
+    /// `[experts, rank, output]`, each times its scale.
+    b: Array,
+}
+
+impl ExpertsLora {
+    /// An expert without an update gets zeros, and so does the rank that another has more.
+    fn new(updates: &[Option<Factors>], [experts, output, input]: [i32; 3]) -> Result<Option<Self>> {
+        let Some(rank) = updates.iter().flatten().map(|factors| factors.rank).max() else { return Ok(None) };
+        let padded = |side: i32, of: fn(&Factors) -> Vec<f32>| {
+            let length = rank * usize::try_from(side)?;
+            let mut values = Vec::new();
+            for factors in updates {
+                let start = values.len();
+                values.extend(factors.iter().flat_map(of));
+                values.resize(start + length, 0.0);
+            }
+            anyhow::Ok(Array::from_slice(&values, &[experts, i32::try_from(rank)?, side]))
+        };
+        let a = padded(input, |factors| factors.a.clone())?.swap_axes(-1, -2)?;
+        let b = padded(output, |factors| factors.b.iter().map(|value| value * factors.scale).collect())?;
+        Ok(Some(Self { a, b }))
+    }
+
+    pub(crate) fn tensors(&self) -> [&Array; 2] {
+        [&self.a, &self.b]
+    }
+
+    /// As [`Lora::apply`], where `experts` says which of them each row of `x` goes through; as mlx-lm's
+    /// `LoRASwitchLinear`.
+    pub(crate) fn apply(&self, y: &Array, x: &Array, experts: &Array, sorted: bool) -> Result<Array> {
+        let z = ops::gather_mm(x, &self.a, None, experts, sorted)?;
+        let z = ops::gather_mm(z, &self.b, None, experts, sorted)?;
+        Ok(y.add(z.as_dtype(x.dtype())?)?)
     }
 }

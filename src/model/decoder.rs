@@ -29,6 +29,15 @@ pub(crate) struct DecoderArgs {
     pub(crate) tied: bool,
 }
 
+impl DecoderArgs {
+    pub(crate) fn check(&self) -> Result<()> {
+        ensure!(self.vocab_size > 0, "vocab_size is {}", self.vocab_size);
+        let window = self.window.unwrap_or(1);
+        ensure!(window > 0, "sliding_window is {window}");
+        Ok(())
+    }
+}
+
 /// One layer of a decoder: attention and what follows it.
 pub(crate) trait Block {
     /// Maps `[batch, tokens, hidden_size]` to the same.
@@ -59,8 +68,6 @@ impl Decoder {
         mut layer: impl FnMut(&mut Weights, usize, &str) -> Result<Layer>,
     ) -> Result<Self> {
         let (dims, vocab_size) = (args.hidden_size, args.vocab_size);
-        ensure!(vocab_size > 0, "vocab_size is {vocab_size}");
-        ensure!(args.window.is_none_or(|window| window > 0), "sliding_window is {:?}", args.window);
         let embed_tokens = Embedding::load(weights, "model.embed_tokens", vocab_size, dims)?;
         let layers = (0..args.num_hidden_layers)
             .map(|index| layer(weights, index, &format!("model.layers.{index}")))

@@ -65,6 +65,7 @@ impl Default for Args {
 
 impl ModelArgs for Args {
     fn check(&self) -> Result<()> {
+        self.decoder(true).check()?;
         self.attention().check()?;
         self.mlp().check()?;
         ensure!(self.sliding_window_pattern > 0, "sliding_window_pattern is 0");

@@ -23,7 +23,7 @@ impl Linear {
         output_dims: i32,
         bias: bool,
     ) -> Result<Self> {
-        let weight = Matrix::load(weights, path, output_dims, input_dims)?;
+        let weight = Matrix::load(weights, path, &[output_dims, input_dims])?;
         let bias = if bias { Some(weights.take(&format!("{path}.bias"), &[output_dims])?) } else { None };
         let lora = weights.take_lora(path, &weight, [output_dims, input_dims])?;
         Ok(Self { weight, bias, lora })

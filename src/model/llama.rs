@@ -57,6 +57,7 @@ fn default_tie_word_embeddings() -> bool {
 
 impl ModelArgs for Args {
     fn check(&self) -> Result<()> {
+        self.decoder().check()?;
         self.attention().check()?;
         self.mlp().check()?;
         if let Some(types) = &self.layer_types {

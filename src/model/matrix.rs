@@ -1,5 +1,5 @@
-//! A weight matrix, float or affine-quantized, behind one face.
-//! Does not know whether it is a linear or an embedding.
+//! A weight matrix or a stack of them, float or affine-quantized, behind one face.
+//! Does not know whether it is a linear, an embedding or a layer's experts.
 
 use anyhow::{Context, Result, ensure};
 use mlx_rs::{Array, Dtype, ops};
@@ -7,7 +7,7 @@ use mlx_rs::{Array, Dtype, ops};
 use super::config::Packing;
 use super::weights::Weights;
 
-/// A matrix `[rows, columns]`.
+/// A matrix `[rows, columns]`, or a stack `[experts, rows, columns]`.
 pub(crate) enum Matrix {
     /// As it is.
     Float(Array),
@@ -17,19 +17,20 @@ pub(crate) enum Matrix {
 
 impl Matrix {
     /// Takes `path.weight`, and `path.scales` and `path.biases` if it is quantized.
-    pub(crate) fn load(weights: &mut Weights, path: &str, rows: i32, columns: i32) -> Result<Self> {
+    pub(crate) fn load(weights: &mut Weights, path: &str, shape: &[i32]) -> Result<Self> {
         let name = format!("{path}.weight");
-        if !weights.is_quantized(path) {
-            return Ok(Self::Float(weights.take(&name, &[rows, columns])?));
-        }
+        let Some((&columns, rows)) = shape.split_last().filter(|_| weights.is_quantized(path)) else {
+            return Ok(Self::Float(weights.take(&name, shape)?));
+        };
         let groups = weights.groups(path).context("scales without a shape")?;
         let weight = weights.take_packed(&name, rows)?;
+        let words = weight.dim(-1);
         let packing = match weights.named_packing(path).flatten() {
             Some(named) => named,
-            None => infer(columns, weight.dim(1), groups).with_context(|| name.clone())?,
+            None => infer(columns, words, groups).with_context(|| name.clone())?,
         };
-        ensure_packed(&packing, columns, weight.dim(1)).with_context(|| name.clone())?;
-        let shape = [rows, columns / packing.group_size];
+        ensure_packed(&packing, columns, words).with_context(|| name.clone())?;
+        let shape = [rows, &[columns / packing.group_size]].concat();
         let scales = weights.take(&format!("{path}.scales"), &shape)?;
         let biases = weights.take(&format!("{path}.biases"), &shape)?;
         Ok(Self::Quantized { weight, scales, biases, packing })
@@ -42,6 +43,18 @@ impl Matrix {
             Self::Quantized { weight, scales, biases, packing } => {
                 let Packing { group_size, bits } = *packing;
                 ops::quantized_matmul(x, weight, scales, biases, true, group_size, bits)?
+            }
+        })
+    }
+
+    /// As [`matmul_transposed`](Self::matmul_transposed), for a stack: `experts` says which of its matrices
+    /// multiplies each `[1, columns]` of `x`, and `sorted` that their numbers ascend.
+    pub(crate) fn gather_matmul_transposed(&self, x: &Array, experts: &Array, sorted: bool) -> Result<Array> {
+        Ok(match self {
+            Self::Float(weight) => ops::gather_mm(x, weight.swap_axes(-1, -2)?, None, experts, sorted)?,
+            Self::Quantized { weight, scales, biases, packing } => {
+                let Packing { group_size, bits } = *packing;
+                ops::gather_qmm(x, weight, scales, biases, None, experts, true, group_size, bits, sorted)?
             }
         })
     }

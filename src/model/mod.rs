@@ -16,12 +16,14 @@ mod norm;
 mod rope;
 mod rope_scaling;
 mod rotating;
+mod switch;
 mod weights;
 
 mod gemma3_text;
 mod llama;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 
 pub mod chat;
 pub mod device;
@@ -53,6 +55,7 @@ const ARCHITECTURES: &[(&str, Load)] = &[
     ("mistral", llama::load),
     ("qwen2", qwen2::load),
     ("qwen3", qwen3::load),
+    ("qwen3_moe", qwen3_moe::load),
 ];
 
 /// A model of any of the supported architectures.

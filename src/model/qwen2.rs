@@ -48,6 +48,7 @@ fn default_tie_word_embeddings() -> bool {
 
 impl ModelArgs for Args {
     fn check(&self) -> Result<()> {
+        self.decoder().check()?;
         self.attention().check()?;
         self.mlp().check()
     }

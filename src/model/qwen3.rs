@@ -43,6 +43,7 @@ impl ModelArgs for Args {
     const READS_ROPE_PARAMETERS: bool = true;
 
     fn check(&self) -> Result<()> {
+        self.decoder().check()?;
         self.attention().check()?;
         self.mlp().check()?;
         self.rope().map(drop)

@@ -5,10 +5,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use mlx_rs::{Array, Dtype, transforms};
+use mlx_rs::{Array, Dtype, ops, transforms};
 use serde_json::Value;
 
-use super::adapter::{Adapter, Lora};
+use super::adapter::{Adapter, ExpertsLora, Lora};
 use super::config::{Packing, Quantization, read_json};
 use super::device;
 use super::matrix::Matrix;
@@ -54,12 +54,12 @@ impl Weights {
         Ok(tensor)
     }
 
-    /// Takes the packed words of a quantized matrix with this many rows.
-    pub(crate) fn take_packed(&mut self, name: &str, rows: i32) -> Result<Array> {
+    /// Takes the packed words of a quantized matrix or stack, of whose shape the columns are left out.
+    pub(crate) fn take_packed(&mut self, name: &str, rows: &[i32]) -> Result<Array> {
         let tensor = self.remove(name)?;
         ensure!(tensor.dtype() == Dtype::Uint32, "tensor {name} is {:?}, not packed", tensor.dtype());
-        ensure!(tensor.ndim() == 2, "tensor {name} has shape {:?}, not a matrix", tensor.shape());
-        self.ensure_shape(name, &tensor, &[rows, tensor.dim(1)])?;
+        let words = tensor.shape().last().copied().unwrap_or_default();
+        self.ensure_shape(name, &tensor, &[rows, &[words]].concat())?;
         self.taken.push(tensor.clone());
         Ok(tensor)
     }
@@ -80,6 +80,31 @@ impl Weights {
         }
         self.taken.extend(lora.iter().flat_map(Lora::tensors).cloned());
         Ok(lora)
+    }
+
+    /// Takes the adapter's updates of the stack of experts at `path`, if it has some.
+    pub(crate) fn take_experts_lora(&mut self, path: &str, shape: [i32; 3]) -> Result<Option<ExpertsLora>> {
+        let Some(adapter) = &mut self.adapter else {
+            return Ok(None);
+        };
+        let lora = adapter.take_experts(path, shape)?;
+        self.taken.extend(lora.iter().flat_map(ExpertsLora::tensors).cloned());
+        Ok(lora)
+    }
+
+    /// Puts the tensors `names`, all of one shape, on a stack named `stack`.
+    pub(crate) fn stack(&mut self, names: impl Iterator<Item = String>, stack: String) -> Result<()> {
+        let mut tensors: Vec<Array> = Vec::new();
+        for name in names {
+            let tensor = self.remove(&name)?;
+            if let Some(first) = tensors.first() {
+                self.ensure_shape(&name, &tensor, first.shape())?;
+            }
+            tensors.push(tensor);
+        }
+        let stacked = ops::stack(&tensors, 0).with_context(|| stack.clone())?;
+        self.tensors.insert(stack, stacked);
+        Ok(())
     }
 
     /// Whether nobody has taken the tensor `name` yet.
