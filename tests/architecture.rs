@@ -50,7 +50,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("petgraph", &["graph.rs"]),
     ("blake3", &["digest.rs"]),
     ("mlx_rs", &["backend/mlx/", "model/"]),
-    ("mlx_sys", &["backend/mlx/modes.rs"]),
+    ("mlx_sys", &["backend/mlx/modes.rs", "model/packed.rs"]),
     ("safetensors::", &["tensor/"]),
     ("clap", &["cli/"]),
     ("indicatif", &["cli/progress.rs"]),

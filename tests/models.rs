@@ -212,11 +212,11 @@ fn more_experts_than_the_file_holds_are_refused() {
 }
 
 #[test]
-fn a_packing_other_than_mlxs_affine_is_refused() {
+fn a_packing_other_than_mlxs_is_refused() {
     let _mlx = mlx();
     let model = copy("llama-8bit");
-    edit_config(model.path(), "quantization", serde_json::json!({"mode": "mxfp4"}));
-    assert!(load_error(model.path()).contains("\"mxfp4\" is not supported"));
+    edit_config(model.path(), "quantization", serde_json::json!({"mode": "nf4"}));
+    assert!(load_error(model.path()).contains("\"nf4\" is not supported"));
     edit_config(model.path(), "quantization", Value::Null);
     edit_config(model.path(), "quantization_config", serde_json::json!({"quant_method": "awq"}));
     assert!(load_error(model.path()).contains("quant_method \"awq\" is not supported"));

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::rope::{Rope, RopeArgs};
+use crate::backend::Mode;
 
 /// What an architecture reads from `config.json`.
 pub(crate) trait ModelArgs: DeserializeOwned {
@@ -78,11 +79,17 @@ impl Config {
     }
 }
 
-/// How one matrix is packed: `bits` per weight, one scale and one bias per `group_size` weights.
+/// How one matrix is packed: `bits` per weight, one scale per `group_size` weights, and a bias if it is affine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct Packing {
     pub(crate) group_size: i32,
     pub(crate) bits: i32,
+    #[serde(default = "affine")]
+    pub(crate) mode: Mode,
+}
+
+fn affine() -> Mode {
+    Mode::Affine
 }
 
 /// The `quantization` of `config.json`: the modules that are not packed as their tensors suggest.
@@ -96,11 +103,11 @@ pub(crate) struct Quantization {
 impl Quantization {
     fn read(value: &Value) -> Result<Self> {
         let modules = value.as_object().context("not an object")?;
-        ensure_affine(value)?;
+        ensure_known(value)?;
         let mut overrides = BTreeMap::new();
         for (path, entry) in modules {
             if entry.is_object() {
-                ensure_affine(entry).with_context(|| path.clone())?;
+                ensure_known(entry).with_context(|| path.clone())?;
                 let packing = Packing::deserialize(entry).with_context(|| path.clone())?;
                 overrides.insert(path.clone(), Some(packing));
             } else if entry == &Value::Bool(false) {
@@ -116,9 +123,10 @@ impl Quantization {
     }
 }
 
-fn ensure_affine(quantization: &Value) -> Result<()> {
+fn ensure_known(quantization: &Value) -> Result<()> {
     let mode = quantization.get("mode").and_then(Value::as_str).unwrap_or("affine");
-    ensure!(mode == "affine", "quantization mode {mode:?} is not supported, only \"affine\"");
+    let known = Mode::WORDS.map(|(word, _)| word);
+    ensure!(known.contains(&mode), "quantization mode {mode:?} is not supported, only {}", known.join(", "));
     Ok(())
 }
 
@@ -146,7 +154,7 @@ mod tests {
             "model.embed_tokens": false,
         });
         let quantization = Quantization::read(&value).unwrap();
-        let packing = Packing { group_size: 32, bits: 8 };
+        let packing = Packing { group_size: 32, bits: 8, mode: Mode::Affine };
         assert_eq!(quantization.named("lm_head"), Some(Some(packing)));
         assert_eq!(quantization.named("model.embed_tokens"), Some(None));
         assert_eq!(quantization.named("model.layers.0.mlp.up_proj"), None);
@@ -154,7 +162,7 @@ mod tests {
 
     #[test]
     fn other_modes_are_refused() {
-        let error = Quantization::read(&json!({"mode": "mxfp4"})).err().unwrap();
-        assert!(error.to_string().contains("mxfp4"));
+        let error = Quantization::read(&json!({"mode": "gguf"})).err().unwrap();
+        assert!(error.to_string().contains("\"gguf\" is not supported, only affine, mxfp4, mxfp8, nvfp4"));
     }
 }

@@ -14,11 +14,17 @@ pub fn name() -> Result<&'static str> {
 /// On a CPU that is float32: MLX has no fast half-precision kernels there, and its float16
 /// quantized matmul is about fifty times slower. On a GPU the model's own dtype is kept.
 pub(crate) fn to_activation_dtype(tensor: Array) -> Result<Array> {
-    let half = matches!(tensor.dtype(), Dtype::Float16 | Dtype::Bfloat16);
-    if half && is_cpu()? {
-        return Ok(tensor.as_dtype(Dtype::Float32)?);
+    let dtype = activation_dtype(tensor.dtype())?;
+    if dtype != tensor.dtype() {
+        return Ok(tensor.as_dtype(dtype)?);
     }
     Ok(tensor)
+}
+
+/// Returns what the device computes in where a file has `stored`.
+pub(crate) fn activation_dtype(stored: Dtype) -> Result<Dtype> {
+    let half = matches!(stored, Dtype::Float16 | Dtype::Bfloat16);
+    Ok(if half && is_cpu()? { Dtype::Float32 } else { stored })
 }
 
 fn is_cpu() -> Result<bool> {

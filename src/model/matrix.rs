@@ -1,108 +1,120 @@
-//! A weight matrix or a stack of them, float or affine-quantized, behind one face.
+//! A weight matrix or a stack of them, float or quantized, behind one face.
 //! Does not know whether it is a linear, an embedding or a layer's experts.
 
 use anyhow::{Context, Result, ensure};
 use mlx_rs::{Array, Dtype, ops};
 
 use super::config::Packing;
+use super::device;
+use super::packed::Packed;
 use super::weights::Weights;
+use crate::backend::Mode;
 
 /// A matrix `[rows, columns]`, or a stack `[experts, rows, columns]`.
 pub(crate) enum Matrix {
     /// As it is.
     Float(Array),
-    /// `columns * bits / 32` words a row, one scale and one bias per group.
-    Quantized { weight: Array, scales: Array, biases: Array, packing: Packing },
+    /// In words, and the dtype of what it stands for.
+    Quantized(Packed, Dtype),
 }
 
 impl Matrix {
-    /// Takes `path.weight`, and `path.scales` and `path.biases` if it is quantized.
+    /// Takes `path.weight`, and `path.scales` and perhaps `path.biases` if it is quantized.
     pub(crate) fn load(weights: &mut Weights, path: &str, shape: &[i32]) -> Result<Self> {
         let name = format!("{path}.weight");
         let Some((&columns, rows)) = shape.split_last().filter(|_| weights.is_quantized(path)) else {
             return Ok(Self::Float(weights.take(&name, shape)?));
         };
-        let groups = weights.groups(path).context("scales without a shape")?;
-        let weight = weights.take_packed(&name, rows)?;
+        let scales = weights.scales(path).context("BUG: a quantized matrix has scales")?;
+        let (groups, kind) = (scales.shape().last().copied().unwrap_or_default(), scales.dtype());
+        let weight = weights.take_packed(&name, Dtype::Uint32, rows)?;
         let words = weight.dim(-1);
         let packing = match weights.named_packing(path).flatten() {
             Some(named) => named,
-            None => infer(columns, words, groups).with_context(|| name.clone())?,
+            None => infer(columns, words, groups, kind).with_context(|| name.clone())?,
         };
         ensure_packed(&packing, columns, words).with_context(|| name.clone())?;
-        let shape = [rows, &[columns / packing.group_size]].concat();
-        let scales = weights.take(&format!("{path}.scales"), &shape)?;
-        let biases = weights.take(&format!("{path}.biases"), &shape)?;
-        Ok(Self::Quantized { weight, scales, biases, packing })
+        let sides = [rows, &[columns / packing.group_size]].concat();
+        let (scales, biases, dtype) = if packing.mode == Mode::Affine {
+            let scales = weights.take(&format!("{path}.scales"), &sides)?;
+            let biases = weights.take(&format!("{path}.biases"), &sides)?;
+            let dtype = scales.dtype();
+            (scales, Some(biases), dtype)
+        } else {
+            let scales = weights.take_packed(&format!("{path}.scales"), Dtype::Uint8, rows)?;
+            let found = scales.dim(-1);
+            ensure!(found == columns / packing.group_size, "{name}: {found} scales for {columns} columns");
+            (scales, None, device::activation_dtype(Dtype::Bfloat16)?)
+        };
+        Ok(Self::Quantized(Packed { weight, scales, biases, packing }, dtype))
     }
 
     /// Returns `x @ self.T`; `x` is `[…, columns]`.
     pub(crate) fn matmul_transposed(&self, x: &Array) -> Result<Array> {
-        Ok(match self {
-            Self::Float(weight) => ops::matmul(x, weight.transpose()?)?,
-            Self::Quantized { weight, scales, biases, packing } => {
-                let Packing { group_size, bits } = *packing;
-                ops::quantized_matmul(x, weight, scales, biases, true, group_size, bits)?
-            }
-        })
+        match self {
+            Self::Float(weight) => Ok(ops::matmul(x, weight.transpose()?)?),
+            Self::Quantized(packed, _) => packed.matmul_transposed(x),
+        }
     }
 
     /// As [`matmul_transposed`](Self::matmul_transposed), for a stack: `experts` says which of its matrices
     /// multiplies each `[1, columns]` of `x`, and `sorted` that their numbers ascend.
     pub(crate) fn gather_matmul_transposed(&self, x: &Array, experts: &Array, sorted: bool) -> Result<Array> {
-        Ok(match self {
-            Self::Float(weight) => ops::gather_mm(x, weight.swap_axes(-1, -2)?, None, experts, sorted)?,
-            Self::Quantized { weight, scales, biases, packing } => {
-                let Packing { group_size, bits } = *packing;
-                ops::gather_qmm(x, weight, scales, biases, None, experts, true, group_size, bits, sorted)?
-            }
-        })
+        match self {
+            Self::Float(weight) => Ok(ops::gather_mm(x, weight.swap_axes(-1, -2)?, None, experts, sorted)?),
+            Self::Quantized(packed, _) => packed.gather_matmul_transposed(x, experts, sorted),
+        }
     }
 
     /// Returns the matrix that this stands for.
     pub(crate) fn dense(&self) -> Result<Array> {
-        Ok(match self {
-            Self::Float(weight) => weight.clone(),
-            Self::Quantized { weight, scales, biases, packing } => {
-                let Packing { group_size, bits } = *packing;
-                ops::dequantize(weight, scales, biases, group_size, bits)?
-            }
-        })
+        match self {
+            Self::Float(weight) => Ok(weight.clone()),
+            Self::Quantized(packed, dtype) => packed.dequantize(*dtype),
+        }
     }
 
     /// Returns the rows at `ids`, `[…, columns]`; only these are dequantized.
     pub(crate) fn rows(&self, ids: &Array) -> Result<Array> {
-        let pick = |tensor: &Array| tensor.take_axis(ids, 0);
-        Ok(match self {
-            Self::Float(weight) => pick(weight)?,
-            Self::Quantized { weight, scales, biases, packing } => {
-                let Packing { group_size, bits } = *packing;
-                let biases = pick(biases)?;
-                ops::dequantize(pick(weight)?, pick(scales)?, &biases, group_size, bits)?
-            }
-        })
+        match self {
+            Self::Float(weight) => Ok(weight.take_axis(ids, 0)?),
+            Self::Quantized(packed, dtype) => packed.rows(ids)?.dequantize(*dtype),
+        }
     }
 
-    /// The dtype of what `rows` returns: that of the weight, or of its scales.
+    /// The dtype of what `rows` returns.
     pub(crate) fn dtype(&self) -> Dtype {
         match self {
             Self::Float(weight) => weight.dtype(),
-            Self::Quantized { scales, .. } => scales.dtype(),
+            Self::Quantized(_, dtype) => *dtype,
         }
     }
 }
 
-/// Reads bits and group size off the shapes, as mlx-lm's `infer_quant_config` does.
-fn infer(columns: i32, words: i32, groups: i32) -> Result<Packing> {
+/// Reads the packing off the shapes and the type of the scales, as mlx-lm's `infer_quant_config` does.
+fn infer(columns: i32, words: i32, groups: i32, scales: Dtype) -> Result<Packing> {
     ensure!(columns > 0 && groups > 0, "{columns} columns in {groups} groups");
-    let bits = i64::from(words) * 32 / i64::from(columns);
-    Ok(Packing { group_size: columns / groups, bits: i32::try_from(bits)? })
+    let bits = i32::try_from(i64::from(words) * 32 / i64::from(columns))?;
+    let group_size = columns / groups;
+    let mode = match (scales, bits, group_size) {
+        (Dtype::Uint8, 4, 16) => Mode::Nvfp4,
+        (Dtype::Uint8, 4, 32) => Mode::Mxfp4,
+        (Dtype::Uint8, 8, 32) => Mode::Mxfp8,
+        _ => Mode::Affine,
+    };
+    Ok(Packing { group_size, bits, mode })
 }
 
 fn ensure_packed(packing: &Packing, columns: i32, words: i32) -> Result<()> {
-    let Packing { group_size, bits } = *packing;
-    let known = matches!(bits, 2..=6 | 8) && matches!(group_size, 32 | 64 | 128);
-    ensure!(known, "{bits} bits in groups of {group_size} is not a packing of MLX");
+    let Packing { group_size, bits, mode } = *packing;
+    let known = match mode {
+        Mode::Affine => matches!(bits, 2..=6 | 8) && matches!(group_size, 32 | 64 | 128),
+        Mode::Mxfp4 => (bits, group_size) == (4, 32),
+        Mode::Mxfp8 => (bits, group_size) == (8, 32),
+        Mode::Nvfp4 => (bits, group_size) == (4, 16),
+    };
+    let word = mode.word();
+    ensure!(known, "{word} with {bits} bits in groups of {group_size} is not a packing of MLX");
     let fits = i64::from(words) * 32 == i64::from(columns) * i64::from(bits);
     ensure!(fits, "{words} words a row are not {columns} weights of {bits} bits");
     Ok(())
@@ -115,13 +127,18 @@ mod tests {
     #[test]
     fn packing_is_read_off_the_shapes() {
         // 256 weights of 6 bits are 1536 bits, which are 48 words.
-        assert_eq!(infer(256, 48, 4).unwrap(), Packing { group_size: 64, bits: 6 });
+        let affine = Packing { group_size: 64, bits: 6, mode: Mode::Affine };
+        assert_eq!(infer(256, 48, 4, Dtype::Float16).unwrap(), affine);
+        let nvfp4 = Packing { group_size: 16, bits: 4, mode: Mode::Nvfp4 };
+        assert_eq!(infer(256, 32, 16, Dtype::Uint8).unwrap(), nvfp4);
     }
 
     #[test]
     fn a_packing_that_does_not_fit_its_row_is_refused() {
-        let error = ensure_packed(&Packing { group_size: 64, bits: 4 }, 256, 48).unwrap_err();
+        let packing = |bits, mode| Packing { group_size: 64, bits, mode };
+        let error = ensure_packed(&packing(4, Mode::Affine), 256, 48).unwrap_err();
         assert_eq!(error.to_string(), "48 words a row are not 256 weights of 4 bits");
-        assert!(ensure_packed(&Packing { group_size: 64, bits: 7 }, 256, 56).is_err());
+        assert!(ensure_packed(&packing(7, Mode::Affine), 256, 56).is_err());
+        assert!(ensure_packed(&packing(4, Mode::Mxfp4), 256, 32).is_err());
     }
 }

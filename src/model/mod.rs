@@ -13,6 +13,7 @@ mod mask;
 mod matrix;
 mod mlp;
 mod norm;
+mod packed;
 mod rope;
 mod rope_scaling;
 mod rotating;

@@ -54,10 +54,11 @@ impl Weights {
         Ok(tensor)
     }
 
-    /// Takes the packed words of a quantized matrix or stack, of whose shape the columns are left out.
-    pub(crate) fn take_packed(&mut self, name: &str, rows: &[i32]) -> Result<Array> {
+    /// Takes the packed words, or the scales of a byte, of a quantized matrix or stack, of whose shape the columns are
+    /// left out.
+    pub(crate) fn take_packed(&mut self, name: &str, dtype: Dtype, rows: &[i32]) -> Result<Array> {
         let tensor = self.remove(name)?;
-        ensure!(tensor.dtype() == Dtype::Uint32, "tensor {name} is {:?}, not packed", tensor.dtype());
+        ensure!(tensor.dtype() == dtype, "tensor {name} is {:?}, not {dtype:?}", tensor.dtype());
         let words = tensor.shape().last().copied().unwrap_or_default();
         self.ensure_shape(name, &tensor, &[rows, &[words]].concat())?;
         self.taken.push(tensor.clone());
@@ -124,10 +125,9 @@ impl Weights {
         self.quantization.as_ref().and_then(|quantization| quantization.named(path))
     }
 
-    /// Number of groups in each row of a quantized matrix.
-    pub(crate) fn groups(&self, path: &str) -> Option<i32> {
-        let scales = self.tensors.get(&format!("{path}.scales"))?;
-        scales.shape().last().copied()
+    /// The scales of the module at `path`, if it is quantized and they are still there.
+    pub(crate) fn scales(&self, path: &str) -> Option<&Array> {
+        self.tensors.get(&format!("{path}.scales"))
     }
 
     /// Refuses tensors that nobody took, then reads and casts all that were taken.

@@ -379,6 +379,31 @@ CASES = {
         "dtype": mx.float16,
         "adapter": EXPERTS,
     },
+    # The modes that are not affine, whose scales are bytes.
+    "llama-mxfp4": {
+        "config": {
+            **LLAMA,
+            **SMALL,
+            "tie_word_embeddings": True,
+            **quantized(4, group_size=32, mode="mxfp4"),
+        },
+        "dtype": mx.float16,
+    },
+    "qwen3-mxfp8": {
+        "config": {
+            **QWEN3,
+            "tie_word_embeddings": False,
+            **quantized(8, group_size=32, mode="mxfp8"),
+        },
+        "dtype": mx.bfloat16,
+    },
+    "qwen3_moe-nvfp4": {
+        "config": {
+            **QWEN3_MOE,
+            **quantized(4, group_size=16, mode="nvfp4", **ROUTERS),
+        },
+        "dtype": mx.bfloat16,
+    },
 }
 
 
@@ -420,6 +445,7 @@ def random_model(rng, config, dtype, untied):
             model,
             group_size=quantization["group_size"],
             bits=quantization["bits"],
+            mode=quantization.get("mode", "affine"),
             class_predicate=lambda path, m: hasattr(m, "to_quantized")
             and quantization.get(path, True),
         )
