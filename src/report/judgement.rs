@@ -249,3 +249,83 @@ fn smaller(results: &ConfigResults) -> Vec<String> {
     }
     advice
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Bound, Machine, Quantization, wilson};
+    use super::*;
+
+    fn config(correct: usize, disk_bytes: u64, bits: usize) -> ConfigResults {
+        ConfigResults {
+            correct,
+            total: 5,
+            accuracy: correct as f64 / 5.0,
+            accuracy_interval: wilson(correct, 5),
+            exact: 0,
+            exact_total: 0,
+            disk_bytes,
+            bits_per_weight: bits as f64 + 0.5,
+            quantization: Some(Quantization { bits, group_size: 64, mode: "affine".to_owned() }),
+            perplexity: None,
+            divergence: None,
+            survival: None,
+            answers: Vec::new(),
+        }
+    }
+
+    fn criteria(texts: &[(Quantity, &str)]) -> Vec<Criterion> {
+        let read = |(quantity, text): &(Quantity, &str)| Criterion {
+            bound: Bound::parse(*quantity, text).unwrap(),
+            quantity: *quantity,
+        };
+        texts.iter().map(read).collect()
+    }
+
+    /// Judges a 4-bit model of 60 bytes, 3 of 5 right, against one of 8 bits and 100 bytes, all right.
+    fn verdict(optimal: &[(Quantity, &str)], minimum: &[(Quantity, &str)]) -> VerdictOutcome {
+        let configs = [("8bit".to_owned(), config(5, 100, 8)), ("4bit".to_owned(), config(3, 60, 4))];
+        let results = Results { suite: "s".into(), reference: None, configs: configs.into_iter().collect() };
+        let machine = Machine {
+            system: "linux".into(),
+            processor: "x86_64".into(),
+            threads: 2,
+            backend: "mlx".into(),
+            pipeline: "0".into(),
+        };
+        let timings = AllTimings { machine, configs: indexmap::IndexMap::new() };
+        let verdict = Verdict {
+            against: Some("8bit".to_owned()),
+            config: "4bit".to_owned(),
+            minimum: criteria(minimum),
+            optimal: criteria(optimal),
+            otherwise: None,
+        };
+        judge(&[], &[verdict], &results, &timings).verdicts.remove(0)
+    }
+
+    #[test]
+    fn the_best_that_holds_is_concluded() {
+        let small = (Quantity::Disk, "<= 0.6x");
+        assert_eq!(verdict(&[small], &[]).conclusion, Conclusion::Optimal);
+        assert_eq!(verdict(&[(Quantity::Accuracy, ">= 1")], &[small]).conclusion, Conclusion::Minimum);
+        let neither = verdict(&[(Quantity::Accuracy, ">= 1")], &[(Quantity::Accuracy, ">= 0.8")]);
+        assert_eq!(neither.conclusion, Conclusion::Otherwise);
+        assert_eq!(neither.minimum[0].found, "60.0% (3/5, 95%: 23 to 88%)");
+        assert_eq!(
+            neither.advice,
+            [
+                "more bits: with `bits: 5` the steps are 2.1 times as fine",
+                "smaller groups: `group_size: 32` follows the weights more closely",
+                "a mixed recipe: `recipe: mixed_4_6` gives the layers that need it 6 bits",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_does_not_hold() {
+        let unknown = verdict(&[(Quantity::Speed, ">= 1x"), (Quantity::Kl, "<= 9")], &[]);
+        assert_eq!(unknown.conclusion, Conclusion::Otherwise);
+        assert!(unknown.optimal.iter().all(|finding| !finding.pass && finding.value.is_none()));
+        assert_eq!(unknown.advice, Vec::<String>::new());
+    }
+}
