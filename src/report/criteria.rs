@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::bytes;
+use super::table::size;
 
 /// What a criterion is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +54,7 @@ impl Quantity {
     pub fn show(self, value: f64) -> String {
         match self {
             Self::Accuracy | Self::Exact => format!("{:.1}%", value * 100.0),
-            Self::Disk | Self::Memory => bytes(whole(value)),
+            Self::Disk | Self::Memory => size(value),
             Self::Load => format!("{value:.2} s"),
             Self::Speed => format!("{value:.0} t/s"),
             Self::Perplexity => format!("{value:.3}"),

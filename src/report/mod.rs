@@ -6,24 +6,35 @@
 //! timings.json    AllTimings  what is not: seconds, memory, the machine
 //! verdicts.json   Judgement   gates and verdicts, decided from both
 //! report.md       ─┐
-//! report.html     ─┴─ the three above, for people
+//! report.html      ├─ the three above, for people
+//! pipeline report ─┘
 //! ```
 
+mod answers;
 mod criteria;
 mod diff;
 mod diff_text;
+mod csv;
+mod front;
 mod html;
 mod interval;
 mod judgement;
+mod layers;
 mod markdown;
+mod outcome;
 mod request;
 mod results;
+#[cfg(test)]
+#[path = "../../tests/sample/mod.rs"]
+mod sample;
 mod survival;
 mod table;
+mod terminal;
 mod timings;
 
 pub use criteria::{Bound, Comparison, Criterion, Gate, Number, Quantity, Verdict};
 pub use diff::{Changed, Diff, Row, Side};
+pub use csv::csv_header;
 pub use interval::wilson;
 pub use judgement::{Conclusion, Finding, GateOutcome, Judgement, VerdictOutcome, judge};
 pub use request::{Conversation, Measure, Measured, Read, Reading};

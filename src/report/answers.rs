@@ -1,0 +1,81 @@
+//! The answers to each query, those that are the same taken together.
+//! Knows nothing of how they are shown.
+
+use super::{Answer, Report};
+
+/// One query with what was answered.
+pub(super) struct Query<'a> {
+    /// What was asked.
+    pub(super) prompt: &'a str,
+    /// Whether each configuration passed, in their order.
+    pub(super) passes: Vec<(&'a str, bool)>,
+    /// The answers, each once, in the order of the first configuration that gave it.
+    pub(super) answers: Vec<Same<'a>>,
+}
+
+/// One answer, and who gave it.
+pub(super) struct Same<'a> {
+    pub(super) configs: Vec<&'a str>,
+    pub(super) answer: &'a Answer,
+}
+
+impl Query<'_> {
+    /// How many configurations passed.
+    pub(super) fn passed(&self) -> usize {
+        self.passes.iter().filter(|(_, pass)| *pass).count()
+    }
+
+    /// Whether some passed and some did not.
+    pub(super) fn is_split(&self) -> bool {
+        (1..self.passes.len()).contains(&self.passed())
+    }
+}
+
+impl<'a> Report<'a> {
+    /// Returns every query, in the order of the suite.
+    pub(super) fn queries(&self) -> Vec<Query<'a>> {
+        let configs = &self.results.configs;
+        let count = configs.values().map(|results| results.answers.len()).max().unwrap_or(0);
+        let query = |index: usize| {
+            let given = configs.iter().filter_map(|(name, results)| {
+                results.answers.get(index).map(|answer| (name.as_str(), answer))
+            });
+            let mut query = Query { prompt: "", passes: Vec::new(), answers: Vec::<Same<'a>>::new() };
+            for (name, answer) in given {
+                query.prompt = &answer.prompt;
+                query.passes.push((name, answer.pass));
+                match query.answers.iter_mut().find(|same| same.answer == answer) {
+                    Some(same) => same.configs.push(name),
+                    None => query.answers.push(Same { configs: vec![name], answer }),
+                }
+            }
+            query
+        };
+        (0..count).map(query).collect()
+    }
+}
+
+impl Answer {
+    /// Returns the scorers that said no.
+    pub(super) fn failed(&self) -> Vec<&str> {
+        self.scores.iter().filter(|(_, pass)| !**pass).map(|(scorer, _)| scorer.as_str()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+
+    #[test]
+    fn the_same_answer_is_shown_once() {
+        let sample = sample::plain();
+        let queries = sample.report().queries();
+        assert_eq!(queries.len(), 5);
+        let last = &queries[4];
+        let groups: Vec<_> = last.answers.iter().map(|same| same.configs.as_slice()).collect();
+        assert_eq!(groups, [&["base", "4bit"][..], &["adapter", "fused-f16", "8bit", "6bit"]]);
+        assert_eq!((last.passed(), last.is_split()), (4, true));
+        assert_eq!(last.answers[0].answer.failed(), ["expect"]);
+        assert!(!queries[0].is_split());
+    }
+}

@@ -1,0 +1,84 @@
+//! How good each configuration is against its size on disk.
+//! Knows nothing of how it is drawn.
+
+use super::super::Report;
+use super::super::table::percent;
+use super::plot::{Plot, Point, SHAPES, Upwards};
+
+const ACCURACY: Upwards =
+    Upwards { title: "accuracy", falling: false, ends: [Some(0.0), Some(1.0)], show: percent };
+const PERPLEXITY: Upwards = Upwards {
+    title: "perplexity, less is better",
+    falling: true,
+    ends: [None, None],
+    show: |value| format!("{value}"),
+};
+
+impl Report<'_> {
+    /// Returns the plot and its heading: of accuracy if there were queries, else of perplexity, else nothing.
+    pub(super) fn scatter(&self) -> (String, &'static str) {
+        let (points, upwards, heading) = match self.points() {
+            (points, _) if !points.is_empty() => (points, ACCURACY, "Accuracy against size"),
+            (_, points) => (points, PERPLEXITY, "Perplexity against size"),
+        };
+        if points.is_empty() {
+            return (String::new(), heading);
+        }
+        let choice = self.choice().map(|verdict| verdict.config.as_str());
+        let plots = SHAPES.iter().map(|shape| Plot::new(&points, &upwards, shape, choice).draw());
+        let mut out = format!("<figure>\n{}", plots.collect::<String>());
+        out.push_str(
+            "<figcaption>Filled, on the dashed line: what no other config beats in both respects. Bars are 95 % \
+             intervals.</figcaption>\n</figure>\n",
+        );
+        (out, heading)
+    }
+
+    fn points(&self) -> (Vec<Point<'_>>, Vec<Point<'_>>) {
+        let configs = || self.results.configs.iter();
+        let answered = configs().filter(|(_, results)| results.total > 0).map(|(name, results)| Point {
+            name,
+            bytes: results.disk_bytes,
+            value: results.accuracy,
+            interval: results.accuracy_interval,
+        });
+        let read = configs().filter_map(|(name, results)| {
+            let perplexity = results.perplexity.filter(|perplexity| perplexity.value.is_finite())?;
+            let reach = perplexity.standard_error * 1.96;
+            let interval = [perplexity.value - reach, perplexity.value + reach];
+            Some(Point { name, bytes: results.disk_bytes, value: perplexity.value, interval })
+        });
+        (answered.collect(), read.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::sample;
+
+    #[test]
+    fn it_has_every_config_once_in_each_shape() {
+        for sample in [sample::plain(), sample::sweep(), sample::texts()] {
+            let (plot, _) = sample.report().scatter();
+            let count = sample.results.configs.len();
+            assert_eq!(plot.matches("<g class=\"point").count(), 2 * count);
+            assert_eq!(plot.matches("<svg").count(), 2);
+            assert!(plot.contains("On the front: "));
+        }
+    }
+
+    #[test]
+    fn the_front_of_the_example_is_its_smallest_and_its_best() {
+        let (plot, heading) = sample::plain().report().scatter();
+        assert!(!plot.contains("class=\"key"), "there is room for short names");
+        assert_eq!(heading, "Accuracy against size");
+        assert!(plot.contains("On the front: base, 4bit, adapter."), "{plot}");
+    }
+
+    #[test]
+    fn points_are_numbered_where_their_names_have_no_room() {
+        let (plot, _) = sample::sweep().report().scatter();
+        assert_eq!(plot.matches("<ol class=\"key slim\">").count(), 1);
+        assert_eq!(plot.matches("<ol class=\"key broad\">").count(), 0);
+    }
+}
