@@ -51,7 +51,7 @@ enum Verb {
     Why(explain::WhyArgs),
     /// Print the graph
     Graph(graph::GraphArgs),
-    /// Print the benchmark's table again, without building
+    /// Print the benchmark's report again, without building
     Report(report::ReportArgs),
     /// Compare two configs of a benchmark, or what is there now with pipeline.lock
     Diff(diff::DiffArgs),

@@ -83,14 +83,6 @@ impl Quantity {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a cast of a float saturates, and a negative size shows as 0 B"
-)]
-fn whole(value: f64) -> u64 {
-    value as u64
-}
-
 /// A finite number that can be part of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]

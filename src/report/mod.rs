@@ -12,9 +12,9 @@
 
 mod answers;
 mod criteria;
+mod csv;
 mod diff;
 mod diff_text;
-mod csv;
 mod front;
 mod html;
 mod interval;
@@ -33,8 +33,8 @@ mod terminal;
 mod timings;
 
 pub use criteria::{Bound, Comparison, Criterion, Gate, Number, Quantity, Verdict};
-pub use diff::{Changed, Diff, Row, Side};
 pub use csv::csv_header;
+pub use diff::{Changed, Diff, Row, Side};
 pub use interval::wilson;
 pub use judgement::{Conclusion, Finding, GateOutcome, Judgement, VerdictOutcome, judge};
 pub use request::{Conversation, Measure, Measured, Read, Reading};

@@ -13,6 +13,7 @@ mod graph;
 mod hub;
 mod incremental;
 mod pico;
+mod report;
 mod server;
 mod space;
 mod weights;
