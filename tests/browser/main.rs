@@ -1,0 +1,94 @@
+//! The page of a benchmark's report as a browser shows it: it asks for nothing, and nothing is blank or cut off.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test writes scratch files")]
+
+mod chromium;
+mod picture;
+#[path = "../sample/mod.rs"]
+mod sample;
+mod site;
+
+use pipeline::report::{
+    AllTimings, Answer, Bound, ConfigResults, Criterion, Divergence, Figures, Gate, Judgement, Machine,
+    Perplexity, Quantity, Quantization, Report, Results, Survival, Timings, Verdict, judge, wilson,
+};
+use serde_json::Value;
+
+use chromium::Chromium;
+use picture::{Picture, Rectangle};
+use site::{REPORT, Site};
+
+/// The parts of the page that must not be blank, and how many colours each has at least.
+const PARTS: [(&str, usize); 5] =
+    [(".outcome", 4), (".figures", 4), (".plot", 6), (".bars", 4), (".cells", 8)];
+
+#[test]
+fn the_page_is_all_that_is_asked_for() {
+    let site = Site::serving(&sample::rich().report().html());
+    let page = Chromium::find().open(&site, REPORT, &["--dump-dom"]);
+    assert_eq!(site.requests(), [format!("GET {REPORT}")], "{}", page.stderr);
+    for expected in ["<th scope=\"row\">fused-f16</th>", "<svg class=\"plot broad\"", "class=\"heat h1\""] {
+        assert!(page.stdout.contains(expected), "{expected} is not in the page");
+    }
+    // A script, had one come through, would be an element of its own.
+    assert!(!page.stdout.contains("<script"), "{}", page.stdout);
+    for complaint in ["CONSOLE", "Content Security Policy", "Uncaught"] {
+        assert!(!page.stderr.contains(complaint), "{}", page.stderr);
+    }
+}
+
+/// Without this the test above might pass because nothing can be seen.
+#[test]
+fn what_a_page_asks_for_is_seen() {
+    let site = Site::serving("<!doctype html><title>x</title><img src=\"http://outside.test/pixel.png\">");
+    drop(Chromium::find().open(&site, REPORT, &["--dump-dom"]));
+    assert!(
+        site.requests().contains(&"GET http://outside.test/pixel.png".to_owned()),
+        "{:?}",
+        site.requests()
+    );
+}
+
+#[test]
+fn nothing_is_blank_by_day_by_night_and_on_a_phone() {
+    let site = Site::serving(&sample::rich().report().html());
+    let chromium = Chromium::find();
+    for (name, width, colours) in [("light", 1200, 1), ("dark", 1200, 0), ("phone", 390, 1)] {
+        let (measured, height) = measure(&chromium, &site, width);
+        let scheme = format!("--blink-settings=preferredColorScheme={colours}");
+        let bytes = chromium.picture(&site, &Site::framed(width, height), (width.max(600), height), &scheme);
+        let picture = Picture::decode(&bytes);
+        for (part, least) in PARTS {
+            let rectangle = measured.iter().find(|(selector, _)| selector == part).unwrap().1;
+            let colours = picture.colours(rectangle);
+            assert!(colours >= least, "{name}: {part} has {colours} colours in {rectangle:?}");
+        }
+        let paper = picture.pixel(2, 2);
+        let is_dark = paper.iter().all(|channel| *channel < 64);
+        assert_eq!(is_dark, name == "dark", "{name}: the paper is {paper:?}");
+    }
+}
+
+#[test]
+fn a_phone_scrolls_down_and_never_sideways() {
+    let chromium = Chromium::find();
+    for sample in [sample::plain(), sample::rich(), sample::texts(), sample::sweep()] {
+        let site = Site::serving(&sample.report().html());
+        // It checks the width itself.
+        let _ = measure(&chromium, &site, 390);
+    }
+}
+
+/// Returns where the parts of the page are that can be seen, and how high the page is, in a frame of this width.
+fn measure(chromium: &Chromium, site: &Site, width: u32) -> (Vec<(String, Rectangle)>, u32) {
+    let page = chromium.open(site, &Site::framed(width, 2000), &["--dump-dom"]);
+    let found =
+        page.stdout.split("<pre id=\"measured\">").nth(1).unwrap_or_else(|| panic!("{}", page.stderr));
+    let measured: Value = serde_json::from_str(found.split("</pre>").next().unwrap()).unwrap();
+    assert_eq!(measured["width"], width, "the page is wider than its frame of {width}");
+    let parts = measured["parts"].as_object().unwrap().iter();
+    let parts = parts
+        .map(|(selector, rectangle)| (selector.clone(), serde_json::from_value(rectangle.clone()).unwrap()));
+    (parts.collect(), u32::try_from(measured["height"].as_u64().unwrap()).unwrap())
+}
