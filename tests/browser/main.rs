@@ -41,13 +41,14 @@ fn the_page_is_all_that_is_asked_for() {
 /// Without this the test above might pass because nothing can be seen.
 #[test]
 fn what_a_page_asks_for_is_seen() {
-    let site = Site::serving("<!doctype html><title>x</title><img src=\"http://outside.test/pixel.png\">");
-    drop(Chromium::find().open(&site, REPORT, &["--dump-dom"]));
-    assert!(
-        site.requests().contains(&"GET http://outside.test/pixel.png".to_owned()),
-        "{:?}",
-        site.requests()
+    let site = Site::serving(
+        "<!doctype html><title>x</title><img src=\"http://outside.test/pixel.png\">\
+         <link rel=\"stylesheet\" href=\"https://fonts.googleapis.com/css\">",
     );
+    drop(Chromium::find().open(&site, REPORT, &["--dump-dom"]));
+    for expected in ["GET http://outside.test/pixel.png", "CONNECT fonts.googleapis.com:443"] {
+        assert!(site.requests().iter().any(|request| request == expected), "{:?}", site.requests());
+    }
 }
 
 #[test]

@@ -11,9 +11,8 @@ use super::PARTS;
 /// Where the page is.
 pub(crate) const REPORT: &str = "http://report.test/";
 
-/// What a new profile asks its maker whatever the page is: the time, updates, who is signed in.
-const BROWSERS_OWN: [&str; 3] =
-    ["//clients2.google.com/time/", "update.googleapis.com", "accounts.google.com"];
+/// Whose hosts a new profile asks whatever the page is: for the time, for updates, for who is signed in.
+const BROWSERS_OWN: [&str; 3] = [".google.com", ".googleapis.com", ".gvt1.com"];
 
 /// A page that is served until the test ends.
 pub(crate) struct Site {
@@ -50,9 +49,17 @@ impl Site {
     /// What the page has asked for so far: the method and the address.
     pub(crate) fn requests(&self) -> Vec<String> {
         let mut requests = self.requests.lock().unwrap().clone();
-        requests.retain(|request| !BROWSERS_OWN.iter().any(|host| request.contains(host)));
+        requests.retain(|request| !is_browsers_own(request));
         requests
     }
+}
+
+/// Whether it is the browser that asks. Fonts it has of its own: those are asked for by pages.
+fn is_browsers_own(request: &str) -> bool {
+    let address = request.split_once(' ').map_or(request, |(_method, address)| address);
+    let address = address.split_once("://").map_or(address, |(_scheme, rest)| rest);
+    let host = address.split(['/', ':']).next().unwrap_or_default();
+    !host.starts_with("fonts.") && BROWSERS_OWN.iter().any(|domain| host.ends_with(domain))
 }
 
 fn answer(mut stream: TcpStream, html: &str, seen: &Mutex<Vec<String>>) {

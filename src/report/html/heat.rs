@@ -92,7 +92,9 @@ fn write_cells(out: &mut String, name: &str, layers: &Layers) {
         out.push_str("<tbody class=\"others\">\n");
         for (module, value) in &layers.others {
             let label = module.strip_prefix("model.").unwrap_or(module);
-            let _ = write!(out, "<tr><th scope=\"row\">{}</th>", escape(label));
+            // A name may be broken between its words.
+            let label = escape(label).replace('_', "_<wbr>").replace('.', ".<wbr>");
+            let _ = write!(out, "<tr><th scope=\"row\">{label}</th>");
             write_cell(out, *value, layers.kinds.len().max(1));
             out.push_str("</tr>\n");
         }
