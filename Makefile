@@ -31,6 +31,7 @@ bench: setup ## Measure beside ninja and make, and beside mlx-lm; writes bench/R
 	$(CARGO) build --release --locked
 	python3 bench/null_build.py
 	python3 bench/weights.py
+	python3 bench/decode.py
 
 setup: mlx ## MLX for the build, and mlx-lm into .mlx-lm/ for the tests and the benchmarks
 	@scripts/mlx-lm/setup.sh
