@@ -65,6 +65,7 @@ impl RopeScaling {
         let low = self.low_freq_factor.unwrap_or(1.0);
         let high = self.high_freq_factor.unwrap_or(4.0);
         let context = self.original_max_position_embeddings.unwrap_or(8192.0);
+        ensure!(low > 0.0 && high > 0.0, "llama3 rope with frequency factors {low} and {high}");
         explicit(1.0, args, |_, freq| {
             let wavelength = 2.0 * PI * freq;
             if wavelength > context / low {
@@ -85,8 +86,11 @@ impl RopeScaling {
         let dims = args.dims as f32;
         // The dimension whose wave turns so many times within the context.
         let turning = |turns: f32| dims * (context / (turns * 2.0 * PI)).ln() / (2.0 * args.base.ln());
-        let low = turning(self.beta_fast.unwrap_or(32.0)).floor().max(0.0);
-        let high = turning(self.beta_slow.unwrap_or(1.0)).ceil().min(dims - 1.0);
+        let low = turning(self.beta_fast.unwrap_or(32.0));
+        let high = turning(self.beta_slow.unwrap_or(1.0));
+        // Looked at here: `max` and `min` would pass over what is no number.
+        ensure!(low.is_finite() && high.is_finite(), "yarn rope over {context} tokens");
+        let (low, high) = (low.floor().max(0.0), high.ceil().min(dims - 1.0));
         let high = if low == high { high + 0.001 } else { high };
         let magnitude = |mscale: f32| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
         let magnitude = magnitude(self.mscale.unwrap_or(1.0)) / magnitude(self.mscale_all_dim.unwrap_or(0.0));
