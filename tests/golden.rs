@@ -35,7 +35,7 @@ fn quantize(backend: &dyn Backend, weight: &Rows, grid: Grid) -> Parts {
     ];
     let [codes, scales, biases] = &mut parts;
     let out = PackedMut { weight: codes, scales, biases };
-    backend.quantize(&mut weight.clone(), grid, out).unwrap();
+    backend.quantize(weight, grid, out).unwrap();
     parts
 }
 

@@ -4,7 +4,7 @@
 use std::thread::available_parallelism;
 
 use super::kernel::{self, Simd};
-use super::{Backend, Float, Grid, Lora, Packed, PackedMut, Rows};
+use super::{Backend, Float, Grid, Lora, Packed, PackedMut, Rows, Tally};
 
 /// The CPU backend.
 #[derive(Clone, Copy, Debug)]
@@ -33,9 +33,21 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn quantize(&self, rows: &mut Rows, grid: Grid, out: PackedMut<'_>) -> anyhow::Result<()> {
-        kernel::quantize(self.simd, rows.float, &mut rows.values, grid, out);
+    fn quantize(&self, rows: &Rows, grid: Grid, out: PackedMut<'_>) -> anyhow::Result<()> {
+        kernel::quantize(self.simd, rows.float, &rows.values, grid, out);
         Ok(())
+    }
+
+    /// The same sums; what is dequantized need not leave the L1 cache.
+    fn tally(
+        &self,
+        packed: Packed<'_>,
+        base: &Rows,
+        updated: &Rows,
+        _made: &mut Rows,
+        alike: bool,
+    ) -> anyhow::Result<Tally> {
+        Ok(Tally::of_packed(packed, base, updated, None, alike))
     }
 
     fn threads(&self) -> usize {
@@ -121,7 +133,7 @@ mod tests {
             let (mut weight, mut scales, mut biases) = (vec![0; 8 * bits], [0; 4], [0; 4]);
             let out = PackedMut { weight: &mut weight, scales: &mut scales, biases: &mut biases };
             let mut rows = floats(&weights, 64);
-            Cpu::default().quantize(&mut rows, grid, out).unwrap();
+            Cpu::default().quantize(&rows, grid, out).unwrap();
             let packed = Packed { grid, float: Float::F32, columns: 64, weight: &weight, scales: &scales, biases: &biases };
             Cpu::default().dequantize(packed, &mut rows).unwrap();
             let scale = f32::from_le_bytes(scales).abs();

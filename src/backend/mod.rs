@@ -9,12 +9,14 @@ mod grid;
 mod kernel;
 #[cfg(feature = "mlx")]
 mod mlx;
+mod tally;
 
 pub use cpu::Cpu;
 pub use float::Float;
 pub use grid::{Grid, Mode};
 #[cfg(feature = "mlx")]
 pub use mlx::{Mlx, check_device};
+pub use tally::Tally;
 
 /// Rows of floats, widened for computing: every value is one that `float` can hold, so narrowing them loses nothing.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,8 +78,22 @@ pub trait Backend: Send + Sync {
     /// Adds the update to `rows`, the first of which is the matrix's row `first`.
     fn merge(&self, rows: &mut Rows, lora: &Lora, first: usize) -> anyhow::Result<()>;
 
-    /// Quantizes `rows`, whose length the group size divides, into `out`; what is left in `rows` is undefined.
-    fn quantize(&self, rows: &mut Rows, grid: Grid, out: PackedMut<'_>) -> anyhow::Result<()>;
+    /// Quantizes `rows`, whose length the group size divides, into `out`.
+    fn quantize(&self, rows: &Rows, grid: Grid, out: PackedMut<'_>) -> anyhow::Result<()>;
+
+    /// Sums what became of rows that were quantized; `alike` if the base was quantized the same way. `made` is memory to
+    /// dequantize into.
+    fn tally(
+        &self,
+        packed: Packed<'_>,
+        base: &Rows,
+        updated: &Rows,
+        made: &mut Rows,
+        alike: bool,
+    ) -> anyhow::Result<Tally> {
+        self.dequantize(packed, made)?;
+        Ok(Tally::of_packed(packed, base, updated, Some(made), alike))
+    }
 
     /// How many threads may compute at once.
     fn threads(&self) -> usize;

@@ -149,6 +149,18 @@ pub(super) fn dequantize(packed: Packed<'_>, values: &mut [f32]) {
     }
 }
 
+/// Returns the sum of the squares of the steps, one for each weight.
+pub(super) fn steps(packed: Packed<'_>) -> f64 {
+    let Packed { grid, float, scales, .. } = packed;
+    let (mut steps, mut sum) = ([0.0; BATCH], 0.0);
+    for scales in scales.chunks(float.size() * BATCH) {
+        float.decode(scales, &mut steps);
+        let count = scales.len() / float.size();
+        sum += steps.iter().take(count).map(|step| f64::from(*step).powi(2)).sum::<f64>();
+    }
+    sum * grid.group_size as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,17 +16,18 @@ const MIDDLES: [f32; 7] = [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0];
 /// Above this, float32 does not tell all distances to the values of e2m1 apart.
 const BLURRED: f32 = 4_194_304.0;
 
-/// Quantizes `values`, finite and of type `float`; leaves garbage in them.
+/// Quantizes `values`, finite and of type `float`.
 #[inline(always)]
-pub(super) fn quantize(mode: Mode, float: Float, values: &mut [f32], weight: &mut [u8], scales: &mut [u8]) {
+pub(super) fn quantize(mode: Mode, float: Float, values: &[f32], weight: &mut [u8], scales: &mut [u8]) {
     let (bits, group_size) = (mode.bits()[0], mode.group_sizes()[0]);
-    let mut codes = [0; LARGEST_GROUP];
-    let groups = values.chunks_exact_mut(group_size).zip(weight.chunks_exact_mut(group_size / 8 * bits));
-    for ((group, packed), scale_out) in groups.zip(scales) {
-        let (code, scale) = scale_of(mode, float, group);
+    let (mut codes, mut levels) = ([0; LARGEST_GROUP], [0.0; LARGEST_GROUP]);
+    let groups = values.chunks_exact(group_size).zip(weight.chunks_exact_mut(group_size / 8 * bits));
+    for ((values, packed), scale_out) in groups.zip(scales) {
+        let (code, scale) = scale_of(mode, float, values);
         *scale_out = code;
-        for value in group.iter_mut() {
-            *value /= scale;
+        let group = &mut levels[..group_size];
+        for (level, value) in group.iter_mut().zip(values) {
+            *level = value / scale;
         }
         float.round_all(group);
         let codes = &mut codes[..group_size];
@@ -143,6 +144,42 @@ fn from_e2m1(code: u8) -> f32 {
     if code & 8 == 0 { value } else { -value }
 }
 
+#[inline(always)]
+fn from_scale(mode: Mode, scale: u8) -> f32 {
+    match mode {
+        Mode::Nvfp4 => from_e4m3(scale),
+        // 255 stands for infinity here, 0 for 2^-127.
+        _ if scale == 255 => f32::INFINITY,
+        _ => power_of_two(i32::from(scale) - 127),
+    }
+}
+
+/// Returns the sum of the squares of the steps: the step at a code is the distance to the next magnitude with the
+/// same exponent, times the scale.
+pub(super) fn steps(packed: Packed<'_>) -> f64 {
+    let Packed { grid, weight, scales, .. } = packed;
+    let squares: [f64; 256] = std::array::from_fn(|code| f64::from(step_at(grid.mode, code)).powi(2));
+    let mut codes = [0; LARGEST_GROUP];
+    let codes = &mut codes[..grid.group_size];
+    let mut sum = 0.0;
+    for (packed, scale) in weight.chunks_exact(grid.group_size / 8 * grid.bits).zip(scales) {
+        unpack(grid.bits, packed, codes);
+        let scale = f64::from(from_scale(grid.mode, *scale));
+        sum += scale * scale * codes.iter().map(|code| squares[usize::from(*code)]).sum::<f64>();
+    }
+    sum
+}
+
+/// Returns the distance between the first code with the exponent of `code` and the next one.
+fn step_at(mode: Mode, code: usize) -> f32 {
+    #[expect(clippy::cast_possible_truncation, reason = "a code has eight bits at most")]
+    let magnitude = |mask: usize| (code & mask) as u8;
+    match mode {
+        Mode::Mxfp8 => from_e4m3(magnitude(0x78) + 1) - from_e4m3(magnitude(0x78)),
+        _ => from_e2m1(magnitude(6) + 1) - from_e2m1(magnitude(6)),
+    }
+}
+
 /// Dequantizes into `values`; the one product is rounded to the type.
 #[inline(always)]
 pub(super) fn dequantize(packed: Packed<'_>, values: &mut [f32]) {
@@ -154,12 +191,7 @@ pub(super) fn dequantize(packed: Packed<'_>, values: &mut [f32]) {
         groups.zip(weight.chunks_exact(grid.group_size / 8 * grid.bits)).zip(scales)
     {
         unpack(grid.bits, packed, codes);
-        let mut step = [match grid.mode {
-            Mode::Nvfp4 => from_e4m3(*scale),
-            // 255 stands for infinity here, 0 for 2^-127.
-            _ if *scale == 255 => f32::INFINITY,
-            _ => power_of_two(i32::from(*scale) - 127),
-        }];
+        let mut step = [from_scale(grid.mode, *scale)];
         float.round_all(&mut step);
         let codes = group.iter_mut().zip(codes.iter());
         match grid.mode {

@@ -6,8 +6,9 @@ mod affine;
 mod merge;
 mod minifloat;
 mod pack;
+mod sums;
 
-use super::{Float, Grid, Lora, Mode, Packed, PackedMut, Rows};
+use super::{Float, Grid, Lora, Mode, Packed, PackedMut, Rows, Tally};
 
 /// The instruction sets that a block can be computed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,8 +102,8 @@ for_each_set! {
 }
 
 for_each_set! {
-    /// Quantizes `values`, whole groups of type `float`; leaves garbage in them.
-    fn quantize(float: Float, values: &mut [f32], grid: Grid, out: PackedMut<'_>) => quantize_body
+    /// Quantizes `values`, whole groups of type `float`.
+    fn quantize(float: Float, values: &[f32], grid: Grid, out: PackedMut<'_>) => quantize_body
 }
 
 for_each_set! {
@@ -113,6 +114,30 @@ for_each_set! {
 for_each_set! {
     /// Adds an update to `rows`, the first of which is row `first`; `delta` has a place for each column.
     fn merge(rows: &mut Rows, lora: &Lora, first: usize, delta: &mut [f32]) => merge::merge
+}
+
+for_each_set! {
+    /// Whether the bits of all values are the same.
+    fn same(a: &[f32], b: &[f32]) -> bool => sums::same
+}
+
+for_each_set! {
+    /// Sums over rows as they were, updated, and as they were made.
+    fn tally(columns: usize, base: &[f32], updated: &[f32], made: &[f32]) -> Tally => sums::tally
+}
+
+for_each_set! {
+    /// Sums over rows as they were, updated, and as codes.
+    fn tally_packed(packed: Packed<'_>, base: &[f32], updated: &[f32], made: Option<&[f32]>, alike: bool) -> Tally
+        => sums::tally_packed
+}
+
+/// Returns the sum of the squares of the quantization steps of all weights.
+pub(super) fn steps(packed: Packed<'_>) -> f64 {
+    match packed.grid.mode {
+        Mode::Affine => affine::steps(packed),
+        _ => minifloat::steps(packed),
+    }
 }
 
 /// Whether a value can be computed with: neither infinite nor NaN, and below 2^127, so that a range does not overflow.
@@ -127,7 +152,7 @@ fn all_tame_body(values: &[f32]) -> bool {
 }
 
 #[inline(always)]
-fn quantize_body(float: Float, values: &mut [f32], grid: Grid, out: PackedMut<'_>) {
+fn quantize_body(float: Float, values: &[f32], grid: Grid, out: PackedMut<'_>) {
     match grid.mode {
         Mode::Affine => affine::quantize(float, values, grid, out),
         mode => minifloat::quantize(mode, float, values, out.weight, out.scales),
@@ -174,7 +199,7 @@ mod tests {
         let mut scales = vec![0; grid.scale_bytes(count, float)];
         let mut biases = vec![0; grid.bias_bytes(count, float)];
         let out = PackedMut { weight: &mut weight, scales: &mut scales, biases: &mut biases };
-        quantize(simd, float, &mut values, grid, out);
+        quantize(simd, float, &values, grid, out);
         let packed =
             Packed { grid, float, columns: count, weight: &weight, scales: &scales, biases: &biases };
         dequantize(simd, packed, &mut values);

@@ -53,7 +53,7 @@ impl Backend for Mlx {
         Ok(())
     }
 
-    fn quantize(&self, rows: &mut Rows, grid: Grid, out: PackedMut<'_>) -> anyhow::Result<()> {
+    fn quantize(&self, rows: &Rows, grid: Grid, out: PackedMut<'_>) -> anyhow::Result<()> {
         let weight = to_array(rows)?;
         let packed = if grid.mode == Mode::Affine {
             let (group_size, bits) = (i32::try_from(grid.group_size)?, i32::try_from(grid.bits)?);
