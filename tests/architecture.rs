@@ -23,7 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("hub", &["failure", "origin"]),
     ("stage", &["adapter", "artifact", "backend", "failure", "origin", "output", "report", "tensor", "yaml"]),
     ("manifest", &["backend", "origin", "report", "stage", "yaml"]),
-    ("graph", &["manifest", "yaml"]),
+    ("graph", &["manifest", "stage", "yaml"]),
     ("sources", &["digest", "graph", "hub", "lockfile", "manifest", "origin"]),
     ("recipe", &["digest", "origin", "stage"]),
     ("plan", &["artifact", "backend", "digest", "graph", "recipe", "sources", "stage", "store"]),

@@ -100,7 +100,7 @@ fn foreseen(results: &ConfigResults) -> [String; 10] {
         show(survival.map(|it| it.survival)),
         show(survival.map(|it| it.noise_to_signal)),
         show(survival.map(|it| it.reverted)),
-        show(survival.map(|it| it.delta_per_step)),
+        show(survival.and_then(|it| it.delta_per_step)),
     ]
 }
 

@@ -87,7 +87,7 @@ mod tests {
             survival,
             noise_to_signal: 0.0,
             reverted: 0.0,
-            delta_per_step: 1.0,
+            delta_per_step: Some(1.0),
             weights: 1,
         };
         let tensors = tensors.iter().map(|(name, survival)| ((*name).to_owned(), figures(*survival)));

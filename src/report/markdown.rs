@@ -87,12 +87,12 @@ impl Report<'_> {
             let all = survival.overall;
             let _ = writeln!(
                 out,
-                "| {} | {:.2} | {:.2} | {:.1}% | {:.2} | {} |",
+                "| {} | {:.2} | {:.2} | {:.1}% | {} | {} |",
                 escape(name),
                 all.survival,
                 all.noise_to_signal,
                 all.reverted * 100.0,
-                all.delta_per_step,
+                all.delta_per_step.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
                 worst(survival)
             );
         }

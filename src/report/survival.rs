@@ -30,10 +30,11 @@ pub struct Figures {
     pub survival: f64,
     /// `|W_out - W_base - delta| / |delta|`: the rounding error against the update.
     pub noise_to_signal: f64,
-    /// The share of weights that have exactly the base's value again.
+    /// Of the weights that the update changed, the share that have exactly the base's value again.
     pub reverted: f64,
-    /// `|delta| / |step|`: the root mean square of the update against that of the quantization step.
-    pub delta_per_step: f64,
+    /// `|delta| / |step|`: the root mean square of the update against that of the quantization step, of the weights that
+    /// have one; none if they are floats.
+    pub delta_per_step: Option<f64>,
     /// How many weights.
     pub weights: u64,
 }

@@ -7,14 +7,14 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::checkpoint::{Checkpoint, Weight, WeightKind};
-use super::pass::{Pass, Target};
-use super::{Fuse, Tick, base_of, rules};
+use super::pass::{Against, Pass, Target};
+use super::{Fuse, Tick, base_of, rules, survival};
 use crate::adapter::Adapter;
 use crate::backend::{Backend, Float};
 use crate::output::Output;
 
-/// How much of an update must be left for it to count as intact.
-const INTACT: f64 = 0.9;
+/// What to do about a fine-tuning that did not survive being quantized again.
+const HINT: &str = "leave out `requantize`, and quantize to more bits or another group size";
 
 /// Fuses the adapter at `adapter` into the model at `model`.
 pub(super) fn run(
@@ -32,15 +32,10 @@ pub(super) fn run(
     for (name, weight) in checkpoint.weights() {
         targets.insert(name.clone(), target(parameters, name, weight, adapter.touches(name)));
     }
-    let left = Pass { checkpoint: &checkpoint, backend, targets, update: &|name| adapter.update(name) }
-        .run(output, tick)?;
-    if let Some(left) = left.filter(|left| *left < INTACT) {
-        output.warn(format!(
-            "of the fine-tuning, {:.0} % is left: a weight that is quantized again as it was falls back on the step it \
-             was on; leave out `requantize`, and quantize to more bits or another group size",
-            100.0 * left
-        ));
-    }
+    let against = if parameters.requantize { Against::Itself } else { Against::Nothing };
+    let update = &|name: &str| adapter.update(name);
+    let counts = Pass { checkpoint: &checkpoint, backend, targets, update, against }.run(output, tick)?;
+    survival::report(&counts, Some(HINT), output)?;
     write_config(&checkpoint, parameters, output)
 }
 

@@ -10,10 +10,12 @@ mod pass;
 mod quantize;
 mod rules;
 mod suite;
+mod survival;
 mod worker;
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, ModelSummary};
 pub use params::{Benchmark, Config, Dtype, Fuse, Kind, Mixed, Override, Quantize, Stage};
+pub use survival::read_survival;
 pub use worker::{Reply, Request};
 
 use std::collections::BTreeMap;
@@ -26,9 +28,16 @@ use crate::backend::{Backend, BackendKind, Cpu, MLX_ID};
 use crate::failure::Interrupted;
 use crate::origin::Origin;
 use crate::output::Output;
+use quantize::FineTuning;
 
 /// The file in which a quantized model says what is left of the fine-tuning it descends from.
 pub const SURVIVAL_FILE: &str = "survival.json";
+
+/// The role of the model that the fine-tuning of a `quantize` node's model began with.
+pub const BASE_ROLE: &str = "base";
+
+/// The role of what that fine-tuning made, if another `quantize` node lies between.
+pub const FUSED_ROLE: &str = "fused";
 
 /// Where the inputs of a stage lie.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -122,7 +131,10 @@ pub fn transform(
             fuse::run(parameters, model, adapter, output, backend, tick)
         }
         Stage::Quantize(parameters) => {
-            quantize::run(parameters, inputs.folder("model")?, output, backend, tick)
+            let optional = |role: &str| inputs.folders.get(role).map(PathBuf::as_path);
+            let fused = optional(FUSED_ROLE);
+            let fine_tuning = optional(BASE_ROLE).map(|base| FineTuning { base, fused });
+            quantize::run(parameters, inputs.folder("model")?, fine_tuning, output, backend, tick)
         }
         _ => anyhow::bail!("BUG: `{}` makes no weights", stage.word()),
     }?;

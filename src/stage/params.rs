@@ -197,7 +197,9 @@ impl Stage {
     pub fn version(&self) -> u32 {
         match self {
             Self::Base => 1,
-            Self::Adapter | Self::Fuse(_) | Self::Quantize(_) | Self::Benchmark(_) => 2,
+            Self::Fuse(fuse) if fuse.requantize => 3,
+            Self::Adapter | Self::Fuse(_) | Self::Benchmark(_) => 2,
+            Self::Quantize(_) => 3,
         }
     }
 }

@@ -8,30 +8,48 @@ use anyhow::{Context, bail, ensure};
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::{Checkpoint, Weight, WeightKind, record};
-use super::pass::{Pass, Target};
+use super::pass::{Against, Pass, Target};
 use super::rules::{self, Rule};
-use super::{Dtype, Override, Quantize, Tick};
+use super::{Dtype, Override, Quantize, Tick, survival};
 use crate::backend::{Backend, Float, Grid, Mode};
 use crate::output::Output;
 use crate::yaml::nearest;
 
-/// Quantizes the model at `model`. A model that is quantized already is dequantized first.
+/// Quantizes the model at `model`. A model that is quantized already is dequantized first. If it descends from a
+/// fine-tuning, `fine_tuning` says where from, and what is left of it is measured.
 pub(super) fn run(
     parameters: &Quantize,
     model: &Path,
+    fine_tuning: Option<FineTuning<'_>>,
     output: &Output,
     backend: &dyn Backend,
     tick: Tick<'_>,
 ) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(model)?;
     let Choice { targets, section } = choose(parameters, &checkpoint)?;
-    let pass = Pass { checkpoint: &checkpoint, backend, targets, update: &|_| Ok(None) };
-    pass.run(output, tick)?;
+    let base = fine_tuning.map(|from| Checkpoint::open(from.base)).transpose()?;
+    let fused = fine_tuning.and_then(|from| from.fused).map(Checkpoint::open).transpose()?;
+    let against = match &base {
+        Some(base) => Against::Models { base, fused: fused.as_ref() },
+        None => Against::Nothing,
+    };
+    let pass = Pass { checkpoint: &checkpoint, backend, targets, update: &|_| Ok(None), against };
+    let counts = pass.run(output, tick)?;
+    survival::report(&counts, None, output)?;
     let mut config = checkpoint.config.clone();
     // mlx-lm reads `quantization`; Hugging Face's tools look for `quantization_config`.
     config.insert("quantization".to_owned(), section.clone());
     config.insert("quantization_config".to_owned(), section);
     Checkpoint::write_config(config, output)
+}
+
+/// Where a model that is to be quantized was fine-tuned.
+#[derive(Clone, Copy)]
+pub(super) struct FineTuning<'a> {
+    /// The model that the adapter was fused into.
+    pub(super) base: &'a Path,
+    /// What came of it; none if that is the very model to be quantized.
+    pub(super) fused: Option<&'a Path>,
 }
 
 /// Checks, before anything runs, that the parameters fit the model at `base`.
@@ -59,7 +77,7 @@ fn choose(parameters: &Quantize, checkpoint: &Checkpoint) -> anyhow::Result<Choi
     let declared = declared(checkpoint);
     let mut targets = BTreeMap::new();
     for (name, weight) in checkpoint.weights() {
-        let float = float(weight).map(|own| declared.filter(|_| rules::is_cast(name)).unwrap_or(own));
+        let float = weight.float().map(|own| declared.filter(|_| rules::is_cast(name)).unwrap_or(own));
         let mut target = float.map_or(Target::Stored, Target::Float);
         if let (Some(module), Some(float)) = (layer(name, weight), float) {
             let decision = decide(parameters, usual, checkpoint, (module, weight), &mut used)?;
@@ -161,13 +179,6 @@ fn layer<'a>(name: &'a str, weight: &Weight) -> Option<&'a str> {
     let is_matrix = weight.shape.len() == 2 || is_stack;
     let module = name.strip_suffix(".weight")?;
     (is_matrix && !matches!(weight.kind, WeightKind::Other(_))).then_some(module)
-}
-
-fn float(weight: &Weight) -> Option<Float> {
-    match weight.kind {
-        WeightKind::Float(float) | WeightKind::Quantized(_, float) => Some(float),
-        WeightKind::Other(_) => None,
-    }
 }
 
 /// Returns the type that the configuration declares. Like mlx-lm's `convert`, all floats take it first.

@@ -229,7 +229,7 @@ fn survival(layers: usize, mean: f64, cause: Option<&str>) -> Survival {
         survival,
         noise_to_signal: 1.0 - survival.min(0.99) + 0.05,
         reverted: (1.0 - survival).clamp(0.0, 1.0) * 0.9,
-        delta_per_step: survival * 1.6,
+        delta_per_step: Some(survival * 1.6),
         weights: 4096,
     };
     let kinds = ["self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"];

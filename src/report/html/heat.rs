@@ -48,7 +48,7 @@ fn write_map(out: &mut String, name: &str, survival: &Survival) {
         ("survival", format!("{:.3}", all.survival)),
         ("noise to signal", format!("{:.2}", all.noise_to_signal)),
         ("reverted", format!("{:.1}%", all.reverted * 100.0)),
-        ("delta per step", format!("{:.2}", all.delta_per_step)),
+        ("delta per step", all.delta_per_step.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"))),
     ];
     for (term, value) in facts {
         let _ = writeln!(out, "<div><dt>{term}</dt><dd>{value}</dd></div>");

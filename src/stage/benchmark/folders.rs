@@ -11,7 +11,7 @@ use crate::adapter::Adapter;
 use crate::failure::AtPath;
 use crate::report::{Measure, Quantization, Read, Survival};
 use crate::stage::suite::Suite;
-use crate::stage::{Benchmark, Checkpoint, Inputs, SURVIVAL_FILE, base_of};
+use crate::stage::{Benchmark, Checkpoint, Inputs, base_of, read_survival};
 
 pub(super) struct Folders<'a> {
     model: &'a Path,
@@ -100,11 +100,6 @@ impl<'a> Folders<'a> {
 
     /// What quantizing left of a fine-tuning, as its node found.
     pub(super) fn survival(&self) -> anyhow::Result<Option<Survival>> {
-        let path = self.model.join(SURVIVAL_FILE);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let text = fs::read_to_string(&path).at("read", &path)?;
-        serde_json::from_str(&text).map(Some).with_context(|| format!("cannot read {}", path.display()))
+        read_survival(self.model)
     }
 }

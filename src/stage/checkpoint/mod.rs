@@ -5,6 +5,7 @@ mod card;
 mod experts;
 mod quantized;
 mod side_files;
+mod summary;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,6 +23,7 @@ use crate::tensor::{Element, TensorFiles, to_pretty_json};
 
 pub(super) use quantized::record;
 pub(super) use side_files::copy_side_files;
+pub use summary::ModelSummary;
 
 /// Types of models that are tied unless `config.json` says otherwise: the default of `tie_word_embeddings` in mlx-lm's
 /// `models/*.py`.
@@ -63,6 +65,16 @@ pub enum WeightKind {
     Other(Element),
 }
 
+impl WeightKind {
+    /// Returns how it is quantized, if it is.
+    pub fn grid(self) -> Option<Grid> {
+        match self {
+            Self::Quantized(grid, _) => Some(grid),
+            Self::Float(_) | Self::Other(_) => None,
+        }
+    }
+}
+
 /// A tensor that a quantized weight is kept in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -93,6 +105,14 @@ impl Weight {
         match self.shape.as_slice() {
             [.., rows, _] => *rows,
             _ => 1,
+        }
+    }
+
+    /// Returns the type that it has, or is dequantized to.
+    pub fn float(&self) -> Option<Float> {
+        match self.kind {
+            WeightKind::Float(float) | WeightKind::Quantized(_, float) => Some(float),
+            WeightKind::Other(_) => None,
         }
     }
 

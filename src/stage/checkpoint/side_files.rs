@@ -10,6 +10,7 @@ use super::{CONFIG_FILE, card};
 use crate::failure::AtPath;
 use crate::origin::Origin;
 use crate::output::Output;
+use crate::stage::SURVIVAL_FILE;
 use crate::tensor::{INDEX_FILE, TensorFiles};
 
 /// Files that hold weights once more: those of the source, which are not those of what is made.
@@ -20,7 +21,7 @@ const WEIGHT_FORMATS: [&str; 9] =
 const CARD_FILE: &str = "README.md";
 
 /// Copies every file of the model in `folder` that is not weights, index or configuration, unchanged: tokenizer,
-/// template, licence. Of the model card the head is completed; `origin` is what the model was made from.
+/// template, licence. What a quantized model says of its own fine-tuning is not said of what is made of it. Of the model card the head is completed; `origin` is what the model was made from.
 pub(in crate::stage) fn copy_side_files(
     folder: &Path,
     origin: Option<&Origin>,
@@ -31,7 +32,7 @@ pub(in crate::stage) fn copy_side_files(
     let mut left_out = Vec::new();
     for path in list(folder)? {
         let name = relative(folder, &path)?;
-        let own = [INDEX_FILE, CONFIG_FILE, CARD_FILE].contains(&name.as_str());
+        let own = [INDEX_FILE, CONFIG_FILE, CARD_FILE, SURVIVAL_FILE].contains(&name.as_str());
         if own || weights.contains(&path.as_path()) {
             continue;
         }

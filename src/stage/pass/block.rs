@@ -6,6 +6,7 @@ use std::ops::Range;
 use anyhow::{Context, bail, ensure};
 
 use super::Job;
+use super::measure::{Place, Reference};
 use crate::adapter::Update;
 use crate::backend::{Backend, Float, Grid, Mode, Packed, PackedMut, Rows};
 use crate::stage::checkpoint::{Checkpoint, Part, WeightKind};
@@ -13,23 +14,32 @@ use crate::stage::checkpoint::{Checkpoint, Part, WeightKind};
 /// Memory for one block at a time, used again for the next.
 pub(super) struct Scratch {
     pub(super) rows: Rows,
-    /// The rows as they were before an update, and after it.
-    base: Rows,
-    updated: Rows,
+    /// The rows before a fine-tuning, after it, and as they were made.
+    pub(super) base: Rows,
+    pub(super) updated: Rows,
+    pub(super) made: Rows,
+    /// The bytes that rows are read from.
+    pub(super) aside: Aside,
+}
+
+/// The bytes that rows are read from.
+pub(super) struct Aside {
     parts: [Vec<u8>; 3],
     side: Rows,
 }
 
+impl Aside {
+    fn packed(&self, grid: Grid, float: Float, columns: usize) -> Packed<'_> {
+        let [weight, scales, biases] = &self.parts;
+        Packed { grid, float, columns, weight, scales, biases }
+    }
+}
+
 impl Default for Scratch {
     fn default() -> Self {
-        let none = Rows::new(Float::F32, 1);
-        Self {
-            rows: none.clone(),
-            base: none.clone(),
-            updated: none.clone(),
-            parts: Default::default(),
-            side: none,
-        }
+        let none = || Rows::new(Float::F32, 1);
+        let aside = Aside { parts: Default::default(), side: none() };
+        Self { rows: none(), base: none(), updated: none(), made: none(), aside }
     }
 }
 
@@ -46,17 +56,23 @@ impl Block<'_> {
     /// Brings `rows` of the weight into `scratch.rows`, updated.
     pub(super) fn load(&self, rows: Range<usize>, scratch: &mut Scratch) -> anyhow::Result<()> {
         let (matrix, columns) = (self.job.weight.matrix_rows(), self.job.weight.columns());
-        if let Some(Update::Whole(whole) | Update::Rebased(whole, _)) = &self.job.update {
+        let whole = match &self.job.update {
+            Some(Update::Whole(whole) | Update::Rebased(whole, _)) => Some(whole),
+            _ => None,
+        };
+        let is_base = matches!(self.job.reference, Some(Reference::Itself));
+        if whole.is_none() || is_base {
+            self.read_stored(&rows, scratch)?;
+        }
+        if is_base {
+            scratch.base.values.clone_from(&scratch.rows.values);
+        }
+        if let Some(whole) = whole {
             let row_bytes = columns * whole.float.size();
             let bytes = whole.bytes.get(rows.start * row_bytes..rows.end * row_bytes);
             let bytes = bytes.context("BUG: a tensor has the shape of the weight whose place it takes")?;
             scratch.rows.decode(whole.float, columns, bytes);
             scratch.rows.cast(self.float);
-        } else {
-            self.read(&rows, scratch)?;
-        }
-        if self.job.update.is_some() {
-            scratch.base.values.clone_from(&scratch.rows.values);
         }
         let lora = match &self.job.update {
             Some(Update::LowRank(experts)) => experts.get(rows.start / matrix).and_then(Option::as_ref),
@@ -69,57 +85,63 @@ impl Block<'_> {
         self.check(rows.start, &scratch.rows)
     }
 
-    /// Quantizes the rows that were loaded. Returns how much of an update is left: the product of what came of it with
-    /// the update itself, and the update's square.
-    pub(super) fn quantize(
-        &self,
-        grid: Grid,
-        out: PackedMut<'_>,
-        scratch: &mut Scratch,
-    ) -> anyhow::Result<[f64; 2]> {
-        let Scratch { rows, base, updated, .. } = scratch;
-        if !matches!(self.job.update, Some(Update::LowRank(_) | Update::Rebased(..))) {
-            return self.backend.quantize(rows, grid, out).map(|()| [0.0; 2]);
-        }
-        updated.values.clone_from(&rows.values);
-        let PackedMut { weight, scales, biases } = out;
-        self.backend.quantize(rows, grid, PackedMut { weight, scales, biases })?;
-        let packed = Packed { grid, float: self.float, columns: rows.columns, weight, scales, biases };
-        self.backend.dequantize(packed, rows)?;
-        let all = base.values.iter().zip(&updated.values).zip(&rows.values);
-        Ok(all.fold([0.0; 2], |[product, square], ((base, updated), left)| {
-            let update = f64::from(*updated) - f64::from(*base);
-            [product + (f64::from(*left) - f64::from(*base)) * update, square + update * update]
-        }))
+    /// Brings `rows` of the weight as it is into `scratch.rows`. Returns the sum of the squares of its steps, if it is
+    /// quantized.
+    pub(super) fn read_stored(&self, rows: &Range<usize>, scratch: &mut Scratch) -> anyhow::Result<f64> {
+        let place = Place { checkpoint: self.checkpoint, weight: self.job.weight };
+        self.read(place, self.float, rows, &mut scratch.aside, &mut scratch.rows)?;
+        Ok(match self.job.weight.kind {
+            WeightKind::Quantized(grid, _) => {
+                scratch.aside.packed(grid, self.float, self.job.weight.columns()).steps()
+            }
+            _ => 0.0,
+        })
     }
 
-    /// Reads the rows as floats. As in mlx-lm's `convert --dequantize --dtype`, scales and biases take the type
-    /// first, and the weight is dequantized in it.
-    fn read(&self, rows: &Range<usize>, scratch: &mut Scratch) -> anyhow::Result<()> {
-        let weight = self.job.weight;
-        let [codes, scales, biases] = &mut scratch.parts;
+    /// Quantizes rows that were loaded.
+    pub(super) fn quantize<'o>(
+        &self,
+        grid: Grid,
+        out: PackedMut<'o>,
+        rows: &Rows,
+    ) -> anyhow::Result<Packed<'o>> {
+        let PackedMut { weight, scales, biases } = out;
+        self.backend.quantize(rows, grid, PackedMut { weight, scales, biases })?;
+        Ok(Packed { grid, float: self.float, columns: rows.columns, weight, scales, biases })
+    }
+
+    /// Reads rows of a weight as floats of type `to`. As in mlx-lm's `convert --dequantize --dtype`, scales and biases take
+    /// the type first, and the weight is dequantized in it.
+    pub(super) fn read(
+        &self,
+        Place { checkpoint, weight }: Place<'_>,
+        to: Float,
+        rows: &Range<usize>,
+        aside: &mut Aside,
+        into: &mut Rows,
+    ) -> anyhow::Result<()> {
+        let Aside { parts: [codes, scales, biases], side } = aside;
         let columns = weight.columns();
-        self.checkpoint.read_rows(weight, Part::Weight, rows, codes)?;
+        checkpoint.read_rows(weight, Part::Weight, rows, codes)?;
         let (grid, float) = match weight.kind {
             WeightKind::Float(float) => {
-                scratch.rows.decode(float, columns, codes);
-                scratch.rows.cast(self.float);
+                into.decode(float, columns, codes);
+                into.cast(to);
                 return Ok(());
             }
             WeightKind::Quantized(grid, float) => (grid, float),
             WeightKind::Other(element) => bail!("BUG: `{}` is {element}", self.job.name),
         };
-        self.checkpoint.read_rows(weight, Part::Scales, rows, scales)?;
+        checkpoint.read_rows(weight, Part::Scales, rows, scales)?;
         if grid.mode == Mode::Affine {
-            self.checkpoint.read_rows(weight, Part::Biases, rows, biases)?;
-            for side in [&mut *scales, biases] {
-                cast(float, self.float, side, &mut scratch.side);
+            checkpoint.read_rows(weight, Part::Biases, rows, biases)?;
+            for bytes in [&mut *scales, biases] {
+                cast(float, to, bytes, side);
             }
         } else {
             biases.clear();
         }
-        let packed = Packed { grid, float: self.float, columns, weight: codes, scales, biases };
-        self.backend.dequantize(packed, &mut scratch.rows)
+        self.backend.dequantize(aside.packed(grid, to, columns), into)
     }
 
     /// A weight that is not a number ruins every answer, and quantizing spreads it over its group.
