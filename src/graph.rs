@@ -7,6 +7,7 @@ use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::manifest::{Input, Manifest, Node};
+use crate::stage::{BASE_ROLE, FUSED_ROLE, Stage};
 use crate::yaml::{Problem, nearest};
 
 /// The number of a node in its graph.
@@ -19,6 +20,8 @@ pub struct Graph {
     nodes: Vec<Node>,
     /// Per node, its inputs in the order of `Node::inputs`.
     inputs: Vec<Vec<NodeId>>,
+    /// Per node, how many of its inputs are written in the pipeline file; the others follow from these.
+    written: Vec<usize>,
     /// Every node after its inputs; among equals, in the order written.
     order: Vec<NodeId>,
 }
@@ -26,7 +29,7 @@ pub struct Graph {
 impl Graph {
     /// Checks a manifest and resolves its names.
     pub fn check(manifest: Manifest) -> Result<Self, Problem> {
-        let nodes = manifest.nodes;
+        let mut nodes = manifest.nodes;
         let ids: HashMap<&str, NodeId> =
             nodes.iter().enumerate().map(|(index, node)| (node.name.as_str(), NodeId(index))).collect();
         let mut inputs = Vec::with_capacity(nodes.len());
@@ -35,7 +38,9 @@ impl Graph {
             inputs.push(resolved.collect::<Result<Vec<_>, _>>()?);
         }
         let order = sort(&nodes, &inputs)?;
-        Ok(Self { nodes, inputs, order })
+        let written = inputs.iter().map(Vec::len).collect();
+        add_fine_tunings(&mut nodes, &mut inputs, &order);
+        Ok(Self { nodes, inputs, written, order })
     }
 
     /// Returns the node of this number.
@@ -47,6 +52,11 @@ impl Graph {
     pub fn inputs(&self, id: NodeId) -> impl Iterator<Item = (&str, NodeId)> {
         let roles = self.nodes[id.0].inputs.iter().map(|input| input.role.as_str());
         roles.zip(self.inputs[id.0].iter().copied())
+    }
+
+    /// Returns the inputs that the pipeline file names; all others are among the nodes that these are made from.
+    pub fn written_inputs(&self, id: NodeId) -> impl Iterator<Item = (&str, NodeId)> {
+        self.inputs(id).take(self.written[id.0])
     }
 
     /// Returns all nodes, each after its inputs.
@@ -147,6 +157,27 @@ fn sort(nodes: &[Node], inputs: &[Vec<NodeId>]) -> Result<Vec<NodeId>, Problem> 
     if order.len() == nodes.len() { Ok(order) } else { Err(cycle(nodes, inputs)) }
 }
 
+/// Gives a `quantize` node whose model comes of a `fuse` node, the nearest counts, what it needs to measure what is left of
+/// the fine-tuning: that node's model, and where other `quantize` nodes lie between, what that node makes. These are
+/// nodes that it is made from anyway, so there is no new cycle and the order stands.
+fn add_fine_tunings(nodes: &mut [Node], inputs: &mut [Vec<NodeId>], order: &[NodeId]) {
+    let mut fused: Vec<Option<NodeId>> = vec![None; nodes.len()];
+    for &NodeId(index) in order {
+        match (&nodes[index].stage, inputs[index].first()) {
+            (Stage::Fuse(_), _) => fused[index] = Some(NodeId(index)),
+            (Stage::Quantize(_), Some(model)) => fused[index] = fused[model.0],
+            _ => {}
+        }
+        let (Some(fuse), Stage::Quantize(_)) = (fused[index], &nodes[index].stage) else { continue };
+        let apart = (inputs[index][0] != fuse).then_some((FUSED_ROLE, fuse));
+        for (role, input) in apart.into_iter().chain([(BASE_ROLE, inputs[fuse.0][0])]) {
+            let (node, at) = (nodes[input.0].name.clone(), nodes[index].at);
+            nodes[index].inputs.push(Input { role: role.to_owned(), node, at });
+            inputs[index].push(input);
+        }
+    }
+}
+
 /// Finds a cycle and prints it whole.
 fn cycle(nodes: &[Node], inputs: &[Vec<NodeId>]) -> Problem {
     let mut graph = DiGraph::<(), ()>::new();
@@ -200,6 +231,32 @@ mod tests {
         let nodes = step("x", "a") + &step("a", "b") + &step("b", "c") + &step("c", "a");
         assert_eq!(check(&nodes).unwrap_err().message, "dependency cycle: a -> b -> c -> a");
         assert_eq!(check(&step("a", "a")).unwrap_err().message, "dependency cycle: a -> a");
+    }
+
+    #[test]
+    fn what_is_quantized_knows_where_it_was_fine_tuned() {
+        let fuse =
+            |name: &str, model: &str| format!("  {name}: {{stage: fuse, model: {model}, adapter: l}}\n");
+        let quantize =
+            |name: &str, model: &str| format!("  {name}: {{stage: quantize, bits: 4, model: {model}}}\n");
+        let nodes = "  b: {stage: base, source: s}\n  l: {stage: adapter, source: s}\n".to_owned()
+            + &(quantize("p", "b") + &quantize("r", "q") + &quantize("q", "f") + &fuse("f", "p"))
+            + &(fuse("g", "r") + &quantize("t", "g"));
+        let graph = check(&nodes).unwrap();
+        let inputs = |name: &str| {
+            let id = graph.find(name).unwrap();
+            let inputs = graph.inputs(id).map(|(role, id)| format!("{role}={}", graph.node(id).name));
+            assert_eq!(
+                graph.written_inputs(id).count(),
+                graph.inputs(id).take_while(|(role, _)| *role == "model").count()
+            );
+            inputs.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(inputs("p"), "model=b");
+        assert_eq!(inputs("q"), "model=f base=p");
+        assert_eq!(inputs("r"), "model=q fused=f base=p");
+        // The nearest fine-tuning counts.
+        assert_eq!(inputs("t"), "model=g base=r");
     }
 
     #[test]

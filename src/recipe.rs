@@ -7,6 +7,7 @@
 //! | the stage's code version | other code may write other bytes |
 //! | the backend that computes | `cpu` and `mlx` may round differently |
 //! | content digest of each input, by role | content, not history: an input rebuilt to the same bytes changes nothing |
+//! | of a model below a `fuse` node also those of what that node began with (`base`) and made (`fused`) | what is left of the fine-tuning is measured against them |
 //! | of a source on the hub: repository and commit | a commit never changes, so its files need not be there to know the key |
 //! | the repository and commit that weights descend from | they are written beside the weights |
 //!
@@ -234,7 +235,7 @@ mod tests {
         assert_eq!(
             json,
             format!(
-                r#"{{"backend":"cpu","format":1,"inputs":{{"model":"{input}"}},"stage":{{"stage":"quantize","parameters":{{"bits":8,"group_size":64,"mode":"affine","overrides":[],"recipe":null}}}},"version":2}}"#
+                r#"{{"backend":"cpu","format":1,"inputs":{{"model":"{input}"}},"stage":{{"stage":"quantize","parameters":{{"bits":8,"group_size":64,"mode":"affine","overrides":[],"recipe":null}}}},"version":3}}"#
             )
         );
     }

@@ -50,11 +50,12 @@ fn label(stage: &Stage) -> String {
     }
 }
 
-/// Returns each edge once, as (from, to), in the order of the graph.
+/// Returns each edge once, as (from, to), in the order of the graph. What a node is measured against is no edge: it is
+/// among what its model is made from.
 fn edges(project: &Project) -> Vec<(&str, &str)> {
     let mut edges = Vec::new();
     for &id in project.graph.order() {
-        for (_, input) in project.graph.inputs(id) {
+        for (_, input) in project.graph.written_inputs(id) {
             let edge = (project.graph.node(input).name.as_str(), project.graph.node(id).name.as_str());
             if !edges.contains(&edge) {
                 edges.push(edge);
@@ -113,7 +114,7 @@ fn to_json(project: &Project) -> serde_json::Value {
         let node = project.graph.node(id);
         let inputs: serde_json::Map<_, _> = project
             .graph
-            .inputs(id)
+            .written_inputs(id)
             .map(|(role, input)| (role.to_owned(), project.graph.node(input).name.clone().into()))
             .collect();
         json!({

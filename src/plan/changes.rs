@@ -5,6 +5,7 @@ use super::Planner;
 use crate::artifact::Artifact;
 use crate::graph::NodeId;
 use crate::recipe::{Change, Recipe};
+use crate::stage::{BASE_ROLE, FUSED_ROLE};
 use crate::store::Action;
 
 impl Planner<'_> {
@@ -19,6 +20,11 @@ impl Planner<'_> {
         let node_of =
             |role: &str| node.inputs.iter().find(|input| input.role == role).map(|input| input.node.clone());
         let mut changes = recipe.changes(&old, &node_of);
+        // What is left is measured against these; they are a reason of their own only if there is no other.
+        let measured = |change: &Change| matches!(change, Change::Input { role, .. } if role == BASE_ROLE || role == FUSED_ROLE);
+        if !changes.iter().all(measured) {
+            changes.retain(|change| !measured(change));
+        }
         if node.stage.is_reference()
             && let Some(stock) = stock
         {

@@ -152,11 +152,11 @@ impl Planner<'_> {
         let mut inputs = BTreeMap::new();
         let mut waits_for = Vec::new();
         for (role, input) in self.graph.inputs(id) {
-            match made(input) {
-                Some(digest) => drop(inputs.insert(role.to_owned(), digest)),
-                None => waits_for.push(input),
-            }
+            inputs.extend(made(input).map(|digest| (role.to_owned(), digest)));
         }
+        // The inputs that are not written are waited for by those that are.
+        let waited_for = self.graph.written_inputs(id).map(|(_, input)| input);
+        waits_for.extend(waited_for.filter(|input| made(*input).is_none()));
         if let Some(stock) = &stock {
             inputs.insert("source".to_owned(), stock.digest());
         } else if node.stage.is_reference()

@@ -119,7 +119,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let (mut states, mut dependents) = (vec![None; count], vec![Vec::new(); count]);
         let mut ready = VecDeque::new();
         for &id in ids {
-            let inputs: Vec<_> = planner.graph.inputs(id).map(|(_, input)| input).collect();
+            // The inputs that are not written are done before those that are.
+            let inputs: Vec<_> = planner.graph.written_inputs(id).map(|(_, input)| input).collect();
             states[id.index()] = Some(State::Waiting(inputs.len()));
             if inputs.is_empty() {
                 ready.push_back(id);

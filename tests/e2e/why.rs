@@ -120,7 +120,7 @@ fn newer_code_of_a_stage() {
     space.write("cache/memo", memo.changed().unwrap());
     insta::assert_snapshot!(why(&space, "q8"), @r"
     q8: must run
-      the stage's code: version 0 -> 2
+      the stage's code: version 0 -> 3
     ");
     space.build().ran(["q8"]);
 }
