@@ -6,6 +6,7 @@ mod diff;
 mod explain;
 mod graph;
 mod init;
+mod inspect;
 mod progress;
 mod project;
 mod report;
@@ -51,6 +52,8 @@ enum Verb {
     Why(explain::WhyArgs),
     /// Print the graph
     Graph(graph::GraphArgs),
+    /// Show what a model is, and what quantizing left of its fine-tuning
+    Inspect(inspect::InspectArgs),
     /// Print the benchmark's report again, without building
     Report(report::ReportArgs),
     /// Compare two configs of a benchmark, or what is there now with pipeline.lock
@@ -134,6 +137,7 @@ impl Cli {
             Verb::Status(args) => status::run(&args, &place),
             Verb::Why(args) => explain::run(&args, &place),
             Verb::Graph(args) => graph::run(&args, &place),
+            Verb::Inspect(args) => inspect::run(&args, &place),
             Verb::Report(args) => report::run(&args, &place),
             Verb::Diff(args) => diff::run(&args, &place),
             Verb::Verify(args) => verify::run(&args, &place),
