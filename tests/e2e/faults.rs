@@ -42,7 +42,7 @@ fn an_altered_object_is_found_and_built_again() {
     exit 1
     stdout:
     cache/objects/[DIGEST]/[DIGEST]: its content is now [DIGEST]
-    12 objects, 1 damaged; `pipeline build` makes the artifacts that need them again
+    14 objects, 1 damaged; `pipeline build` makes the artifacts that need them again
     ");
     // In the place of the artifact there may be a clone that is still whole; without it, the object is needed.
     let run = space.remove("artifacts").run(&["build", "-j1"]).exits(0);

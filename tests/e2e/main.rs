@@ -16,5 +16,6 @@ mod pico;
 mod report;
 mod server;
 mod space;
+mod survival;
 mod weights;
 mod why;
