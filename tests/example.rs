@@ -70,6 +70,8 @@ fn the_experiment_comes_out_as_with_mlx_lm() {
     copy(&root.join("examples/tiny"), &folder.path().join("examples/tiny"));
     let text = fs::read_to_string(root.join("pipeline.yaml")).unwrap();
     let benchmark = text.split("  benchmark:").nth(1).unwrap().replace("discrimination.yaml", "heldout.yaml");
+    // That suite has no texts to compare with a reference.
+    let benchmark = benchmark.split("    reference:").next().unwrap();
     fs::write(folder.path().join("pipeline.yaml"), format!("{text}  heldout:{benchmark}")).unwrap();
 
     assert_eq!(pipeline(folder.path(), &["build", "-j", "2"]), "ran 8 nodes\n");

@@ -13,6 +13,9 @@ use crate::origin::Origin;
 use crate::plan::{Decision, Verdict};
 use crate::recipe::Change;
 
+/// How many characters of a list are shown.
+const LONGEST: usize = 80;
+
 #[derive(Debug, Args)]
 pub(super) struct WhyArgs {
     /// The node
@@ -98,6 +101,10 @@ pub(super) fn words(change: &Change) -> String {
         Change::NeverBuilt => "it was never built here".to_owned(),
         Change::Forced => "--force".to_owned(),
         Change::Stage { old, new } => format!("stage: {old} -> {new}"),
+        // Lists of lists, such as the questions of a benchmark, are for `--json`.
+        Change::Parameter { name, old, new } if is_long(old) || is_long(new) => {
+            format!("parameter {name} changed")
+        }
         Change::Parameter { name, old, new } => format!("parameter {name}: {} -> {}", shown(old), shown(new)),
         Change::Version { old, new } => format!("the stage's code: version {old} -> {new}"),
         Change::Backend { old, new } => format!("backend: {old} -> {new}"),
@@ -129,6 +136,10 @@ fn origin_or_folder(origin: Option<&Origin>) -> String {
 
 fn short(origin: &Origin) -> String {
     format!("{}@{}", origin.repo, origin.commit.short())
+}
+
+fn is_long(value: &Value) -> bool {
+    (value.is_array() || value.is_object()) && value.to_string().len() > LONGEST
 }
 
 /// Shows a parameter as the user wrote it.

@@ -87,6 +87,11 @@ impl Report<'_> {
                 format!("{name} meets all that was asked: {}.", met(&verdict.optimal)),
                 self.rivals(verdict),
             ),
+            _ if verdict.optimal.is_empty() => (
+                format!("Ship {name}."),
+                format!("{name} meets all that was asked: {}.", met(&verdict.minimum)),
+                String::new(),
+            ),
             _ => (
                 format!("Ship {name}: good enough, but not the best one could wish for."),
                 format!("{name} meets the minimum: {}.", met(&verdict.minimum)),
