@@ -196,6 +196,7 @@ fn texts_are_read_as_mlx_lm_reads_them() {
     let run = space.run(&["build"]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     let results: Results = space.json("benchmark/results.json");
+    let results = results.with_readings(&space.json("benchmark/readings.json"));
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/reading.json");
     let golden: Value = serde_json::from_slice(&fs::read(golden).unwrap()).unwrap();
     assert_eq!(results.configs.len(), 6);

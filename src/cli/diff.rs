@@ -131,8 +131,9 @@ fn diffs(project: &Project, old: &Artifact, new: &Artifact) -> anyhow::Result<Ve
         checked(&path, &entry.digest)
     };
     let read = |artifact| -> anyhow::Result<(Results, AllTimings)> {
-        let results = serde_json::from_value(file(artifact, "results.json")?)?;
-        Ok((results, serde_json::from_value(file(artifact, "timings.json")?)?))
+        let results: Results = serde_json::from_value(file(artifact, "results.json")?)?;
+        let readings = serde_json::from_value(file(artifact, "readings.json")?)?;
+        Ok((results.with_readings(&readings), serde_json::from_value(file(artifact, "timings.json")?)?))
     };
     let (old, new) = (read(old)?, read(new)?);
     let both = new.0.configs.keys().filter_map(|name| {

@@ -58,9 +58,10 @@ impl Outcomes {
             }
             Format::Table => print(&report.table()),
             Format::Md => print(&(gap.to_owned() + &report.markdown())),
-            Format::Json => print_json(
-                &json!({"node": node, "results": results, "timings": timings, "verdicts": judgement}),
-            ),
+            Format::Json => print_json(&json!({
+                "node": node, "results": results, "readings": results.readings(), "timings": timings,
+                "verdicts": judgement,
+            })),
             Format::Csv => {
                 let header = if index == 0 { csv_header() } else { String::new() };
                 print(&(header + &report.csv_rows(node)))

@@ -34,7 +34,8 @@ pub(super) fn outcomes(project: &Project, node: &str) -> anyhow::Result<Outcomes
     let folder = project.root.join("artifacts").join(node);
     let read = || -> anyhow::Result<Outcomes> {
         Ok(Outcomes {
-            results: read_json(folder.join("results.json"))?,
+            results: read_json::<Results>(folder.join("results.json"))?
+                .with_readings(&read_json(folder.join("readings.json"))?),
             timings: read_json(folder.join("timings.json"))?,
             judgement: read_json(folder.join("verdicts.json"))?,
         })

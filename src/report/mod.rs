@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! results.json    Results     what is the same on every run: answers, accuracy, sizes, survival
-//! timings.json    AllTimings  what is not: seconds, memory, the machine
+//! readings.json   Readings    what texts gave, the same but for the last places
+//! timings.json    AllTimings  what is not the same: seconds, memory, the machine
 //! verdicts.json   Judgement   gates and verdicts, decided from both
 //! report.md       ─┐
 //! report.html      ├─ the three above, for people
@@ -38,7 +39,7 @@ pub use diff::{Changed, Diff, Row, Side};
 pub use interval::wilson;
 pub use judgement::{Conclusion, Finding, GateOutcome, Judgement, VerdictOutcome, judge};
 pub use request::{Conversation, Measure, Measured, Read, Reading};
-pub use results::{Answer, ConfigResults, Divergence, Perplexity, Quantization, Results};
+pub use results::{Answer, ConfigResults, Divergence, Perplexity, Quantization, Readings, Results};
 pub use survival::{Figures, Survival};
 pub use table::bytes;
 pub use timings::{AllTimings, Machine, Timings};

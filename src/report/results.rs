@@ -4,7 +4,7 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::Survival;
+use super::{Reading, Survival};
 
 /// What all configurations answered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,14 +38,40 @@ pub struct ConfigResults {
     pub bits_per_weight: f64,
     /// How most of its weights are quantized; none if they are floats.
     pub quantization: Option<Quantization>,
-    /// How well it foresees the suite's texts; none if there are none.
+    /// How well it foresees the suite's texts; none if there are none. In `readings.json`.
+    #[serde(skip)]
     pub perplexity: Option<Perplexity>,
-    /// How far it is from the reference on the suite's texts.
+    /// How far it is from the reference on the suite's texts. In `readings.json`.
+    #[serde(skip)]
     pub divergence: Option<Divergence>,
     /// What quantizing left of a fine-tuning; none if it is no quantized descendant of a fused model.
     pub survival: Option<Survival>,
     /// Every answer, in the order of the suite.
     pub answers: Vec<Answer>,
+}
+
+/// `readings.json`: what is the same on every run of one machine, but for the last places on another, and so is no part
+/// of what two machines compare. By configuration; empty if the suite has no texts.
+pub type Readings = IndexMap<String, Reading>;
+
+impl Results {
+    /// Returns what was read.
+    pub fn readings(&self) -> Readings {
+        let reading =
+            |own: &ConfigResults| Some(Reading { perplexity: own.perplexity?, divergence: own.divergence });
+        let configs = self.configs.iter();
+        configs.filter_map(|(name, own)| Some((name.clone(), reading(own)?))).collect()
+    }
+
+    /// Adds what was read.
+    #[must_use]
+    pub fn with_readings(mut self, readings: &Readings) -> Self {
+        for (name, own) in &mut self.configs {
+            own.perplexity = readings.get(name).map(|reading| reading.perplexity);
+            own.divergence = readings.get(name).and_then(|reading| reading.divergence);
+        }
+        self
+    }
 }
 
 /// One answer.

@@ -21,7 +21,7 @@ use crate::report::{
 };
 use folders::Folders;
 
-/// Runs the suite and writes `results.json`, `timings.json`, `verdicts.json`, `report.md` and `report.html`.
+/// Runs the suite and writes `results.json`, `readings.json`, `timings.json`, `verdicts.json`, `report.md` and `report.html`.
 pub(super) fn run(
     parameters: &Benchmark,
     inputs: &Inputs,
@@ -34,6 +34,7 @@ pub(super) fn run(
     };
     let judgement = judge(&parameters.gates, &parameters.verdicts, &results, &timings);
     output.write("results.json", &pretty(&results)?)?;
+    output.write_volatile("readings.json", &pretty(&results.readings())?)?;
     output.write_volatile("timings.json", &pretty(&timings)?)?;
     output.write_volatile("verdicts.json", &pretty(&judgement)?)?;
     let report = Report { results: &results, timings: &timings, judgement: &judgement };
@@ -48,8 +49,9 @@ pub(super) fn run(
 /// Returns what was measured earlier, where only the questions are new.
 fn earlier(inputs: &Inputs) -> Option<(Results, AllTimings)> {
     let file = |name: &str| inputs.measured.get(name).map(Vec::as_slice);
-    let results = serde_json::from_slice(file("results.json")?).ok()?;
-    Some((results, serde_json::from_slice(file("timings.json")?).ok()?))
+    let results: Results = serde_json::from_slice(file("results.json")?).ok()?;
+    let readings = serde_json::from_slice(file("readings.json")?).ok()?;
+    Some((results.with_readings(&readings), serde_json::from_slice(file("timings.json")?).ok()?))
 }
 
 /// Has every configuration answer and read.
