@@ -27,6 +27,7 @@ pub(crate) fn activation_dtype(stored: Dtype) -> Result<Dtype> {
     Ok(if half && is_cpu()? { Dtype::Float32 } else { stored })
 }
 
-fn is_cpu() -> Result<bool> {
+/// Whether it is the CPU.
+pub(crate) fn is_cpu() -> Result<bool> {
     Ok(matches!(Device::try_default()?.get_type()?, DeviceType::Cpu))
 }

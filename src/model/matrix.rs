@@ -10,6 +10,9 @@ use super::packed::Packed;
 use super::weights::Weights;
 use crate::backend::Mode;
 
+/// From how many rows on it pays to dequantize before multiplying, on a CPU.
+const MANY: i32 = 8;
+
 /// A matrix `[rows, columns]`, or a stack `[experts, rows, columns]`.
 pub(crate) enum Matrix {
     /// As it is.
@@ -53,6 +56,10 @@ impl Matrix {
     pub(crate) fn matmul_transposed(&self, x: &Array) -> Result<Array> {
         match self {
             Self::Float(weight) => Ok(ops::matmul(x, weight.transpose()?)?),
+            // On a CPU MLX multiplies codes row by row, without a BLAS: dequantizing takes as long as a few rows.
+            Self::Quantized(packed, dtype) if is_many(x) && device::is_cpu()? => {
+                Ok(ops::matmul(x, packed.dequantize(*dtype)?.transpose()?)?)
+            }
             Self::Quantized(packed, _) => packed.matmul_transposed(x),
         }
     }
@@ -89,6 +96,12 @@ impl Matrix {
             Self::Quantized(_, dtype) => *dtype,
         }
     }
+}
+
+/// Whether `x` is a prompt rather than a token or a few.
+fn is_many(x: &Array) -> bool {
+    let rows: i32 = x.shape().iter().rev().skip(1).product();
+    rows >= MANY
 }
 
 /// Reads the packing off the shapes and the type of the scales, as mlx-lm's `infer_quant_config` does.
