@@ -23,6 +23,7 @@ fn built(benchmarks: &[(&str, Sample)]) -> Space {
         );
         let path = |file: &str| format!("artifacts/{name}/{file}");
         space.write(&path("results.json"), serde_json::to_vec(results).unwrap());
+        space.write(&path("readings.json"), serde_json::to_vec(&results.readings()).unwrap());
         space.write(&path("timings.json"), serde_json::to_vec(timings).unwrap());
         space.write(&path("verdicts.json"), serde_json::to_vec(judgement).unwrap());
     }
