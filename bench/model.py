@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Writes models for the benchmarks: Qwen2's shapes, sharded as the Hugging Face hub has them, with random weights.
 
-The same arguments give the same bytes. Needs nothing but Python. Small is Qwen2 0.5B, 1 GB in 16 bits; large has twice
-its width and is 4 times as big.
+The same arguments give the same bytes. Needs nothing but Python. Small is Qwen2 0.5B, 1 GB in 16 bits; medium has a quarter
+of its layers and a fifth of its vocabulary; large has twice its width and is 4 times as big.
 
-    python3 bench/model.py FOLDER [--size tiny|small|large] [--dtype float16|bfloat16]
+    python3 bench/model.py FOLDER [--size tiny|medium|small|large] [--dtype float16|bfloat16]
 """
 
 import argparse
@@ -21,6 +21,14 @@ SIZES = {
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "vocab_size": 8192,
+    },
+    "medium": {
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "vocab_size": 32768,
     },
     "small": {
         "hidden_size": 896,
