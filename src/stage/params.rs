@@ -198,8 +198,8 @@ impl Stage {
         match self {
             Self::Base => 1,
             Self::Fuse(fuse) if fuse.requantize => 3,
-            Self::Adapter | Self::Fuse(_) | Self::Benchmark(_) => 2,
-            Self::Quantize(_) => 3,
+            Self::Adapter | Self::Fuse(_) => 2,
+            Self::Quantize(_) | Self::Benchmark(_) => 3,
         }
     }
 }
