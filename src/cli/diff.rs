@@ -120,7 +120,10 @@ fn compare(
     let Some(old) = old.filter(|old| old.reproducible_digest() == locked.artifact) else {
         return Ok((words + ", whose result is not in this cache", Vec::new()));
     };
-    Ok((words, diffs(project, &old, current)?))
+    // One that another version of the stage wrote may lack a file.
+    diffs(project, &old, current)
+        .map(|diffs| (words.clone(), diffs))
+        .or_else(|error| Ok((format!("{words}, whose result cannot be compared: {error:#}"), Vec::new())))
 }
 
 /// Compares the configurations that both results have.

@@ -11,14 +11,11 @@ use serde_json::json;
 use super::project::{Place, Project, UsageError};
 use super::{Outcome, print, print_json};
 use crate::graph::NodeId;
-use crate::report::{Figures, Survival, bytes};
+use crate::report::{Figures, Survival, bytes, paragraph};
 use crate::stage::{BASE_ROLE, Checkpoint, Kind, ModelSummary, read_survival};
 
 /// How many layers are shown.
 const SHOWN: usize = 10;
-
-/// How wide a terminal is taken to be.
-const WIDTH: usize = 80;
 
 /// How wide the names of layers may be, so that a line fits a terminal of 80 columns.
 const NAME_WIDTH: usize = 44;
@@ -100,7 +97,7 @@ fn describe(survival: &Survival, shown: usize) -> String {
     let tensors = survival.worst_first();
     let mut said = format!("survival: {:.2} of the fine-tuning is left", survival.overall.survival);
     said += &survival.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
-    let mut text = wrap(&said);
+    let mut text = paragraph("", &said, "");
     let name = |name: &str| shorten(name.strip_suffix(".weight").unwrap_or(name));
     let rows = tensors.iter().take(shown).map(|(tensor, figures)| (name(tensor), **figures));
     let rows: Vec<_> = rows.chain([("all of them".to_owned(), survival.overall)]).collect();
@@ -118,24 +115,6 @@ fn describe(survival: &Survival, shown: usize) -> String {
             writeln!(text, "{name:width$} {survival:>8.2} {noise_to_signal:>6.2} {reverted:>8} {step:>6}");
     }
     text + "\nnoise: rounding error against the update; step: the update against a step\n"
-}
-
-/// Breaks a text into lines.
-fn wrap(text: &str) -> String {
-    let (mut out, mut length) = (String::new(), 0);
-    for word in text.split(' ') {
-        let width = word.chars().count();
-        if length > 0 && length + 1 + width > WIDTH {
-            out.push('\n');
-            length = 0;
-        } else if length > 0 {
-            out.push(' ');
-            length += 1;
-        }
-        out += word;
-        length += width;
-    }
-    out + "\n"
 }
 
 /// Leaves out the beginning of a name that is too long.

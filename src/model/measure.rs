@@ -30,7 +30,7 @@ pub fn measure(request: &Measure, tick: &mut dyn FnMut(usize)) -> Result<Measure
     for prompt in prompts.iter().cycle().take(request.warmup) {
         answer(prompt, request.max_tokens.min(WARM_UP_TOKENS))?;
     }
-    let mut runs: Vec<Vec<Generation>> = Vec::with_capacity(request.repeats);
+    let mut runs: Vec<Vec<Generation>> = Vec::new();
     for run in 0..request.repeats {
         let mut generations = Vec::with_capacity(prompts.len());
         for (index, prompt) in prompts.iter().enumerate() {

@@ -23,13 +23,18 @@ const STEP: usize = 128;
 /// A text is cut into windows of `context` tokens, each read without what was before it; its first token is not
 /// foreseen. As in mlx-lm's `perplexity.py`, all foreseen tokens count the same.
 pub fn read(request: &Read, tick: &mut dyn FnMut(usize)) -> Result<Reading> {
-    let tokenizer = Tokenizer::load(&request.model)?;
-    let model = LanguageModel::load(&request.model, request.adapter.as_deref())?;
-    let reference =
-        request.reference.as_ref().map(|place| load_reference(place, &tokenizer, request)).transpose()?;
+    let texts = encode(&request.model, &request.texts)?;
+    if let Some((reference, _)) = &request.reference {
+        let (own, other) = (request.model.display(), reference.display());
+        let same = encode(reference, &request.texts)? == texts;
+        ensure!(same, "{own} cannot be compared with {other}: they make other tokens of the texts");
+    }
+    let load = |model: &PathBuf, adapter: &Option<PathBuf>| LanguageModel::load(model, adapter.as_deref());
+    let model = load(&request.model, &request.adapter)?;
+    let reference = request.reference.as_ref().map(|(model, adapter)| load(model, adapter)).transpose()?;
     let mut tally = Tally::default();
-    for (index, text) in request.texts.iter().enumerate() {
-        for window in tokenizer.encode_text(text)?.chunks(request.context) {
+    for (index, tokens) in texts.iter().enumerate() {
+        for window in tokens.chunks(request.context) {
             tally.read_window(&model, reference.as_ref(), window)?;
         }
         tick(index + 1);
@@ -37,20 +42,10 @@ pub fn read(request: &Read, tick: &mut dyn FnMut(usize)) -> Result<Reading> {
     tally.reading(reference.is_some())
 }
 
-fn load_reference(
-    (model, adapter): &(PathBuf, Option<PathBuf>),
-    tokenizer: &Tokenizer,
-    request: &Read,
-) -> Result<LanguageModel> {
-    for text in &request.texts {
-        let same = Tokenizer::load(model)?.encode_text(text)? == tokenizer.encode_text(text)?;
-        ensure!(
-            same,
-            "the reference has other tokens: {} cannot be compared with it",
-            request.model.display()
-        );
-    }
-    LanguageModel::load(model, adapter.as_deref().map(Path::new))
+/// Returns the tokens that a model makes of each text.
+fn encode(model: &Path, texts: &[String]) -> Result<Vec<Vec<u32>>> {
+    let tokenizer = Tokenizer::load(model)?;
+    texts.iter().map(|text| tokenizer.encode_text(text)).collect()
 }
 
 /// Sums over tokens, in float64 and in their order.

@@ -42,6 +42,7 @@ pub use request::{Conversation, Measure, Measured, Read, Reading};
 pub use results::{Answer, ConfigResults, Divergence, Perplexity, Quantization, Readings, Results};
 pub use survival::{Figures, Survival};
 pub use table::bytes;
+pub use terminal::paragraph;
 pub use timings::{AllTimings, Machine, Timings};
 
 /// All that a report shows.

@@ -125,8 +125,8 @@ fn text(column: &Column, row: usize) -> String {
     }
 }
 
-/// Breaks words into lines; `first` begins the first line and `indent` the others.
-fn paragraph(first: &str, words: &str, indent: &str) -> String {
+/// Breaks words into lines of a terminal; `first` begins the first line and `indent` the others.
+pub fn paragraph(first: &str, words: &str, indent: &str) -> String {
     if words.is_empty() {
         return String::new();
     }

@@ -6,16 +6,16 @@
 //! done: an input that came out the same makes it fresh, and the rebuild stops there.
 
 mod event;
+mod inputs;
 mod pool;
 mod task;
 
 pub use event::{Event, Progress};
 use pool::Pool;
-use task::{Download, Executed, Task, execute};
+use task::{Executed, Task, execute};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, Scope};
@@ -30,8 +30,6 @@ use crate::graph::NodeId;
 use crate::lockfile::Lockfile;
 use crate::plan::{Decision, Planner, Verdict};
 use crate::recipe::Change;
-use crate::stage::{Inputs, Stage};
-use crate::store::narrow;
 
 /// How often the owner looks whether it was asked to stop.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -267,39 +265,6 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         Ok(())
     }
 
-    fn inputs(&self, id: NodeId) -> anyhow::Result<Inputs> {
-        let Planner { graph, sources, .. } = &self.planner;
-        let mut inputs = Inputs::default();
-        for (role, input) in graph.inputs(id) {
-            inputs.folders.insert(role.to_owned(), absolute(self.folder(input)?)?);
-        }
-        inputs.source = sources.path(graph, id).map(absolute).transpose()?;
-        if matches!(graph.node(id).stage, Stage::Fuse(_) | Stage::Quantize(_)) {
-            inputs.origin = sources.origin(graph, id);
-        }
-        Ok(inputs)
-    }
-
-    /// Returns where the artifact of a node that is done lies.
-    fn folder(&self, id: NodeId) -> anyhow::Result<PathBuf> {
-        let Planner { graph, sources, shelf, store, .. } = &self.planner;
-        let name = &graph.node(id).name;
-        let artifact = self.artifacts.get(&id).context("BUG: the inputs of a started node are done")?;
-        match sources.path(graph, id).filter(|_| graph.node(id).stage.is_reference()) {
-            Some(folder) if sources.own_origin(graph, id).is_some() => {
-                narrow(folder, artifact, store.workspace().join(format!("{name}.source")))
-            }
-            Some(folder) => Ok(folder),
-            None => Ok(shelf.folder(name, artifact)),
-        }
-    }
-
-    fn download(&self, id: NodeId) -> Option<Download> {
-        let Planner { graph, sources, .. } = &self.planner;
-        let origin = sources.own_origin(graph, id)?;
-        Some(Download { cache: sources.cache().clone(), origin, content: sources.content(id) })
-    }
-
     fn tick(&mut self, id: NodeId, done: u64, total: u64) {
         if total > 0 {
             let node = self.planner.graph.node(id);
@@ -416,9 +381,4 @@ fn differs(lock: &Lockfile, name: &str, digest: &Digest) -> Option<String> {
         )),
         None => Some("pipeline.lock does not have it; build without --locked and commit the lock".to_owned()),
     }
-}
-
-/// A worker process has another working folder in mind than we may.
-fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
-    std::path::absolute(&path).with_context(|| format!("cannot make {} absolute", path.display()))
 }

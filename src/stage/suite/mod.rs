@@ -19,6 +19,9 @@ const MAX_TOKENS: usize = 128;
 /// How many tokens of a text are read in one go where the suite does not say.
 const CONTEXT: usize = 512;
 
+/// How often a suite may have its queries answered, and warm up, at most.
+const MOST_RUNS: usize = 1000;
+
 /// A suite.
 #[derive(Debug)]
 pub(super) struct Suite {
@@ -122,6 +125,11 @@ impl Suite {
         if self.queries.is_empty() && self.texts.is_empty() {
             return Err(Problem::new(at, "the suite has neither `queries` nor `texts`"));
         }
+        for (word, count) in [("repeats", self.repeats), ("warmup", self.warmup)] {
+            if count > MOST_RUNS {
+                return Err(Problem::new(at, format!("`{word}` must be at most {MOST_RUNS}, not {count}")));
+            }
+        }
         if self.context < 2 {
             return Err(Problem::new(at, "`context` must be at least 2: the first token is not foreseen"));
         }
@@ -164,6 +172,8 @@ mod tests {
             "2:1: a query needs one of `expect`, `answer`, `contains`, `regex` and `tool_call`"
         );
         assert_eq!(wrong("{\"text\": \"t\"}\n{\"text\": }").split(':').next(), Some("2"));
+        let endless = Suite::parse("name: s\nrepeats: 9000000000000000000\ntexts: [once]").unwrap_err();
+        assert_eq!(endless.to_string(), "1:1: `repeats` must be at most 1000, not 9000000000000000000");
         assert_eq!(wrong(""), "1:1: the suite is empty");
         assert_eq!(wrong("{\"suite\": {}}"), "1:1: the suite has neither `queries` nor `texts`");
     }
