@@ -1,17 +1,21 @@
 //! Where artifacts lie: the cache, the folder of links, and what is remembered of both between two runs.
 //! Knows nothing of what an artifact means, nor of nodes, recipes or stages.
 
+mod chunk;
 mod hash;
 mod local;
 mod lock;
 mod memo;
+mod remote;
 mod shelf;
 mod source;
 mod witness;
 
+pub use chunk::{Chunk, ChunkList, LONGEST as LONGEST_CHUNK, read as read_range};
 pub use local::{Damage, LocalStore};
 pub use lock::KeyLock;
 pub use memo::{Known, Memo, Stat};
+pub use remote::{Held, Remote, RemoteError};
 pub use shelf::{Shelf, ShelfState};
 pub use source::{narrow, take_stock, take_stock_of};
 pub use witness::Witness;

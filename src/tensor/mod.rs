@@ -1,9 +1,11 @@
 //! Files of named tensors in the safetensors format: element types, shapes and raw bytes.
 //! Knows nothing of models, nor of what the numbers mean.
 
+mod layout;
 mod reader;
 mod writer;
 
+pub use layout::{Layout, layout};
 pub use reader::{TensorFiles, TensorRef};
 pub use safetensors::Dtype as Element;
 pub use writer::{TensorSpec, TensorWriter, to_pretty_json};

@@ -153,7 +153,7 @@ impl TensorFiles {
 /// Reads and checks the header: its length first, so that a lie about it allocates nothing. The safetensors crate
 /// checks that the tensors follow each other without gap or overlap and that each shape fits its bytes; here it is
 /// checked that they end where the file ends.
-fn read_header(file: &File) -> anyhow::Result<(Metadata, u64)> {
+pub(super) fn read_header(file: &File) -> anyhow::Result<(Metadata, u64)> {
     let length = file.metadata()?.len();
     let mut prefix = [0; 8];
     file.read_exact_at(&mut prefix, 0)
