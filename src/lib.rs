@@ -9,7 +9,7 @@
 //!  adapter                                  what an adapter does to which weight
 //!  backend    tensor    report    output    arrays · files of tensors · results · a folder being written
 //!  artifact   yaml      digest    origin    lists of files · text · blake3 · commits on the hub
-//!  failure                                  errors with a path
+//!  failure    sign                          errors with a path · keys and signatures
 //! ```
 //! A room uses those below it, never those above; `tests/architecture.rs` holds the table.
 
@@ -33,6 +33,7 @@ pub mod plan;
 pub mod recipe;
 pub mod report;
 pub mod schedule;
+pub mod sign;
 pub mod sources;
 pub mod stage;
 pub mod store;

@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("yaml", &[]),
     ("backend", &[]),
     ("report", &[]),
+    ("sign", &[]),
     ("artifact", &["digest"]),
     ("output", &["artifact", "digest", "failure"]),
     ("tensor", &["failure", "output"]),
@@ -60,7 +61,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("fancy_regex", &["adapter/pattern.rs", "stage/suite/query.rs"]),
     ("hf_hub", &["hub/"]),
     ("ureq", &["hub/"]),
-    ("ring", &["hub/"]),
+    ("ring", &["hub/", "sign/"]),
+    ("base64", &["sign/"]),
     ("reflink_copy", &["store/shelf.rs"]),
 ];
 
