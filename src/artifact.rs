@@ -23,8 +23,25 @@ pub struct FileEntry {
 
 /// A path in a file list that could lead out of the artifact's folder.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is not a relative path below the artifact's folder")]
+#[error("`{}` is not a relative path below the artifact's folder", .0.escape_debug())]
 pub struct InvalidPath(pub String);
+
+/// A list of files that no folder can hold.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidList {
+    /// A file would lie elsewhere.
+    #[error(transparent)]
+    Path(#[from] InvalidPath),
+    /// Two files would lie in one place.
+    #[error("`{}` is listed twice", .0.escape_debug())]
+    Twice(String),
+    /// A file would have to be a folder as well.
+    #[error("`{}` is listed as a file, and as the folder of another", .0.escape_debug())]
+    Folder(String),
+    /// The lengths of the files are more than any disk has.
+    #[error("the files are longer than 2^64 bytes in all")]
+    Size,
+}
 
 impl FileEntry {
     /// Checks that the path is relative and stays below the artifact's folder.
@@ -67,6 +84,24 @@ impl Artifact {
     pub fn file(&self, path: &str) -> Option<&FileEntry> {
         let found = self.files().binary_search_by(|file| file.path.as_str().cmp(path));
         found.ok().and_then(|index| self.files().get(index))
+    }
+
+    /// Checks that a folder can hold these files: for lists that others wrote.
+    pub fn check(&self) -> Result<(), InvalidList> {
+        self.files().iter().try_for_each(FileEntry::check)?;
+        let sizes = self.files().iter().map(|file| file.size);
+        sizes.into_iter().try_fold(0, u64::checked_add).ok_or(InvalidList::Size)?;
+        // Part by part, so that what lies in a folder comes right behind the folder's own name: `a`, `a/b`, `a-b`.
+        let mut paths: Vec<_> = self.files().iter().map(|file| file.path.as_str()).collect();
+        paths.sort_by(|a, b| a.split('/').cmp(b.split('/')));
+        for (path, next) in paths.iter().zip(paths.iter().skip(1)) {
+            match next.strip_prefix(path) {
+                Some("") => return Err(InvalidList::Twice((*path).to_owned())),
+                Some(rest) if rest.starts_with('/') => return Err(InvalidList::Folder((*path).to_owned())),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Returns the sum of the files' lengths in bytes.
@@ -144,5 +179,25 @@ mod tests {
             assert!(entry(path, false).check().is_err(), "{path}");
         }
         assert!(entry("onnx/model.bin", false).check().is_ok());
+    }
+
+    #[test]
+    fn refuses_lists_that_no_folder_can_hold() {
+        let check = |paths: &[&str]| {
+            Artifact::new(paths.iter().map(|path| entry(path, false)).collect())
+                .check()
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(check(&[]), Ok(()));
+        assert_eq!(check(&["a", "a-b", "ab/c", "b/a", "b/b"]), Ok(()));
+        assert_eq!(check(&["b", "a", "b"]), Err("`b` is listed twice".to_owned()));
+        let folder = |path: &str| Err(format!("`{path}` is listed as a file, and as the folder of another"));
+        assert_eq!(check(&["a/b", "a-b", "a", "a.b"]), folder("a"));
+        assert_eq!(check(&["x/a/b/c", "x/a", "x/a-/b"]), folder("x/a"));
+        assert!(
+            check(&["a", "../\u{1b}[2J"]).unwrap_err().contains("`../\\u{1b}[2J` is not a relative path")
+        );
+        let huge = |path: &str| FileEntry { size: u64::MAX, ..entry(path, false) };
+        assert!(Artifact::new(vec![huge("a"), huge("b")]).check().is_err());
     }
 }

@@ -5,6 +5,7 @@
 //!  schedule                                 the only room with threads of stages
 //!  plan → recipe → sources → graph → manifest    pure: data in, data out
 //!  stage                                    folders in, folder out
+//!  attestation                              what is signed: who says that which recipe made which files
 //!  model      store     hub                 what weights mean · where bytes lie · the network
 //!  adapter                                  what an adapter does to which weight
 //!  backend    tensor    report    output    arrays · files of tensors · results · a folder being written
@@ -17,6 +18,7 @@
 
 pub mod adapter;
 pub mod artifact;
+pub mod attestation;
 pub mod backend;
 pub mod cli;
 pub mod digest;

@@ -21,6 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("adapter", &["backend", "failure", "tensor", "yaml"]),
     ("model", &["adapter", "backend", "report"]),
     ("store", &["artifact", "digest", "failure"]),
+    ("attestation", &["artifact", "digest", "sign", "store"]),
     ("hub", &["failure", "origin"]),
     ("stage", &["adapter", "artifact", "backend", "failure", "origin", "output", "report", "tensor", "yaml"]),
     ("manifest", &["backend", "origin", "report", "stage", "yaml"]),
