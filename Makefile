@@ -33,8 +33,9 @@ bench: setup ## Measure beside ninja and make, and beside mlx-lm; writes bench/R
 	python3 bench/weights.py
 	python3 bench/decode.py
 
-setup: mlx ## MLX for the build, and mlx-lm into .mlx-lm/ for the tests and the benchmarks
+setup: mlx ## MLX for the build, mlx-lm and an S3 server for the tests and the benchmarks
 	@scripts/mlx-lm/setup.sh
+	@scripts/seaweedfs/setup.sh
 
 mlx: # On Linux: MLX into .mlx/; on macOS nothing
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing; install it with: https://rustup.rs"; exit 1; }
@@ -42,9 +43,9 @@ ifeq ($(shell uname -s),Linux)
 	@scripts/mlx-linux/setup.sh
 endif
 
-clean: ## Remove what was built, .mlx/ and .mlx-lm/
+clean: ## Remove what was built, .mlx/, .mlx-lm/ and .seaweedfs/
 	$(CARGO) clean
-	rm -rf .mlx .mlx-lm
+	rm -rf .mlx .mlx-lm .seaweedfs
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile

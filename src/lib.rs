@@ -5,6 +5,7 @@
 //!  schedule                                 the only room with threads of stages
 //!  plan → recipe → sources → graph → manifest    pure: data in, data out
 //!  stage                                    folders in, folder out
+//!  share                                    what the team has: who is believed, what travels
 //!  attestation                              what is signed: who says that which recipe made which files
 //!  model      store     hub                 what weights mean · where bytes lie · the network
 //!  adapter                                  what an adapter does to which weight
@@ -35,6 +36,7 @@ pub mod plan;
 pub mod recipe;
 pub mod report;
 pub mod schedule;
+pub mod share;
 pub mod sign;
 pub mod sources;
 pub mod stage;

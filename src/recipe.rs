@@ -130,6 +130,8 @@ pub enum Change {
         /// What is wrong.
         problem: String,
     },
+    /// It was built by somebody, but its files are neither here nor in the remote.
+    FilesLost,
     /// It was built, but the record of it is gone.
     RecordLost,
 }
@@ -145,6 +147,11 @@ impl Recipe {
     #[must_use]
     pub fn with_origin(self, origin: Option<Origin>) -> Self {
         Self { origin, ..self }
+    }
+
+    /// Returns what is done, with its parameters.
+    pub fn stage(&self) -> &Stage {
+        &self.stage
     }
 
     /// Returns the recipe of what is measured, whatever is then asked of it: other gates and verdicts are other

@@ -20,27 +20,28 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lockfile", &["digest", "origin"]),
     ("adapter", &["backend", "failure", "tensor", "yaml"]),
     ("model", &["adapter", "backend", "report"]),
-    ("store", &["artifact", "digest", "failure"]),
+    ("store", &["artifact", "digest", "failure", "tensor"]),
+    ("share", &["artifact", "attestation", "digest", "failure", "sign", "store"]),
     ("attestation", &["artifact", "digest", "sign", "store"]),
     ("hub", &["failure", "origin"]),
     ("stage", &["adapter", "artifact", "backend", "failure", "origin", "output", "report", "tensor", "yaml"]),
-    ("manifest", &["backend", "origin", "report", "stage", "yaml"]),
+    ("manifest", &["backend", "origin", "report", "sign", "stage", "yaml"]),
     ("graph", &["manifest", "stage", "yaml"]),
     ("sources", &["digest", "graph", "hub", "lockfile", "manifest", "origin"]),
     ("recipe", &["digest", "origin", "stage"]),
-    ("plan", &["artifact", "backend", "digest", "graph", "recipe", "sources", "stage", "store"]),
+    ("plan", &["artifact", "backend", "digest", "graph", "recipe", "share", "sources", "stage", "store"]),
     (
         "schedule",
         &[
             "artifact", "backend", "digest", "failure", "graph", "hub", "lockfile", "origin", "output",
-            "plan", "recipe", "sources", "stage", "store",
+            "plan", "recipe", "share", "sources", "stage", "store",
         ],
     ),
     (
         "cli",
         &[
             "artifact", "backend", "digest", "failure", "graph", "hub", "lockfile", "manifest", "origin",
-            "plan", "recipe", "report", "schedule", "sources", "stage", "store", "yaml",
+            "plan", "recipe", "report", "schedule", "share", "sign", "sources", "stage", "store", "yaml",
         ],
     ),
     ("main", &["cli"]),
@@ -65,6 +66,11 @@ const DOORS: &[(&str, &[&str])] = &[
     ("ring", &["hub/", "sign/"]),
     ("base64", &["sign/"]),
     ("reflink_copy", &["store/shelf.rs"]),
+    ("object_store", &["store/remote/"]),
+    ("tokio", &["store/remote/"]),
+    ("futures_util", &["store/remote/"]),
+    ("rustls", &["store/remote/"]),
+    ("zstd", &["share/packing.rs"]),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

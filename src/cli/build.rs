@@ -2,30 +2,27 @@
 //! Knows nothing of how a stage works.
 
 use std::collections::HashSet;
-use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::available_parallelism;
 
 use clap::Args;
 use serde_json::json;
 
-use super::progress::{JsonProgress, LineProgress, LiveProgress};
+use super::progress::progress;
 use super::project::{Place, Project};
+use super::publish::publishing;
+use super::remote::{RemoteArgs, warn};
 use super::resolve::{Ask, is_remote, resolve};
-use super::{BackendArg, Outcome, print, print_json, status};
+use super::{BackendArg, CANCEL, Outcome, catch_interrupts, print, print_json, status};
 use crate::backend::BackendKind;
 use crate::digest::Digest;
 use crate::graph::NodeId;
 use crate::hub::HubCache;
 use crate::lockfile::{Locked, Lockfile};
 use crate::plan::{Asked, Decision, Verdict};
-use crate::schedule::{self, Options, Progress, Summary};
+use crate::schedule::{self, Options, Summary};
 use crate::stage;
 use crate::yaml::Problem;
-
-/// Set by Ctrl-C; a second Ctrl-C ends the program at once.
-static CANCEL: AtomicBool = AtomicBool::new(false);
 
 #[derive(Debug, Args)]
 pub(super) struct BuildArgs {
@@ -56,6 +53,11 @@ pub(super) struct BuildArgs {
     /// Print JSON lines
     #[arg(long)]
     json: bool,
+    /// Take from the remote, send nothing
+    #[arg(long)]
+    read_only: bool,
+    #[command(flatten)]
+    remote: RemoteArgs,
     /// What weights are computed with
     #[arg(long, value_enum, default_value_t)]
     backend: BackendArg,
@@ -88,6 +90,7 @@ pub(super) fn run(args: &BuildArgs, place: &Place) -> anyhow::Result<Outcome> {
     let mut asked = Project::asked(&args.targets, &targets);
     asked.forced = if args.force { targets.into_iter().collect() } else { HashSet::new() };
     let lock = project.lockfile();
+    project.connect(&args.remote, &lock)?;
     let mut planner = project.planner(args.backend.into(), asked);
     let decisions = planner.plan(&ids)?;
     let asked = planner.asked;
@@ -96,9 +99,12 @@ pub(super) fn run(args: &BuildArgs, place: &Place) -> anyhow::Result<Outcome> {
     }
     if args.dry_run {
         project.save_memo();
+        warn(&project);
         return status::show(&project, &decisions, args.json, args.exit_code);
     }
-    let is_done = |decision: &Decision| decision.verdict == Verdict::Fresh && decision.failure.is_none();
+    let is_done = |decision: &Decision| {
+        matches!(decision.verdict, Verdict::Fresh | Verdict::Recorded) && decision.failure.is_none()
+    };
     let all_fresh = decisions.iter().all(is_done);
     let summary = if all_fresh && !args.locked {
         nothing_to_do(&mut project, &decisions)?
@@ -148,27 +154,21 @@ fn make(
     lock: &Lockfile,
 ) -> anyhow::Result<Summary> {
     project.store.prepare()?;
-    // Fails only if a handler is set already; there is one build in a process.
-    let _ = ctrlc::set_handler(|| {
-        if CANCEL.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    });
+    catch_interrupts();
     let options = Options {
         jobs: args.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
         keep_going: args.keep_going,
         locked: args.locked.then_some(lock),
+        fetch_only: false,
         cancel: &CANCEL,
     };
-    let mut progress: Box<dyn Progress> = if args.json {
-        Box::new(JsonProgress)
-    } else if std::io::stderr().is_terminal() {
-        Box::new(LiveProgress::default())
-    } else {
-        Box::new(LineProgress)
-    };
-    let outcome =
-        schedule::run(project.planner(args.backend.into(), asked), ids, &options, progress.as_mut());
+    let mut progress = progress(args.json);
+    let (planner, share) = project.planner_and_share(args.backend.into(), asked);
+    let (store, share) = (planner.store, share.filter(|_| !args.read_only));
+    let outcome = publishing(share, store, &CANCEL, progress.as_mut(), |progress| {
+        schedule::run(planner, ids, &options, progress)
+    });
+    drop(progress);
     if outcome.is_err() {
         project.store.finish()?;
     }
@@ -221,11 +221,12 @@ fn write_lock(project: &mut Project, mut lock: Lockfile, summary: &Summary) -> a
 fn finish(args: &BuildArgs, project: &Project, ids: &[NodeId], summary: &Summary) -> anyhow::Result<Outcome> {
     let names =
         |ids: &[NodeId]| ids.iter().map(|id| project.graph.node(*id).name.clone()).collect::<Vec<_>>();
-    let fresh =
-        summary.done.keys().filter(|id| !summary.ran.contains(id)).count().saturating_sub(summary.linked);
+    let fresh = summary.done.keys().filter(|id| !summary.ran.contains(id)).count();
+    let fresh = fresh.saturating_sub(summary.linked + summary.fetched);
     if args.json {
         print_json(&json!({
-            "event": "finished", "ran": names(&summary.ran), "linked": summary.linked, "fresh": fresh,
+            "event": "finished", "ran": names(&summary.ran), "linked": summary.linked,
+            "fetched": summary.fetched, "fresh": fresh,
             "failed": names(&summary.failed), "skipped": summary.skipped, "interrupted": summary.interrupted,
         }))?;
     } else {
@@ -251,6 +252,7 @@ fn sentence(count: usize, fresh: usize, summary: &Summary) -> String {
         }
     };
     part(summary.linked, "from the cache");
+    part(summary.fetched, "from the remote");
     part(fresh, "up to date");
     part(summary.failed.len(), "failed");
     part(summary.skipped, "skipped");

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::project::{Place, Project};
+use super::remote::{RemoteArgs, warn};
 use super::{BackendArg, Outcome, print, print_json};
 use crate::digest::Digest;
 use crate::origin::Origin;
@@ -23,6 +24,8 @@ pub(super) struct WhyArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    remote: RemoteArgs,
     /// What weights are computed with
     #[arg(long, value_enum, default_value_t)]
     backend: BackendArg,
@@ -34,8 +37,11 @@ pub(super) fn run(args: &WhyArgs, place: &Place) -> anyhow::Result<Outcome> {
     let targets = project.targets(names)?;
     let ids = project.graph.closure(&targets);
     let asked = Project::asked(names, &targets);
+    let lock = project.lockfile();
+    project.connect(&args.remote, &lock)?;
     let decisions = project.planner(args.backend.into(), asked).plan(&ids)?;
     project.save_memo();
+    warn(&project);
     let Some(last) = decisions.last() else { anyhow::bail!("BUG: a target is in its own closure") };
     if args.json {
         print_json(&to_json(&project, last))?;
@@ -71,6 +77,8 @@ pub(super) fn sentence(project: &Project, decision: &Decision) -> String {
             Some(path) => format!("`{path}` was changed by hand; it is put right from the cache"),
             None => "made before; it is linked from the cache".to_owned(),
         },
+        Verdict::Recorded => "made before; its files are not here, and nothing needs them".to_owned(),
+        Verdict::Remote => "made by the team; it is fetched from the remote".to_owned(),
         Verdict::Stale => "must run".to_owned(),
         Verdict::Waits => {
             let names = decision.waits_for.iter().map(|id| project.graph.node(*id).name.as_str());
@@ -126,6 +134,7 @@ pub(super) fn words(change: &Change) -> String {
         }
         Change::File { path, old, new } => format!("file {path}: {}", old_and_new(*old, *new)),
         Change::Damaged { problem } => format!("damaged: {problem}"),
+        Change::FilesLost => "its files are neither here nor in the remote".to_owned(),
         Change::RecordLost => "the record of its last build is gone".to_owned(),
     }
 }

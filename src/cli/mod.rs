@@ -9,16 +9,20 @@ mod init;
 mod inspect;
 mod progress;
 mod project;
+mod publish;
+mod remote;
 mod report;
 mod resolve;
 mod results;
 mod schema;
 mod status;
+mod transfer;
 mod verify;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
@@ -58,6 +62,10 @@ enum Verb {
     Report(report::ReportArgs),
     /// Compare two configs of a benchmark, or what is there now with pipeline.lock
     Diff(diff::DiffArgs),
+    /// Bring artifacts here from the remote, and run nothing
+    Pull(transfer::PullArgs),
+    /// Send artifacts to the remote, signed, with all they are made from
+    Push(transfer::PushArgs),
     /// Hash everything that is stored again and compare
     Verify(verify::VerifyArgs),
     /// Write a pipeline.yaml to begin with
@@ -69,6 +77,19 @@ enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// Set by Ctrl-C; a second Ctrl-C ends the program at once.
+static CANCEL: AtomicBool = AtomicBool::new(false);
+
+/// Has Ctrl-C end what runs in order.
+fn catch_interrupts() {
+    // Fails only if a handler is set already; there is one command in a process.
+    let _ = ctrlc::set_handler(|| {
+        if CANCEL.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
 }
 
 /// What weights are computed with.
@@ -140,6 +161,8 @@ impl Cli {
             Verb::Inspect(args) => inspect::run(&args, &place),
             Verb::Report(args) => report::run(&args, &place),
             Verb::Diff(args) => diff::run(&args, &place),
+            Verb::Pull(args) => transfer::pull(&args, &place),
+            Verb::Push(args) => transfer::push(&args, &place),
             Verb::Verify(args) => verify::run(&args, &place),
             Verb::Init(args) => init::run(&args, &place),
             Verb::Schema => schema::run(),

@@ -2,7 +2,7 @@
 //! Knows nothing of what the nodes do.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -14,8 +14,17 @@ use crate::report::bytes;
 use crate::schedule::{Event, Progress};
 use crate::stage::Unit;
 
+/// Returns the way that fits who listens.
+pub(super) fn progress(json: bool) -> Box<dyn Progress> {
+    match json {
+        true => Box::new(JsonProgress),
+        false if io::stderr().is_terminal() => Box::new(LiveProgress::default()),
+        false => Box::new(LineProgress),
+    }
+}
+
 /// One line per event, for logs.
-pub(super) struct LineProgress;
+struct LineProgress;
 
 impl Progress for LineProgress {
     fn event(&mut self, event: &Event<'_>) {
@@ -27,7 +36,7 @@ impl Progress for LineProgress {
 }
 
 /// JSON lines on standard output, for programs.
-pub(super) struct JsonProgress;
+struct JsonProgress;
 
 impl Progress for JsonProgress {
     fn event(&mut self, event: &Event<'_>) {
@@ -37,7 +46,7 @@ impl Progress for JsonProgress {
 
 /// A live line per running node, for terminals; finished nodes scroll up as plain lines.
 #[derive(Default)]
-pub(super) struct LiveProgress {
+struct LiveProgress {
     lines: MultiProgress,
     running: HashMap<String, ProgressBar>,
 }
@@ -45,13 +54,9 @@ pub(super) struct LiveProgress {
 impl Progress for LiveProgress {
     fn event(&mut self, event: &Event<'_>) {
         match event {
-            Event::Started { node, stage, .. } => {
-                let bar = self.lines.add(ProgressBar::new_spinner().with_style(waiting_style()));
-                bar.set_prefix((*node).to_owned());
-                bar.set_message((*stage).to_owned());
-                bar.enable_steady_tick(Duration::from_millis(100));
-                self.running.insert((*node).to_owned(), bar);
-            }
+            Event::Started { node, stage, .. } => self.begin(node, stage),
+            Event::Fetching { node, .. } => self.begin(node, "fetching"),
+            Event::Sending { node } => self.begin(node, "sending"),
             Event::Progress { node, unit, done, total } => {
                 if let Some(bar) = self.running.get(*node) {
                     if bar.length() != Some(*total) {
@@ -61,18 +66,31 @@ impl Progress for LiveProgress {
                     bar.set_position(*done);
                 }
             }
-            Event::Built { node, .. } | Event::Failed { node, .. } => {
+            Event::Built { node, .. }
+            | Event::Failed { node, .. }
+            | Event::Fetched { node, .. }
+            | Event::Sent { node, .. } => {
                 if let Some(bar) = self.running.remove(*node) {
                     bar.finish_and_clear();
                 }
             }
             _ => {}
         }
-        if !matches!(event, Event::Started { .. })
+        if !matches!(event, Event::Started { .. } | Event::Fetching { .. })
             && let Some(line) = line(event)
         {
             let _ = self.lines.println(line);
         }
+    }
+}
+
+impl LiveProgress {
+    fn begin(&mut self, node: &str, what: &str) {
+        let bar = self.lines.add(ProgressBar::new_spinner().with_style(waiting_style()));
+        bar.set_prefix(node.to_owned());
+        bar.set_message(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(100));
+        self.running.insert(node.to_owned(), bar);
     }
 }
 
@@ -111,7 +129,13 @@ fn reason(change: &Change) -> String {
 
 fn line(event: &Event<'_>) -> Option<String> {
     Some(match event {
-        Event::Progress { .. } => return None,
+        Event::Progress { .. } | Event::Sending { .. } => return None,
+        Event::Fetching { node, bytes: size } => format!("{node}: fetching {} from the remote", bytes(*size)),
+        Event::Fetched { node, bytes: size, artifact } => {
+            format!("{node}: fetched, {}, {}", bytes(*size), artifact.short())
+        }
+        Event::Sent { node, bytes: size, already_there } => sent_line(node, *size, *already_there),
+        Event::Notice { message } => format!("warning: {message}"),
         Event::Started { node, changes, .. } => {
             let why: Vec<_> = changes.iter().map(reason).collect();
             format!("{node}: running ({})", why.join("; "))
@@ -134,4 +158,13 @@ fn line(event: &Event<'_>) -> Option<String> {
         }
         Event::Skipped { node, because } => format!("{node}: skipped, because {because} failed"),
     })
+}
+
+/// Says what was sent; a record alone is no news.
+fn sent_line(node: &str, sent: u64, already_there: u64) -> String {
+    match (sent, already_there) {
+        (0, _) => format!("{node}: in the remote"),
+        (_, 0) => format!("{node}: sent {}", bytes(sent)),
+        _ => format!("{node}: sent {}; {} were there", bytes(sent), bytes(already_there)),
+    }
 }

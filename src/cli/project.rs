@@ -7,18 +7,21 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 
+use super::remote::RemoteArgs;
 use crate::backend::BackendKind;
 use crate::digest::Digest;
 use crate::graph::{Graph, NodeId};
 use crate::lockfile::Lockfile;
-use crate::manifest::Manifest;
+use crate::manifest::{Cache, DEFAULT_DIR, Manifest};
 use crate::plan::{Asked, Planner};
+use crate::share::{Settings, Share};
+use crate::sign;
 use crate::sources::Sources;
 use crate::store::{LocalStore, Memo, Shelf, Stat, Witness};
 use crate::yaml::Problem;
 
 /// Bumped when [`Manifest`] changes, so that a remembered one is not misread.
-const MANIFEST_FORMAT: u32 = 3;
+const MANIFEST_FORMAT: u32 = 4;
 
 /// Where the user says the project is.
 #[derive(Debug)]
@@ -43,7 +46,7 @@ impl Place {
     /// the default place has no short cut.
     pub(super) fn recall(&self, question: &Digest) -> anyhow::Result<Option<usize>> {
         let root = self.root();
-        let store = LocalStore::new(root.join("cache"));
+        let store = LocalStore::new(root.join(DEFAULT_DIR));
         let answer = Witness::recall(&store.witness_path(), &root, question);
         answer.map(|answer| store.sweep().map(|()| answer)).transpose()
     }
@@ -58,12 +61,16 @@ pub(super) struct UsageError(pub(super) String);
 pub(super) struct Project {
     /// The folder of the pipeline file.
     pub(super) root: PathBuf,
+    /// What the pipeline file says of the cache.
+    pub(super) cache: Cache,
     pub(super) graph: Graph,
     /// Where its sources lie.
     pub(super) sources: Sources,
     pub(super) store: LocalStore,
     pub(super) shelf: Shelf,
     pub(super) memo: Memo,
+    /// The team's cache, once [`Self::connect`] was called and there is one.
+    pub(super) share: Option<Share>,
     pub(super) path: PathBuf,
     text: String,
     /// When it was opened: before anything was looked at.
@@ -81,13 +88,14 @@ impl Project {
         })?;
         let root = place.root();
         // The memory lies in the cache, and where the cache is stands in the file; the default place is tried first.
-        let mut memo = Memo::load(&LocalStore::new(root.join("cache")).memo_path());
+        let mut memo = Memo::load(&LocalStore::new(root.join(DEFAULT_DIR)).memo_path());
         let manifest = match remembered(&memo, &text) {
             Some(manifest) => manifest,
             None => Manifest::parse(&text).map_err(|problem| usage(&problem, &path, &text))?,
         };
-        let store = LocalStore::new(root.join(&manifest.cache));
-        if manifest.cache != "cache" {
+        let cache = manifest.cache.clone();
+        let store = LocalStore::new(root.join(&cache.dir));
+        if cache.dir != DEFAULT_DIR {
             memo = Memo::load(&store.memo_path());
         }
         remember(&mut memo, &text, &manifest);
@@ -97,7 +105,8 @@ impl Project {
         let graph = Graph::check(manifest).map_err(|problem| usage(&problem, &path, &text))?;
         let shelf = Shelf::new(root.join("artifacts"));
         let sources = Sources::new(root.clone());
-        let mut project = Self { root, graph, sources, store, shelf, memo, path, text, opened };
+        let mut project =
+            Self { root, cache, graph, sources, store, shelf, memo, share: None, path, text, opened };
         project.check_sources()?;
         project.hold_commits();
         Ok(project)
@@ -106,6 +115,21 @@ impl Project {
     /// Makes an error that shows the place in the pipeline file.
     pub(super) fn problem(&self, problem: &Problem) -> anyhow::Error {
         usage(problem, &self.path, &self.text)
+    }
+
+    /// Names the team's cache, if the pipeline file, the environment or the command line does. `sign` says whether our
+    /// own key is wanted; a key file that cannot be used is then an error.
+    pub(super) fn connect(&mut self, args: &RemoteArgs, lock: &Lockfile) -> anyhow::Result<()> {
+        let Some(url) = args.url(self.cache.remote.as_deref()) else { return Ok(()) };
+        let locked = self.graph.order().iter().filter_map(|id| lock.get(&self.graph.node(*id).name));
+        let settings = Settings {
+            trusted: self.cache.trusted_keys.iter().map(|trusted| trusted.key).collect(),
+            own: sign::load()?,
+            locked: locked.map(|locked| (locked.key, locked.artifact)).collect(),
+            compress: self.cache.compress,
+        };
+        self.share = Some(Share::new(&url, settings));
+        Ok(())
     }
 
     fn check_sources(&self) -> anyhow::Result<()> {
@@ -143,20 +167,24 @@ impl Project {
     /// Returns what is asked by naming `targets`.
     pub(super) fn asked(names: &[String], targets: &[NodeId]) -> Asked {
         let named: &[NodeId] = if names.is_empty() { &[] } else { targets };
-        Asked { wanted: named.iter().copied().collect(), ..Asked::default() }
+        let (wanted, needed) = (named.iter().copied().collect(), targets.iter().copied().collect());
+        Asked { wanted, needed, ..Asked::default() }
     }
 
     /// Returns the planner of this project.
     pub(super) fn planner(&mut self, backend: BackendKind, asked: Asked) -> Planner<'_> {
-        Planner {
-            graph: &self.graph,
-            sources: &self.sources,
-            store: &self.store,
-            shelf: &self.shelf,
-            memo: &mut self.memo,
-            backend,
-            asked,
-        }
+        self.planner_and_share(backend, asked).0
+    }
+
+    /// Returns the planner, and the team's cache beside it.
+    pub(super) fn planner_and_share(
+        &mut self,
+        backend: BackendKind,
+        asked: Asked,
+    ) -> (Planner<'_>, Option<&Share>) {
+        let Self { graph, sources, store, shelf, memo, share, .. } = self;
+        let share = share.as_ref();
+        (Planner { graph, sources, store, shelf, memo, share, backend, asked }, share)
     }
 
     /// Writes back what was learned about the disk.
@@ -173,6 +201,10 @@ impl Project {
     /// Keeps that all `count` nodes of `question` are up to date, with what this was read from: the pipeline file,
     /// the lock, the sources, the shelf, the memory, and this very program.
     pub(super) fn witness(&mut self, question: Digest, count: usize) {
+        // Nobody would look for it anywhere else.
+        if self.cache.dir != DEFAULT_DIR {
+            return;
+        }
         // What was changed just before it was looked at may be changed again within the same tick of the clock.
         if self.memo.seen().iter().any(|(_, stat)| stat.is_racy(self.opened)) {
             return;

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::explain::{sentence, to_json, words};
 use super::project::{Place, Project};
+use super::remote::{RemoteArgs, warn};
 use super::{BackendArg, Outcome, print, print_json};
 use crate::plan::{Decision, Verdict};
 
@@ -21,6 +22,8 @@ pub(super) struct StatusArgs {
     /// Print JSON lines
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    remote: RemoteArgs,
     /// What weights are computed with
     #[arg(long, value_enum, default_value_t)]
     backend: BackendArg,
@@ -31,8 +34,11 @@ pub(super) fn run(args: &StatusArgs, place: &Place) -> anyhow::Result<Outcome> {
     let targets = project.targets(&args.targets)?;
     let ids = project.graph.closure(&targets);
     let asked = Project::asked(&args.targets, &targets);
+    let lock = project.lockfile();
+    project.connect(&args.remote, &lock)?;
     let decisions = project.planner(args.backend.into(), asked).plan(&ids)?;
     project.save_memo();
+    warn(&project);
     show(&project, &decisions, args.json, args.exit_code)
 }
 
@@ -48,7 +54,8 @@ pub(super) fn show(
     } else {
         print(&table(project, decisions))?;
     }
-    let fresh = decisions.iter().all(|decision| decision.verdict == Verdict::Fresh);
+    let is_fresh = |decision: &Decision| matches!(decision.verdict, Verdict::Fresh | Verdict::Recorded);
+    let fresh = decisions.iter().all(is_fresh);
     Ok(if exit_code && !fresh { Outcome::Stale } else { Outcome::Success })
 }
 
@@ -67,6 +74,7 @@ fn table(project: &Project, decisions: &[Decision]) -> String {
         (count(Verdict::Stale), "to run"),
         (count(Verdict::Waits), "waiting for an input"),
         (count(Verdict::Cached), "to link from the cache"),
+        (count(Verdict::Remote), "to fetch from the remote"),
         (failed, "failed"),
     ];
     let parts: Vec<_> =

@@ -2,8 +2,11 @@
 //! Knows nothing of whether the names exist, of hashes, or of the disk.
 
 mod benchmark;
+mod cache;
 mod matrix;
 mod quantize;
+
+pub use cache::{Cache, DEFAULT_DIR, TrustedKey};
 
 use std::collections::HashSet;
 
@@ -17,8 +20,8 @@ use matrix::Patterns;
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The cache folder, relative to the file.
-    pub cache: String,
+    /// Where results are kept, and with whom they are shared.
+    pub cache: Cache,
     /// The nodes, in the order written.
     pub nodes: Vec<Node>,
 }
@@ -112,10 +115,10 @@ impl Manifest {
     pub fn parse(text: &str) -> Result<Self, Problem> {
         let mut top = Fields::open(Tree::parse(text)?, "the pipeline file")?;
         read_version(&mut top)?;
-        let cache = top.take("cache").map(read_cache).transpose()?;
+        let cache = top.take("cache").map(cache::read).transpose()?;
         let nodes = Fields::open(top.need("nodes")?, "`nodes`")?;
         top.finish()?;
-        Ok(Self { cache: cache.unwrap_or_else(|| "cache".to_owned()), nodes: read_nodes(nodes)? })
+        Ok(Self { cache: cache.unwrap_or_default(), nodes: read_nodes(nodes)? })
     }
 }
 
@@ -125,19 +128,6 @@ fn read_version(top: &mut Fields) -> Result<(), Problem> {
         Value::Int(1) => Ok(()),
         _ => Err(Problem::new(version.at, "this pipeline reads `version: 1`")),
     }
-}
-
-fn read_cache(tree: Tree) -> Result<String, Problem> {
-    let mut fields = Fields::open(tree, "`cache`")?;
-    let folder = fields.optional_text("dir")?.map_or_else(|| "cache".to_owned(), |(path, _)| path);
-    if let Some(remote) = fields.take("remote") {
-        return Err(Problem::new(
-            remote.at,
-            "`remote` is not supported by this version; leave it out or null",
-        ));
-    }
-    fields.finish()?;
-    Ok(folder)
 }
 
 /// Reads the nodes. Those with a `matrix` come first: a benchmark may name what they stand for.

@@ -13,9 +13,10 @@ use crate::backend::BackendKind;
 use crate::digest::Digest;
 use crate::graph::{Graph, NodeId};
 use crate::recipe::{Change, Recipe};
+use crate::share::{self, Share};
 use crate::sources::Sources;
 use crate::stage::Stage;
-use crate::store::{LocalStore, Memo, Shelf, ShelfState, take_stock};
+use crate::store::{Action, Damage, LocalStore, Memo, Shelf, ShelfState, take_stock};
 
 /// What is to be done for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -25,6 +26,10 @@ pub enum Verdict {
     Fresh,
     /// It was made before; only the link in `artifacts/` is missing, old or was edited.
     Cached,
+    /// Nothing: what it makes is on record, and nobody needs the files, which are not here.
+    Recorded,
+    /// Somebody of the team made it; the files are to be brought here from the remote.
+    Remote,
     /// It must run.
     Stale,
     /// An input must run first; whether this node must depends on what comes out.
@@ -91,6 +96,8 @@ pub struct Planner<'a> {
     pub shelf: &'a Shelf,
     /// What is remembered of both.
     pub memo: &'a mut Memo,
+    /// What the team has, if there is a remote.
+    pub share: Option<&'a Share>,
     /// What weights are computed with.
     pub backend: BackendKind,
     /// What is asked of the nodes.
@@ -102,6 +109,9 @@ pub struct Planner<'a> {
 pub struct Asked {
     /// They run whether they are stale or not.
     pub forced: HashSet<NodeId>,
+    /// Their files must be here: they are what is built, or, as [`Planner::plan`] finds out, a node that may have to
+    /// run reads them. Of other nodes it is enough to know what they make.
+    pub needed: HashSet<NodeId>,
     /// If their source is on the hub, its files must be there: the user named them, or, as [`Planner::plan`] finds
     /// out, another node that may have to run reads them. Files that nobody reads are not downloaded again.
     pub wanted: HashSet<NodeId>,
@@ -110,13 +120,20 @@ pub struct Asked {
 impl Planner<'_> {
     /// Decides on `ids`, each after its inputs, without running anything.
     pub fn plan(&mut self, ids: &[NodeId]) -> anyhow::Result<Vec<Decision>> {
-        let decisions = self.plan_once(ids)?;
-        let needed = self.needed(&decisions);
-        if needed.is_empty() {
-            return Ok(decisions);
+        loop {
+            let decisions = self.plan_once(ids)?;
+            let needed = self.read_but_absent(&decisions);
+            if needed.is_empty() {
+                return Ok(decisions);
+            }
+            self.need(&needed);
         }
-        self.asked.wanted.extend(needed);
-        self.plan_once(ids)
+    }
+
+    /// Asks for the files of these nodes.
+    pub fn need(&mut self, ids: &[NodeId]) {
+        self.asked.wanted.extend(ids);
+        self.asked.needed.extend(ids);
     }
 
     fn plan_once(&mut self, ids: &[NodeId]) -> anyhow::Result<Vec<Decision>> {
@@ -190,22 +207,24 @@ impl Planner<'_> {
         let key = recipe.key();
         let known = self.memo.node(name).filter(|known| known.key == key);
         let unchanged = known.is_some();
-        let (artifact, failure) = match known {
-            Some(known) => (Some(known.artifact.clone()), known.failure.clone()),
-            None => match self.store.action(&key) {
-                Some(action) => (Some(action.artifact), action.failure),
-                None => (None, None),
-            },
+        let outcome = match known {
+            Some(known) => Some(Outcome { artifact: known.artifact.clone(), failure: known.failure.clone() }),
+            None => self.store.action(&key).map(Outcome::from),
         };
-        let (verdict, edited, damage) = match &artifact {
-            _ if self.asked.forced.contains(&id) => (Verdict::Stale, None, Some(Change::Forced)),
-            None => (Verdict::Stale, None, None),
-            Some(artifact) => self.look(id, artifact),
+        let is_forced = self.asked.forced.contains(&id);
+        let outcome = match outcome {
+            None if !is_forced => self.from_the_team(id, &key, stock.as_ref()),
+            found => found,
         };
-        let mut changes: Vec<_> = damage.into_iter().collect();
-        if changes.is_empty() && verdict != Verdict::Fresh && (!unchanged || artifact.is_none()) {
+        let Look { verdict, edited, change, outcome } = match outcome {
+            _ if is_forced => Look::new(Verdict::Stale, Some(Change::Forced), outcome),
+            None => Look::new(Verdict::Stale, None, None),
+            Some(outcome) => self.look(id, &key, outcome),
+        };
+        let mut changes: Vec<_> = change.into_iter().collect();
+        if changes.is_empty() && verdict != Verdict::Fresh && (!unchanged || outcome.is_none()) {
             changes = self.changes(id, &recipe, stock.as_ref());
-            if verdict == Verdict::Cached {
+            if verdict != Verdict::Stale {
                 let never =
                     |change: &Change| matches!(change, Change::NeverBuilt | Change::NeverDownloaded { .. });
                 changes.retain(|change| !never(change));
@@ -213,40 +232,54 @@ impl Planner<'_> {
                 changes.push(Change::RecordLost);
             }
         }
-        Ok(Decision {
-            id,
-            verdict,
-            changes,
-            waits_for: Vec::new(),
-            edited,
-            recipe: Some(recipe),
-            key: Some(key),
-            artifact,
-            failure,
-            stock,
-        })
+        let (artifact, failure) = outcome.map(|made| (made.artifact, made.failure)).unzip();
+        let decision = Decision::undecided(id, verdict, changes);
+        let failure = failure.flatten();
+        Ok(Decision { edited, recipe: Some(recipe), key: Some(key), artifact, failure, stock, ..decision })
     }
 
-    /// Looks whether a known artifact is in place, and if not, whether the cache has it whole.
-    fn look(&mut self, id: NodeId, artifact: &Artifact) -> (Verdict, Option<String>, Option<Change>) {
+    /// Returns what somebody of the team recorded under `key`. Of a source that lies here, they must have had the same
+    /// files.
+    fn from_the_team(&self, id: NodeId, key: &Digest, stock: Option<&Artifact>) -> Option<Outcome> {
+        let stage = &self.graph.node(id).stage;
+        let action = self.share?.record(key, travels(stage))?;
+        let stock = stock.filter(|_| stage.is_reference());
+        let same = stock.is_none_or(|stock| stock.digest() == action.artifact.digest());
+        same.then(|| Outcome::from(action))
+    }
+
+    /// Looks whether a known artifact is in place, and if not, whether the cache or the team has it whole.
+    fn look(&mut self, id: NodeId, key: &Digest, made: Outcome) -> Look {
         let node = self.graph.node(id);
         if let Some(target) = self.sources.target(self.graph, id) {
-            let absent = self.absent(id, artifact).map(|path| Change::NotDownloaded { path });
+            let absent = self.absent(id, &made.artifact).map(|path| Change::NotDownloaded { path });
             if absent.is_some() && self.asked.wanted.contains(&id) {
-                return (Verdict::Stale, None, absent);
+                return Look::new(Verdict::Stale, absent, Some(made));
             }
             let there = self.shelf.points_at(&node.name, &target);
-            return (if there { Verdict::Fresh } else { Verdict::Cached }, None, absent);
+            return Look::new(if there { Verdict::Fresh } else { Verdict::Cached }, absent, Some(made));
         }
-        let edited = match self.shelf.state(&node.name, artifact, self.memo) {
-            ShelfState::InPlace => return (Verdict::Fresh, None, None),
+        let edited = match self.shelf.state(&node.name, &made.artifact, self.memo) {
+            ShelfState::InPlace => return Look::new(Verdict::Fresh, None, Some(made)),
             ShelfState::Absent => None,
             ShelfState::Edited(path) => Some(path),
         };
-        let damage = artifact.files().iter().find_map(|file| self.store.check(file, self.memo).err());
-        match damage {
-            Some(damage) => (Verdict::Stale, edited, Some(Change::Damaged { problem: damage.to_string() })),
-            None => (Verdict::Cached, edited, None),
+        let damage = made.artifact.files().iter().find_map(|file| self.store.check(file, self.memo).err());
+        let is_missing = matches!(damage, Some(Damage::Missing { .. }));
+        let change = damage.map(|damage| Change::Damaged { problem: damage.to_string() });
+        if change.is_none() {
+            return Look { edited, ..Look::new(Verdict::Cached, None, Some(made)) };
+        }
+        if is_missing && !self.asked.needed.contains(&id) {
+            return Look::new(Verdict::Recorded, None, Some(made));
+        }
+        let up = self.share.is_some_and(|share| !share.is_down());
+        match self.from_the_team(id, key, None).filter(|_| up) {
+            Some(theirs) => Look::new(Verdict::Remote, change.filter(|_| !is_missing), Some(theirs)),
+            None => {
+                let lost = (is_missing && self.share.is_some()).then_some(Change::FilesLost);
+                Look { edited, ..Look::new(Verdict::Stale, lost.or(change), Some(made)) }
+            }
         }
     }
 
@@ -260,19 +293,58 @@ impl Planner<'_> {
         artifact.files().iter().find(|file| !holds(file)).map(|file| file.path.clone())
     }
 
-    /// Returns the nodes whose files are gone from the hub's cache, but are needed by a node that may have to run.
-    fn needed(&self, decisions: &[Decision]) -> Vec<NodeId> {
-        let gone = |decision: &&Decision| {
-            let gone = decision.changes.iter().any(|change| matches!(change, Change::NotDownloaded { .. }));
-            gone && !decision.is_stale()
+    /// Returns the nodes whose files are not here, but are read by a node that may have to run.
+    fn read_but_absent(&self, decisions: &[Decision]) -> Vec<NodeId> {
+        let absent = |decision: &&Decision| match decision.verdict {
+            Verdict::Recorded => true,
+            Verdict::Fresh | Verdict::Cached => {
+                decision.changes.iter().any(|change| matches!(change, Change::NotDownloaded { .. }))
+            }
+            Verdict::Remote | Verdict::Stale | Verdict::Waits => false,
         };
-        let gone: Vec<_> = decisions.iter().filter(gone).map(|decision| decision.id).collect();
-        if gone.is_empty() {
-            return gone;
+        let absent: Vec<_> = decisions.iter().filter(absent).map(|decision| decision.id).collect();
+        if absent.is_empty() {
+            return absent;
         }
         let stale = decisions.iter().filter(|decision| decision.is_stale());
         let read: HashSet<_> =
             stale.flat_map(|decision| self.graph.inputs(decision.id).map(|(_, input)| input)).collect();
-        gone.into_iter().filter(|id| read.contains(id)).collect()
+        absent.into_iter().filter(|id| read.contains(id)).collect()
+    }
+}
+
+/// Returns what of the actions of a stage travels between the members of a team.
+pub fn travels(stage: &Stage) -> share::Kind {
+    match stage {
+        Stage::Base | Stage::Adapter => share::Kind::Source,
+        Stage::Fuse(_) | Stage::Quantize(_) => share::Kind::Made,
+        Stage::Benchmark(_) => share::Kind::Measured,
+    }
+}
+
+/// What is on record of an action.
+struct Outcome {
+    artifact: Artifact,
+    /// Why the node fails although that was made.
+    failure: Option<String>,
+}
+
+impl From<Action> for Outcome {
+    fn from(action: Action) -> Self {
+        Self { artifact: action.artifact, failure: action.failure }
+    }
+}
+
+/// What a look at the shelf, the cache and the remote says.
+struct Look {
+    verdict: Verdict,
+    edited: Option<String>,
+    change: Option<Change>,
+    outcome: Option<Outcome>,
+}
+
+impl Look {
+    fn new(verdict: Verdict, change: Option<Change>, outcome: Option<Outcome>) -> Self {
+        Self { verdict, edited: None, change, outcome }
     }
 }

@@ -19,9 +19,19 @@ pub enum Event<'a> {
     /// A stage got so far.
     Progress { node: &'a str, unit: Unit, done: u64, total: u64 },
     /// A stage was run and its artifact stored.
-    Built { node: &'a str, stage: &'a str, seconds: f64, bytes: u64, artifact: Digest },
+    Built { node: &'a str, stage: &'a str, seconds: f64, bytes: u64, key: Digest, artifact: Digest },
     /// The artifact was taken from the cache.
     Linked { node: &'a str, edited: Option<&'a str>, artifact: Digest },
+    /// The artifact is being brought from the remote.
+    Fetching { node: &'a str, bytes: u64 },
+    /// The artifact was brought from the remote.
+    Fetched { node: &'a str, bytes: u64, artifact: Digest },
+    /// The artifact is being sent to the remote.
+    Sending { node: &'a str },
+    /// The artifact is in the remote: what was sent, and what was not, because it was there.
+    Sent { node: &'a str, bytes: u64, already_there: u64 },
+    /// Something about the remote that the user should know.
+    Notice { message: String },
     /// Something was found and put right.
     Warning { node: &'a str, message: String },
     /// A stage failed.
@@ -36,7 +46,7 @@ pub enum Event<'a> {
 }
 
 /// Shows what happens: on a terminal, as lines, or as JSON.
-pub trait Progress {
+pub trait Progress: Send {
     /// Shows one event.
     fn event(&mut self, event: &Event<'_>);
 }

@@ -6,6 +6,7 @@
 //! done: an input that came out the same makes it fresh, and the rebuild stops there.
 
 mod event;
+mod fetch;
 mod inputs;
 mod pool;
 mod task;
@@ -14,7 +15,7 @@ pub use event::{Event, Progress};
 use pool::Pool;
 use task::{Executed, Task, execute};
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -30,6 +31,9 @@ use crate::graph::NodeId;
 use crate::lockfile::Lockfile;
 use crate::plan::{Decision, Planner, Verdict};
 use crate::recipe::Change;
+use crate::share::Miss;
+use crate::stage::Unit;
+use crate::store::Stat;
 
 /// How often the owner looks whether it was asked to stop.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -43,6 +47,8 @@ pub struct Options<'a> {
     pub keep_going: bool,
     /// Fail a node whose artifact differs from this.
     pub locked: Option<&'a Lockfile>,
+    /// Take what the cache and the remote have, and fail a node that would have to run.
+    pub fetch_only: bool,
     /// Set by Ctrl-C.
     pub cancel: &'a AtomicBool,
 }
@@ -54,6 +60,8 @@ pub struct Summary {
     pub ran: Vec<NodeId>,
     /// The nodes taken from the cache.
     pub linked: usize,
+    /// The nodes brought from the remote.
+    pub fetched: usize,
     /// The nodes that failed.
     pub failed: Vec<NodeId>,
     /// The nodes not run because another failed.
@@ -77,6 +85,7 @@ enum State {
 enum Message {
     Tick(NodeId, u64, u64),
     Ended(NodeId, Result<Executed, anyhow::Error>),
+    Fetched(NodeId, Result<Vec<(Stat, Digest)>, Miss>),
 }
 
 /// Runs what is stale among `ids`, each after its inputs; returns how it went.
@@ -100,6 +109,9 @@ struct Scheduler<'a, 'p> {
     ready: VecDeque<NodeId>,
     cpu: Pool,
     mlx: Pool,
+    remote: Pool,
+    /// The nodes that are done, but whose files are not here.
+    absent: HashSet<NodeId>,
     decisions: BTreeMap<NodeId, Decision>,
     artifacts: BTreeMap<NodeId, Artifact>,
     summary: Summary,
@@ -135,6 +147,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             ready,
             cpu: Pool::new(options.jobs),
             mlx: Pool::new(1),
+            remote: Pool::new(fetch::AT_ONCE),
+            absent: HashSet::new(),
             decisions: BTreeMap::new(),
             artifacts: BTreeMap::new(),
             summary: Summary::default(),
@@ -156,15 +170,21 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 self.decide(id)?;
             }
             while !self.stops() {
-                let Some(id) = self.cpu.next().or_else(|| self.mlx.next()) else { break };
-                self.start(id, scope)?;
+                if let Some(id) = self.cpu.next().or_else(|| self.mlx.next()) {
+                    self.start(id, scope)?;
+                } else if let Some(id) = self.remote.next() {
+                    self.fetch(id, scope)?;
+                } else {
+                    break;
+                }
             }
-            if self.cpu.running() + self.mlx.running() == 0 {
+            if self.cpu.running() + self.mlx.running() + self.remote.running() == 0 {
                 return Ok(self.summary);
             }
             match receiver.recv_timeout(PATIENCE) {
                 Ok(Message::Tick(id, done, total)) => self.tick(id, done, total),
                 Ok(Message::Ended(id, outcome)) => self.ended(id, outcome)?,
+                Ok(Message::Fetched(id, outcome)) => self.fetched(id, outcome)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     anyhow::bail!("BUG: the scheduler holds a sender itself")
@@ -182,13 +202,37 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let artifacts = &self.artifacts;
         let made = |input: NodeId| artifacts.get(&input).map(Artifact::reproducible_digest);
         let decision = self.planner.decide(id, &made)?;
+        self.tell_notices();
+        let failure = decision.failure.clone();
         match (decision.verdict, decision.artifact.clone()) {
             (Verdict::Fresh, Some(artifact)) => {
-                let failure = decision.failure.clone();
-                self.done(id, &decision, artifact, failure)
+                self.done(id, &decision, artifact, failure)?;
+                self.note_absent(id, &decision);
+                Ok(())
             }
-            (Verdict::Cached, Some(artifact)) => self.link(id, &decision, artifact),
+            (Verdict::Cached, Some(artifact)) => {
+                self.link(id, &decision, artifact)?;
+                self.note_absent(id, &decision);
+                Ok(())
+            }
+            (Verdict::Recorded, Some(artifact)) => {
+                self.planner.shelf.unpoint(&self.planner.graph.node(id).name, &artifact)?;
+                self.done(id, &decision, artifact, failure)?;
+                self.absent.insert(id);
+                Ok(())
+            }
+            (Verdict::Remote, Some(_)) => {
+                self.states[id.index()] = Some(State::Queued);
+                self.remote.enqueue(id);
+                self.decisions.insert(id, decision);
+                Ok(())
+            }
             (Verdict::Waits, _) => anyhow::bail!("BUG: a node is decided on when its inputs are done"),
+            _ if self.options.fetch_only && !self.planner.graph.node(id).stage.is_reference() => self.failed(
+                id,
+                &anyhow::anyhow!("neither the cache nor the remote has it; `pipeline build` makes it"),
+            ),
+            _ if self.lacks_inputs(id) => Ok(()),
             _ => {
                 self.states[id.index()] = Some(State::Queued);
                 let uses_mlx = self.planner.graph.node(id).stage.uses_mlx(self.planner.backend);
@@ -268,7 +312,10 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     fn tick(&mut self, id: NodeId, done: u64, total: u64) {
         if total > 0 {
             let node = self.planner.graph.node(id);
-            self.progress.event(&Event::Progress { node: &node.name, unit: node.stage.unit(), done, total });
+            let fetching =
+                self.decisions.get(&id).is_some_and(|decision| decision.verdict == Verdict::Remote);
+            let unit = if fetching { Unit::Bytes } else { node.stage.unit() };
+            self.progress.event(&Event::Progress { node: &node.name, unit, done, total });
         }
     }
 
@@ -302,7 +349,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             return Ok(());
         };
         let (stage, bytes) = (node.stage.word(), artifact.size());
-        self.progress.event(&Event::Built { node: &node.name, stage, seconds, bytes, artifact: digest });
+        let key = decision.key.context("BUG: a node that ran has a recipe")?;
+        self.progress.event(&Event::Built { node: &node.name, stage, seconds, bytes, key, artifact: digest });
         for message in executed.warnings {
             self.progress.event(&Event::Warning { node: &node.name, message });
         }
@@ -325,12 +373,18 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         if let Some(problem) = self.options.locked.and_then(|lock| differs(lock, name, &digest)) {
             return self.failed(id, &anyhow::anyhow!(problem));
         }
+        if let Some(share) = self.planner.share
+            && let Err(error) = share.keep(&key, self.planner.store)
+        {
+            return self.failed(id, &error);
+        }
         self.planner.memo.remember_node(name, key, &artifact, failure.as_deref());
         if let Some(failure) = failure {
             return self.failed(id, &anyhow::anyhow!(failure));
         }
         self.summary.done.insert(id, (key, digest));
         self.artifacts.insert(id, artifact);
+        self.absent.remove(&id);
         self.states[id.index()] = Some(State::Done);
         for dependent in std::mem::take(&mut self.dependents[id.index()]) {
             if let Some(State::Waiting(missing)) = &mut self.states[dependent.index()] {

@@ -27,6 +27,9 @@ use crate::failure::{AtPath, Interrupted};
 /// How often a process that waits for another looks again.
 const PATIENCE: Duration = Duration::from_millis(50);
 
+/// How long a file that has arrived in part is kept for somebody to go on with it.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The cache folder of one project.
 #[derive(Debug)]
 pub struct LocalStore {
@@ -73,6 +76,10 @@ impl LocalStore {
     /// Removes this process's workspace.
     pub fn finish(&mut self) -> anyhow::Result<()> {
         self.workspace.take().map_or(Ok(()), |workspace| remove(&workspace.folder))
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Returns the folder for what is unfinished.
@@ -134,6 +141,9 @@ impl LocalStore {
     /// Removes the unfinished work whose process is gone: that whose lock can be had.
     pub fn sweep(&self) -> anyhow::Result<()> {
         for path in list(&self.root.join("tmp"))? {
+            if may_go_on(&path) {
+                continue;
+            }
             let lock = path.with_extension("lock");
             if let Some(_held) = KeyLock::try_take(&lock).at("lock", &lock)?
                 && path != lock
@@ -184,7 +194,7 @@ impl LocalStore {
         Ok(stats)
     }
 
-    fn store(&self, written: &Path, object: &Path) -> anyhow::Result<()> {
+    pub(super) fn store(&self, written: &Path, object: &Path) -> anyhow::Result<()> {
         let parent = object.parent().context("BUG: an object lies in a folder")?;
         fs::create_dir_all(parent).at("create", parent)?;
         fs::set_permissions(written, Permissions::from_mode(0o444)).at("protect", written)?;
@@ -246,6 +256,12 @@ pub enum Damage {
     },
 }
 
+/// Whether somebody may still go on with a file that has arrived in part: for a day after the last byte.
+fn may_go_on(path: &Path) -> bool {
+    let written = || fs::metadata(path).ok()?.modified().ok()?.elapsed().ok();
+    path.extension().is_some_and(|extension| extension == "partial") && written().is_none_or(|age| age < DAY)
+}
+
 /// Renames `from` to `to`; where `to` is on another file system, copies to a sibling and renames that.
 pub(super) fn move_file(from: &Path, to: &Path) -> io::Result<()> {
     match fs::rename(from, to) {
@@ -273,7 +289,7 @@ pub(super) fn remove(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn list(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(super) fn list(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     match fs::read_dir(folder) {
         Ok(entries) => entries.map(|entry| Ok(entry.at("read", folder)?.path())).collect(),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),

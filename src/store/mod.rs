@@ -1,6 +1,7 @@
 //! Where artifacts lie: the cache, the folder of links, and what is remembered of both between two runs.
 //! Knows nothing of what an artifact means, nor of nodes, recipes or stages.
 
+mod arrivals;
 mod chunk;
 mod hash;
 mod local;

@@ -103,6 +103,17 @@ impl Shelf {
             .at("link", &path)
     }
 
+    /// Takes the name away from an artifact that is not the node's any more, if what it makes now is not here.
+    pub fn unpoint(&self, name: &str, artifact: &Artifact) -> anyhow::Result<()> {
+        let path = self.root.join(name);
+        match fs::read_link(&path) {
+            Ok(target) if target != Path::new(&hashed_name(name, artifact)) => {
+                fs::remove_file(&path).at("remove", &path)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Returns whether `name` points at `target`.
     pub fn points_at(&self, name: &str, target: &Path) -> bool {
         fs::read_link(self.root.join(name)).is_ok_and(|current| current == target)

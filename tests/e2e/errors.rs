@@ -41,6 +41,28 @@ fn unknown_key() {
 }
 
 #[test]
+fn a_shared_cache_at_no_address() {
+    insta::assert_snapshot!(edited("version: 1\n", "version: 1\ncache: {remote: \"https://x/y\"}\n"), @r#"
+    exit 2
+    stderr:
+    error: pipeline.yaml:2:17: `remote` must begin with one of file://, s3://, gs://, az://, azure://, abfs://, abfss://; `https://x/y` does not
+      2 | cache: {remote: "https://x/y"}
+        |                 ^
+    "#);
+}
+
+#[test]
+fn a_trusted_key_that_is_none() {
+    insta::assert_snapshot!(edited("version: 1\n", "version: 1\ncache:\n  trusted_keys:\n    ana: \"ed25519:AAAA\"\n"), @r#"
+    exit 2
+    stderr:
+    error: pipeline.yaml:4:10: the value of `ana` is no public key: after `ed25519:` come 32 bytes in base64, which are 44 characters
+      4 |     ana: "ed25519:AAAA"
+        |          ^
+    "#);
+}
+
+#[test]
 fn unknown_node() {
     insta::assert_snapshot!(edited("model: fused, bits: 4", "model: fuse, bits: 4"), @r"
     exit 2

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "the tests play the user, who writes files as they like")]
 
 mod adapters;
+mod bucket;
 mod build;
 mod download;
 mod errors;
@@ -13,6 +14,7 @@ mod graph;
 mod hub;
 mod incremental;
 mod pico;
+mod remote;
 mod report;
 mod server;
 mod space;

@@ -84,6 +84,22 @@ impl Space {
         space
     }
 
+    /// What somebody else has after `git clone`: the sources, the pipeline file and the lock.
+    pub(crate) fn cloned(&self) -> Self {
+        let clone = Self::empty();
+        for (path, bytes) in self.files("") {
+            if !path.starts_with("cache/") && !path.starts_with("artifacts/") {
+                clone.write(&path, bytes);
+            }
+        }
+        clone
+    }
+
+    /// Returns what the link at `path` points at.
+    pub(crate) fn link(&self, path: &str) -> String {
+        fs::read_link(self.path(path)).unwrap().to_str().unwrap().to_owned()
+    }
+
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }

@@ -39,7 +39,7 @@ pub struct Held {
 }
 
 /// The storage could not be asked, or said no.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum RemoteError {
     /// The address cannot be understood, or what must be known to use it is missing.
     #[error("the remote {url} cannot be opened: {problem}")]

@@ -1,0 +1,30 @@
+//! The class of this machine: two of one class measure about the same times.
+//! Knows nothing of what is measured.
+
+use std::env::consts::{ARCH, OS};
+use std::fs;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::thread::available_parallelism;
+
+/// Returns the class in words, such as `linux x86_64, 8 threads, AMD Ryzen 7 5800X`.
+pub(super) fn class() -> &'static str {
+    static CLASS: OnceLock<String> = OnceLock::new();
+    CLASS.get_or_init(|| {
+        let threads = available_parallelism().map_or(1, usize::from);
+        let chip = chip().unwrap_or_else(|| "an unknown chip".to_owned());
+        format!("{OS} {ARCH}, {threads} threads, {chip}")
+    })
+}
+
+/// Asks the system for the chip's name.
+fn chip() -> Option<String> {
+    if OS == "macos" {
+        let output = Command::new("sysctl").args(["-n", "machdep.cpu.brand_string"]).output().ok()?;
+        return Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+            .filter(|name| !name.is_empty());
+    }
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}

@@ -1,0 +1,181 @@
+//! The storages that the shared cache is tested with: a folder, and a real S3 server. Here they are looked into and
+//! tampered with as somebody would who has the keys to them.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const ACCESS_KEY: &str = "tester";
+const SECRET_KEY: &str = "secret-of-the-tester";
+
+/// Where SeaweedFS shows the objects of the bucket `team` as plain files, without asking for a signature.
+const FILER: &str = "http://127.0.0.1:8888/buckets/team";
+
+/// Storage with nothing in it yet.
+pub(crate) enum Bucket {
+    Folder(TempDir),
+    S3 { endpoint: String, prefix: String },
+}
+
+impl Bucket {
+    pub(crate) fn folder() -> Self {
+        Self::Folder(tempfile::tempdir().unwrap())
+    }
+
+    /// A prefix of its own on the server that all tests share, which is started by the first.
+    pub(crate) fn s3() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let prefix = format!("test-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        Self::S3 { endpoint: format!("http://127.0.0.1:{}", server()), prefix }
+    }
+
+    /// Both kinds.
+    pub(crate) fn all() -> [Self; 2] {
+        [Self::folder(), Self::s3()]
+    }
+
+    /// Another of the same kind.
+    pub(crate) fn like(other: &Self) -> Self {
+        match other {
+            Self::Folder(_) => Self::folder(),
+            Self::S3 { .. } => Self::s3(),
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        match self {
+            Self::Folder(folder) => format!("file://{}", folder.path().display()),
+            Self::S3 { prefix, .. } => format!("s3://team/{prefix}"),
+        }
+    }
+
+    /// What must be in the environment to use it.
+    pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Folder(_) => Vec::new(),
+            Self::S3 { endpoint, .. } => vec![
+                ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+                ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+                ("AWS_REGION", "us-east-1".to_owned()),
+                ("AWS_ENDPOINT_URL", endpoint.clone()),
+            ],
+        }
+    }
+
+    /// The names of what lies there, sorted.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        match self {
+            Self::Folder(folder) => walk(folder.path(), folder.path(), &mut names),
+            Self::S3 { prefix, .. } => list(prefix, "", &mut names),
+        }
+        names.sort();
+        names
+    }
+
+    /// The names below a folder.
+    pub(crate) fn names_in(&self, folder: &str) -> Vec<String> {
+        self.names().into_iter().filter(|name| name.starts_with(folder)).collect()
+    }
+
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
+        match self {
+            Self::Folder(folder) => fs::read(folder.path().join(name)).unwrap(),
+            Self::S3 { prefix, .. } => {
+                let mut answer = ureq::get(format!("{FILER}/{prefix}/{name}")).call().unwrap();
+                answer.body_mut().with_config().limit(1 << 30).read_to_vec().unwrap()
+            }
+        }
+    }
+
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
+        match self {
+            Self::Folder(folder) => {
+                let path = folder.path().join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, bytes).unwrap();
+            }
+            Self::S3 { prefix, .. } => {
+                ureq::put(format!("{FILER}/{prefix}/{name}")).send(bytes).unwrap();
+            }
+        }
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        match self {
+            Self::Folder(folder) => fs::remove_file(folder.path().join(name)).unwrap(),
+            Self::S3 { prefix, .. } => {
+                ureq::delete(format!("{FILER}/{prefix}/{name}")).call().unwrap();
+            }
+        }
+    }
+}
+
+fn walk(root: &Path, folder: &Path, names: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            walk(root, &path, names);
+        } else {
+            names.push(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
+        }
+    }
+}
+
+fn list(prefix: &str, folder: &str, names: &mut Vec<String>) {
+    let url = format!("{FILER}/{prefix}/{folder}?limit=10000");
+    let Ok(mut answer) = ureq::get(url).header("Accept", "application/json").call() else { return };
+    let listing: serde_json::Value =
+        serde_json::from_slice(&answer.body_mut().read_to_vec().unwrap()).unwrap();
+    for entry in listing["Entries"].as_array().into_iter().flatten() {
+        let path = entry["FullPath"].as_str().unwrap();
+        let name = path.strip_prefix(&format!("/buckets/team/{prefix}/")).unwrap();
+        // A folder has the bit of folders in its mode, as Go counts it.
+        if entry["Mode"].as_u64().unwrap() & (1 << 31) != 0 {
+            list(prefix, &format!("{name}/"), names);
+        } else {
+            names.push(name.to_owned());
+        }
+    }
+}
+
+/// Starts SeaweedFS once for all tests of this process; returns the port that speaks S3. It ends when its standard input
+/// does, that is, with this process, however that ends.
+pub(crate) fn server() -> u16 {
+    static PORT: OnceLock<u16> = OnceLock::new();
+    *PORT.get_or_init(|| {
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        let weed = root.join(".seaweedfs/bin/weed");
+        assert!(weed.exists(), "run scripts/seaweedfs/setup.sh, or `make test`, which does");
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(root.join("scripts/seaweedfs/serve.sh"));
+        command
+            .arg(port.to_string())
+            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Held by this process for as long as it lives.
+        std::mem::forget(child.stdin.take());
+        let begin = Instant::now();
+        while !is_up(port) {
+            assert!(begin.elapsed() < Duration::from_secs(300), "SeaweedFS did not come up");
+            thread::sleep(Duration::from_millis(100));
+        }
+        port
+    })
+}
+
+/// Whether the server takes an object and shows it.
+fn is_up(port: u16) -> bool {
+    let s3 = std::net::TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| stream.write_all(b""));
+    s3.is_ok() && ureq::put(format!("{FILER}/ready")).send(&b"yes"[..]).is_ok()
+}
