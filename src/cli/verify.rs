@@ -1,4 +1,4 @@
-//! `pipeline verify`: every stored content hashed again, trusting no memory, and compared with its name.
+//! `pipeline verify --store`: every stored content hashed again, trusting no memory, and compared with its name.
 //! Knows nothing of what the contents are.
 
 use clap::Args;
@@ -10,12 +10,16 @@ use crate::digest::Digest;
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
+    /// Hash everything that is stored again
+    #[arg(long, required = true)]
+    store: bool,
     /// Print JSON lines
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &VerifyArgs, place: &Place) -> anyhow::Result<Outcome> {
+    debug_assert!(args.store, "there is nothing else to verify yet");
     let project = Project::open(place)?;
     let objects = project.store.objects()?;
     let mut damaged = 0;

@@ -144,7 +144,7 @@ fn json_lines_and_nothing_else_go_to_standard_output() {
         &["status", "--json"][..],
         &["build", "-n", "--json"],
         &["why", "q8", "--json"],
-        &["verify", "--json"],
+        &["verify", "--store", "--json"],
     ] {
         let run = space.run(verb).exits(0);
         assert!(!run.json().is_empty() && run.stderr.is_empty(), "{}", run.transcript());

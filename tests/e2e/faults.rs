@@ -26,7 +26,7 @@ pub(crate) fn signal(child: &Child, name: &str) {
 
 /// Every stored content is what its name says, and nothing unfinished is left.
 fn is_sound(space: &Space) {
-    let run = space.run(&["verify"]).exits(0);
+    let run = space.run(&["verify", "--store"]).exits(0);
     assert!(run.stdout.ends_with(" 0 damaged\n"), "{}", run.transcript());
     space.is_tidy();
 }
@@ -37,7 +37,7 @@ fn an_altered_object_is_found_and_built_again() {
     let object = space.object("artifacts/fused/model.safetensors");
     let (before, artifacts) = (space.bytes(&object), space.files("artifacts"));
     space.scribble(&object);
-    let run = space.run(&["verify"]).exits(1);
+    let run = space.run(&["verify", "--store"]).exits(1);
     insta::assert_snapshot!(run.transcript(), @r"
     exit 1
     stdout:
