@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  cli                                      the only room that prints
-//!  schedule                                 the only room with threads of stages
+//!  schedule   rederive                      the only room with threads of stages · nodes made again and compared
 //!  plan → recipe → sources → graph → manifest    pure: data in, data out
 //!  stage                                    folders in, folder out
 //!  share                                    what the team has: who is believed, what travels
@@ -34,6 +34,7 @@ pub mod origin;
 pub mod output;
 pub mod plan;
 pub mod recipe;
+pub mod rederive;
 pub mod report;
 pub mod schedule;
 pub mod share;

@@ -37,11 +37,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "plan", "recipe", "share", "sources", "stage", "store",
         ],
     ),
+    ("rederive", &["artifact", "backend", "failure", "graph", "output", "plan", "stage", "store", "tensor"]),
     (
         "cli",
         &[
             "artifact", "backend", "digest", "failure", "graph", "hub", "lockfile", "manifest", "origin",
-            "plan", "recipe", "report", "schedule", "share", "sign", "sources", "stage", "store", "yaml",
+            "plan", "recipe", "rederive", "report", "schedule", "share", "sign", "sources", "stage", "store",
+            "yaml",
         ],
     ),
     ("main", &["cli"]),

@@ -13,7 +13,7 @@ use super::project::{Place, Project};
 use super::publish::publishing;
 use super::remote::{RemoteArgs, warn};
 use super::resolve::{Ask, is_remote, resolve};
-use super::{BackendArg, CANCEL, Outcome, catch_interrupts, print, print_json, status};
+use super::{BackendArg, Outcome, print, print_json, status, watch_for_interrupt};
 use crate::backend::BackendKind;
 use crate::digest::Digest;
 use crate::graph::NodeId;
@@ -154,18 +154,18 @@ fn make(
     lock: &Lockfile,
 ) -> anyhow::Result<Summary> {
     project.store.prepare()?;
-    catch_interrupts();
+    let cancel = watch_for_interrupt();
     let options = Options {
         jobs: args.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
         keep_going: args.keep_going,
         locked: args.locked.then_some(lock),
         fetch_only: false,
-        cancel: &CANCEL,
+        cancel,
     };
     let mut progress = progress(args.json);
     let (planner, share) = project.planner_and_share(args.backend.into(), asked);
     let (store, share) = (planner.store, share.filter(|_| !args.read_only));
-    let outcome = publishing(share, store, &CANCEL, progress.as_mut(), |progress| {
+    let outcome = publishing(share, store, cancel, progress.as_mut(), |progress| {
         schedule::run(planner, ids, &options, progress)
     });
     drop(progress);

@@ -66,7 +66,7 @@ enum Verb {
     Pull(transfer::PullArgs),
     /// Send artifacts to the remote, signed, with all they are made from
     Push(transfer::PushArgs),
-    /// Hash everything that is stored again and compare
+    /// Make nodes again aside and compare, or hash everything that is stored again
     Verify(verify::VerifyArgs),
     /// Write a pipeline.yaml to begin with
     Init(init::InitArgs),
@@ -79,17 +79,16 @@ enum Verb {
     },
 }
 
-/// Set by Ctrl-C; a second Ctrl-C ends the program at once.
-static CANCEL: AtomicBool = AtomicBool::new(false);
-
-/// Has Ctrl-C end what runs in order.
-fn catch_interrupts() {
+/// Returns what Ctrl-C sets from now on, so that what runs ends in order; a second Ctrl-C ends the program at once.
+fn watch_for_interrupt() -> &'static AtomicBool {
+    static CANCEL: AtomicBool = AtomicBool::new(false);
     // Fails only if a handler is set already; there is one command in a process.
     let _ = ctrlc::set_handler(|| {
         if CANCEL.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
     });
+    &CANCEL
 }
 
 /// What weights are computed with.

@@ -1,7 +1,7 @@
 //! `pipeline pull` and `pipeline push`: artifacts brought from the remote or sent there, without building.
 //! Knows nothing of how they travel.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use serde_json::json;
@@ -10,7 +10,7 @@ use super::progress::progress;
 use super::project::{Place, Project, UsageError};
 use super::publish::send;
 use super::remote::{RemoteArgs, warn};
-use super::{BackendArg, CANCEL, Outcome, catch_interrupts, print, print_json, status};
+use super::{BackendArg, Outcome, print, print_json, status, watch_for_interrupt};
 use crate::failure::Interrupted;
 use crate::plan::{Decision, Verdict};
 use crate::schedule::{self, Event, Options, Summary};
@@ -52,8 +52,8 @@ pub(super) fn pull(args: &PullArgs, place: &Place) -> anyhow::Result<Outcome> {
     let targets = project.targets(&args.targets)?;
     let ids = project.graph.closure(&targets);
     project.store.prepare()?;
-    catch_interrupts();
-    let options = Options { jobs: 1, keep_going: true, locked: None, fetch_only: true, cancel: &CANCEL };
+    let cancel = watch_for_interrupt();
+    let options = Options { jobs: 1, keep_going: true, locked: None, fetch_only: true, cancel };
     let asked = Project::asked(&args.targets, &targets);
     let mut progress = progress(args.json);
     let summary =
@@ -94,9 +94,9 @@ pub(super) fn push(args: &PushArgs, place: &Place) -> anyhow::Result<Outcome> {
     project.share = share;
     project.save_memo();
     project.store.prepare()?;
-    catch_interrupts();
+    let cancel = watch_for_interrupt();
     let mut progress = progress(args.json);
-    let sent = push_all(&project, &decisions, progress.as_mut());
+    let sent = push_all(&project, &decisions, cancel, progress.as_mut());
     drop(progress);
     warn(&project);
     project.store.finish()?;
@@ -123,6 +123,7 @@ struct Pushed {
 fn push_all(
     project: &Project,
     decisions: &[Decision],
+    cancel: &AtomicBool,
     progress: &mut dyn schedule::Progress,
 ) -> Result<Pushed, Unsent> {
     let share = project.share.as_ref().ok_or_else(|| anyhow::anyhow!("BUG: a push has a remote"))?;
@@ -149,7 +150,7 @@ fn push_all(
         show(&Event::Sending { node });
         let tick = |done, total| {
             show(&Event::Progress { node, unit: Unit::Bytes, done, total });
-            if CANCEL.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
+            if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
         };
         let before = share.traffic();
         send(share, &project.store, &key, &tick)?;

@@ -1,26 +1,96 @@
-//! `pipeline verify --store`: every stored content hashed again, trusting no memory, and compared with its name.
-//! Knows nothing of what the contents are.
+//! `pipeline verify`: nodes made again aside and compared with what is recorded, or every stored content hashed again.
+//! Knows nothing of how a node is made, nor of what the contents are.
+
+use std::io::{self, Write};
+use std::sync::atomic::Ordering;
 
 use clap::Args;
 use serde_json::json;
 
 use super::project::{Place, Project};
-use super::{Outcome, print, print_json};
+use super::status::nodes;
+use super::{BackendArg, Outcome, print, print_json, watch_for_interrupt};
 use crate::digest::Digest;
+use crate::failure::Interrupted;
+use crate::graph::NodeId;
+use crate::plan::Asked;
+use crate::rederive::{Finding, Rederiver};
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
-    /// Hash everything that is stored again
-    #[arg(long, required = true)]
+    /// What to make again; all nodes if none is named
+    #[arg(value_name = "NODE")]
+    nodes: Vec<String>,
+    /// Make nothing; hash everything that is stored again
+    #[arg(long, conflicts_with_all = ["nodes", "backend"])]
     store: bool,
     /// Print JSON lines
     #[arg(long)]
     json: bool,
+    /// What weights are computed with
+    #[arg(long, value_enum, default_value_t)]
+    backend: BackendArg,
 }
 
 pub(super) fn run(args: &VerifyArgs, place: &Place) -> anyhow::Result<Outcome> {
-    debug_assert!(args.store, "there is nothing else to verify yet");
-    let project = Project::open(place)?;
+    let mut project = Project::open(place)?;
+    if args.store {
+        return verify_store(args, &project);
+    }
+    let named = project.targets(&args.nodes)?;
+    let ids: Vec<_> = project.graph.order().iter().copied().filter(|id| named.contains(id)).collect();
+    project.store.prepare()?;
+    let outcome = verify_nodes(args, &mut project, &ids);
+    project.store.finish()?;
+    match outcome {
+        Err(error) if error.chain().any(|cause| cause.is::<Interrupted>()) => Ok(Outcome::Interrupted),
+        outcome => outcome,
+    }
+}
+
+/// Makes these nodes again. The memory is read but not written: nothing of a verification is to be trusted later.
+fn verify_nodes(args: &VerifyArgs, project: &mut Project, ids: &[NodeId]) -> anyhow::Result<Outcome> {
+    let cancel = watch_for_interrupt();
+    let tick = |_, _| if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) };
+    let names: Vec<_> = ids.iter().map(|id| project.graph.node(*id).name.clone()).collect();
+    let mut rederiver = Rederiver::new(project.planner(args.backend.into(), Asked::default()), ids)?;
+    let mut failed = 0;
+    for (id, name) in ids.iter().zip(&names) {
+        // A terminal that cannot be written to must not fail the verification.
+        let _ = writeln!(io::stderr(), "{name}: verifying");
+        let finding = rederiver.rederive(*id, &tick)?;
+        failed += usize::from(finding != Finding::Same);
+        show(args, name, &finding)?;
+    }
+    if args.json {
+        print_json(&json!({"nodes": ids.len(), "failed": failed}))?;
+    } else {
+        print(&format!("{} verified, {failed} failed\n", nodes(ids.len())))?;
+    }
+    Ok(if failed == 0 { Outcome::Success } else { Outcome::Failure })
+}
+
+fn show(args: &VerifyArgs, node: &str, finding: &Finding) -> anyhow::Result<()> {
+    if args.json {
+        return print_json(&match finding {
+            Finding::Same => json!({"node": node, "finding": "same"}),
+            Finding::NotBuilt => json!({"node": node, "finding": "not_built"}),
+            Finding::Failed(error) => json!({"node": node, "finding": "failed", "error": error}),
+            Finding::Differs(files) => json!({"node": node, "finding": "differs", "differences": files}),
+        });
+    }
+    match finding {
+        Finding::Same => Ok(()),
+        Finding::NotBuilt => print(&format!("{node}: not built; `pipeline build {node}` makes it\n")),
+        Finding::Failed(error) => print(&format!("{node}: cannot be made again: {error}\n")),
+        Finding::Differs(files) => {
+            files.iter().try_for_each(|file| print(&format!("{node}: {} {}\n", file.file, file.problem)))
+        }
+    }
+}
+
+/// Hashes every stored content, trusting no memory, and compares it with its name.
+fn verify_store(args: &VerifyArgs, project: &Project) -> anyhow::Result<Outcome> {
     let objects = project.store.objects()?;
     let mut damaged = 0;
     for object in &objects {

@@ -1,10 +1,12 @@
 //! Files of named tensors in the safetensors format: element types, shapes and raw bytes.
 //! Knows nothing of models, nor of what the numbers mean.
 
+mod difference;
 mod layout;
 mod reader;
 mod writer;
 
+pub use difference::first_difference;
 pub use layout::{Layout, layout};
 pub use reader::{TensorFiles, TensorRef};
 pub use safetensors::Dtype as Element;

@@ -19,5 +19,6 @@ mod report;
 mod server;
 mod space;
 mod survival;
+mod verify;
 mod weights;
 mod why;

@@ -1,0 +1,220 @@
+//! Making a node again beside what is recorded of it, and saying where the two differ.
+//! Knows nothing of threads, nor of what is printed; writes nowhere but in the process's own workspace.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{BufReader, Read};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::artifact::{Artifact, FileEntry};
+use crate::failure::{AtPath, Interrupted};
+use crate::graph::NodeId;
+use crate::output::Output;
+use crate::plan::{Decision, Planner};
+use crate::stage::{self, Inputs, Stage, Tick};
+use crate::store::{Memo, ShelfState, narrow, take_stock, take_stock_of};
+use crate::tensor::first_difference;
+
+/// What came of making a node again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// Every file that is the same on every run is the same.
+    Same,
+    /// There is no artifact to compare with: the node is stale, or an input of it is.
+    NotBuilt,
+    /// It could not be made again.
+    Failed(String),
+    /// These files differ.
+    Differs(Vec<Difference>),
+}
+
+/// One file that is not what is recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Its path in the artifact.
+    pub file: String,
+    /// What is to be said of it, after its name.
+    pub problem: String,
+}
+
+/// Makes nodes again, one by one.
+pub struct Rederiver<'a> {
+    planner: Planner<'a>,
+    decisions: BTreeMap<NodeId, Decision>,
+}
+
+impl<'a> Rederiver<'a> {
+    /// Plans, so as to know what is recorded of `ids` and of their inputs.
+    pub fn new(mut planner: Planner<'a>, ids: &[NodeId]) -> anyhow::Result<Self> {
+        let decisions = planner.plan(&planner.graph.closure(ids))?;
+        let decisions = decisions.into_iter().map(|decision| (decision.id, decision)).collect();
+        Ok(Self { planner, decisions })
+    }
+
+    /// Makes the node again and compares. Fails only if it is asked to stop.
+    pub fn rederive(&mut self, id: NodeId, tick: Tick<'_>) -> anyhow::Result<Finding> {
+        let Some(recorded) = self.recorded(id) else { return Ok(Finding::NotBuilt) };
+        match self.compare(id, &recorded, tick) {
+            Ok(differences) if differences.is_empty() => Ok(Finding::Same),
+            Ok(differences) => Ok(Finding::Differs(differences)),
+            Err(error) if error.chain().any(|cause| cause.is::<Interrupted>()) => Err(error),
+            Err(error) => Ok(Finding::Failed(format!("{error:#}"))),
+        }
+    }
+
+    fn recorded(&self, id: NodeId) -> Option<Artifact> {
+        self.decisions.get(&id).filter(|decision| !decision.is_stale())?.artifact.clone()
+    }
+
+    fn compare(
+        &mut self,
+        id: NodeId,
+        recorded: &Artifact,
+        tick: Tick<'_>,
+    ) -> anyhow::Result<Vec<Difference>> {
+        let key = self.decisions.get(&id).and_then(|decision| decision.key);
+        let folder = self.planner.store.stage(&key.context("BUG: a node that is built has a key")?)?;
+        let inputs = self.inputs(id)?;
+        let output = Output::new(folder.clone());
+        let stage = &self.planner.graph.node(id).stage;
+        stage::run(stage, &inputs, &output, self.planner.backend, tick)?;
+        if stage.is_reference() {
+            let stock = self.stock(id, recorded)?;
+            let now = |_: &FileEntry, now: &FileEntry| format!("differs: its content is now {}", now.digest);
+            return Ok(differences(recorded, &stock, &now));
+        }
+        let store = self.planner.store;
+        let describe = |old: &FileEntry, new: &FileEntry| {
+            describe(&new.path, &store.object_path(&old.digest), &folder.join(&new.path))
+        };
+        let found = differences(recorded, &output.finish().artifact, &describe);
+        // The next node may need the room.
+        fs::remove_dir_all(&folder).at("remove", &folder)?;
+        Ok(found)
+    }
+
+    /// Lists the source of a `base` or `adapter` as it is now, trusting no memory. Of a source on the hub only the files
+    /// that are recorded count, because the hub's cache is shared.
+    fn stock(&self, id: NodeId, recorded: &Artifact) -> anyhow::Result<Artifact> {
+        let Planner { graph, sources, .. } = &self.planner;
+        let path = sources.path(graph, id).context("BUG: a reference has a source")?;
+        if sources.own_origin(graph, id).is_none() {
+            return take_stock(&path, &mut Memo::default());
+        }
+        let names = recorded.files().iter().map(|file| file.path.clone());
+        let names: Vec<_> = names.filter(|name| path.join(name).exists()).collect();
+        Ok(take_stock_of(&path, &names)?.0)
+    }
+
+    fn inputs(&mut self, id: NodeId) -> anyhow::Result<Inputs> {
+        let (graph, sources) = (self.planner.graph, self.planner.sources);
+        let mut inputs = Inputs::default();
+        for (role, input) in graph.inputs(id) {
+            inputs.folders.insert(role.to_owned(), absolute(self.folder(input)?)?);
+        }
+        inputs.source = sources.path(graph, id).map(absolute).transpose()?;
+        if matches!(graph.node(id).stage, Stage::Fuse(_) | Stage::Quantize(_)) {
+            inputs.origin = sources.origin(graph, id);
+        }
+        Ok(inputs)
+    }
+
+    /// Returns where the recorded artifact of an input can be read.
+    fn folder(&mut self, id: NodeId) -> anyhow::Result<PathBuf> {
+        let artifact = self.recorded(id).context("BUG: the inputs of a node that is built are built")?;
+        let Planner { graph, sources, store, shelf, memo, .. } = &mut self.planner;
+        let node = graph.node(id);
+        let scratch = store.workspace();
+        match sources.path(graph, id).filter(|_| node.stage.is_reference()) {
+            Some(folder) if sources.own_origin(graph, id).is_some() => {
+                narrow(folder, &artifact, scratch.join(format!("{}.source", node.name)))
+            }
+            Some(folder) => Ok(folder),
+            None if shelf.state(&node.name, &artifact, memo) == ShelfState::InPlace => {
+                Ok(shelf.folder(&node.name, &artifact))
+            }
+            None => {
+                let object = |file: &FileEntry| store.object_path(&file.digest);
+                link(&artifact, &scratch.join(format!("{}.links", node.name)), &object)
+            }
+        }
+    }
+}
+
+/// Makes a folder of the files of `artifact` out of links. A hard link would change the state of the object, and the
+/// store is not to be touched.
+fn link(
+    artifact: &Artifact,
+    folder: &Path,
+    object: &dyn Fn(&FileEntry) -> PathBuf,
+) -> anyhow::Result<PathBuf> {
+    if folder.exists() {
+        return Ok(folder.to_owned());
+    }
+    for file in artifact.files() {
+        let link = folder.join(&file.path);
+        let parent = link.parent().unwrap_or(folder);
+        fs::create_dir_all(parent).at("create", parent)?;
+        symlink(absolute(object(file))?, &link).at("link", &link)?;
+    }
+    Ok(folder.to_owned())
+}
+
+/// Compares two artifacts file by file, by what is the same on every run. `describe` says how two files differ.
+fn differences(
+    recorded: &Artifact,
+    made: &Artifact,
+    describe: &dyn Fn(&FileEntry, &FileEntry) -> String,
+) -> Vec<Difference> {
+    let files = recorded.files().iter().chain(made.files()).filter(|file| !file.volatile);
+    let names: BTreeSet<_> = files.map(|file| file.path.as_str()).collect();
+    let compare = |name: &str| {
+        let problem = match (recorded.file(name), made.file(name)) {
+            (Some(old), Some(new)) if old.digest == new.digest => return None,
+            (Some(old), Some(new)) => describe(old, new),
+            (Some(_), None) => "is missing".to_owned(),
+            (None, _) => "is new".to_owned(),
+        };
+        Some(Difference { file: name.to_owned(), problem })
+    };
+    names.into_iter().filter_map(compare).collect()
+}
+
+/// Says how the file at `new` differs from the one at `old`, which may be damaged or gone.
+fn describe(name: &str, old: &Path, new: &Path) -> String {
+    let where_it_is = if name.ends_with(".safetensors") {
+        first_difference(old, new).map(|tensor| {
+            tensor.unwrap_or_else(|| "its tensors are the same, its header is another".to_owned())
+        })
+    } else {
+        first_byte(old, new).map(|byte| format!("from byte {byte} on"))
+    };
+    match where_it_is {
+        Ok(place) => format!("differs: {place}"),
+        Err(error) => format!("differs: {error:#}"),
+    }
+}
+
+/// Returns the first byte in which two files differ; where one of them ends if it is the beginning of the other.
+fn first_byte(old: &Path, new: &Path) -> anyhow::Result<u64> {
+    let open = |path: &Path| File::open(path).map(|file| BufReader::new(file).bytes()).at("read", path);
+    let (mut old_bytes, mut new_bytes) = (open(old)?, open(new)?);
+    let mut byte = 0;
+    loop {
+        let pair =
+            (old_bytes.next().transpose().at("read", old)?, new_bytes.next().transpose().at("read", new)?);
+        if pair.0 != pair.1 || pair.0.is_none() {
+            return Ok(byte);
+        }
+        byte += 1;
+    }
+}
+
+/// A worker process has another working folder in mind than we may.
+fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
+    std::path::absolute(&path).with_context(|| format!("cannot make {} absolute", path.display()))
+}
