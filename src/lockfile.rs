@@ -65,6 +65,11 @@ impl Lockfile {
         self.nodes.get(node)
     }
 
+    /// Returns the keys of all nodes.
+    pub fn keys(&self) -> impl Iterator<Item = Digest> {
+        self.nodes.values().map(|locked| locked.key)
+    }
+
     /// Sets what it says of `node`.
     pub fn set(&mut self, node: &str, locked: Locked) {
         self.nodes.insert(node.to_owned(), locked);

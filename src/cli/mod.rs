@@ -4,9 +4,11 @@
 mod build;
 mod diff;
 mod explain;
+mod gc;
 mod graph;
 mod init;
 mod inspect;
+mod limits;
 mod progress;
 mod project;
 mod publish;
@@ -68,6 +70,8 @@ enum Verb {
     Push(transfer::PushArgs),
     /// Make nodes again aside and compare, or hash everything that is stored again
     Verify(verify::VerifyArgs),
+    /// Remove from the cache what is not current
+    Gc(gc::GcArgs),
     /// Write a pipeline.yaml to begin with
     Init(init::InitArgs),
     /// Print the JSON Schema of pipeline.yaml
@@ -163,6 +167,7 @@ impl Cli {
             Verb::Pull(args) => transfer::pull(&args, &place),
             Verb::Push(args) => transfer::push(&args, &place),
             Verb::Verify(args) => verify::run(&args, &place),
+            Verb::Gc(args) => gc::run(&args, &place),
             Verb::Init(args) => init::run(&args, &place),
             Verb::Schema => schema::run(),
             Verb::Completions { shell } => {

@@ -233,19 +233,26 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 &anyhow::anyhow!("neither the cache nor the remote has it; `pipeline build` makes it"),
             ),
             _ if self.lacks_inputs(id) => Ok(()),
-            _ => {
-                self.states[id.index()] = Some(State::Queued);
-                let uses_mlx = self.planner.graph.node(id).stage.uses_mlx(self.planner.backend);
-                if uses_mlx { &mut self.mlx } else { &mut self.cpu }.enqueue(id);
-                self.decisions.insert(id, decision);
-                Ok(())
-            }
+            _ => self.queue(id, decision),
         }
+    }
+
+    fn queue(&mut self, id: NodeId, decision: Decision) -> anyhow::Result<()> {
+        self.states[id.index()] = Some(State::Queued);
+        let uses_mlx = self.planner.graph.node(id).stage.uses_mlx(self.planner.backend);
+        if uses_mlx { &mut self.mlx } else { &mut self.cpu }.enqueue(id);
+        self.decisions.insert(id, decision);
+        Ok(())
     }
 
     fn link(&mut self, id: NodeId, decision: &Decision, artifact: Artifact) -> anyhow::Result<()> {
         if let Err(error) = self.place(id, &artifact) {
-            return self.failed(id, &error);
+            if !self.is_gone(id, &artifact) {
+                return self.failed(id, &error);
+            }
+            // The collector, or a person, has removed it since it was decided on.
+            self.ready.push_back(id);
+            return Ok(());
         }
         let node = &self.planner.graph.node(id).name;
         let edited = decision.edited.as_deref();
@@ -253,6 +260,13 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         self.done(id, decision, artifact, decision.failure.clone())?;
         self.summary.linked += usize::from(self.summary.done.contains_key(&id));
         Ok(())
+    }
+
+    /// Whether a content of an artifact is not in the store any more.
+    fn is_gone(&self, id: NodeId, artifact: &Artifact) -> bool {
+        let Planner { graph, sources, store, .. } = &self.planner;
+        let mut objects = artifact.files().iter().map(|file| store.object_path(&file.digest));
+        sources.target(graph, id).is_none() && objects.any(|object| !object.exists())
     }
 
     /// Puts the artifact of a node on the shelf.
@@ -379,6 +393,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             return self.failed(id, &error);
         }
         self.planner.memo.remember_node(name, key, &artifact, failure.as_deref());
+        self.planner.store.used(&key);
         if let Some(failure) = failure {
             return self.failed(id, &anyhow::anyhow!(failure));
         }

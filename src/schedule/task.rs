@@ -78,6 +78,8 @@ pub(super) fn execute(
     inputs.measured = task.measured(store).unwrap_or_default();
     stage::run(&task.stage, &inputs, &output, backend, tick)?;
     let Made { artifact: made, warnings, failure } = output.finish();
+    // Until the record is written nothing tells the collector that the contents are needed.
+    let _hold = store.hold()?;
     let (artifact, stats) = match (downloaded, &task.stock) {
         (Some(downloaded), _) => downloaded,
         (None, Some(stock)) if task.stage.is_reference() => (stock.clone(), Vec::new()),

@@ -4,6 +4,7 @@
 //! ```text
 //! objects/ab/cdef…    the content whose blake3 begins with ab
 //! actions/KEY.json    the record of an action, written after the objects it names
+//! gc.lock             held by whoever puts something in place, and alone by the collector
 //! memo, witness       what only saves time: what this machine remembers, and its last answer with its grounds
 //! tmp/KEY/            the output folder of a running action, guarded by tmp/KEY.lock
 //! ```
@@ -14,12 +15,14 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 
-use super::{Action, KeyLock, Memo, Stat};
+use super::hold::Shared;
+use super::{Action, Hold, KeyLock, Memo, Stat};
 use crate::artifact::{Artifact, FileEntry};
 use crate::digest::Digest;
 use crate::failure::{AtPath, Interrupted};
@@ -35,6 +38,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct LocalStore {
     root: PathBuf,
     workspace: Option<Workspace>,
+    shared: Shared,
 }
 
 /// The folder below `tmp/` where this process keeps what is unfinished; its lock dies with the process, and
@@ -48,7 +52,7 @@ struct Workspace {
 impl LocalStore {
     /// Names the cache folder; nothing is read or made yet.
     pub fn new(root: PathBuf) -> Self {
-        Self { root, workspace: None }
+        Self { root, workspace: None, shared: Shared::default() }
     }
 
     /// Makes the folders that are missing, a workspace for this process, and removes what killed processes
@@ -62,7 +66,7 @@ impl LocalStore {
             fs::create_dir_all(&folder).at("create", &folder)?;
         }
         self.sweep()?;
-        let tmp = self.root.join("tmp");
+        let tmp = self.tmp();
         // The lock comes first: what lies in `tmp/` without one is taken for a dead process's.
         let path = tempfile::Builder::new().prefix("run-").suffix(".lock").tempfile_in(&tmp);
         let path = path.at("create a file in", &tmp)?.into_temp_path().keep()?;
@@ -100,7 +104,7 @@ impl LocalStore {
     /// Writes the memory or the witness, also when nothing was built and there is no workspace. One that cannot be
     /// written is no failure: the next run is slower, no more.
     pub fn save(&self, path: &Path, bytes: &[u8]) {
-        let tmp = self.root.join("tmp");
+        let tmp = self.tmp();
         let file =
             tempfile::NamedTempFile::new_in(tmp).and_then(|mut file| file.write_all(bytes).map(|()| file));
         let _ = file.map(|file| file.persist(path));
@@ -113,14 +117,53 @@ impl LocalStore {
         self.root.join("objects").join(folder).join(name)
     }
 
-    fn action_path(&self, key: &Digest) -> PathBuf {
-        self.root.join("actions").join(format!("{key}.json"))
+    pub(super) fn action_path(&self, key: &Digest) -> PathBuf {
+        self.actions_path().join(format!("{key}.json"))
+    }
+
+    pub(super) fn actions_path(&self) -> PathBuf {
+        self.root.join("actions")
+    }
+
+    pub(super) fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// Keeps the collector waiting for as long as the answer lives. Whoever puts several things in place that need each
+    /// other holds it over all of them; each of them holds it too.
+    pub fn hold(&self) -> anyhow::Result<Arc<Hold>> {
+        let path = self.root.join("gc.lock");
+        self.shared.take(&path).at("lock", &path)
+    }
+
+    /// Keeps everybody waiting who puts something in place.
+    pub(super) fn hold_alone(&self) -> anyhow::Result<Hold> {
+        fs::create_dir_all(&self.root).at("create", &self.root)?;
+        let path = self.root.join("gc.lock");
+        Hold::alone(&path).at("lock", &path)
+    }
+
+    /// Returns when the oldest process that runs now took its workspace; none if none runs.
+    pub(super) fn busy_since(&self) -> anyhow::Result<Option<SystemTime>> {
+        let mut oldest = None;
+        for path in list(&self.tmp())? {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            if !(name.starts_with("run-") && name.ends_with(".lock")) {
+                continue;
+            }
+            // It may be gone since it was listed; so is its process.
+            let Ok(began) = fs::metadata(&path).and_then(|metadata| metadata.modified()) else { continue };
+            if KeyLock::try_take(&path).at("lock", &path)?.is_none() {
+                oldest = Some(oldest.map_or(began, |oldest: SystemTime| oldest.min(began)));
+            }
+        }
+        Ok(oldest)
     }
 
     /// Waits for the right to run the action of `key`; no other process runs it meanwhile. `go_on` is asked
     /// while another does, which may take long.
     pub fn lock(&self, key: &Digest, go_on: &dyn Fn() -> Result<(), Interrupted>) -> anyhow::Result<KeyLock> {
-        let path = self.root.join("tmp").join(format!("{key}.lock"));
+        let path = self.tmp().join(format!("{key}.lock"));
         loop {
             if let Some(lock) = KeyLock::try_take(&path).at("lock", &path)? {
                 return Ok(lock);
@@ -140,7 +183,7 @@ impl LocalStore {
 
     /// Removes the unfinished work whose process is gone: that whose lock can be had.
     pub fn sweep(&self) -> anyhow::Result<()> {
-        for path in list(&self.root.join("tmp"))? {
+        for path in list(&self.tmp())? {
             if may_go_on(&path) {
                 continue;
             }
@@ -161,8 +204,15 @@ impl LocalStore {
         action.artifact.files().iter().all(|file| file.check().is_ok()).then_some(action)
     }
 
+    /// Notes that the record under `key` is in use, for the collector. One that cannot be changed is no failure: what it
+    /// names goes earlier, no more.
+    pub fn used(&self, key: &Digest) {
+        let _ = File::open(self.action_path(key)).and_then(|file| file.set_modified(SystemTime::now()));
+    }
+
     /// Writes the record under `key`. Called last: every object it names is in place and synced.
     pub fn record(&self, key: &Digest, action: &Action) -> anyhow::Result<()> {
+        let _hold = self.hold()?;
         self.write(&self.action_path(key), &serde_json::to_vec(action)?)
     }
 
@@ -180,6 +230,7 @@ impl LocalStore {
     /// Moves the files of a finished output folder to their digests; returns their states for the memo. The
     /// files were hashed and synced by whoever wrote them.
     pub fn adopt(&self, folder: &Path, artifact: &Artifact) -> anyhow::Result<Vec<(Stat, Digest)>> {
+        let _hold = self.hold()?;
         let mut stats = Vec::new();
         for file in artifact.files() {
             let object = self.object_path(&file.digest);
@@ -289,6 +340,7 @@ pub(super) fn remove(path: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// Returns what is in a folder; one that is not there is empty.
 pub(super) fn list(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     match fs::read_dir(folder) {
         Ok(entries) => entries.map(|entry| Ok(entry.at("read", folder)?.path())).collect(),

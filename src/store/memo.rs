@@ -56,7 +56,7 @@ impl Stat {
 
     /// The file itself. Every hard link to it shares one entry, so linking an object into `artifacts/` does
     /// not make the other links unknown.
-    fn file(&self) -> (u64, u64) {
+    pub(super) fn file(&self) -> (u64, u64) {
         (self.device, self.inode)
     }
 
@@ -211,6 +211,11 @@ impl Memo {
     /// Returns what is known of `node`.
     pub fn node(&self, node: &str) -> Option<&Known> {
         self.contents.nodes.get(node)
+    }
+
+    /// Returns all nodes that are remembered, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = (&str, &Known)> {
+        self.contents.nodes.iter().map(|(name, known)| (name.as_str(), known))
     }
 
     /// Remembers what `node` was built with and to.

@@ -3,7 +3,9 @@
 
 mod arrivals;
 mod chunk;
+mod gc;
 mod hash;
+mod hold;
 mod local;
 mod lock;
 mod memo;
@@ -13,6 +15,8 @@ mod source;
 mod witness;
 
 pub use chunk::{Chunk, ChunkList, LONGEST as LONGEST_CHUNK, read as read_range};
+pub use gc::{Collector, Left, Limits, Plan, Unused};
+pub use hold::Hold;
 pub use local::{Damage, LocalStore};
 pub use lock::KeyLock;
 pub use memo::{Known, Memo, Stat};

@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::local::{move_file, remove};
+use super::local::{list, move_file, remove};
 use super::{LocalStore, Memo, Stat};
 use crate::artifact::Artifact;
 use crate::digest::Digest;
@@ -65,6 +65,7 @@ impl Shelf {
         store: &LocalStore,
         memo: &mut Memo,
     ) -> anyhow::Result<()> {
+        let _hold = store.hold()?;
         let folder = self.folder(name, artifact);
         if self.state(name, artifact, memo) == ShelfState::InPlace {
             return Ok(());
@@ -119,6 +120,45 @@ impl Shelf {
         fs::read_link(self.root.join(name)).is_ok_and(|current| current == target)
     }
 
+    /// Returns what the names in the folder point at, as the links have it.
+    pub(super) fn targets(&self) -> anyhow::Result<Vec<String>> {
+        let targets = list(&self.root)?.into_iter().filter_map(|path| fs::read_link(path).ok());
+        Ok(targets.map(|target| target.to_string_lossy().into_owned()).collect())
+    }
+
+    /// Returns the hashed folders of ours that no name points at, each with the digits in its name. One that is not as we
+    /// leave it, with read-only files and nothing else, may be the user's own.
+    pub(super) fn folders(&self) -> anyhow::Result<Vec<(PathBuf, String)>> {
+        let targets = self.targets()?;
+        let mut folders = Vec::new();
+        for path in list(&self.root)? {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let Some(hash) = hash_in(&name).filter(|_| !targets.contains(&name)) else { continue };
+            if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) && is_ours(&path)? {
+                folders.push((path, hash));
+            }
+        }
+        Ok(folders)
+    }
+
+    /// Removes a hashed folder. A content that was linked into it has one link less then, which changes its state but not
+    /// what it is.
+    pub(super) fn discard(&self, folder: &Path, store: &LocalStore, memo: &mut Memo) -> anyhow::Result<()> {
+        for path in list(folder)? {
+            if fs::symlink_metadata(&path).at("read", &path)?.is_dir() {
+                self.discard(&path, store, memo)?;
+                continue;
+            }
+            let before = Stat::at(&path).at("read", &path)?;
+            remove(&path)?;
+            let object = memo.known(&before).and_then(|digest| Stat::at(&store.object_path(&digest)).ok());
+            if let Some(object) = object.filter(|object| object.file() == before.file()) {
+                memo.relinked(&before, object);
+            }
+        }
+        remove(folder)
+    }
+
     /// Renames a finished folder into place. Where there is one already that is whole, another process was as
     /// quick with the same artifact, and may be reading it; one that was edited is moved away.
     fn replace_folder(
@@ -166,6 +206,24 @@ fn find_edited(folder: &Path, artifact: &Artifact, memo: &mut Memo) -> Option<St
 
 fn hashed_name(name: &str, artifact: &Artifact) -> String {
     format!("{name}-{}", artifact.digest().short())
+}
+
+/// Returns the digits at the end of the name of a hashed folder.
+pub(super) fn hash_in(name: &str) -> Option<String> {
+    let (_, hash) = name.rsplit_once('-')?;
+    let hex = hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (hex && hash.len() == 12 && !name.contains('/')).then(|| hash.to_owned())
+}
+
+fn is_ours(folder: &Path) -> anyhow::Result<bool> {
+    for path in list(folder)? {
+        let metadata = fs::symlink_metadata(&path).at("read", &path)?;
+        let read_only = metadata.is_file() && metadata.permissions().mode() & 0o222 == 0;
+        if !read_only && !(metadata.is_dir() && is_ours(&path)?) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Looks for a file that the artifact does not have, and for one that is no file any more. A folder whose own state

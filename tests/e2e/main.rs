@@ -10,6 +10,7 @@ mod build;
 mod download;
 mod errors;
 mod faults;
+mod gc;
 mod graph;
 mod hub;
 mod incremental;

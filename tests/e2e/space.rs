@@ -161,7 +161,7 @@ impl Space {
         self
     }
 
-    fn set_modified(&self, path: &str, time: SystemTime) {
+    pub(crate) fn set_modified(&self, path: &str, time: SystemTime) {
         File::open(self.path(path)).unwrap().set_modified(time).unwrap();
     }
 
