@@ -8,6 +8,7 @@ mod gc;
 mod graph;
 mod init;
 mod inspect;
+mod keys;
 mod limits;
 mod progress;
 mod project;
@@ -72,6 +73,8 @@ enum Verb {
     Verify(verify::VerifyArgs),
     /// Remove from the cache what is not current
     Gc(gc::GcArgs),
+    /// Make, show and trust the keys that sign results
+    Keys(keys::KeysArgs),
     /// Write a pipeline.yaml to begin with
     Init(init::InitArgs),
     /// Print the JSON Schema of pipeline.yaml
@@ -168,6 +171,7 @@ impl Cli {
             Verb::Push(args) => transfer::push(&args, &place),
             Verb::Verify(args) => verify::run(&args, &place),
             Verb::Gc(args) => gc::run(&args, &place),
+            Verb::Keys(args) => keys::run(&args, &place),
             Verb::Init(args) => init::run(&args, &place),
             Verb::Schema => schema::run(),
             Verb::Completions { shell } => {

@@ -238,7 +238,8 @@ impl Project {
     }
 }
 
-fn usage(problem: &Problem, path: &Path, text: &str) -> anyhow::Error {
+/// Makes an error that shows the place in the pipeline file.
+pub(super) fn usage(problem: &Problem, path: &Path, text: &str) -> anyhow::Error {
     UsageError(problem.render(path, text)).into()
 }
 

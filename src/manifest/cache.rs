@@ -83,13 +83,19 @@ fn read_keys(tree: Tree) -> Result<Vec<TrustedKey>, Problem> {
     Ok(keys.into_iter().map(|(name, key)| TrustedKey { name: name.text, key }).collect())
 }
 
+/// Checks the name that somebody has in `trusted_keys`.
+pub(super) fn check_owner(name: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | '@');
+    if name.is_empty() || !name.chars().all(plain) {
+        let rule = "use letters, digits, `-`, `_`, `+`, `.` and `@`";
+        return Err(format!("`{}` cannot name a key: {rule}", name.escape_debug()));
+    }
+    Ok(())
+}
+
 /// The text of a value that is no key is not shown: it may be a secret one.
 fn read_key(name: &Key, tree: Tree) -> Result<PublicKey, Problem> {
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | '@');
-    if name.text.is_empty() || !name.text.chars().all(plain) {
-        let rule = "use letters, digits, `-`, `_`, `+`, `.` and `@`";
-        return Err(Problem::new(name.at, format!("`{}` cannot name a key: {rule}", name.text)));
-    }
+    check_owner(&name.text).map_err(|message| Problem::new(name.at, message))?;
     match &tree.value {
         Value::Text(text) => text.parse().map_err(|error| {
             Problem::new(tree.at, format!("the value of `{}` is no public key: {error}", name.text))

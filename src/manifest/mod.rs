@@ -5,8 +5,10 @@ mod benchmark;
 mod cache;
 mod matrix;
 mod quantize;
+mod trust;
 
 pub use cache::{Cache, DEFAULT_DIR, TrustedKey};
+pub use trust::{NotTrusted, trust};
 
 use std::collections::HashSet;
 

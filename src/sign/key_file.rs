@@ -15,6 +15,8 @@ use super::key::{PublicKey, SecretKey};
 /// The variable that holds the text of a secret key, for machines that have no home: CI.
 pub const VARIABLE: &str = "PIPELINE_SIGNING_KEY";
 
+const NO_KEY: &str = "no key as `pipeline keys init` writes it";
+
 /// A key file is shorter than this, line feeds and all.
 const FILE_BYTES: u64 = 1024;
 
@@ -23,7 +25,7 @@ pub fn load() -> anyhow::Result<Option<SecretKey>> {
     match env::var_os(VARIABLE).filter(|text| !text.is_empty()) {
         // A secret that CI does not hand out, as to pull requests from forks, is an empty variable there.
         Some(text) => {
-            read(&text.to_string_lossy()).with_context(|| format!("{VARIABLE} is no key")).map(Some)
+            read(&text.to_string_lossy()).with_context(|| format!("{VARIABLE} holds {NO_KEY}")).map(Some)
         }
         None => KeyFile::of_user()?.map_or(Ok(None), |file| file.load()),
     }
@@ -74,7 +76,7 @@ impl KeyFile {
         );
         let mut text = String::new();
         file.take(FILE_BYTES).read_to_string(&mut text).with_context(|| format!("cannot read {path}"))?;
-        read(&text).with_context(|| format!("{path} holds no key")).map(Some)
+        read(&text).with_context(|| format!("{path} holds {NO_KEY}")).map(Some)
     }
 
     /// Makes a key and writes it. A key that is there already is never replaced: what it signed would be orphaned.
@@ -111,7 +113,7 @@ fn write_new(path: &Path, folder: &Path, key: &SecretKey) -> std::io::Result<()>
 }
 
 fn read(text: &str) -> anyhow::Result<SecretKey> {
-    text.trim().parse().context("`pipeline keys init` writes one")
+    Ok(text.trim().parse()?)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod gc;
 mod graph;
 mod hub;
 mod incremental;
+mod keys;
 mod pico;
 mod remote;
 mod report;
