@@ -79,7 +79,7 @@ pub(super) fn execute(
     stage::run(&task.stage, &inputs, &output, backend, tick)?;
     let Made { artifact: made, warnings, failure } = output.finish();
     // Until the record is written nothing tells the collector that the contents are needed.
-    let _hold = store.hold()?;
+    let hold = store.hold()?;
     let (artifact, stats) = match (downloaded, &task.stock) {
         (Some(downloaded), _) => downloaded,
         (None, Some(stock)) if task.stage.is_reference() => (stock.clone(), Vec::new()),
@@ -96,6 +96,7 @@ pub(super) fn execute(
     {
         store.record(&measurement, &Action { failure: None, ..action })?;
     }
+    drop(hold);
     Ok(Executed { artifact, stats, seconds: Some(seconds), warnings, failure })
 }
 
