@@ -53,7 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const DOORS: &[(&str, &[&str])] = &[
     ("serde_saphyr", &["yaml/mod.rs"]),
     ("petgraph", &["graph.rs"]),
-    ("blake3", &["digest.rs"]),
+    ("blake3::", &["digest.rs"]),
     ("mlx_rs", &["backend/mlx/", "model/"]),
     ("mlx_sys", &["backend/mlx/modes.rs", "model/packed.rs"]),
     ("safetensors::", &["tensor/"]),

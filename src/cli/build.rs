@@ -22,6 +22,7 @@ use crate::lockfile::{Locked, Lockfile};
 use crate::plan::{Asked, Decision, Verdict};
 use crate::schedule::{self, Options, Summary};
 use crate::stage;
+use crate::store::Counters;
 use crate::yaml::Problem;
 
 #[derive(Debug, Args)]
@@ -169,10 +170,21 @@ fn make(
         schedule::run(planner, ids, &options, progress)
     });
     drop(progress);
-    if outcome.is_err() {
-        project.store.finish()?;
+    match &outcome {
+        Ok(summary) => project.store.count(&counters(project, summary)),
+        Err(_) => project.store.finish()?,
     }
     outcome
+}
+
+fn counters(project: &Project, summary: &Summary) -> Counters {
+    let count = |nodes: usize| u64::try_from(nodes).unwrap_or(u64::MAX);
+    Counters {
+        local_hits: count(summary.linked),
+        remote_hits: count(summary.fetched),
+        misses: count(summary.ran.len()),
+        ..project.moved()
+    }
 }
 
 /// Checks what can be checked before anything runs.

@@ -2,6 +2,7 @@
 //! Knows nothing of how a build works.
 
 mod build;
+mod cache;
 mod diff;
 mod explain;
 mod gc;
@@ -71,6 +72,8 @@ enum Verb {
     Push(transfer::PushArgs),
     /// Make nodes again aside and compare, or hash everything that is stored again
     Verify(verify::VerifyArgs),
+    /// Say what is in the cache and what it was good for
+    Cache(cache::CacheArgs),
     /// Remove from the cache what is not current
     Gc(gc::GcArgs),
     /// Make, show and trust the keys that sign results
@@ -170,6 +173,7 @@ impl Cli {
             Verb::Pull(args) => transfer::pull(&args, &place),
             Verb::Push(args) => transfer::push(&args, &place),
             Verb::Verify(args) => verify::run(&args, &place),
+            Verb::Cache(args) => cache::run(&args, &place),
             Verb::Gc(args) => gc::run(&args, &place),
             Verb::Keys(args) => keys::run(&args, &place),
             Verb::Init(args) => init::run(&args, &place),

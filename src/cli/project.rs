@@ -14,10 +14,10 @@ use crate::graph::{Graph, NodeId};
 use crate::lockfile::Lockfile;
 use crate::manifest::{Cache, DEFAULT_DIR, Manifest};
 use crate::plan::{Asked, Planner};
-use crate::share::{Settings, Share};
+use crate::share::{Settings, Share, Traffic};
 use crate::sign;
 use crate::sources::Sources;
-use crate::store::{LocalStore, Memo, Shelf, Stat, Witness};
+use crate::store::{Counters, LocalStore, Memo, Shelf, Stat, Witness};
 use crate::yaml::Problem;
 
 /// Bumped when [`Manifest`] changes, so that a remembered one is not misread.
@@ -185,6 +185,18 @@ impl Project {
         let Self { graph, sources, store, shelf, memo, share, .. } = self;
         let share = share.as_ref();
         (Planner { graph, sources, store, shelf, memo, share, backend, asked }, share)
+    }
+
+    /// Returns how many bytes were moved to the remote and from it.
+    pub(super) fn moved(&self) -> Counters {
+        let Traffic { sent, already_there, fetched, .. } =
+            self.share.as_ref().map(Share::traffic).unwrap_or_default();
+        Counters {
+            bytes_fetched: fetched,
+            bytes_sent: sent,
+            bytes_not_sent: already_there,
+            ..Counters::default()
+        }
     }
 
     /// Writes back what was learned about the disk.

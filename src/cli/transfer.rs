@@ -16,6 +16,7 @@ use crate::plan::{Decision, Verdict};
 use crate::schedule::{self, Event, Options, Summary};
 use crate::share::{Share, Unsent};
 use crate::stage::Unit;
+use crate::store::Counters;
 
 #[derive(Debug, Args)]
 pub(super) struct PullArgs {
@@ -60,6 +61,10 @@ pub(super) fn pull(args: &PullArgs, place: &Place) -> anyhow::Result<Outcome> {
         schedule::run(project.planner(args.backend.into(), asked), &ids, &options, progress.as_mut());
     drop(progress);
     project.save_memo();
+    if let Ok(Summary { fetched, .. }) = &summary {
+        let remote_hits = u64::try_from(*fetched).unwrap_or(u64::MAX);
+        project.store.count(&Counters { remote_hits, ..project.moved() });
+    }
     project.store.finish()?;
     report_pull(args, &project, &summary?)
 }
@@ -99,6 +104,7 @@ pub(super) fn push(args: &PushArgs, place: &Place) -> anyhow::Result<Outcome> {
     let sent = push_all(&project, &decisions, cancel, progress.as_mut());
     drop(progress);
     warn(&project);
+    project.store.count(&project.moved());
     project.store.finish()?;
     let Pushed { sent, unbuilt } = match sent {
         Ok(pushed) => pushed,

@@ -87,7 +87,13 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         }
         let artifact = decision.artifact.clone().context("BUG: what is fetched is known")?;
         if let Err(error) = self.place(id, &artifact) {
-            return self.failed(id, &error);
+            if !self.is_gone(id, &artifact) {
+                return self.failed(id, &error);
+            }
+            // What was here already and no record named was collected while the rest arrived.
+            self.states[id.index()] = Some(State::Waiting(0));
+            self.ready.push_back(id);
+            return Ok(());
         }
         let node = &self.planner.graph.node(id).name;
         let (bytes, digest) = (artifact.size(), artifact.digest());

@@ -6,6 +6,7 @@
 //! actions/KEY.json    the record of an action, written after the objects it names
 //! gc.lock             held by whoever puts something in place, and alone by the collector
 //! memo, witness       what only saves time: what this machine remembers, and its last answer with its grounds
+//! stats               how often builds hit, counted
 //! tmp/KEY/            the output folder of a running action, guarded by tmp/KEY.lock
 //! ```
 //! The order of writes is what makes `kill -9` harmless: content is synced and renamed to its digest first, the
@@ -99,6 +100,10 @@ impl LocalStore {
     /// Returns where the witness of the last build that had nothing to do lies.
     pub fn witness_path(&self) -> PathBuf {
         self.root.join("witness")
+    }
+
+    pub(super) fn counters_path(&self) -> PathBuf {
+        self.root.join("stats")
     }
 
     /// Writes the memory or the witness, also when nothing was built and there is no workspace. One that cannot be

@@ -3,6 +3,7 @@
 
 mod arrivals;
 mod chunk;
+mod counters;
 mod gc;
 mod hash;
 mod hold;
@@ -12,9 +13,11 @@ mod memo;
 mod remote;
 mod shelf;
 mod source;
+mod totals;
 mod witness;
 
 pub use chunk::{Chunk, ChunkList, LONGEST as LONGEST_CHUNK, read as read_range};
+pub use counters::Counters;
 pub use gc::{Collector, Left, Limits, Plan, Unused};
 pub use hold::Hold;
 pub use local::{Damage, LocalStore};
@@ -23,6 +26,7 @@ pub use memo::{Known, Memo, Stat};
 pub use remote::{Held, Remote, RemoteError};
 pub use shelf::{Shelf, ShelfState};
 pub use source::{narrow, take_stock, take_stock_of};
+pub use totals::Totals;
 pub use witness::Witness;
 
 use serde::{Deserialize, Serialize};

@@ -218,8 +218,11 @@ pub(super) fn hash_in(name: &str) -> Option<String> {
 fn is_ours(folder: &Path) -> anyhow::Result<bool> {
     for path in list(folder)? {
         let metadata = fs::symlink_metadata(&path).at("read", &path)?;
-        let read_only = metadata.is_file() && metadata.permissions().mode() & 0o222 == 0;
-        if !read_only && !(metadata.is_dir() && is_ours(&path)?) {
+        let ours = match metadata.is_dir() {
+            true => is_ours(&path)?,
+            false => metadata.is_file() && metadata.permissions().mode() & 0o222 == 0,
+        };
+        if !ours {
             return Ok(false);
         }
     }

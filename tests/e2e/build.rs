@@ -14,7 +14,7 @@ use crate::space::{ALL, Space, same_file, sorted};
 fn what_lies_on_disk() {
     let space = Space::built();
     assert_eq!(space.names("."), ["artifacts", "cache", "lora", "model", "pipeline.lock", "pipeline.yaml"]);
-    assert_eq!(space.names("cache"), ["actions", "gc.lock", "memo", "objects", "tmp"]);
+    assert_eq!(space.names("cache"), ["actions", "gc.lock", "memo", "objects", "stats", "tmp"]);
     // A source is referenced where it lies.
     assert_eq!(fs::read_link(space.path("artifacts/base")).unwrap(), Path::new("../model"));
     assert_eq!(fs::read_link(space.path("artifacts/adapter")).unwrap(), Path::new("../lora"));

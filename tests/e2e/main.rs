@@ -7,6 +7,7 @@
 mod adapters;
 mod bucket;
 mod build;
+mod cache;
 mod download;
 mod errors;
 mod faults;

@@ -1,0 +1,87 @@
+//! What the cache was good for, counted over all builds that were not null: hits, misses, bytes moved.
+//! Knows nothing it is worth failing for: a file that is damaged or cannot be written counts from nothing again.
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+use super::memo::{seal, unseal};
+use super::{KeyLock, LocalStore};
+
+/// The counts; those of one build, or of all. A field that is new is zero in an older file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counters {
+    /// Nodes taken from this cache.
+    pub local_hits: u64,
+    /// Nodes taken from the remote.
+    pub remote_hits: u64,
+    /// Nodes whose stage ran.
+    pub misses: u64,
+    /// Bytes that came from the remote.
+    pub bytes_fetched: u64,
+    /// Bytes that went to the remote.
+    pub bytes_sent: u64,
+    /// Bytes that did not go to the remote, because it had them.
+    pub bytes_not_sent: u64,
+}
+
+impl Counters {
+    /// Adds the counts of another build.
+    pub fn add(&mut self, other: &Self) {
+        let pairs = [
+            (&mut self.local_hits, other.local_hits),
+            (&mut self.remote_hits, other.remote_hits),
+            (&mut self.misses, other.misses),
+            (&mut self.bytes_fetched, other.bytes_fetched),
+            (&mut self.bytes_sent, other.bytes_sent),
+            (&mut self.bytes_not_sent, other.bytes_not_sent),
+        ];
+        for (count, more) in pairs {
+            *count = count.saturating_add(more);
+        }
+    }
+}
+
+impl LocalStore {
+    /// Returns the counts of all builds on this cache.
+    pub fn counters(&self) -> Counters {
+        let bytes = fs::read(self.counters_path()).unwrap_or_default();
+        unseal(&bytes).and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default()
+    }
+
+    /// Adds the counts of a build. Two builds that end at once wait for each other; where there is no lock or no room,
+    /// this one is not counted.
+    pub fn count(&self, build: &Counters) {
+        if *build == Counters::default() {
+            return;
+        }
+        let Ok(_lock) = KeyLock::wait(&self.tmp().join("stats.lock")) else { return };
+        let mut all = self.counters();
+        all.add(build);
+        if let Ok(body) = serde_json::to_vec(&all) {
+            self.save(&self.counters_path(), &seal(&body));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_on_and_forgets_what_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("tmp")).unwrap();
+        let store = LocalStore::new(folder.path().to_owned());
+        let build = Counters { local_hits: 2, misses: u64::MAX, ..Counters::default() };
+        store.count(&build);
+        store.count(&build);
+        assert_eq!(store.counters(), Counters { local_hits: 4, ..build });
+        fs::write(store.counters_path(), "{}").unwrap();
+        assert_eq!(store.counters(), Counters::default());
+        // As an older program wrote it.
+        fs::write(store.counters_path(), seal(br#"{"misses":3}"#)).unwrap();
+        assert_eq!(store.counters(), Counters { misses: 3, ..Counters::default() });
+    }
+}
