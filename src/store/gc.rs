@@ -162,7 +162,8 @@ impl Collector<'_> {
             // Fails while the folder has other contents in it.
             let _ = object.parent().map(fs::remove_dir);
         }
-        plan.partials.iter().try_for_each(|path| remove(path))
+        plan.partials.iter().try_for_each(|path| remove(path))?;
+        self.store.forget_the_gone()
     }
 
     /// Reads all records, the one used longest ago first, and marks those that stay.
