@@ -22,6 +22,7 @@ pub mod artifact;
 pub mod attestation;
 pub mod backend;
 pub mod cli;
+pub mod difference;
 pub mod digest;
 pub mod failure;
 pub mod graph;

@@ -8,6 +8,7 @@ use std::thread::available_parallelism;
 use clap::Args;
 use serde_json::json;
 
+use super::attest::attest;
 use super::progress::progress;
 use super::project::{Place, Project};
 use super::publish::publishing;
@@ -171,7 +172,10 @@ fn make(
     });
     drop(progress);
     match &outcome {
-        Ok(summary) => project.store.count(&counters(project, summary)),
+        Ok(summary) => {
+            attest(project, summary)?;
+            project.store.count(&counters(project, summary));
+        }
         Err(_) => project.store.finish()?,
     }
     outcome

@@ -5,14 +5,17 @@ use std::collections::HashSet;
 use std::fmt::Write;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
 use super::limits::{age, parse_age, parse_size};
 use super::project::{Place, Project};
+use super::remote::{RemoteArgs, connected};
 use super::{Outcome, print, print_json};
 use crate::digest::Digest;
 use crate::report::bytes;
+use crate::share::Spare;
 use crate::store::{Left, Limits, Plan, Unused};
 
 #[derive(Debug, Args)]
@@ -23,6 +26,13 @@ pub(super) struct GcArgs {
     /// Remove what was not used for so long, such as 30d
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     older_than: Option<Duration>,
+    /// Collect the remote, not the cache: records that are not in pipeline.lock and older than --older-than, and what
+    /// no record names. Those of other projects on the same remote count as not current
+    #[arg(long = "remote", conflicts_with = "max_size")]
+    afar: bool,
+    /// In the remote, keep what was written within this time: it may be on its way into a record
+    #[arg(long, value_name = "AGE", value_parser = parse_age, default_value = "1d", requires = "afar")]
+    grace: Duration,
     /// Show what would be removed, and remove nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -32,6 +42,9 @@ pub(super) struct GcArgs {
 }
 
 pub(super) fn run(args: &GcArgs, place: &Place) -> anyhow::Result<Outcome> {
+    if args.afar {
+        return collect_remote(args, place);
+    }
     let Project { store, shelf, .. } = Project::open(place)?;
     let collector = store.collector(&shelf)?;
     // Read only now that it is held: a build that ended while this waited has changed what is current.
@@ -46,6 +59,34 @@ pub(super) fn run(args: &GcArgs, place: &Place) -> anyhow::Result<Outcome> {
         print_json(&to_json(args, &plan))?;
     } else {
         print(&text(args, &plan))?;
+    }
+    Ok(Outcome::Success)
+}
+
+fn collect_remote(args: &GcArgs, place: &Place) -> anyhow::Result<Outcome> {
+    let mut project = connected(place, &RemoteArgs::default())?;
+    let current = current(&mut project);
+    let share = project.share.as_ref().context("BUG: a connected project has a remote")?;
+    let waste = share.waste(&current, Spare { older_than: args.older_than, grace: args.grace })?;
+    if !args.dry_run {
+        share.remove(&waste)?;
+    }
+    let (records, contents) = (waste.records.len(), waste.contents.len());
+    if args.json {
+        print_json(&json!({
+            "dry_run": args.dry_run, "records": records, "contents": contents, "bytes": waste.bytes(),
+            "left": {"records": waste.left_records, "bytes": waste.left_bytes},
+        }))?;
+    } else {
+        let removed = if args.dry_run { "would remove" } else { "removed" };
+        let (records, contents) = (count(records, "record"), count(contents, "content"));
+        let left = (count(waste.left_records, "record"), bytes(waste.left_bytes));
+        print(&format!(
+            "{removed} {records} and {contents}, {}\nleft: {}, {}\n",
+            bytes(waste.bytes()),
+            left.0,
+            left.1
+        ))?;
     }
     Ok(Outcome::Success)
 }

@@ -1,6 +1,7 @@
 //! The command line: what may be typed, and which function answers.
 //! Knows nothing of how a build works.
 
+mod attest;
 mod build;
 mod cache;
 mod diff;

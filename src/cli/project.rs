@@ -124,7 +124,8 @@ impl Project {
         let locked = self.graph.order().iter().filter_map(|id| lock.get(&self.graph.node(*id).name));
         let settings = Settings {
             trusted: self.cache.trusted_keys.iter().map(|trusted| trusted.key).collect(),
-            own: sign::load()?,
+            // Flattened: advice for a cache that cannot be written does not fit a key that cannot be read.
+            own: sign::load().map_err(|error| anyhow::anyhow!("{error:#}"))?,
             locked: locked.map(|locked| (locked.key, locked.artifact)).collect(),
             compress: self.cache.compress,
         };

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use clap::Args;
 
-use super::project::Project;
+use super::project::{Place, Project, UsageError};
 use crate::share::Share;
 
 /// The variable that names a remote.
@@ -37,4 +37,16 @@ pub(super) fn warn(project: &Project) {
     for notice in project.share.as_ref().map(Share::notices).unwrap_or_default() {
         let _ = writeln!(io::stderr(), "warning: {notice}");
     }
+}
+
+/// Opens a project that has a remote.
+pub(super) fn connected(place: &Place, remote: &RemoteArgs) -> anyhow::Result<Project> {
+    let mut project = Project::open(place)?;
+    let lock = project.lockfile();
+    project.connect(remote, &lock)?;
+    if project.share.is_none() {
+        let how = "write `cache: {remote: URL}` into pipeline.yaml, set PIPELINE_REMOTE, or use --remote URL";
+        return Err(UsageError(format!("there is no remote; {how}")).into());
+    }
+    Ok(project)
 }

@@ -7,9 +7,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::progress::progress;
-use super::project::{Place, Project, UsageError};
+use super::project::{Place, Project};
 use super::publish::send;
-use super::remote::{RemoteArgs, warn};
+use super::remote::{RemoteArgs, connected, warn};
 use super::{BackendArg, Outcome, print, print_json, status, watch_for_interrupt};
 use crate::failure::Interrupted;
 use crate::plan::{Decision, Verdict};
@@ -166,16 +166,4 @@ fn push_all(
         pushed.sent += 1;
     }
     Ok(pushed)
-}
-
-/// Opens a project that has a remote.
-fn connected(place: &Place, remote: &RemoteArgs) -> anyhow::Result<Project> {
-    let mut project = Project::open(place)?;
-    let lock = project.lockfile();
-    project.connect(remote, &lock)?;
-    if project.share.is_none() {
-        let how = "write `cache: {remote: URL}` into pipeline.yaml, set PIPELINE_REMOTE, or use --remote URL";
-        return Err(UsageError(format!("there is no remote; {how}")).into());
-    }
-    Ok(project)
 }

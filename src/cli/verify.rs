@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use clap::Args;
 use serde_json::json;
 
+use super::attest;
 use super::project::{Place, Project};
 use super::status::nodes;
 use super::{BackendArg, Outcome, print, print_json, watch_for_interrupt};
@@ -24,6 +25,9 @@ pub(super) struct VerifyArgs {
     /// Make nothing; hash everything that is stored again
     #[arg(long, conflicts_with_all = ["nodes", "backend"])]
     store: bool,
+    /// Make nothing; check who signed what is recorded of the nodes
+    #[arg(long, conflicts_with_all = ["store", "backend"])]
+    attestation: bool,
     /// Print JSON lines
     #[arg(long)]
     json: bool,
@@ -39,6 +43,9 @@ pub(super) fn run(args: &VerifyArgs, place: &Place) -> anyhow::Result<Outcome> {
     }
     let named = project.targets(&args.nodes)?;
     let ids: Vec<_> = project.graph.order().iter().copied().filter(|id| named.contains(id)).collect();
+    if args.attestation {
+        return attest::verify(&mut project, &ids, args.json);
+    }
     project.store.prepare()?;
     let outcome = verify_nodes(args, &mut project, &ids);
     project.store.finish()?;

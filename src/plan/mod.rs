@@ -243,6 +243,11 @@ impl Planner<'_> {
     fn from_the_team(&self, id: NodeId, key: &Digest, stock: Option<&Artifact>) -> Option<Outcome> {
         let stage = &self.graph.node(id).stage;
         let action = self.share?.record(key, travels(stage))?;
+        // The signature says who claims this; that the recipe is the one we asked for can be seen.
+        let recipe: Recipe = serde_json::from_value(action.recipe.clone()).ok()?;
+        if recipe.key() != *key {
+            return None;
+        }
         let stock = stock.filter(|_| stage.is_reference());
         let same = stock.is_none_or(|stock| stock.digest() == action.artifact.digest());
         same.then(|| Outcome::from(action))

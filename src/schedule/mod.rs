@@ -8,6 +8,7 @@
 mod event;
 mod fetch;
 mod inputs;
+mod locked;
 mod pool;
 mod task;
 
@@ -307,7 +308,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             rerun: !decision.changes.is_empty() && decision.artifact.is_some(),
             forced: decision.changes.contains(&Change::Forced),
         };
-        let (store, backend) = (self.planner.store, self.planner.backend);
+        let Planner { store, share, backend, .. } = self.planner;
         let (sender, cancel) = (self.sender.clone(), self.options.cancel);
         scope.spawn(move || {
             let tick = |done, total| {
@@ -315,7 +316,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 let _ = sender.send(Message::Tick(id, done, total));
                 if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
             };
-            let outcome = catch_unwind(AssertUnwindSafe(|| execute(&task, store, backend, &tick)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| execute(&task, store, share, backend, &tick)));
             let outcome =
                 outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("BUG: the stage panicked; see above")));
             let _ = sender.send(Message::Ended(task.id, outcome));
@@ -384,7 +385,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let name = &self.planner.graph.node(id).name;
         let key = decision.key.context("BUG: a node that is done has a recipe")?;
         let digest = artifact.reproducible_digest();
-        if let Some(problem) = self.options.locked.and_then(|lock| differs(lock, name, &digest)) {
+        if let Some(problem) = self.options.locked.and_then(|lock| self.differs(lock, name, &key, &artifact))
+        {
             return self.failed(id, &anyhow::anyhow!(problem));
         }
         if let Some(share) = self.planner.share
@@ -437,17 +439,5 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             }
         }
         Ok(())
-    }
-}
-
-fn differs(lock: &Lockfile, name: &str, digest: &Digest) -> Option<String> {
-    match lock.get(name) {
-        Some(locked) if locked.artifact == *digest => None,
-        Some(locked) => Some(format!(
-            "its artifact is {}, but pipeline.lock has {}",
-            digest.short(),
-            locked.artifact.short()
-        )),
-        None => Some("pipeline.lock does not have it; build without --locked and commit the lock".to_owned()),
     }
 }

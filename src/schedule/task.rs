@@ -13,6 +13,7 @@ use crate::hub::{self, HubCache};
 use crate::origin::Origin;
 use crate::output::{Made, Output};
 use crate::recipe::Recipe;
+use crate::share::{Kind, Share};
 use crate::stage::{self, Inputs, Stage};
 use crate::store::{Action, LocalStore, Stat, take_stock_of};
 
@@ -54,6 +55,7 @@ pub(super) struct Download {
 pub(super) fn execute(
     task: &Task,
     store: &LocalStore,
+    share: Option<&Share>,
     backend: BackendKind,
     tick: stage::Tick<'_>,
 ) -> anyhow::Result<Executed> {
@@ -75,7 +77,7 @@ pub(super) fn execute(
     let folder = store.stage(&key)?;
     let output = Output::new(folder.clone());
     let mut inputs = task.inputs.clone();
-    inputs.measured = task.measured(store).unwrap_or_default();
+    inputs.measured = task.measured(store, share, tick).unwrap_or_default();
     stage::run(&task.stage, &inputs, &output, backend, tick)?;
     let Made { artifact: made, warnings, failure } = output.finish();
     // Until the record is written nothing tells the collector that the contents are needed.
@@ -101,13 +103,23 @@ pub(super) fn execute(
 }
 
 impl Task {
-    /// Returns the files of an earlier run that measured the same and asked something else; none if there is none, or
-    /// one of them is gone or damaged.
-    fn measured(&self, store: &LocalStore) -> Option<BTreeMap<String, Vec<u8>>> {
+    /// Returns the files of an earlier run, here or on a teammate's machine of the same class, that measured the same
+    /// and asked something else; none if there is none, or one of them is gone or damaged.
+    fn measured(
+        &self,
+        store: &LocalStore,
+        share: Option<&Share>,
+        tick: stage::Tick<'_>,
+    ) -> Option<BTreeMap<String, Vec<u8>>> {
         if self.rerun || self.forced {
             return None;
         }
-        let action = store.action(&self.recipe.measurement()?.key())?;
+        let key = self.recipe.measurement()?.key();
+        let theirs = || {
+            let action = share?.record(&key, Kind::Measured)?;
+            share?.pull(store, &action.artifact, tick).ok().map(|_| action)
+        };
+        let action = store.action(&key).or_else(theirs)?;
         let read = |file: &FileEntry| {
             let bytes = fs::read(store.object_path(&file.digest)).ok()?;
             (Digest::of(&bytes) == file.digest).then(|| (file.path.clone(), bytes))

@@ -10,12 +10,15 @@
 //! the storage promises: two who write the same name write the same bytes, and of two records of one key either will do.
 
 mod budget;
+mod collect;
+mod compare;
 mod machine;
 mod packing;
 mod pull;
 mod push;
 mod sources;
 
+pub use collect::{Spare, Waste};
 pub use pull::Miss;
 pub use push::Unsent;
 
@@ -224,7 +227,10 @@ pub enum NotUsed {
 /// Opens the signed statement of an action; returns it and who signed it.
 pub fn open(json: &[u8], believed: &[PublicKey]) -> Result<(Claim, PublicKey), NotUsed> {
     let (payload, signer) = Envelope::parse(json)?.open(attestation::PAYLOAD_TYPE, believed)?;
-    let claim = Claim::parse(&payload).map_err(|error| NotUsed::NotAClaim(error.to_string()))?;
+    let claim = Claim::parse(&payload).map_err(|error| {
+        // What is wrong with its files is a level below.
+        NotUsed::NotAClaim(format!("{:#}", anyhow::Error::new(error)))
+    })?;
     Ok((claim, signer))
 }
 

@@ -88,12 +88,13 @@ impl Share {
             return Ok(Stat::at(&object).at("read", &object)?);
         }
         let list = self.chunks_of(file)?;
-        self.fill(&partial, file, &list, &Sources::find(self, store, &list)?, progress)?;
-        // The chunks are what the list says, but the list is only the storage's word.
-        let (digest, _) = Digest::of_file(&partial).at("read", &partial)?;
-        if digest != file.digest {
-            std::fs::remove_file(&partial).at("remove", &partial)?;
-            return Err(lost(file, "its chunks do not make up the file"));
+        let sources = Sources::find(self, store, &list)?;
+        if let Err(miss) = self.fill(&partial, file, &list, &sources, progress) {
+            // What breaks off is gone on with; what cannot be had is not.
+            if matches!(miss, Miss::Lost(_)) {
+                std::fs::remove_file(&partial).at("remove", &partial)?;
+            }
+            return Err(miss);
         }
         let stat = store.take_in(&partial, &file.digest)?;
         if list.count() > 1 {
@@ -103,7 +104,7 @@ impl Share {
     }
 
     /// Asks which chunks make up a file. One that is short and has no list is a chunk itself.
-    fn chunks_of(&self, file: &FileEntry) -> Result<ChunkList, Miss> {
+    pub(super) fn chunks_of(&self, file: &FileEntry) -> Result<ChunkList, Miss> {
         if !super::may_be_cut(&file.path, file.size) {
             return Ok(ChunkList::of_one(file.digest, file.size));
         }
@@ -121,7 +122,7 @@ impl Share {
         }
     }
 
-    /// Fills `partial` with the chunks of `file` that it does not have yet.
+    /// Fills `partial` with the chunks of `file` that it does not have yet, until it is the file.
     fn fill(
         &self,
         partial: &Path,
@@ -134,28 +135,28 @@ impl Share {
         let arriving = arriving.at("write", partial)?;
         arriving.set_len(file.size).at("write", partial)?;
         let places: Vec<_> = list.places().collect();
-        each(
-            &places,
-            |(_, chunk)| 2 * chunk.length,
-            |(at, chunk)| {
-                let range = *at..*at + chunk.length;
-                let there = read_range(&arriving, &range).at("read", partial)?;
-                if Digest::of(&there) != chunk.digest {
-                    let bytes = match sources.get(chunk) {
-                        Some(bytes) => {
-                            self.state().traffic.already_here += chunk.length;
-                            bytes
-                        }
-                        None => self.fetch(file, chunk)?,
-                    };
-                    arriving.write_all_at(&bytes, *at).at("write", partial)?;
-                }
-                Ok(progress.add(chunk.length)?)
-            },
-        )
+        let bytes = |(_, chunk): &(u64, Chunk)| 2 * chunk.length;
+        each(&places, bytes, |(at, chunk)| {
+            let range = *at..*at + chunk.length;
+            if Digest::of(&read_range(&arriving, &range).at("read", partial)?) != chunk.digest {
+                let bytes = self.find(file, chunk, sources)?;
+                arriving.write_all_at(&bytes, *at).at("write", partial)?;
+            }
+            Ok::<_, Miss>(progress.add(chunk.length)?)
+        })?;
+        // The chunks are what the list says, but the list is only the storage's word.
+        let (digest, _) = Digest::of_file(partial).at("read", partial)?;
+        if digest == file.digest { Ok(()) } else { Err(lost(file, "its chunks do not make up the file")) }
     }
 
-    fn fetch(&self, file: &FileEntry, chunk: &Chunk) -> Result<Vec<u8>, Miss> {
+    /// Returns the bytes of a chunk from another file here, else from the remote.
+    fn find(&self, file: &FileEntry, chunk: &Chunk, sources: &Sources) -> Result<Vec<u8>, Miss> {
+        let Some(bytes) = sources.get(chunk) else { return self.fetch(file, chunk) };
+        self.state().traffic.already_here += chunk.length;
+        Ok(bytes)
+    }
+
+    pub(super) fn fetch(&self, file: &FileEntry, chunk: &Chunk) -> Result<Vec<u8>, Miss> {
         let name = chunk_name(&chunk.digest);
         let damaged = |what: &str| lost(file, &format!("{name} {what}"));
         // What does not shrink is sent as it is, so nothing is longer than the chunk.

@@ -10,7 +10,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::local::list;
+use super::local::{list, remove};
 use super::{ChunkList, KeyLock, LocalStore, Stat};
 use crate::digest::Digest;
 use crate::failure::{AtPath, Interrupted};
@@ -23,7 +23,22 @@ impl LocalStore {
         go_on: &dyn Fn() -> Result<(), Interrupted>,
     ) -> anyhow::Result<(PathBuf, KeyLock)> {
         let lock = self.lock(digest, go_on)?;
-        Ok((self.root().join("tmp").join(format!("{digest}.partial")), lock))
+        Ok((self.arrival_path(digest), lock))
+    }
+
+    fn arrival_path(&self, digest: &Digest) -> PathBuf {
+        self.tmp().join(format!("{digest}.partial"))
+    }
+
+    /// Removes what has arrived of a file that was made here meanwhile, unless it is arriving right now.
+    pub(super) fn discard_arrival(&self, digest: &Digest) -> anyhow::Result<()> {
+        let path = self.arrival_path(digest);
+        if path.exists() {
+            let lock = path.with_extension("lock");
+            let held = KeyLock::try_take(&lock).at("lock", &lock)?;
+            return held.map_or(Ok(()), |_held| remove(&path));
+        }
+        Ok(())
     }
 
     /// Moves a file that has arrived whole to its digest; the caller has hashed it.

@@ -243,6 +243,7 @@ impl LocalStore {
             if Digest::of_file(&object).ok().is_none_or(|(digest, _)| digest != file.digest) {
                 self.store(&folder.join(&file.path), &object)?;
             }
+            self.discard_arrival(&file.digest)?;
             let metadata = fs::metadata(&object).at("read", &object)?;
             stats.push((Stat::of(&metadata), file.digest));
         }

@@ -13,6 +13,7 @@ mod errors;
 mod faults;
 mod gc;
 mod graph;
+mod hostile;
 mod hub;
 mod incremental;
 mod keys;
