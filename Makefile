@@ -32,6 +32,7 @@ bench: setup ## Measure beside ninja and make, and beside mlx-lm; writes bench/R
 	python3 bench/null_build.py
 	python3 bench/weights.py
 	python3 bench/decode.py
+	python3 bench/remote.py
 
 setup: mlx ## MLX for the build, mlx-lm and an S3 server for the tests and the benchmarks
 	@scripts/mlx-lm/setup.sh

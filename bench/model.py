@@ -157,7 +157,7 @@ def write_model(folder, size="small", dtype="float16"):
     write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
-def write_adapter(folder, size="small"):
+def write_adapter(folder, size="small", seed="adapter"):
     """Writes a LoRA adapter of rank 8 for two projections of every layer, as mlx-lm's training leaves it."""
     folder.mkdir(parents=True)
     layers = SIZES[size]["num_hidden_layers"]
@@ -170,7 +170,7 @@ def write_adapter(folder, size="small"):
         module = name.removesuffix(".weight")
         if module.endswith(tuple(keys)):
             tensors += [(f"{module}.lora_a", [shape[1], RANK]), (f"{module}.lora_b", [RANK, shape[0]])]
-    generator = random.Random("adapter")
+    generator = random.Random(seed)
 
     def write(file, length):
         numbers = [generator.uniform(-0.02, 0.02) for _ in range(length // 4)]

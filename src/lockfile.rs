@@ -38,13 +38,26 @@ pub struct Pin {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lockfile {
     nodes: BTreeMap<String, Locked>,
+    has_strays: bool,
 }
 
 impl Lockfile {
     /// Reads the text of a lock. Lines that are none of ours, such as the marks of a merge conflict, are passed
     /// over: the next build writes the node anew.
     pub fn parse(text: &str) -> Self {
-        Self { nodes: text.lines().filter_map(parse_line).collect() }
+        let mut lock = Self::default();
+        for line in text.lines() {
+            match parse_line(line) {
+                Some((node, locked)) => lock.has_strays |= lock.nodes.insert(node, locked).is_some(),
+                None => lock.has_strays |= !line.is_empty() && !line.starts_with('#'),
+            }
+        }
+        lock
+    }
+
+    /// Whether the text had lines that are none of ours, or two of one node: it is to be written anew.
+    pub fn has_strays(&self) -> bool {
+        self.has_strays
     }
 
     /// Returns the text.
@@ -110,7 +123,8 @@ mod tests {
         lock.set("a", Locked { key: Digest::of(b"3"), artifact: Digest::of(b"4"), pin: None });
         let text = lock.render();
         assert_eq!(Lockfile::parse(&text), lock);
-        assert_eq!(Lockfile::parse(&format!("<<<<<<< HEAD\n{text}=======\n>>>>>>> other\n")), lock);
+        let conflict = Lockfile::parse(&format!("<<<<<<< HEAD\n{text}=======\n>>>>>>> other\n"));
+        assert_eq!((conflict.nodes, conflict.has_strays), (lock.nodes, true));
         assert!(text.find("\"a\"") < text.find("\"b\""));
     }
 

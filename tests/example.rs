@@ -33,8 +33,13 @@ fn copy(from: &Path, to: &Path) {
 }
 
 fn pipeline(folder: &Path, arguments: &[&str]) -> String {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_pipeline")).arg("-C").arg(folder).args(arguments).output().unwrap();
+    pipeline_with(folder, arguments, &[])
+}
+
+fn pipeline_with(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pipeline"));
+    command.arg("-C").arg(folder).args(arguments).envs(variables.iter().copied());
+    let output = command.output().unwrap();
     let (stdout, stderr) =
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{stdout}{stderr}");
@@ -92,6 +97,37 @@ fn the_experiment_comes_out_as_with_mlx_lm() {
     assert_eq!(pipeline(folder.path(), &["build", "--force", "benchmark"]), "ran 1 node, 6 up to date\n");
     assert_eq!(fs::read(folder.path().join("pipeline.lock")).unwrap(), lock);
     assert_eq!(pipeline(folder.path(), &["build", "--locked"]), "nothing to do: 8 nodes up to date\n");
+    a_second_machine_runs_nothing(folder.path());
+}
+
+/// A second clone with an empty cache gets all of it from the remote: the weights, the answers and the timings, which
+/// are those of a machine of its class.
+fn a_second_machine_runs_nothing(first: &Path) {
+    let (remote, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let url = format!("file://{}", remote.path().display());
+    let key = pipeline::sign::SecretKey::generate().unwrap().to_text();
+    let variables = [("PIPELINE_REMOTE", url.as_str()), ("PIPELINE_SIGNING_KEY", key.as_str())];
+    assert_eq!(pipeline_with(first, &["push"], &variables), "8 nodes in the remote\n");
+    for part in ["examples", "pipeline.yaml", "pipeline.lock"] {
+        let (from, to) = (first.join(part), second.path().join(part));
+        if from.is_dir() { copy(&from, &to) } else { fs::copy(from, to).map(drop).unwrap() }
+    }
+    // The report alone: no weights.
+    let said = pipeline_with(second.path(), &["build", "benchmark"], &variables);
+    assert_eq!(said, "ran 0 nodes, 2 from the cache, 1 from the remote, 4 up to date\n");
+    assert!(!second.path().join("artifacts/fused-f16").exists());
+    let said = pipeline_with(second.path(), &["build", "--locked"], &variables);
+    assert_eq!(said, "ran 0 nodes, 5 from the remote, 3 up to date\n");
+    for node in ["fused-f16", "8bit", "6bit", "4bit", "benchmark", "heldout"] {
+        let files = |root: &Path| {
+            let entries = fs::read_dir(root.join("artifacts").join(node)).unwrap().map(Result::unwrap);
+            let mut files: Vec<_> =
+                entries.map(|entry| (entry.file_name(), fs::read(entry.path()).unwrap())).collect();
+            files.sort();
+            files
+        };
+        assert!(files(first) == files(second.path()), "{node} is not the same");
+    }
 }
 
 #[test]

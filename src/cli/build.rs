@@ -226,7 +226,7 @@ fn write_lock(project: &mut Project, mut lock: Lockfile, summary: &Summary) -> a
     let names: HashSet<_> =
         project.graph.order().iter().map(|id| project.graph.node(*id).name.as_str()).collect();
     lock.retain(|name| names.contains(name));
-    if lock == before {
+    if lock == before && !before.has_strays() {
         return Ok(false);
     }
     project.store.prepare()?;

@@ -13,8 +13,8 @@ use crate::digest::Digest;
 use crate::graph::{Graph, NodeId};
 use crate::lockfile::Lockfile;
 use crate::manifest::{Cache, DEFAULT_DIR, Manifest};
-use crate::plan::{Asked, Planner};
-use crate::share::{Settings, Share, Traffic};
+use crate::plan::{Asked, Planner, travels};
+use crate::share::{self, Settings, Share, Traffic};
 use crate::sign;
 use crate::sources::Sources;
 use crate::store::{Counters, LocalStore, Memo, Shelf, Stat, Witness};
@@ -129,8 +129,21 @@ impl Project {
             locked: locked.map(|locked| (locked.key, locked.artifact)).collect(),
             compress: self.cache.compress,
         };
-        self.share = Some(Share::new(&url, settings));
+        let share = Share::new(&url, settings);
+        share.prefetch(&self.unknown(lock));
+        self.share = Some(share);
         Ok(())
+    }
+
+    /// Returns what the lock says that was built, as far as it was not built here: most of what a plan will ask for.
+    fn unknown(&self, lock: &Lockfile) -> Vec<(Digest, share::Kind)> {
+        let nodes = self.graph.order().iter().map(|id| self.graph.node(*id));
+        let locked = nodes.filter_map(|node| Some((node, lock.get(&node.name)?.key)));
+        let unknown = locked.filter(|(node, key)| {
+            self.memo.node(&node.name).is_none_or(|known| known.key != *key)
+                && self.store.action(key).is_none()
+        });
+        unknown.map(|(node, key)| (key, travels(&node.stage))).collect()
     }
 
     fn check_sources(&self) -> anyhow::Result<()> {

@@ -95,12 +95,21 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             self.ready.push_back(id);
             return Ok(());
         }
+        self.keep(&decision)?;
         let node = &self.planner.graph.node(id).name;
         let (bytes, digest) = (artifact.size(), artifact.digest());
         self.progress.event(&Event::Fetched { node, bytes, artifact: digest });
         self.done(id, &decision, artifact, decision.failure.clone())?;
         self.summary.fetched += usize::from(self.summary.done.contains_key(&id));
         Ok(())
+    }
+
+    /// Keeps the record of what the team made, once its files are in place or not wanted.
+    pub(super) fn keep(&self, decision: &Decision) -> anyhow::Result<()> {
+        match (self.planner.share, &decision.key) {
+            (Some(share), Some(key)) => share.keep(key, self.planner.store),
+            _ => Ok(()),
+        }
     }
 
     /// Whether inputs of a node that must run are not here. If so, they are asked for, and the node waits.

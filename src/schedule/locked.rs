@@ -4,20 +4,14 @@
 use super::Scheduler;
 use crate::artifact::{Artifact, FileEntry};
 use crate::difference::{Difference, describe, differences};
-use crate::digest::Digest;
 use crate::lockfile::{Locked, Lockfile};
+use crate::plan::Decision;
 use crate::share::Kind;
 
 impl Scheduler<'_, '_> {
     /// Says how what a node made differs from what the lock says of it.
-    pub(super) fn differs(
-        &self,
-        lock: &Lockfile,
-        node: &str,
-        key: &Digest,
-        made: &Artifact,
-    ) -> Option<String> {
-        let Some(locked) = lock.get(node) else {
+    pub(super) fn differs(&self, lock: &Lockfile, decision: &Decision, made: &Artifact) -> Option<String> {
+        let Some(locked) = lock.get(&self.planner.graph.node(decision.id).name) else {
             let what = "pipeline.lock does not have it; build without --locked and commit the lock";
             return Some(what.to_owned());
         };
@@ -27,10 +21,10 @@ impl Scheduler<'_, '_> {
         }
         let (is, was) = (digest.short(), locked.artifact.short());
         let mut said = format!("its artifact is {is}, but pipeline.lock has {was}");
-        if locked.key != *key {
+        if decision.key != Some(locked.key) {
             said +=
                 "; it was locked with another recipe, so pipeline.lock is older than what it is made from";
-        } else if let Some(Difference { file, problem }) = self.first_difference(locked, made) {
+        } else if let Some(Difference { file, problem }) = self.first_difference(locked, decision, made) {
             said += &format!(": `{file}` {problem}");
         }
         Some(said)
@@ -38,9 +32,10 @@ impl Scheduler<'_, '_> {
 
     /// Names the first file that differs. What the lock was written from is known if its record is here or in the
     /// remote; its weights need not be.
-    fn first_difference(&self, locked: &Locked, made: &Artifact) -> Option<Difference> {
+    fn first_difference(&self, locked: &Locked, decision: &Decision, made: &Artifact) -> Option<Difference> {
         let is_it = |artifact: &Artifact| artifact.reproducible_digest() == locked.artifact;
-        let ours = || self.planner.store.action(&locked.key).map(|action| action.artifact);
+        // What was recorded before the stage ran; its own record is there by now.
+        let ours = || decision.artifact.clone();
         let theirs = || Some(self.planner.share?.record(&locked.key, Kind::Made)?.artifact);
         let old = ours().filter(is_it).or_else(|| theirs().filter(is_it))?;
         let describe = |old: &FileEntry, new: &FileEntry| self.describe(old, new);

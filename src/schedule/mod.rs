@@ -205,6 +205,9 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let decision = self.planner.decide(id, &made)?;
         self.tell_notices();
         let failure = decision.failure.clone();
+        if matches!(decision.verdict, Verdict::Fresh | Verdict::Cached | Verdict::Recorded) {
+            self.keep(&decision)?;
+        }
         match (decision.verdict, decision.artifact.clone()) {
             (Verdict::Fresh, Some(artifact)) => {
                 self.done(id, &decision, artifact, failure)?;
@@ -385,14 +388,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let name = &self.planner.graph.node(id).name;
         let key = decision.key.context("BUG: a node that is done has a recipe")?;
         let digest = artifact.reproducible_digest();
-        if let Some(problem) = self.options.locked.and_then(|lock| self.differs(lock, name, &key, &artifact))
-        {
+        if let Some(problem) = self.options.locked.and_then(|lock| self.differs(lock, decision, &artifact)) {
             return self.failed(id, &anyhow::anyhow!(problem));
-        }
-        if let Some(share) = self.planner.share
-            && let Err(error) = share.keep(&key, self.planner.store)
-        {
-            return self.failed(id, &error);
         }
         self.planner.memo.remember_node(name, key, &artifact, failure.as_deref());
         self.planner.store.used(&key);

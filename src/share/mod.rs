@@ -120,6 +120,20 @@ impl Share {
         found.map(|known| known.action)
     }
 
+    /// Asks for many records at once, so that a plan that wants them one after the other need not wait for each.
+    pub fn prefetch(&self, wanted: &[(Digest, Kind)]) {
+        let asked = budget::each(
+            wanted,
+            |_| 0,
+            |(key, kind)| {
+                self.record(key, *kind);
+                if self.is_down() { Err(()) } else { Ok(()) }
+            },
+        );
+        // That it is down was noted; there is nothing else that could go wrong.
+        asked.unwrap_or(());
+    }
+
     /// Keeps the record of `key` in our own cache. Called last: the files it names are in place, or not wanted.
     pub fn keep(&self, key: &Digest, store: &LocalStore) -> anyhow::Result<()> {
         let known = self.state().records.get(key).cloned().flatten();

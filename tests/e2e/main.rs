@@ -23,6 +23,7 @@ mod report;
 mod server;
 mod space;
 mod survival;
+mod trust;
 mod verify;
 mod weights;
 mod why;
