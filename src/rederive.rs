@@ -126,6 +126,11 @@ impl<'a> Rederiver<'a> {
                 Ok(shelf.folder(&node.name, &artifact))
             }
             None => {
+                let is_gone = |file: &FileEntry| !store.object_path(&file.digest).exists();
+                if artifact.files().iter().any(is_gone) {
+                    let name = &node.name;
+                    anyhow::bail!("its input `{name}` is not here; `pipeline build {name}` brings it");
+                }
                 let object = |file: &FileEntry| store.object_path(&file.digest);
                 link(&artifact, &scratch.join(format!("{}.links", node.name)), &object)
             }

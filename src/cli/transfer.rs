@@ -12,7 +12,8 @@ use super::publish::send;
 use super::remote::{RemoteArgs, connected, warn};
 use super::{BackendArg, Outcome, print, print_json, status, watch_for_interrupt};
 use crate::failure::Interrupted;
-use crate::plan::{Decision, Verdict};
+use crate::graph::NodeId;
+use crate::plan::{Asked, Decision, Verdict};
 use crate::schedule::{self, Event, Options, Summary};
 use crate::share::{Share, Unsent};
 use crate::stage::Unit;
@@ -94,14 +95,14 @@ pub(super) fn push(args: &PushArgs, place: &Place) -> anyhow::Result<Outcome> {
     let ids = project.graph.closure(&targets);
     // What is asked is what is here, not what the team has.
     let share = project.share.take();
-    let asked = Project::asked(&args.targets, &targets);
-    let decisions = project.planner(args.backend.into(), asked).plan(&ids)?;
+    let decisions = project.planner(args.backend.into(), Asked::default()).plan(&ids)?;
     project.share = share;
     project.save_memo();
     project.store.prepare()?;
     let cancel = watch_for_interrupt();
     let mut progress = progress(args.json);
-    let sent = push_all(&project, &decisions, cancel, progress.as_mut());
+    let named = if args.targets.is_empty() { &[] } else { targets.as_slice() };
+    let sent = push_all(&project, &decisions, named, cancel, progress.as_mut());
     drop(progress);
     warn(&project);
     project.store.count(&project.moved());
@@ -129,6 +130,7 @@ struct Pushed {
 fn push_all(
     project: &Project,
     decisions: &[Decision],
+    named: &[NodeId],
     cancel: &AtomicBool,
     progress: &mut dyn schedule::Progress,
 ) -> Result<Pushed, Unsent> {
@@ -142,7 +144,7 @@ fn push_all(
     let mut pushed = Pushed { sent: 0, unbuilt: 0 };
     for decision in decisions {
         let node = &project.graph.node(decision.id).name;
-        if decision.verdict == Verdict::Recorded {
+        if decision.verdict == Verdict::Recorded && !named.contains(&decision.id) {
             // Its files went to the remote with whoever made them, or nobody wanted them any more.
             continue;
         }

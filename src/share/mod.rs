@@ -22,7 +22,7 @@ pub use collect::{Spare, Waste};
 pub use pull::Miss;
 pub use push::Unsent;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::attestation::{self, Claim};
@@ -72,6 +72,8 @@ pub struct Share {
 struct State {
     records: HashMap<Digest, Option<Known>>,
     notices: Vec<String>,
+    /// Why records were not used, as far as it was said.
+    passed_over: HashSet<String>,
     is_down: bool,
     /// Whether something was found not to be what it should be; then nothing that is there counts as there.
     is_damaged: bool,
@@ -159,7 +161,7 @@ impl Share {
         match self.believe(key, &json) {
             Ok(action) => Some(Known { action, envelope: json }),
             Err(problem) => {
-                self.notice(format!("the record of {} in the remote is not used: {problem}", key.short()));
+                self.pass_over(key, &problem);
                 None
             }
         }
@@ -197,6 +199,14 @@ impl Share {
     /// Whether the remote was found not to answer. It is not asked again.
     pub fn is_down(&self) -> bool {
         self.state().is_down
+    }
+
+    /// Says why a record is not used; of many that are not used for one reason, the first.
+    fn pass_over(&self, key: &Digest, problem: &NotUsed) {
+        let problem = problem.to_string();
+        if self.state().passed_over.insert(problem.clone()) {
+            self.notice(format!("the record of {} in the remote is not used: {problem}", key.short()));
+        }
     }
 
     fn notice(&self, text: String) {
