@@ -17,6 +17,7 @@ mod hostile;
 mod hub;
 mod incremental;
 mod keys;
+mod kills;
 mod pico;
 mod remote;
 mod report;
