@@ -83,7 +83,7 @@ fn show(progress: &mut dyn Progress, message: Message) {
         Message::Sent(node, bytes, already_there) => {
             progress.event(&Event::Sent { node: &node, bytes, already_there });
         }
-        Message::Unsent(Unsent::Interrupted(_)) => {}
+        Message::Unsent(Unsent::Interrupted(_) | Unsent::Told) => {}
         Message::Unsent(problem) => {
             let message = format!("{problem}; what was built stays here, `pipeline push` sends it later");
             progress.event(&Event::Notice { message });

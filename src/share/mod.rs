@@ -75,6 +75,8 @@ struct State {
     /// Why records were not used, as far as it was said.
     passed_over: HashSet<String>,
     is_down: bool,
+    /// Whether the user was told that the remote fails: once in a build is enough.
+    is_told: bool,
     /// Whether something was found not to be what it should be; then nothing that is there counts as there.
     is_damaged: bool,
     traffic: Traffic,
@@ -215,7 +217,8 @@ impl Share {
 
     /// A remote that fails once is left alone: a build must not wait for it at every node.
     fn failed(&self, error: &RemoteError) {
-        if !std::mem::replace(&mut self.state().is_down, true) {
+        self.state().is_down = true;
+        if !std::mem::replace(&mut self.state().is_told, true) {
             self.notice(format!("{error}; going on without it"));
         }
     }

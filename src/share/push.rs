@@ -22,6 +22,9 @@ pub enum Unsent {
     /// The remote does not answer, or refuses.
     #[error(transparent)]
     Down(#[from] RemoteError),
+    /// The remote does not answer, or refuses, and the user knows.
+    #[error("the remote fails")]
+    Told,
     /// Somebody asked to stop.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
@@ -31,8 +34,24 @@ pub enum Unsent {
 }
 
 impl Share {
-    /// Sends the action of `key`, signed: its files if they travel, then its record. What the remote has is not sent.
+    /// Sends the action of `key`, signed: its files if they travel, then its record. What the remote has is not sent. One
+    /// that refuses may still be read; one that is silent is left alone.
     pub fn push(
+        &self,
+        store: &LocalStore,
+        key: &Digest,
+        kind: Kind,
+        action: &Action,
+        tick: Tick<'_>,
+    ) -> Result<(), Unsent> {
+        let sent = self.push_action(store, key, kind, action, tick);
+        let Err(Unsent::Down(error)) = &sent else { return sent };
+        let mut state = self.state();
+        state.is_down |= matches!(error, RemoteError::Silent { .. });
+        if std::mem::replace(&mut state.is_told, true) { Err(Unsent::Told) } else { sent }
+    }
+
+    fn push_action(
         &self,
         store: &LocalStore,
         key: &Digest,

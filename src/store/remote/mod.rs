@@ -7,6 +7,8 @@
 mod place;
 mod profile;
 
+use place::Purpose;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,9 +21,14 @@ use tokio::runtime::Runtime;
 /// How long a question that is answered in a few bytes may take, retries included.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 
+/// How many bytes are sent in a second at the least, where others are sent beside them: the limit on sending is this
+/// much above [`ANSWER_PATIENCE`].
+const SLOWEST: u64 = 256 << 10;
+
 /// The storage, opened.
 pub struct Remote {
     storage: Arc<dyn ObjectStore>,
+    writer: Arc<dyn ObjectStore>,
     prefix: Name,
     runtime: Runtime,
     url: String,
@@ -61,6 +68,18 @@ pub enum RemoteError {
         /// What came back.
         problem: String,
     },
+    /// It says nothing.
+    #[error("the remote {url} failed to {verb} {name}: no answer within {seconds} s")]
+    Silent {
+        /// The address as the user wrote it.
+        url: String,
+        /// What was asked.
+        verb: &'static str,
+        /// Of what.
+        name: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// What lies there is longer than it may be.
     #[error("{name} in the remote {url} has {size} bytes, more than the {limit} it may have")]
     TooLong {
@@ -80,11 +99,12 @@ impl Remote {
     /// variables of each provider, and for S3 from the AWS command line's profiles too.
     pub fn open(url: &str) -> Result<Self, RemoteError> {
         let problem = |problem: String| RemoteError::Address { url: url.to_owned(), problem };
-        let (storage, prefix) = place::open(url).map_err(problem)?;
+        let (storage, prefix) = place::open(url, Purpose::Reading).map_err(problem)?;
+        let (writer, _) = place::open(url, Purpose::Writing).map_err(problem)?;
         let runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = { runtime }.worker_threads(2).enable_all().thread_name("remote").build();
         let runtime = runtime.map_err(|error| problem(error.to_string()))?;
-        Ok(Self { storage: storage.into(), prefix, runtime, url: url.to_owned() })
+        Ok(Self { storage: storage.into(), writer: writer.into(), prefix, runtime, url: url.to_owned() })
     }
 
     /// Returns the address as the user wrote it.
@@ -100,7 +120,7 @@ impl Remote {
     /// The same for a few bytes that somebody waits for.
     pub fn ask(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, RemoteError> {
         let answer = async { tokio::time::timeout(ANSWER_PATIENCE, self.get_bounded(name, limit)).await };
-        self.runtime.block_on(answer).unwrap_or_else(|_| Err(self.silent(name)))
+        self.runtime.block_on(answer).unwrap_or_else(|_| Err(self.silent("read", name, ANSWER_PATIENCE)))
     }
 
     async fn get_bounded(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, RemoteError> {
@@ -130,7 +150,10 @@ impl Remote {
 
     /// Writes `bytes` under `name`, whole or not at all.
     pub fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
-        let put = self.runtime.block_on(self.storage.put(&self.full(name), bytes.into()));
+        let patience = ANSWER_PATIENCE + Duration::from_secs(bytes.len() as u64 / SLOWEST);
+        let full = self.full(name);
+        let put = async { tokio::time::timeout(patience, self.writer.put(&full, bytes.into())).await };
+        let put = self.runtime.block_on(put).map_err(|_| self.silent("write", name, patience))?;
         put.map(drop).map_err(|error| self.failed("write", name, &error))
     }
 
@@ -142,7 +165,7 @@ impl Remote {
             Ok(Ok(found)) => Ok(Some(found.size)),
             Ok(Err(object_store::Error::NotFound { .. })) => Ok(None),
             Ok(Err(error)) => Err(self.failed("look for", name, &error)),
-            Err(_) => Err(self.silent(name)),
+            Err(_) => Err(self.silent("look for", name, ANSWER_PATIENCE)),
         }
     }
 
@@ -178,9 +201,9 @@ impl Remote {
         RemoteError::Failed { url: self.url.clone(), verb, name: name.to_owned(), problem }
     }
 
-    fn silent(&self, name: &str) -> RemoteError {
-        let problem = format!("no answer within {} s", ANSWER_PATIENCE.as_secs());
-        RemoteError::Failed { url: self.url.clone(), verb: "read", name: name.to_owned(), problem }
+    fn silent(&self, verb: &'static str, name: &str, patience: Duration) -> RemoteError {
+        let (url, name, seconds) = (self.url.clone(), name.to_owned(), patience.as_secs());
+        RemoteError::Silent { url, verb, name, seconds }
     }
 }
 

@@ -13,14 +13,27 @@ use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 
 use super::profile;
 
-/// What the clients do unless the environment says otherwise, in the words of `object_store`: a connection is made
-/// within 5 s, bytes come at least every 20 s, and how long a whole transfer takes is not limited, because links
-/// differ a thousandfold.
-const PATIENCE: [(&str, &str); 3] =
-    [("connect_timeout", "5 seconds"), ("read_timeout", "20 seconds"), ("timeout", "1 hour")];
+/// What a client is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Bytes come at least every 10 s.
+    Reading,
+    /// The client counts the time until the first byte of the answer, and in it the whole time of sending. So it has no
+    /// limit there, and who sends sets one by the length of what is sent.
+    Writing,
+}
+
+impl Purpose {
+    /// What the clients do unless the environment says otherwise, in the words of `object_store`: a connection is made
+    /// within 5 s, and how long a whole transfer takes is not limited, because links differ a thousandfold.
+    fn patience(self) -> [(&'static str, &'static str); 3] {
+        let silence = if self == Self::Reading { "10 seconds" } else { "1 hour" };
+        [("connect_timeout", "5 seconds"), ("read_timeout", silence), ("timeout", "1 hour")]
+    }
+}
 
 /// Opens the storage at `url`; returns it with the prefix that all names get.
-pub(super) fn open(url: &str) -> Result<(Box<dyn ObjectStore>, Name), String> {
+pub(super) fn open(url: &str, purpose: Purpose) -> Result<(Box<dyn ObjectStore>, Name), String> {
     let (scheme, rest) = url.split_once("://").ok_or("it has no scheme such as s3:// or file://")?;
     if scheme == "file" {
         return open_folder(rest);
@@ -32,7 +45,7 @@ pub(super) fn open(url: &str) -> Result<(Box<dyn ObjectStore>, Name), String> {
     }
     let prefix = Name::parse(prefix.trim_end_matches('/')).map_err(|error| error.to_string())?;
     let place = format!("{scheme}://{bucket}");
-    Ok((client(scheme, &place).map_err(|error| super::innermost(&error))?, prefix))
+    Ok((client(scheme, &place, purpose).map_err(|error| super::innermost(&error))?, prefix))
 }
 
 /// A folder, made if it is missing: a mounted share that is not mounted shows as a parent that is missing.
@@ -49,24 +62,26 @@ fn open_folder(path: &str) -> Result<(Box<dyn ObjectStore>, Name), String> {
     Ok((Box::new(folder.with_fsync(true)), Name::default()))
 }
 
-fn client(scheme: &str, place: &str) -> object_store::Result<Box<dyn ObjectStore>> {
+fn client(scheme: &str, place: &str, purpose: Purpose) -> object_store::Result<Box<dyn ObjectStore>> {
     Ok(match scheme {
         "s3" | "s3a" => {
             let fresh = AmazonS3Builder::new().with_url(place).with_retry(retries());
-            let options = options("AWS_").into_iter().chain(profile::options());
+            let options = options("AWS_", purpose).into_iter().chain(profile::options());
             let known = options.filter_map(|(name, value)| Some((name.parse().ok()?, value)));
             Box::new(known.fold(fresh, |builder, (key, value)| builder.with_config(key, value)).build()?)
         }
         "gs" => {
             let fresh = GoogleCloudStorageBuilder::new().with_url(place).with_retry(retries());
-            let known =
-                options("GOOGLE_").into_iter().filter_map(|(name, value)| Some((name.parse().ok()?, value)));
+            let known = options("GOOGLE_", purpose)
+                .into_iter()
+                .filter_map(|(name, value)| Some((name.parse().ok()?, value)));
             Box::new(known.fold(fresh, |builder, (key, value)| builder.with_config(key, value)).build()?)
         }
         "az" | "azure" | "abfs" | "abfss" => {
             let fresh = MicrosoftAzureBuilder::new().with_url(place).with_retry(retries());
-            let known =
-                options("AZURE_").into_iter().filter_map(|(name, value)| Some((name.parse().ok()?, value)));
+            let known = options("AZURE_", purpose)
+                .into_iter()
+                .filter_map(|(name, value)| Some((name.parse().ok()?, value)));
             Box::new(known.fold(fresh, |builder, (key, value)| builder.with_config(key, value)).build()?)
         }
         _ => {
@@ -78,8 +93,9 @@ fn client(scheme: &str, place: &str) -> object_store::Result<Box<dyn ObjectStore
 }
 
 /// Our defaults, then what the environment says under a provider's `prefix`, in lower case as `object_store` wants it.
-fn options(prefix: &str) -> Vec<(String, String)> {
-    let mut options: Vec<_> = PATIENCE.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+fn options(prefix: &str, purpose: Purpose) -> Vec<(String, String)> {
+    let mut options: Vec<_> =
+        purpose.patience().map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let own = std::env::vars().filter(|(name, _)| name.starts_with(prefix));
     options.extend(own.map(|(name, value)| (name.to_ascii_lowercase(), value)));
     // Somebody who writes http:// in an endpoint means it.
@@ -91,14 +107,15 @@ fn options(prefix: &str) -> Vec<(String, String)> {
     options
 }
 
-/// A server that is down is given up after some seconds; one that is busy gets a few more chances.
+/// A server that is down is given up after some seconds; one that is busy gets a few more chances, one that falls silent
+/// one more.
 fn retries() -> RetryConfig {
     let backoff = BackoffConfig {
         init_backoff: Duration::from_millis(200),
         max_backoff: Duration::from_secs(3),
         base: 2.0,
     };
-    RetryConfig { backoff, max_retries: 4, retry_timeout: Duration::from_secs(60) }
+    RetryConfig { backoff, max_retries: 4, retry_timeout: Duration::from_secs(15) }
 }
 
 /// The TLS of the clients takes its cryptography from `ring`, which is here anyway, not from a second library.
