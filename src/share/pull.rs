@@ -63,8 +63,12 @@ impl Share {
     ) -> Result<Vec<(Stat, Digest)>, Miss> {
         let progress = Progress { tick, done: AtomicU64::new(0), total: artifact.size() };
         let pulled = artifact.files().iter().map(|file| {
-            let stat = self.pull_file(store, file, &progress)?;
-            Ok((stat, file.digest))
+            match self.pull_file(store, file, &progress) {
+                Ok(stat) => Ok((stat, file.digest)),
+                // What arrives has no name of its own yet.
+                Err(Miss::Here(error)) => Err(Miss::Here(error.context(file.path.clone()))),
+                Err(miss) => Err(miss),
+            }
         });
         let pulled: Result<_, Miss> = pulled.collect();
         match &pulled {
