@@ -268,6 +268,11 @@ impl<'a> Run<'a> {
         self
     }
 
+    /// Returns the exit code, unless a signal ended the command.
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
     /// The build succeeded, ran these nodes and no others.
     pub(crate) fn ran<const N: usize>(self, nodes: [&str; N]) -> &'a Space {
         self.ran_and_linked(nodes, [])
