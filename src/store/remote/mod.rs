@@ -23,7 +23,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How many bytes are sent in a second at the least, where others are sent beside them: the limit on sending is this
 /// much above [`ANSWER_PATIENCE`].
-const SLOWEST: u64 = 256 << 10;
+const SLOWEST: u64 = 64 << 10;
 
 /// The storage, opened.
 pub struct Remote {
