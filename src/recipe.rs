@@ -130,7 +130,7 @@ pub enum Change {
         /// What is wrong.
         problem: String,
     },
-    /// It was built by somebody, but its files are neither here nor in the remote.
+    /// It was built by somebody, but its files cannot be had.
     FilesLost,
     /// It was built, but the record of it is gone.
     RecordLost,

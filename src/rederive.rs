@@ -129,7 +129,9 @@ impl<'a> Rederiver<'a> {
                 let is_gone = |file: &FileEntry| !store.object_path(&file.digest).exists();
                 if artifact.files().iter().any(is_gone) {
                     let name = &node.name;
-                    anyhow::bail!("its input `{name}` is not here; `pipeline build {name}` brings it");
+                    anyhow::bail!(
+                        "its input `{name}` is not here; `pipeline pull {name}` or `pipeline build {name}` brings it"
+                    );
                 }
                 let object = |file: &FileEntry| store.object_path(&file.digest);
                 link(&artifact, &scratch.join(format!("{}.links", node.name)), &object)

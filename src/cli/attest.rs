@@ -26,9 +26,14 @@ pub(super) fn attest(project: &Project, summary: &Summary) -> anyhow::Result<()>
 }
 
 /// Checks who vouches for what these nodes are.
-pub(super) fn verify(project: &mut Project, ids: &[NodeId], is_json: bool) -> anyhow::Result<Outcome> {
+pub(super) fn verify(
+    project: &mut Project,
+    ids: &[NodeId],
+    backend: BackendArg,
+    is_json: bool,
+) -> anyhow::Result<Outcome> {
     let closure = project.graph.closure(ids);
-    let decisions = project.planner(BackendArg::default().into(), Asked::default()).plan(&closure)?;
+    let decisions = project.planner(backend.into(), Asked::default()).plan(&closure)?;
     let own = sign::load().ok().flatten().map(|own| own.public());
     let mut failed = 0;
     for decision in decisions.iter().filter(|decision| ids.contains(&decision.id)) {
@@ -39,7 +44,7 @@ pub(super) fn verify(project: &mut Project, ids: &[NodeId], is_json: bool) -> an
             (true, Ok(signer)) => print_json(&json!({"node": node, "signer": signer}))?,
             (true, Err(problem)) => print_json(&json!({"node": node, "problem": problem}))?,
             (false, Ok(signer)) => {
-                print(&format!("{node}: {} vouches for it\n", name(project, own, &signer)))?
+                print(&format!("{node}: {} vouches for it\n", name(project, own, &signer)))?;
             }
             (false, Err(problem)) => print(&format!("{node}: {problem}\n"))?,
         }

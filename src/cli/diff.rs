@@ -15,7 +15,7 @@ use crate::artifact::Artifact;
 use crate::digest::Digest;
 use crate::failure::AtPath;
 use crate::lockfile::{Locked, Lockfile};
-use crate::plan::{Decision, Verdict};
+use crate::plan::{Asked, Decision, Verdict};
 use crate::report::{AllTimings, Diff, Results, Side};
 use crate::stage::Kind;
 
@@ -73,8 +73,8 @@ fn against_lock(project: &mut Project, args: &DiffArgs) -> anyhow::Result<Outcom
         None => project.lockfile(),
     };
     let ids = project.graph.order().to_vec();
-    let asked = Project::asked(&[], &ids);
-    let decisions = project.planner(BackendArg::default().into(), asked).plan(&ids)?;
+    // Files that are not here are not missed: what they are is on record.
+    let decisions = project.planner(BackendArg::default().into(), Asked::default()).plan(&ids)?;
     project.save_memo();
     for decision in &decisions {
         let name = &project.graph.node(decision.id).name;
@@ -103,7 +103,7 @@ fn compare(
     locked: Option<&Locked>,
 ) -> anyhow::Result<(String, Vec<Diff>)> {
     let state = |text: &str| Ok((text.to_owned(), Vec::new()));
-    let built = matches!(decision.verdict, Verdict::Fresh | Verdict::Cached);
+    let built = matches!(decision.verdict, Verdict::Fresh | Verdict::Cached | Verdict::Recorded);
     let Some(current) = decision.artifact.as_ref().filter(|_| built) else {
         return state("not built as it is now; `pipeline build` makes it");
     };

@@ -134,7 +134,7 @@ pub(super) fn words(change: &Change) -> String {
         }
         Change::File { path, old, new } => format!("file {path}: {}", old_and_new(*old, *new)),
         Change::Damaged { problem } => format!("damaged: {problem}"),
-        Change::FilesLost => "its files are neither here nor in the remote".to_owned(),
+        Change::FilesLost => "its files are not here, nor in a remote that was asked".to_owned(),
         Change::RecordLost => "the record of its last build is gone".to_owned(),
     }
 }

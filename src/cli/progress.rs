@@ -129,7 +129,7 @@ fn reason(change: &Change) -> String {
 
 fn line(event: &Event<'_>) -> Option<String> {
     Some(match event {
-        Event::Progress { .. } | Event::Sending { .. } => return None,
+        Event::Progress { .. } | Event::Sending { .. } | Event::Recorded { .. } => return None,
         Event::Fetching { node, bytes: size } => format!("{node}: fetching {} from the remote", bytes(*size)),
         Event::Fetched { node, bytes: size, artifact } => {
             format!("{node}: fetched, {}, {}", bytes(*size), artifact.short())

@@ -31,13 +31,14 @@ enum Message {
 /// Shows a build, and has what it makes sent.
 pub(super) struct Publisher<'p> {
     progress: &'p mut dyn Progress,
+    share: &'p Share,
     built: Option<Sender<Built>>,
     messages: Receiver<Message>,
 }
 
 impl<'p> Publisher<'p> {
     /// Starts the thread that sends.
-    pub(super) fn start<'s, 'e>(
+    pub(super) fn start<'s, 'e: 'p>(
         scope: &'s Scope<'s, 'e>,
         share: &'e Share,
         store: &'e LocalStore,
@@ -46,7 +47,7 @@ impl<'p> Publisher<'p> {
     ) -> Self {
         let ((built, queue), (sender, messages)) = (channel(), channel());
         scope.spawn(move || send_all(share, store, cancel, &queue, &sender));
-        Self { progress, built: Some(built), messages }
+        Self { progress, share, built: Some(built), messages }
     }
 
     /// Waits until all is sent, and shows it.
@@ -55,13 +56,17 @@ impl<'p> Publisher<'p> {
         while let Ok(message) = self.messages.recv() {
             show(self.progress, message);
         }
+        // What was found out while sending, after the build had passed on what it knew.
+        for message in self.share.notices() {
+            self.progress.event(&Event::Notice { message });
+        }
     }
 }
 
 impl Progress for Publisher<'_> {
     fn event(&mut self, event: &Event<'_>) {
         self.progress.event(event);
-        if let (Event::Built { node, key, .. }, Some(built)) = (event, &self.built) {
+        if let (Event::Recorded { node, key }, Some(built)) = (event, &self.built) {
             // The thread ends early only if it panicked, which its scope passes on.
             let _ = built.send(Built { node: (*node).to_owned(), key: *key });
         }

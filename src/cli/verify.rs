@@ -26,7 +26,7 @@ pub(super) struct VerifyArgs {
     #[arg(long, conflicts_with_all = ["nodes", "backend"])]
     store: bool,
     /// Make nothing; check who signed what is recorded of the nodes
-    #[arg(long, conflicts_with_all = ["store", "backend"])]
+    #[arg(long, conflicts_with = "store")]
     attestation: bool,
     /// Print JSON lines
     #[arg(long)]
@@ -44,7 +44,7 @@ pub(super) fn run(args: &VerifyArgs, place: &Place) -> anyhow::Result<Outcome> {
     let named = project.targets(&args.nodes)?;
     let ids: Vec<_> = project.graph.order().iter().copied().filter(|id| named.contains(id)).collect();
     if args.attestation {
-        return attest::verify(&mut project, &ids, args.json);
+        return attest::verify(&mut project, &ids, args.backend, args.json);
     }
     project.store.prepare()?;
     let outcome = verify_nodes(args, &mut project, &ids);

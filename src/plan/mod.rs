@@ -120,12 +120,15 @@ pub struct Asked {
 impl Planner<'_> {
     /// Decides on `ids`, each after its inputs, without running anything.
     pub fn plan(&mut self, ids: &[NodeId]) -> anyhow::Result<Vec<Decision>> {
+        let mut recorded = HashSet::new();
         loop {
-            let decisions = self.plan_once(ids)?;
+            let decisions = self.plan_once(ids, &recorded)?;
             let needed = self.read_but_absent(&decisions);
             if needed.is_empty() {
                 return Ok(decisions);
             }
+            let is_recorded = |decision: &&Decision| decision.verdict == Verdict::Recorded;
+            recorded.extend(decisions.iter().filter(is_recorded).map(|decision| decision.id));
             self.need(&needed);
         }
     }
@@ -136,13 +139,14 @@ impl Planner<'_> {
         self.asked.needed.extend(ids);
     }
 
-    fn plan_once(&mut self, ids: &[NodeId]) -> anyhow::Result<Vec<Decision>> {
+    /// What those in `recorded` make is known, also if somebody turns out to need their files and they must run for that.
+    fn plan_once(&mut self, ids: &[NodeId], recorded: &HashSet<NodeId>) -> anyhow::Result<Vec<Decision>> {
         let mut made: Vec<Option<Digest>> = vec![None; self.graph.len()];
         let mut decisions = Vec::with_capacity(ids.len());
         self.shelf.look(self.memo);
         for &id in ids {
             let decision = self.decide(id, &|input| made[input.index()])?;
-            if !decision.is_stale() {
+            if !decision.is_stale() || recorded.contains(&id) {
                 made[id.index()] = decision.artifact.as_ref().map(Artifact::reproducible_digest);
             }
             decisions.push(decision);
@@ -213,7 +217,7 @@ impl Planner<'_> {
         };
         let is_forced = self.asked.forced.contains(&id);
         let outcome = match outcome {
-            None if !is_forced => self.from_the_team(id, &key, stock.as_ref()),
+            None if !is_forced => self.of_the_team(id, &key, stock.as_ref()),
             found => found,
         };
         let Look { verdict, edited, change, outcome } = match outcome {
@@ -240,7 +244,7 @@ impl Planner<'_> {
 
     /// Returns what somebody of the team recorded under `key`. Of a source that lies here, they must have had the same
     /// files.
-    fn from_the_team(&self, id: NodeId, key: &Digest, stock: Option<&Artifact>) -> Option<Outcome> {
+    fn of_the_team(&self, id: NodeId, key: &Digest, stock: Option<&Artifact>) -> Option<Outcome> {
         let stage = &self.graph.node(id).stage;
         let action = self.share?.record(key, travels(stage))?;
         // The signature says who claims this; that the recipe is the one we asked for can be seen.
@@ -279,10 +283,11 @@ impl Planner<'_> {
             return Look::new(Verdict::Recorded, None, Some(made));
         }
         let up = self.share.is_some_and(|share| !share.is_down());
-        match self.from_the_team(id, key, None).filter(|_| up) {
+        match self.of_the_team(id, key, None).filter(|_| up) {
             Some(theirs) => Look::new(Verdict::Remote, change.filter(|_| !is_missing), Some(theirs)),
             None => {
-                let lost = (is_missing && self.share.is_some()).then_some(Change::FilesLost);
+                let shared = self.share.is_some() || self.store.attestation(key).is_some();
+                let lost = (is_missing && shared).then_some(Change::FilesLost);
                 Look { edited, ..Look::new(Verdict::Stale, lost.or(change), Some(made)) }
             }
         }

@@ -19,9 +19,11 @@ pub enum Event<'a> {
     /// A stage got so far.
     Progress { node: &'a str, unit: Unit, done: u64, total: u64 },
     /// A stage was run and its artifact stored.
-    Built { node: &'a str, stage: &'a str, seconds: f64, bytes: u64, key: Digest, artifact: Digest },
+    Built { node: &'a str, stage: &'a str, seconds: f64, bytes: u64, artifact: Digest },
     /// The artifact was taken from the cache.
     Linked { node: &'a str, edited: Option<&'a str>, artifact: Digest },
+    /// What a stage made is recorded, and is what the lock says, if it had to be.
+    Recorded { node: &'a str, key: Digest },
     /// The artifact is being brought from the remote.
     Fetching { node: &'a str, bytes: u64 },
     /// The artifact was brought from the remote.

@@ -9,6 +9,7 @@ mod event;
 mod fetch;
 mod inputs;
 mod locked;
+mod place;
 mod pool;
 mod task;
 
@@ -249,40 +250,6 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         Ok(())
     }
 
-    fn link(&mut self, id: NodeId, decision: &Decision, artifact: Artifact) -> anyhow::Result<()> {
-        if let Err(error) = self.place(id, &artifact) {
-            if !self.is_gone(id, &artifact) {
-                return self.failed(id, &error);
-            }
-            // The collector, or a person, has removed it since it was decided on.
-            self.ready.push_back(id);
-            return Ok(());
-        }
-        let node = &self.planner.graph.node(id).name;
-        let edited = decision.edited.as_deref();
-        self.progress.event(&Event::Linked { node, edited, artifact: artifact.digest() });
-        self.done(id, decision, artifact, decision.failure.clone())?;
-        self.summary.linked += usize::from(self.summary.done.contains_key(&id));
-        Ok(())
-    }
-
-    /// Whether a content of an artifact is not in the store any more.
-    fn is_gone(&self, id: NodeId, artifact: &Artifact) -> bool {
-        let Planner { graph, sources, store, .. } = &self.planner;
-        let mut objects = artifact.files().iter().map(|file| store.object_path(&file.digest));
-        sources.target(graph, id).is_none() && objects.any(|object| !object.exists())
-    }
-
-    /// Puts the artifact of a node on the shelf.
-    fn place(&mut self, id: NodeId, artifact: &Artifact) -> anyhow::Result<()> {
-        let Planner { graph, sources, store, shelf, memo, .. } = &mut self.planner;
-        let node = graph.node(id);
-        match sources.target(graph, id) {
-            Some(target) => shelf.point(&node.name, &target, store),
-            None => shelf.place(&node.name, artifact, store, memo),
-        }
-    }
-
     fn start<'s>(&mut self, id: NodeId, scope: &'s Scope<'s, 'a>) -> anyhow::Result<()>
     where
         'p: 's,
@@ -367,34 +334,39 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             return Ok(());
         };
         let (stage, bytes) = (node.stage.word(), artifact.size());
-        let key = decision.key.context("BUG: a node that ran has a recipe")?;
-        self.progress.event(&Event::Built { node: &node.name, stage, seconds, bytes, key, artifact: digest });
+        self.progress.event(&Event::Built { node: &node.name, stage, seconds, bytes, artifact: digest });
         for message in executed.warnings {
             self.progress.event(&Event::Warning { node: &node.name, message });
         }
         self.summary.ran.push(id);
-        self.done(id, &decision, artifact, executed.failure)
+        let recorded = self.done(id, &decision, artifact, executed.failure)?;
+        if let Some(key) = decision.key.filter(|_| recorded) {
+            self.progress.event(&Event::Recorded { node: &node.name, key });
+        }
+        Ok(())
     }
 
     /// The artifact of a node is in place. A gate that did not hold fails it now; it stays where it is, and is not
-    /// locked.
+    /// locked. Returns whether it is what the lock says, if it has to be.
     fn done(
         &mut self,
         id: NodeId,
         decision: &Decision,
         artifact: Artifact,
         failure: Option<String>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<bool> {
         let name = &self.planner.graph.node(id).name;
         let key = decision.key.context("BUG: a node that is done has a recipe")?;
         let digest = artifact.reproducible_digest();
         if let Some(problem) = self.options.locked.and_then(|lock| self.differs(lock, decision, &artifact)) {
-            return self.failed(id, &anyhow::anyhow!(problem));
+            self.failed(id, &anyhow::anyhow!(problem))?;
+            return Ok(false);
         }
         self.planner.memo.remember_node(name, key, &artifact, failure.as_deref());
         self.planner.store.used(&key);
         if let Some(failure) = failure {
-            return self.failed(id, &anyhow::anyhow!(failure));
+            self.failed(id, &anyhow::anyhow!(failure))?;
+            return Ok(true);
         }
         self.summary.done.insert(id, (key, digest));
         self.artifacts.insert(id, artifact);
@@ -408,7 +380,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A failed node takes those that are made from it along.

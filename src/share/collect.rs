@@ -56,34 +56,54 @@ impl Share {
         let remote = self.remote()?;
         let now = SystemTime::now();
         let age = |held: &Held| now.duration_since(held.modified).unwrap_or_default();
-        let named: Mutex<HashSet<String>> = Mutex::default();
-        let (gone, left) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
-        let push = |list: &Mutex<Vec<Held>>, held: &Held| lock(list).push(held.clone());
-        // Before the contents are listed: what is written in between is younger than the grace period.
-        each(
-            &remote.list("actions")?,
-            |held| held.size,
-            |held| {
-                let claim = self.read_claim(held)?;
-                let is_current = claim.as_ref().is_some_and(|claim| current.contains(&claim.key));
-                let limit = if claim.is_some() { spare.older_than } else { Some(spare.grace) };
-                if !is_current && limit.is_some_and(|limit| age(held) > limit) {
-                    push(&gone, held);
-                    return Ok(());
-                }
-                push(&left, held);
-                let files = claim.iter().flat_map(|claim| claim.action.artifact.files());
-                files.into_iter().try_for_each(|file| self.mark(file, &named))
-            },
-        )?;
-        let named = named.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let records = self.claims(&remote.list("actions")?)?;
+        let is_current = |claim: &Claim| current.contains(&claim.key);
+        // Others with the very same artifact take no room of their own; of a benchmark it is what was measured.
+        let claims = records.iter().filter_map(|(_, claim)| claim.as_ref());
+        let kept = claims.filter(|claim| is_current(claim));
+        let kept: HashSet<_> = kept.map(|claim| claim.action.artifact.digest()).collect();
+        let goes = |(held, claim): &(Held, Option<Claim>)| match claim {
+            Some(claim) if kept.contains(&claim.action.artifact.digest()) => false,
+            Some(_) => spare.older_than.is_some_and(|limit| age(held) > limit),
+            None => age(held) > spare.grace,
+        };
+        let (gone, left): (Vec<_>, Vec<_>) = records.into_iter().partition(goes);
+        let named = self.names(&left)?;
         let contents = [remote.list("files")?, remote.list("chunks")?].concat();
         let (contents, rest): (Vec<_>, Vec<_>) =
             contents.into_iter().partition(|held| !named.contains(&held.name) && age(held) > spare.grace);
-        let (mut records, left) = (std::mem::take(&mut *lock(&gone)), std::mem::take(&mut *lock(&left)));
-        records.sort_by(|a, b| a.name.cmp(&b.name));
-        let left_bytes = left.iter().chain(&rest).map(|held| held.size).sum();
+        let left_bytes = left.iter().map(|(held, _)| held).chain(&rest).map(|held| held.size).sum();
+        let records = gone.into_iter().map(|(held, _)| held).collect();
         Ok(Waste { records, contents, left_records: left.len(), left_bytes })
+    }
+
+    /// Reads what records say, in their order; nothing of one that is none.
+    fn claims(&self, records: &[Held]) -> Result<Vec<(Held, Option<Claim>)>, RemoteError> {
+        let claims = Mutex::new(Vec::new());
+        each(
+            records,
+            |held| held.size,
+            |held| {
+                let claim = self.read_claim(held)?;
+                lock(&claims).push((held.clone(), claim));
+                Ok::<_, RemoteError>(())
+            },
+        )?;
+        let mut claims = claims.into_inner().unwrap_or_else(PoisonError::into_inner);
+        claims.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        Ok(claims)
+    }
+
+    /// Returns the names that the files of records lie under.
+    fn names(&self, records: &[(Held, Option<Claim>)]) -> Result<HashSet<String>, RemoteError> {
+        let named: Mutex<HashSet<String>> = Mutex::default();
+        let claims: Vec<_> = records.iter().filter_map(|(_, claim)| claim.as_ref()).collect();
+        each(
+            &claims,
+            |_| 0,
+            |claim| claim.action.artifact.files().iter().try_for_each(|file| self.mark(file, &named)),
+        )?;
+        Ok(named.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Removes what goes: the records first, so that whatever interrupts this, no record names what is gone.

@@ -67,7 +67,11 @@ impl Share {
                 self.push_file(store, file, &add)?;
             }
         }
-        self.remote()?.put(&record_name(key, kind), envelope)?;
+        // A record that we believe and that says the same stays, whoever signed it: others may not believe us.
+        let same = |theirs: Action| theirs.artifact == action.artifact;
+        if !self.record(key, kind).is_some_and(same) {
+            self.remote()?.put(&record_name(key, kind), envelope)?;
+        }
         Ok(())
     }
 

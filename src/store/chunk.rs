@@ -129,13 +129,15 @@ pub fn read(file: &File, range: &Range<u64>) -> std::io::Result<Vec<u8>> {
 fn cut(path: &Path, name: &str, size: u64) -> Vec<Range<u64>> {
     // A file that is called so and is none is cut like any other: here nobody reads its weights.
     let layout = if name.ends_with(".safetensors") { layout(path).ok() } else { None };
-    let parts = layout.map_or_else(
-        || vec![0..size],
-        |layout| {
+    let parts = match layout {
+        Some(layout) => {
             let tensors = layout.tensors.iter().map(|(name, range)| (module(name), range.clone()));
-            [vec![0..layout.header], join_small(join_modules(tensors))].concat()
-        },
-    );
+            let mut parts = join_small(join_modules(tensors));
+            parts.insert(0, 0..layout.header);
+            parts
+        }
+        None => std::iter::once(0..size).collect(),
+    };
     let pieces = |part: Range<u64>| {
         let begins = (part.start..part.end).step_by(LONGEST_STEP);
         begins.map(move |begin| begin..part.end.min(begin + LONGEST))
@@ -154,7 +156,7 @@ fn join_modules<'a>(tensors: impl Iterator<Item = (&'a str, Range<u64>)>) -> Vec
     for (module, range) in tensors {
         match joined.last_mut() {
             Some((last, part)) if *last == module && range.end - part.start <= LONGEST => {
-                part.end = range.end
+                part.end = range.end;
             }
             _ => joined.push((module, range)),
         }

@@ -161,10 +161,10 @@ pub(crate) fn server() -> u16 {
             .arg(port.to_string())
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
             .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
-        let mut child =
+        let child =
             command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // Held by this process for as long as it lives.
-        std::mem::forget(child.stdin.take());
+        // Its standard input is held by this process for as long as it lives.
+        std::mem::forget(child);
         let begin = Instant::now();
         while !is_up(port) {
             assert!(begin.elapsed() < Duration::from_secs(300), "SeaweedFS did not come up");

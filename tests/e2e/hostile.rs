@@ -192,9 +192,12 @@ fn a_zstd_bomb() {
     attack.is_refused("is damaged");
 }
 
+/// Makes a lie of a list.
+type Lie = fn(&[u8]) -> Vec<u8>;
+
 #[test]
 fn lists_of_chunks_that_lie() {
-    let lies: [fn(&[u8]) -> Vec<u8>; 4] = [
+    let lies: [Lie; 4] = [
         |_| b"[[\"../../x\", 1]]".to_vec(),
         |_| b"[".repeat(100_000),
         |list| String::from_utf8(list.to_vec()).unwrap().replacen(",", ",1", 1).into_bytes(),

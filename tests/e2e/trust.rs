@@ -143,3 +143,63 @@ fn the_remote_is_collected_with_a_grace_period() {
         assert!(run.stdout.starts_with("removed 0 records and 0 contents"), "{}", run.transcript());
     }
 }
+
+/// What is recorded in the remote, byte for byte.
+fn records(team: &Team) -> Vec<(String, Vec<u8>)> {
+    let names = team.bucket.names_in("actions/");
+    names.into_iter().map(|name| (name.clone(), team.bucket.read(&name))).collect()
+}
+
+#[test]
+fn what_differs_from_the_lock_is_not_sent() {
+    let (team, first) = Team::with_first(Bucket::folder());
+    let before = records(&team);
+    let second = team.second(&first);
+    let lock = second.read("pipeline.lock");
+    let (head, tail) = lock.split_once("\"q4\": {key: ").unwrap();
+    let (key, rest) = tail.split_once(", artifact: ").unwrap();
+    let other = if rest.starts_with('0') { "1" } else { "0" };
+    second.write("pipeline.lock", format!("{head}\"q4\": {{key: {key}, artifact: {other}{}", &rest[1..]));
+    let run = second.build_with(&["--locked", "q4"]).exits(1);
+    assert_eq!(
+        (run.nodes("failed"), run.nodes("sent")),
+        (vec!["q4".to_owned()], Vec::new()),
+        "{}",
+        run.transcript()
+    );
+    assert_eq!(records(&team), before);
+}
+
+#[test]
+fn a_record_that_is_believed_stays_whoever_builds_it_again() {
+    let (team, first) = Team::with_first(Bucket::folder());
+    let before = records(&team);
+    let second = team.second(&first);
+    drop(second.build_with(&["--force"]).exits(0));
+    assert_eq!(records(&team), before);
+}
+
+#[test]
+fn what_is_here_is_told_from_what_is_not() {
+    let (team, first) = Team::with_first(Bucket::folder());
+    let second = team.second(&first);
+    drop(second.build_with(&["q4"]).exits(0));
+    let run = second.run(&["diff"]).exits(0);
+    insta::assert_snapshot!(run.stdout, @r"
+    base     as in the lock
+    adapter  as in the lock
+    fused    as in the lock
+    q8       not built as it is now; `pipeline build` makes it
+    q4       as in the lock
+    ");
+    let run = second.run(&["status", "--no-remote", "fused"]).exits(0);
+    assert!(
+        run.stdout.contains("must run (its files are not here, nor in a remote that was asked)"),
+        "{}",
+        run.stdout
+    );
+    let run = second.run(&["verify", "q4"]).exits(1);
+    assert!(run.stdout.contains("its input `fused` is not here; `pipeline pull fused`"), "{}", run.stdout);
+    drop(second.run(&["pull", "fused"]).exits(0));
+    drop(second.run(&["verify", "q4"]).exits(0));
+}

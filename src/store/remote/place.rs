@@ -1,6 +1,7 @@
 //! From the address of a remote to a client for it: which provider, its credentials, its patience.
 //! Knows nothing of what is stored there.
 
+use std::str::FromStr;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -64,25 +65,20 @@ fn open_folder(path: &str) -> Result<(Box<dyn ObjectStore>, Name), String> {
 
 fn client(scheme: &str, place: &str, purpose: Purpose) -> object_store::Result<Box<dyn ObjectStore>> {
     Ok(match scheme {
-        "s3" | "s3a" => {
+        "s3" => {
             let fresh = AmazonS3Builder::new().with_url(place).with_retry(retries());
-            let options = options("AWS_", purpose).into_iter().chain(profile::options());
-            let known = options.filter_map(|(name, value)| Some((name.parse().ok()?, value)));
-            Box::new(known.fold(fresh, |builder, (key, value)| builder.with_config(key, value)).build()?)
+            let options = known(options("AWS_", profile::options(), purpose));
+            Box::new(options.fold(fresh, |builder, (key, value)| builder.with_config(key, value)).build()?)
         }
         "gs" => {
             let fresh = GoogleCloudStorageBuilder::new().with_url(place).with_retry(retries());
-            let known = options("GOOGLE_", purpose)
-                .into_iter()
-                .filter_map(|(name, value)| Some((name.parse().ok()?, value)));
-            Box::new(known.fold(fresh, |builder, (key, value)| builder.with_config(key, value)).build()?)
+            let options = known(options("GOOGLE_", Vec::new(), purpose));
+            Box::new(options.fold(fresh, |builder, (key, value)| builder.with_config(key, value)).build()?)
         }
         "az" | "azure" | "abfs" | "abfss" => {
             let fresh = MicrosoftAzureBuilder::new().with_url(place).with_retry(retries());
-            let known = options("AZURE_", purpose)
-                .into_iter()
-                .filter_map(|(name, value)| Some((name.parse().ok()?, value)));
-            Box::new(known.fold(fresh, |builder, (key, value)| builder.with_config(key, value)).build()?)
+            let options = known(options("AZURE_", Vec::new(), purpose));
+            Box::new(options.fold(fresh, |builder, (key, value)| builder.with_config(key, value)).build()?)
         }
         _ => {
             let known = "file://, s3://, gs://, az:// and abfss://";
@@ -92,10 +88,17 @@ fn client(scheme: &str, place: &str, purpose: Purpose) -> object_store::Result<B
     })
 }
 
-/// Our defaults, then what the environment says under a provider's `prefix`, in lower case as `object_store` wants it.
-fn options(prefix: &str, purpose: Purpose) -> Vec<(String, String)> {
+/// The options that a provider's client knows.
+fn known<K: FromStr>(options: Vec<(String, String)>) -> impl Iterator<Item = (K, String)> {
+    options.into_iter().filter_map(|(name, value)| Some((name.parse().ok()?, value)))
+}
+
+/// Our defaults, then what is `configured`, then what the environment says under a provider's `prefix`, in lower case as
+/// `object_store` wants it.
+fn options(prefix: &str, configured: Vec<(String, String)>, purpose: Purpose) -> Vec<(String, String)> {
     let mut options: Vec<_> =
         purpose.patience().map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    options.extend(configured);
     let own = std::env::vars().filter(|(name, _)| name.starts_with(prefix));
     options.extend(own.map(|(name, value)| (name.to_ascii_lowercase(), value)));
     // Somebody who writes http:// in an endpoint means it.

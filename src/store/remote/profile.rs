@@ -30,7 +30,12 @@ pub(super) fn options() -> Vec<(String, String)> {
     let mut options = section(&read(file("AWS_CONFIG_FILE", "config")), &profile);
     options.extend(section(&read(file("AWS_SHARED_CREDENTIALS_FILE", "credentials")), &profile));
     // What the environment says of region and endpoint counts more.
-    options.retain(|(name, _)| env::var_os(name.to_ascii_uppercase()).is_none());
+    let says = |name: &str| env::var_os(name).is_some();
+    options.retain(|(name, _)| match name.as_str() {
+        "aws_region" => !says("AWS_REGION") && !says("AWS_DEFAULT_REGION"),
+        "aws_endpoint_url" => !says("AWS_ENDPOINT_URL") && !says("AWS_ENDPOINT"),
+        other => !says(&other.to_ascii_uppercase()),
+    });
     options
 }
 
