@@ -95,7 +95,9 @@ class Remote:
         kind |= {"ACCESS_KEY_ID": KEYS["AWS_ACCESS_KEY_ID"], "SECRET_ACCESS_KEY": KEYS["AWS_SECRET_ACCESS_KEY"]}
         kind |= {"FORCE_PATH_STYLE": "true"}
         theirs = {f"RCLONE_CONFIG_S3_{name}": value for name, value in kind.items()}
-        self.environment = os.environ | KEYS | own | theirs | {"RCLONE_CONFIG": "/dev/null"}
+        # What a user has set for other servers does not count.
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        self.environment = plain | KEYS | own | theirs | {"RCLONE_CONFIG": "/dev/null"}
 
     def transfer(self, verb, project, node):
         """Runs `push` or `pull` of a node with what it is made from; returns the seconds and the bytes of each kind."""

@@ -7,7 +7,7 @@ set -euo pipefail
 weed=$(cd "$(dirname "$0")/../.." && pwd)/.seaweedfs/bin/weed
 port=$1
 exec 9>"${TMPDIR:-/tmp}/pipeline-seaweedfs.lock"
-flock 9
+if command -v flock >/dev/null; then flock 9; fi
 folder=$(mktemp -d)
 # Whatever it tells of itself goes into its own folder.
 cd "$folder"

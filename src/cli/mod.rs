@@ -68,9 +68,9 @@ enum Verb {
     /// Compare two configs of a benchmark, or what is there now with pipeline.lock
     Diff(diff::DiffArgs),
     /// Bring artifacts here from the remote, and run nothing
-    Pull(transfer::PullArgs),
+    Pull(transfer::TransferArgs),
     /// Send artifacts to the remote, signed, with all they are made from
-    Push(transfer::PushArgs),
+    Push(transfer::TransferArgs),
     /// Make nodes again aside and compare, or hash everything that is stored again
     Verify(verify::VerifyArgs),
     /// Say what is in the cache and what it was good for

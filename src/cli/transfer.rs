@@ -20,8 +20,8 @@ use crate::stage::Unit;
 use crate::store::Counters;
 
 #[derive(Debug, Args)]
-pub(super) struct PullArgs {
-    /// What to bring; all nodes if none is named
+pub(super) struct TransferArgs {
+    /// Which nodes; all if none is named
     #[arg(value_name = "NODE")]
     targets: Vec<String>,
     /// Print JSON lines
@@ -34,22 +34,7 @@ pub(super) struct PullArgs {
     backend: BackendArg,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct PushArgs {
-    /// What to send; all nodes if none is named
-    #[arg(value_name = "NODE")]
-    targets: Vec<String>,
-    /// Print JSON lines
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    remote: RemoteArgs,
-    /// What weights are computed with
-    #[arg(long, value_enum, default_value_t)]
-    backend: BackendArg,
-}
-
-pub(super) fn pull(args: &PullArgs, place: &Place) -> anyhow::Result<Outcome> {
+pub(super) fn pull(args: &TransferArgs, place: &Place) -> anyhow::Result<Outcome> {
     let mut project = connected(place, &args.remote)?;
     let targets = project.targets(&args.targets)?;
     let ids = project.graph.closure(&targets);
@@ -70,7 +55,7 @@ pub(super) fn pull(args: &PullArgs, place: &Place) -> anyhow::Result<Outcome> {
     report_pull(args, &project, &summary?)
 }
 
-fn report_pull(args: &PullArgs, project: &Project, summary: &Summary) -> anyhow::Result<Outcome> {
+fn report_pull(args: &TransferArgs, project: &Project, summary: &Summary) -> anyhow::Result<Outcome> {
     let Summary { fetched, linked, failed, interrupted, .. } = summary;
     let traffic = project.share.as_ref().map(Share::traffic).unwrap_or_default();
     if args.json {
@@ -89,7 +74,7 @@ fn report_pull(args: &PullArgs, project: &Project, summary: &Summary) -> anyhow:
     })
 }
 
-pub(super) fn push(args: &PushArgs, place: &Place) -> anyhow::Result<Outcome> {
+pub(super) fn push(args: &TransferArgs, place: &Place) -> anyhow::Result<Outcome> {
     let mut project = connected(place, &args.remote)?;
     let targets = project.targets(&args.targets)?;
     let ids = project.graph.closure(&targets);

@@ -9,6 +9,7 @@
 //! Everything but the records is named after its content, and hashed again when it arrives. So nothing rests on what
 //! the storage promises: two who write the same name write the same bytes, and of two records of one key either will do.
 
+mod arrival;
 mod budget;
 mod collect;
 mod compare;

@@ -4,11 +4,12 @@
 //! A file arrives in `cache/tmp/DIGEST.partial`. What arrived before a break is found again by its hash, so the next
 //! attempt fetches the rest, and no note is kept of how far one came.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
+use super::arrival::Arrival;
 use super::budget::each;
 use super::packing::unpack;
 use super::sources::Sources;
@@ -16,7 +17,7 @@ use super::{Share, Tick, chunk_name, file_name};
 use crate::artifact::{Artifact, FileEntry};
 use crate::digest::Digest;
 use crate::failure::{AtPath, Interrupted};
-use crate::store::{Chunk, ChunkList, LONGEST_CHUNK, LocalStore, RemoteError, Stat, read_range};
+use crate::store::{Chunk, ChunkList, LONGEST_CHUNK, LocalStore, RemoteError, Stat};
 
 /// The longest list of chunks that is read, in bytes.
 const LONGEST_LIST: u64 = 64 << 20;
@@ -62,15 +63,7 @@ impl Share {
         tick: Tick<'_>,
     ) -> Result<Vec<(Stat, Digest)>, Miss> {
         let progress = Progress { tick, done: AtomicU64::new(0), total: artifact.size() };
-        let pulled = artifact.files().iter().map(|file| {
-            match self.pull_file(store, file, &progress) {
-                Ok(stat) => Ok((stat, file.digest)),
-                // What arrives has no name of its own yet.
-                Err(Miss::Here(error)) => Err(Miss::Here(error.context(file.path.clone()))),
-                Err(miss) => Err(miss),
-            }
-        });
-        let pulled: Result<_, Miss> = pulled.collect();
+        let pulled = self.pull_files(store, artifact, &progress);
         match &pulled {
             Err(Miss::Down(error)) => self.failed(error),
             Err(Miss::Lost(problem)) => {
@@ -80,6 +73,31 @@ impl Share {
             _ => {}
         }
         pulled
+    }
+
+    /// Brings small files side by side, because each takes the time of an answer and of the disk, and large ones one after
+    /// the other, because each has chunks to be brought side by side.
+    fn pull_files(
+        &self,
+        store: &LocalStore,
+        artifact: &Artifact,
+        progress: &Progress<'_>,
+    ) -> Result<Vec<(Stat, Digest)>, Miss> {
+        let stats = Mutex::new(Vec::new());
+        let pull = |file: &&FileEntry| {
+            let stat = self.pull_file(store, file, progress).map_err(|miss| match miss {
+                // What arrives has no name of its own yet.
+                Miss::Here(error) => Miss::Here(error.context(file.path.clone())),
+                miss => miss,
+            })?;
+            stats.lock().unwrap_or_else(PoisonError::into_inner).push((stat, file.digest));
+            Ok::<(), Miss>(())
+        };
+        let (large, small): (Vec<_>, Vec<_>) =
+            artifact.files().iter().partition(|file| super::may_be_cut(&file.path, file.size));
+        each(&small, |file| 2 * file.size, pull)?;
+        large.iter().try_for_each(pull)?;
+        Ok(stats.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn pull_file(&self, store: &LocalStore, file: &FileEntry, progress: &Progress<'_>) -> Result<Stat, Miss> {
@@ -135,22 +153,31 @@ impl Share {
         sources: &Sources,
         progress: &Progress<'_>,
     ) -> Result<(), Miss> {
-        let arriving = File::options().read(true).write(true).create(true).truncate(false).open(partial);
-        let arriving = arriving.at("write", partial)?;
-        arriving.set_len(file.size).at("write", partial)?;
         let places: Vec<_> = list.places().collect();
-        let bytes = |(_, chunk): &(u64, Chunk)| 2 * chunk.length;
-        each(&places, bytes, |(at, chunk)| {
-            let range = *at..*at + chunk.length;
-            if Digest::of(&read_range(&arriving, &range).at("read", partial)?) != chunk.digest {
-                let bytes = self.find(file, chunk, sources)?;
-                arriving.write_all_at(&bytes, *at).at("write", partial)?;
-            }
-            Ok::<_, Miss>(progress.add(chunk.length)?)
+        let arrival = Arrival::open(partial, file.size, &places)?;
+        let indices: Vec<_> = (0..places.len()).collect();
+        let length = |index: &usize| places.get(*index).map_or(0, |(_, chunk)| chunk.length);
+        let digest = thread::scope(|scope| {
+            // The chunks are what the list says, but the list is only the storage's word.
+            let whole = scope.spawn(|| arrival.digest());
+            let over = arrival.over();
+            let filled = each(
+                &indices,
+                |index| 2 * length(index),
+                |index| {
+                    arrival.put(*index, |chunk| self.find(file, chunk, sources))?;
+                    Ok::<_, Miss>(progress.add(length(index))?)
+                },
+            );
+            drop(over);
+            let digest = whole.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            filled.and_then(|()| Ok(digest?))
         })?;
-        // The chunks are what the list says, but the list is only the storage's word.
-        let (digest, _) = Digest::of_file(partial).at("read", partial)?;
-        if digest == file.digest { Ok(()) } else { Err(lost(file, "its chunks do not make up the file")) }
+        if digest == Some(file.digest) {
+            Ok(())
+        } else {
+            Err(lost(file, "its chunks do not make up the file"))
+        }
     }
 
     /// Returns the bytes of a chunk from another file here, else from the remote.

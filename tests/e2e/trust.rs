@@ -188,7 +188,7 @@ fn what_is_here_is_told_from_what_is_not() {
     insta::assert_snapshot!(run.stdout, @r"
     base     as in the lock
     adapter  as in the lock
-    fused    as in the lock
+    fused    not built as it is now; `pipeline build` makes it
     q8       not built as it is now; `pipeline build` makes it
     q4       as in the lock
     ");

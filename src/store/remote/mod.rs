@@ -10,7 +10,7 @@ mod profile;
 use place::Purpose;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt, TryStreamExt};
@@ -28,7 +28,8 @@ const SLOWEST: u64 = 64 << 10;
 /// The storage, opened.
 pub struct Remote {
     storage: Arc<dyn ObjectStore>,
-    writer: Arc<dyn ObjectStore>,
+    /// Made when something is first written: most that read never write.
+    writer: OnceLock<Result<Arc<dyn ObjectStore>, String>>,
     prefix: Name,
     runtime: Runtime,
     url: String,
@@ -100,11 +101,10 @@ impl Remote {
     pub fn open(url: &str) -> Result<Self, RemoteError> {
         let problem = |problem: String| RemoteError::Address { url: url.to_owned(), problem };
         let (storage, prefix) = place::open(url, Purpose::Reading).map_err(problem)?;
-        let (writer, _) = place::open(url, Purpose::Writing).map_err(problem)?;
         let runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = { runtime }.worker_threads(2).enable_all().thread_name("remote").build();
         let runtime = runtime.map_err(|error| problem(error.to_string()))?;
-        Ok(Self { storage: storage.into(), writer: writer.into(), prefix, runtime, url: url.to_owned() })
+        Ok(Self { storage: storage.into(), writer: OnceLock::new(), prefix, runtime, url: url.to_owned() })
     }
 
     /// Returns the address as the user wrote it.
@@ -152,9 +152,17 @@ impl Remote {
     pub fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
         let patience = ANSWER_PATIENCE + Duration::from_secs(bytes.len() as u64 / SLOWEST);
         let full = self.full(name);
-        let put = async { tokio::time::timeout(patience, self.writer.put(&full, bytes.into())).await };
+        let writer = self.writer()?;
+        let put = async { tokio::time::timeout(patience, writer.put(&full, bytes.into())).await };
         let put = self.runtime.block_on(put).map_err(|_| self.silent("write", name, patience))?;
         put.map(drop).map_err(|error| self.failed("write", name, &error))
+    }
+
+    fn writer(&self) -> Result<&dyn ObjectStore, RemoteError> {
+        let open = || place::open(&self.url, Purpose::Writing).map(|(writer, _)| Arc::from(writer));
+        let problem =
+            |problem: &String| RemoteError::Address { url: self.url.clone(), problem: problem.clone() };
+        self.writer.get_or_init(open).as_deref().map_err(problem)
     }
 
     /// Returns the length in bytes of what is under `name`, or nothing if there is no such name.

@@ -93,11 +93,18 @@ fn known<K: FromStr>(options: Vec<(String, String)>) -> impl Iterator<Item = (K,
     options.into_iter().filter_map(|(name, value)| Some((name.parse().ok()?, value)))
 }
 
+/// A chunk has the name of its content and is hashed by whoever fetches it, so that the signature of a request need not
+/// cover it too: that costs more processor time than all else that sending takes.
+const UNSIGNED_PAYLOAD: (&str, &str) = ("unsigned_payload", "true");
+
 /// Our defaults, then what is `configured`, then what the environment says under a provider's `prefix`, in lower case as
 /// `object_store` wants it.
 fn options(prefix: &str, configured: Vec<(String, String)>, purpose: Purpose) -> Vec<(String, String)> {
     let mut options: Vec<_> =
         purpose.patience().map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    if prefix == "AWS_" {
+        options.push((UNSIGNED_PAYLOAD.0.to_owned(), UNSIGNED_PAYLOAD.1.to_owned()));
+    }
     options.extend(configured);
     let own = std::env::vars().filter(|(name, _)| name.starts_with(prefix));
     options.extend(own.map(|(name, value)| (name.to_ascii_lowercase(), value)));
