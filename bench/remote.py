@@ -73,6 +73,14 @@ def settle():
     time.sleep(1)
 
 
+def flush(folder):
+    """Waits until the files in a folder are on the disk, as `pull` does and rclone does not."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
 def write_project(folder, scratch):
     folder.mkdir()
     lines = ["version: 1", "nodes:", f"  base: {{stage: base, source: {scratch}/model}}"]
@@ -140,7 +148,11 @@ def measure(endpoint, scratch, turns):
         took, _ = remote.transfer("pull", second, "a")
         note("pull", took)
         if shutil.which("rclone"):
-            note("rclone down", remote.rclone(remote.copy, copy))
+            took = remote.rclone(remote.copy, copy)
+            begin = time.perf_counter()
+            flush(copy)
+            note("rclone down, on the disk", took + time.perf_counter() - begin)
+            seconds.setdefault("rclone down", []).append(took)
         took, traffic["push"] = remote.transfer("push", first, "b")
         note("push b", took)
         took, traffic["pull"] = remote.transfer("pull", second, "b")
@@ -158,7 +170,9 @@ def table(seconds, traffic, sizes):
     whole, second = sizes
     megabytes = lambda count: f"{count / 1e6:,.1f} MB"
     lines = ["| | pipeline | rclone | ratio |", "|---|--:|--:|--:|"]
-    for label, own, other in ("upload", "push", "rclone up"), ("download", "pull", "rclone down"):
+    rows = [("upload", "push", "rclone up"), ("download", "pull", "rclone down")]
+    rows.append(("download until it is on the disk", "pull", "rclone down, on the disk"))
+    for label, own, other in rows:
         rate = whole / 1e6 / statistics.median(seconds[own])
         if other not in seconds:
             lines.append(f"| {label} | {rate:,.0f} MB/s | not installed | |")
