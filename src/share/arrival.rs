@@ -103,6 +103,16 @@ impl<'a> Arrival<'a> {
         Ok(Some(whole.finish().1))
     }
 
+    /// Returns the first chunk that is not what its name says.
+    pub(super) fn damaged(&self) -> anyhow::Result<Option<Chunk>> {
+        for (at, chunk) in self.places {
+            if Digest::of(&self.read(*at..*at + chunk.length)?) != chunk.digest {
+                return Ok(Some(*chunk));
+            }
+        }
+        Ok(None)
+    }
+
     /// Waits for a chunk; returns whether it is there.
     fn wait_for(&self, index: usize) -> bool {
         let is_there = |state: &State| state.arrived.get(index) == Some(&true);

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::Share;
 use crate::artifact::FileEntry;
+use crate::digest::Digest;
 use crate::store::{ChunkList, read_range};
 use crate::tensor::layout;
 
@@ -17,7 +18,8 @@ impl Share {
         let own = ChunkList::of_file(ours, &theirs.path).ok()?;
         let mut pairs = list.places().zip(own.places());
         let ((at, chunk), _) = pairs.find(|(theirs, ours)| theirs != ours)?;
-        let fetched = self.fetch(theirs, &chunk).ok()?;
+        let fetched =
+            self.fetch(theirs, &chunk).ok().filter(|fetched| Digest::of(fetched) == chunk.digest)?;
         let here = read_range(&File::open(ours).ok()?, &(at..at + chunk.length)).ok()?;
         let offset = fetched.iter().zip(&here).position(|(theirs, ours)| theirs != ours)?;
         let byte = at + u64::try_from(offset).ok()?;

@@ -174,10 +174,12 @@ impl Share {
             filled.and_then(|()| Ok(digest?))
         })?;
         if digest == Some(file.digest) {
-            Ok(())
-        } else {
-            Err(lost(file, "its chunks do not make up the file"))
+            return Ok(());
         }
+        Err(match arrival.damaged()? {
+            Some(chunk) => damaged(file, &chunk, "is damaged: its content is not what its name says"),
+            None => lost(file, "its chunks do not make up the file"),
+        })
     }
 
     /// Returns the bytes of a chunk from another file here, else from the remote.
@@ -187,9 +189,10 @@ impl Share {
         Ok(bytes)
     }
 
+    /// Fetches a chunk. Its length is right; whether its bytes are is seen when the whole is hashed.
     pub(super) fn fetch(&self, file: &FileEntry, chunk: &Chunk) -> Result<Vec<u8>, Miss> {
         let name = chunk_name(&chunk.digest);
-        let damaged = |what: &str| lost(file, &format!("{name} {what}"));
+        let damaged = |what: &str| damaged(file, chunk, what);
         // What does not shrink is sent as it is, so nothing is longer than the chunk.
         let arrived = match self.remote()?.get(&name, chunk.length) {
             Ok(found) => found.ok_or_else(|| damaged("is gone"))?,
@@ -201,6 +204,10 @@ impl Share {
         self.state().traffic.fetched += arrived.len() as u64;
         unpack(arrived, chunk).ok_or_else(|| damaged("is damaged: its content is not what its name says"))
     }
+}
+
+fn damaged(file: &FileEntry, chunk: &Chunk, what: &str) -> Miss {
+    lost(file, &format!("{} {what}", chunk_name(&chunk.digest)))
 }
 
 fn lost(file: &FileEntry, problem: &str) -> Miss {
