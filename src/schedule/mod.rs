@@ -1,4 +1,4 @@
-//! Runs a graph to the end: the state of every node, two pools, one thread per running stage.
+//! Runs a graph to the end: the state of every node, three pools, one thread per running stage or transfer.
 //! Knows nothing of YAML, of what a stage computes, or of terminals.
 //!
 //! One thread owns all state; the threads of stages own nothing but a channel to it. A node goes through

@@ -10,15 +10,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::budget::each;
-use super::{LONGEST_RECORD, Share, chunk_name, file_name, may_be_cut};
+use super::{LONGEST_LIST, LONGEST_RECORD, Share, chunk_name, file_name, may_be_cut};
 use crate::artifact::FileEntry;
 use crate::attestation::Claim;
 use crate::digest::Digest;
 use crate::sign::Envelope;
 use crate::store::{ChunkList, Held, RemoteError};
-
-/// The longest list of chunks that is read, in bytes.
-const LONGEST_LIST: u64 = 64 << 20;
 
 /// What may go.
 #[derive(Clone, Copy, Debug)]

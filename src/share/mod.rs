@@ -35,6 +35,9 @@ use crate::store::{Action, LONGEST_CHUNK, LocalStore, Remote, RemoteError};
 /// The longest record that is read, in bytes: a model in ten thousand files has less.
 const LONGEST_RECORD: u64 = 16 << 20;
 
+/// The longest list of chunks that is read, in bytes.
+const LONGEST_LIST: u64 = 64 << 20;
+
 /// Told how many bytes of how many have been moved; answers whether to go on.
 pub type Tick<'a> = &'a (dyn Fn(u64, u64) -> Result<(), Interrupted> + Sync);
 

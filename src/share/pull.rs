@@ -13,14 +13,11 @@ use super::arrival::Arrival;
 use super::budget::each;
 use super::packing::unpack;
 use super::sources::Sources;
-use super::{Share, Tick, chunk_name, file_name};
+use super::{LONGEST_LIST, Share, Tick, chunk_name, file_name};
 use crate::artifact::{Artifact, FileEntry};
 use crate::digest::Digest;
 use crate::failure::{AtPath, Interrupted};
 use crate::store::{Chunk, ChunkList, LONGEST_CHUNK, LocalStore, RemoteError, Stat};
-
-/// The longest list of chunks that is read, in bytes.
-const LONGEST_LIST: u64 = 64 << 20;
 
 /// Why an artifact did not arrive.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +107,7 @@ impl Share {
             return Ok(Stat::at(&object).at("read", &object)?);
         }
         let list = self.chunks_of(file)?;
-        let sources = Sources::find(self, store, &list)?;
+        let sources = Sources::find(store, &list)?;
         if let Err(miss) = self.fill(&partial, file, &list, &sources, progress) {
             // What breaks off is gone on with; what cannot be had is not.
             if matches!(miss, Miss::Lost(_)) {

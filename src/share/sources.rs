@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::PathBuf;
 
-use super::Share;
 use crate::digest::Digest;
 use crate::store::{Chunk, ChunkList, LocalStore, read_range};
 
@@ -17,7 +16,7 @@ pub(super) struct Sources {
 impl Sources {
     /// Looks for the chunks of `wanted` in the files of `store`: those whose cutting is known, and those with the
     /// same header, which are cut for it. A header says every tensor's name, type, shape and place.
-    pub(super) fn find(share: &Share, store: &LocalStore, wanted: &ChunkList) -> anyhow::Result<Self> {
+    pub(super) fn find(store: &LocalStore, wanted: &ChunkList) -> anyhow::Result<Self> {
         let mut sources = Self { places: HashMap::new() };
         if wanted.count() < 2 {
             return Ok(sources);
@@ -30,7 +29,7 @@ impl Sources {
         }
         let Some((_, header)) = wanted.places().next() else { return Ok(sources) };
         for object in store.objects()?.into_iter().filter(|object| !cut.contains(object)) {
-            if let Some(list) = share.cut_sibling(store, &object, &header) {
+            if let Some(list) = cut_sibling(store, &object, &header) {
                 sources.add(store, &object, &list, &digests);
             }
         }
@@ -51,17 +50,15 @@ impl Sources {
     }
 }
 
-impl Share {
-    /// Cuts a stored file, if it begins with the chunk `header`.
-    fn cut_sibling(&self, store: &LocalStore, object: &Digest, header: &Chunk) -> Option<ChunkList> {
-        let path = store.object_path(object);
-        let begin = read_range(&File::open(&path).ok()?, &(0..header.length)).ok()?;
-        if Digest::of(&begin) != header.digest {
-            return None;
-        }
-        let list = ChunkList::of_file(&path, "model.safetensors").ok()?;
-        // Kept, so that it is cut once; if that fails, it is cut again next time.
-        let _ = store.keep_chunk_list(object, &list);
-        Some(list)
+/// Cuts a stored file, if it begins with the chunk `header`.
+fn cut_sibling(store: &LocalStore, object: &Digest, header: &Chunk) -> Option<ChunkList> {
+    let path = store.object_path(object);
+    let begin = read_range(&File::open(&path).ok()?, &(0..header.length)).ok()?;
+    if Digest::of(&begin) != header.digest {
+        return None;
     }
+    let list = ChunkList::of_file(&path, "model.safetensors").ok()?;
+    // Kept, so that it is cut once; if that fails, it is cut again next time.
+    let _ = store.keep_chunk_list(object, &list);
+    Some(list)
 }

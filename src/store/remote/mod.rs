@@ -107,11 +107,6 @@ impl Remote {
         Ok(Self { storage: storage.into(), writer: OnceLock::new(), prefix, runtime, url: url.to_owned() })
     }
 
-    /// Returns the address as the user wrote it.
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
     /// Returns the bytes under `name`, or nothing if there is no such name. More than `limit` bytes are not read.
     pub fn get(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, RemoteError> {
         self.runtime.block_on(self.get_bounded(name, limit))
