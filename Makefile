@@ -15,14 +15,14 @@ fmt:
 	$(CARGO) fmt --check
 
 clippy: mlx
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked --no-default-features -- -D warnings
 
 unit: setup
-	$(CARGO) test --locked
+	$(CARGO) test --locked --workspace
 
 docs: mlx
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
 
 deny: ## Licences and advisories of the dependencies (needs cargo-deny)
 	$(CARGO) deny check

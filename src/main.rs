@@ -1,7 +1,16 @@
-//! The program `pipeline`: parses the command line and answers with an exit code.
+//! The program `pipeline`: parses the command line, calls the engine, prints, and answers with an exit code.
+
+mod cli;
+mod commands;
+mod progress;
+mod project;
+mod publish;
+mod remote;
+mod resolve;
+mod results;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    pipeline::cli::main()
+    cli::main()
 }

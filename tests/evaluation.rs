@@ -12,9 +12,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use pipeline::report::{Conclusion, Judgement, Results};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use report::{Conclusion, Judgement, Results};
 
 const NODES: &str = "version: 1\nnodes:\n  base: {stage: base, source: tiny/base-4bit}\n  \
                      adapter: {stage: adapter, source: tiny/adapter}\n  \
@@ -120,7 +121,7 @@ fn a_sweep_is_measured_and_concluded_of() {
     assert!(two.minimum[0].pass && !two.minimum[1].pass && !two.optimal[0].pass);
     assert_eq!(two.advice, ["larger groups: `group_size: 128`"]);
     let results: Results = space.json("benchmark/results.json");
-    assert_eq!(results.configs["8bit"].accuracy_interval, pipeline::report::wilson(2, 2));
+    assert_eq!(results.configs["8bit"].accuracy_interval, report::wilson(2, 2));
     let scores = &results.configs["8bit"].answers[1].scores;
     assert_eq!(scores.keys().collect::<Vec<_>>(), ["expect", "contains"]);
     let timings: Value = space.json("benchmark/timings.json");
@@ -196,7 +197,7 @@ fn texts_are_read_as_mlx_lm_reads_them() {
     let run = space.run(&["build"]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     let results: Results = space.json("benchmark/results.json");
-    let results = results.with_readings(&space.json("benchmark/readings.json"));
+    let results = results.with_text_evals(&space.json("benchmark/readings.json"));
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/reading.json");
     let golden: Value = serde_json::from_slice(&fs::read(golden).unwrap()).unwrap();
     assert_eq!(results.configs.len(), 6);

@@ -12,8 +12,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use pipeline::report::Results;
 use serde_json::Value;
+
+use report::Results;
 
 /// In the held-out suite two configs hang on margins as small as 0.001 in a few answers, so another BLAS or
 /// processor may decide them differently. Everywhere else the answers must be mlx-lm's to the letter.
@@ -105,7 +106,7 @@ fn the_experiment_comes_out_as_with_mlx_lm() {
 fn a_second_machine_runs_nothing(first: &Path) {
     let (remote, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let url = format!("file://{}", remote.path().display());
-    let key = pipeline::sign::SecretKey::generate().unwrap().to_text();
+    let key = engine::sign::SecretKey::generate().unwrap().to_text();
     let variables = [("PIPELINE_REMOTE", url.as_str()), ("PIPELINE_SIGNING_KEY", key.as_str())];
     assert_eq!(pipeline_with(first, &["push"], &variables), "8 nodes in the remote\n");
     for part in ["examples", "pipeline.yaml", "pipeline.lock"] {

@@ -11,9 +11,10 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use half::{bf16, f16};
-use pipeline::tensor::{Element, TensorFiles};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use weights::tensor::{Element, TensorFiles};
 
 /// One node, and the model and adapter it is made from.
 struct Case {

@@ -10,9 +10,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use pipeline::report::{Figures, Survival};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use weights::survival::{Figures, Survival};
 
 /// Floats summed in another order.
 const NEAR: f64 = 1e-9;

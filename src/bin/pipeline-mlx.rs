@@ -6,12 +6,12 @@ use std::process::{ExitCode, exit};
 use std::thread;
 
 use anyhow::Context;
-use pipeline::backend::{Mlx, check_device};
-use pipeline::failure::Interrupted;
-use pipeline::model::measure::measure;
-use pipeline::model::read::read;
-use pipeline::output::{Made, Output};
-use pipeline::stage::{Reply, Request, transform};
+
+use artifact::{Interrupted, Made, Output};
+use models::backend::{Mlx, check_device};
+use models::measure::measure;
+use models::text_eval::evaluate;
+use protocol::{Reply, Request};
 
 fn main() -> ExitCode {
     let reply = answer().unwrap_or_else(|error| Reply::Failed(format!("{error:#}")));
@@ -29,20 +29,20 @@ fn answer() -> anyhow::Result<Reply> {
     match request {
         Request::Measure(request) => {
             let total = (request.conversations.len() * request.repeats) as u64;
-            let mut tick = |done: usize| drop(send(&Reply::Tick(done as u64, total)));
+            let mut tick = |done: usize| drop(send(&Reply::Progress(done as u64, total)));
             Ok(Reply::Measured(Box::new(measure(&request, &mut tick)?)))
         }
-        Request::Read(request) => {
+        Request::Evaluate(request) => {
             let total = request.texts.len() as u64;
-            let mut tick = |done: usize| drop(send(&Reply::Tick(done as u64, total)));
-            Ok(Reply::Read(read(&request, &mut tick)?))
+            let mut tick = |done: usize| drop(send(&Reply::Progress(done as u64, total)));
+            Ok(Reply::Evaluated(evaluate(&request, &mut tick)?))
         }
-        Request::Transform { stage, inputs, output } => {
+        Request::Rewrite { job, output } => {
             let output = Output::new(output);
-            let tick = |done, total| send(&Reply::Tick(done, total)).map_err(|_| Interrupted);
-            transform(&stage, &inputs, &output, &Mlx, &tick)?;
+            let tick = |done, total| send(&Reply::Progress(done, total)).map_err(|_| Interrupted);
+            job.run(&output, &Mlx, &tick)?;
             let Made { artifact, warnings, .. } = output.finish();
-            Ok(Reply::Transformed { artifact, warnings })
+            Ok(Reply::Rewritten { artifact, warnings })
         }
     }
 }

@@ -9,15 +9,15 @@ mod picture;
 mod sample;
 mod site;
 
-use pipeline::report::{
-    AllTimings, Answer, Bound, ConfigResults, Criterion, Divergence, Figures, Gate, Judgement, Machine,
-    Perplexity, Quantity, Quantization, Report, Results, Survival, Timings, Verdict, judge, wilson,
-};
-use serde_json::Value;
-
 use chromium::Chromium;
 use picture::{Picture, Rectangle};
+use serde_json::Value;
 use site::{REPORT, Site};
+
+use report::{
+    AllTimings, Answer, Bound, ConfigResults, Criterion, Gate, Judgement, Machine, Quantity, Quantization,
+    Report, Results, Verdict, judge, wilson,
+};
 
 /// The parts of the page that must not be blank, and how many colours each has at least.
 const PARTS: [(&str, usize); 5] =

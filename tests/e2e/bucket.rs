@@ -1,15 +1,14 @@
 //! The storages that the shared cache is tested with: a folder, and a real S3 server. Here they are looked into and
 //! tampered with as somebody would who has the keys to them.
 
-use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use tempfile::TempDir;
 

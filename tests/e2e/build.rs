@@ -4,11 +4,11 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use pipeline::tensor::TensorFiles;
 use serde_json::Value;
 
 use crate::pico::write_adapter;
 use crate::space::{ALL, Space, same_file, sorted};
+use weights::tensor::TensorFiles;
 
 #[test]
 fn what_lies_on_disk() {

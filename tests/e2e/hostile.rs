@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::attestation::PAYLOAD_TYPE;
-use pipeline::sign::{Envelope, SecretKey};
 use serde_json::{Value, json};
 
 use crate::bucket::Bucket;
 use crate::remote::Team;
 use crate::space::{ALL, Space};
+use engine::attestation::PAYLOAD_TYPE;
+use engine::sign::{Envelope, SecretKey};
 
 /// Somebody who can write to the storage, with the keys that they have.
 struct Attack {
@@ -165,13 +165,13 @@ fn sizes_that_are_wrong() {
 
 /// Computes anew what a statement says of all its files together.
 fn restate_artifact(statement: &mut Value) {
-    let files = statement["subject"].as_array().unwrap().iter().map(|file| pipeline::artifact::FileEntry {
+    let files = statement["subject"].as_array().unwrap().iter().map(|file| artifact::FileEntry {
         digest: file["digest"]["blake3"].as_str().unwrap().parse().unwrap(),
         path: file["name"].as_str().unwrap().to_owned(),
         size: file["annotations"]["size"].as_u64().unwrap(),
         volatile: file["annotations"]["volatile"].as_bool().unwrap(),
     });
-    let digest = pipeline::artifact::Artifact::new(files.collect()).digest();
+    let digest = artifact::Artifact::new(files.collect()).digest();
     statement["predicate"]["runDetails"]["byproducts"][0]["digest"]["blake3"] = json!(digest);
 }
 

@@ -2,12 +2,11 @@
 //! Knows nothing of what the killed command was doing: the moments come from a seeded generator.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use crate::bucket::Bucket;
 use crate::pico::Size;

@@ -7,13 +7,13 @@ use crate::space::{ALL, Run, Space};
 /// Members of a team: each has a folder, a cache and a signing key of their own.
 pub(crate) struct Team {
     pub(crate) bucket: Bucket,
-    pub(crate) keys: Vec<pipeline::sign::SecretKey>,
+    pub(crate) keys: Vec<engine::sign::SecretKey>,
 }
 
 impl Team {
     /// A team of two.
     pub(crate) fn on(bucket: Bucket) -> Self {
-        let key = || pipeline::sign::SecretKey::generate().unwrap();
+        let key = || engine::sign::SecretKey::generate().unwrap();
         Self { bucket, keys: vec![key(), key()] }
     }
 
@@ -173,7 +173,7 @@ fn a_remote_that_is_not_there_is_one_warning() {
             .args(["build", "--force", "-j1", "--remote", url])
             .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9");
         command.env("AWS_ACCESS_KEY_ID", "x").env("AWS_SECRET_ACCESS_KEY", "x");
-        let key = pipeline::sign::SecretKey::generate().unwrap();
+        let key = engine::sign::SecretKey::generate().unwrap();
         command.env("PIPELINE_SIGNING_KEY", key.to_text());
         let run = space.finish(command.output().unwrap()).exits(0);
         let warnings: Vec<_> =
@@ -181,7 +181,7 @@ fn a_remote_that_is_not_there_is_one_warning() {
         assert_eq!(warnings.len(), 1, "{}", run.transcript());
     }
     let mut command = space.command();
-    let key = pipeline::sign::SecretKey::generate().unwrap();
+    let key = engine::sign::SecretKey::generate().unwrap();
     command.env("PIPELINE_SIGNING_KEY", key.to_text());
     command.args(["push", "--remote", "file:///nowhere/at/all"]);
     let run = space.finish(command.output().unwrap()).exits(1);

@@ -1,11 +1,10 @@
 //! What `pipeline report` prints of a benchmark that was built, in each of its formats.
 
-use pipeline::report::{
-    AllTimings, Answer, Bound, ConfigResults, Criterion, Divergence, Figures, Gate, Judgement, Machine,
-    Perplexity, Quantity, Quantization, Report, Results, Survival, Timings, Verdict, judge, wilson,
-};
-
 use crate::space::Space;
+use report::{
+    AllTimings, Answer, Bound, ConfigResults, Criterion, Gate, Judgement, Machine, Quantity, Quantization,
+    Report, Results, Verdict, judge, wilson,
+};
 
 #[path = "../sample/mod.rs"]
 mod sample;
@@ -23,7 +22,7 @@ fn built(benchmarks: &[(&str, Sample)]) -> Space {
         );
         let path = |file: &str| format!("artifacts/{name}/{file}");
         space.write(&path("results.json"), serde_json::to_vec(results).unwrap());
-        space.write(&path("readings.json"), serde_json::to_vec(&results.readings()).unwrap());
+        space.write(&path("readings.json"), serde_json::to_vec(&results.text_evals()).unwrap());
         space.write(&path("timings.json"), serde_json::to_vec(timings).unwrap());
         space.write(&path("verdicts.json"), serde_json::to_vec(judgement).unwrap());
     }

@@ -203,7 +203,7 @@ impl Space {
 
     /// Returns where the content of a file of an artifact is stored, as `objects/ab/cdef…`.
     pub(crate) fn object(&self, path: &str) -> String {
-        let digest = pipeline::digest::Digest::of(&self.bytes(path)).to_string();
+        let digest = artifact::Digest::of(&self.bytes(path)).to_string();
         format!("cache/objects/{}/{}", &digest[..2], &digest[2..])
     }
 

@@ -9,9 +9,9 @@ use crate::space::Space;
 pub(crate) fn forge(space: &Space, node: &str) {
     let path = format!("artifacts/{node}/model.safetensors");
     let mut bytes = space.bytes(&path);
-    let old = pipeline::digest::Digest::of(&bytes).to_string();
+    let old = artifact::Digest::of(&bytes).to_string();
     *bytes.last_mut().unwrap() ^= 1;
-    let new = pipeline::digest::Digest::of(&bytes).to_string();
+    let new = artifact::Digest::of(&bytes).to_string();
     space.write(&format!("cache/objects/{}/{}", &new[..2], &new[2..]), bytes);
     for (record, content) in space.files("cache/actions") {
         let text = String::from_utf8(content).unwrap();

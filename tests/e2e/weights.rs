@@ -1,11 +1,11 @@
 //! What becomes of weights: formats, recipes, overrides, experts, what is refused, and the files beside them.
 
-use pipeline::tensor::{Element, TensorFiles};
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use crate::pico::{Tensor, numbers, write_tensors_of};
 use crate::space::Space;
+use weights::tensor::{Element, TensorFiles};
 
 /// A model in `model` of these tensors, and one node `q` that is made from it.
 fn space(config: Value, tensors: &[Tensor<'_>], node: &str) -> Space {

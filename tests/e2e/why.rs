@@ -1,10 +1,10 @@
 //! What `why`, `status` and `build -n` say: what changed, old and new, in the words of the pipeline file.
 
-use pipeline::digest::Digest;
-use pipeline::store::Memo;
 use serde_json::{Value, json};
 
 use crate::space::Space;
+use artifact::Digest;
+use engine::store::Memo;
 
 fn why(space: &Space, node: &str) -> String {
     space.run(&["why", node]).exits(0).stdout

@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 
 use super::{
-    AllTimings, Answer, Bound, ConfigResults, Criterion, Divergence, Figures, Gate, Judgement, Machine,
-    Perplexity, Quantity, Quantization, Report, Results, Survival, Timings, Verdict, judge, wilson,
+    AllTimings, Answer, Bound, ConfigResults, Criterion, Gate, Judgement, Machine, Quantity, Quantization,
+    Report, Results, Verdict, judge, wilson,
 };
+use protocol::{Divergence, Perplexity, Timings};
+use weights::survival::{Figures, Survival};
 
 /// A report that owns what it shows.
 pub(crate) struct Sample {

@@ -1,0 +1,18 @@
+//! Files with digests: blake3 of bytes, lists of files, and a folder that is hashed while it is written.
+//! Knows nothing of what the files hold, nor of where they are kept afterwards.
+
+mod chain;
+mod digest;
+mod error_kind;
+mod io_error;
+mod list;
+mod output;
+mod progress;
+
+pub use chain::{find_cause, in_one_line};
+pub use digest::{Digest, HashingWriter, InvalidDigest};
+pub use error_kind::ErrorKind;
+pub use io_error::{AtPath, IoError};
+pub use list::{Artifact, FileEntry, InvalidList, InvalidPath};
+pub use output::{Made, Output, OutputFile};
+pub use progress::{Interrupted, Tick};

@@ -1,0 +1,352 @@
+//! The signed statement of one action: which recipe made which files, as an in-toto Statement with SLSA provenance.
+//! Knows nothing of who signed it, of what a recipe means, nor of the clock.
+//!
+//! | of the action | stands in the statement as |
+//! |---|---|
+//! | the files | `subject`: path, blake3, and in `annotations` the size and whether it is volatile |
+//! | the recipe but its inputs | `buildDefinition.externalParameters` |
+//! | the recipe's inputs | `buildDefinition.resolvedDependencies`: role and blake3 |
+//! | the machine | `buildDefinition.internalParameters.machine` |
+//! | the key | `runDetails.metadata.invocationId` |
+//! | the artifact's digest, the seconds and the failure | one of `runDetails.byproducts`, called `artifact`: its digest, and the other two in `annotations` |
+//!
+//! What another program may have added is ignored, as both standards demand; what is ours must be there.
+
+mod statement;
+
+pub use statement::BUILD_TYPE;
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
+use statement::{
+    BUILDER, BuildDefinition, Builder, Byproduct, Dependency, DigestSet, InternalParameters, Metadata,
+    PREDICATE_TYPE, Provenance, RunDetails, RunNotes, STATEMENT_TYPE, Statement, Subject,
+};
+
+use crate::sign::shown;
+use crate::store::Action;
+use artifact::{Artifact, Digest, InvalidList};
+
+/// What kind of text a claim is, for the envelope.
+pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
+
+/// The name of the one byproduct.
+const ARTIFACT: &str = "artifact";
+
+/// The field of a recipe that holds its inputs.
+const INPUTS: &str = "inputs";
+
+/// What somebody says of an action.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The key of the recipe. Whether it is that of [`Action::recipe`] is for those to see who know recipes.
+    pub key: Digest,
+    /// What went in and what came out.
+    pub action: Action,
+    /// What it was made on, if that is told.
+    pub machine: Option<String>,
+}
+
+/// Why a text is not a claim.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAClaim {
+    /// It is not JSON, or lacks a field.
+    #[error("it is not a statement of provenance: {0}")]
+    Malformed(String),
+    /// It speaks of something else.
+    #[error("its `{field}` is `{}`, not `{expected}`", shown(.found))]
+    Kind {
+        /// The field that says what it speaks of.
+        field: &'static str,
+        /// What that must be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// Its files are none that a folder can hold.
+    #[error("its files are not an artifact")]
+    Files(#[from] InvalidList),
+    /// It contradicts itself.
+    #[error("it states the artifact {}, but its files are {}", stated.short(), computed.short())]
+    Digest {
+        /// The digest it states.
+        stated: Digest,
+        /// That of the files it lists.
+        computed: Digest,
+    },
+    /// It has two inputs in one role.
+    #[error("it has the input `{}` twice", shown(.0))]
+    Input(String),
+    /// Its inputs stand in two places.
+    #[error("its inputs stand in `externalParameters` and in `resolvedDependencies`")]
+    Inputs,
+    /// Its duration is none.
+    #[error("it took {0} seconds, which cannot be")]
+    Seconds(f64),
+}
+
+impl Claim {
+    /// Returns the statement, the same bytes for the same claim.
+    pub fn to_json(&self) -> Vec<u8> {
+        let statement = Statement {
+            kind: STATEMENT_TYPE.to_owned(),
+            subject: self.action.artifact.files().iter().map(Subject::of).collect(),
+            predicate_type: PREDICATE_TYPE.to_owned(),
+            predicate: Provenance { build_definition: self.definition(), run_details: self.run_details() },
+        };
+        serde_json::to_vec(&statement).expect("BUG: a statement has a JSON form")
+    }
+
+    fn definition(&self) -> BuildDefinition {
+        let (external_parameters, resolved_dependencies) = take_inputs(&self.action.recipe);
+        let internal_parameters =
+            self.machine.clone().map(|machine| InternalParameters { machine: Some(machine) });
+        BuildDefinition {
+            build_type: BUILD_TYPE.to_owned(),
+            external_parameters,
+            internal_parameters,
+            resolved_dependencies,
+        }
+    }
+
+    fn run_details(&self) -> RunDetails {
+        let Action { artifact, failure, seconds, .. } = &self.action;
+        RunDetails {
+            builder: Builder {
+                id: BUILDER.to_owned(),
+                version: serde_json::json!({ "pipeline": env!("CARGO_PKG_VERSION") }),
+            },
+            metadata: Metadata { invocation_id: self.key },
+            byproducts: vec![Byproduct {
+                name: ARTIFACT.to_owned(),
+                digest: DigestSet { blake3: artifact.digest() },
+                annotations: RunNotes { seconds: *seconds, failure: failure.clone() },
+            }],
+        }
+    }
+
+    /// Reads a statement, which may be anybody's.
+    pub fn parse(bytes: &[u8]) -> Result<Self, NotAClaim> {
+        let statement: Statement =
+            serde_json::from_slice(bytes).map_err(|error| NotAClaim::Malformed(shown(&error.to_string())))?;
+        let Provenance { build_definition: definition, run_details: run } = statement.predicate;
+        let kinds = [
+            ("_type", STATEMENT_TYPE, statement.kind),
+            ("predicateType", PREDICATE_TYPE, statement.predicate_type),
+            ("buildType", BUILD_TYPE, definition.build_type),
+            ("builder.id", BUILDER, run.builder.id),
+        ];
+        for (field, expected, found) in kinds {
+            if found != expected {
+                return Err(NotAClaim::Kind { field, expected, found });
+            }
+        }
+        let artifact = Artifact::new(statement.subject.into_iter().map(Subject::into_file).collect());
+        artifact.check()?;
+        let RunNotes { seconds, failure } = read_byproduct(run.byproducts, artifact.digest())?;
+        let recipe = put_inputs_back(definition.external_parameters, definition.resolved_dependencies)?;
+        let machine = definition.internal_parameters.and_then(|parameters| parameters.machine);
+        let action = Action { artifact, failure, recipe, seconds };
+        Ok(Self { key: run.metadata.invocation_id, action, machine })
+    }
+}
+
+/// Splits a recipe into the statement's two halves. Inputs that are not digests stay where they are.
+fn take_inputs(recipe: &Value) -> (Value, Option<Vec<Dependency>>) {
+    let inputs = recipe.get(INPUTS).and_then(Value::as_object);
+    let dependency = |(role, digest): (&String, &Value)| {
+        let blake3 = digest.as_str()?.parse().ok()?;
+        Some(Dependency { name: role.clone(), digest: DigestSet { blake3 } })
+    };
+    let dependencies: Option<Vec<_>> =
+        inputs.and_then(|inputs| inputs.iter().map(dependency).collect::<Option<_>>());
+    let mut recipe = recipe.clone();
+    if dependencies.is_some()
+        && let Some(fields) = recipe.as_object_mut()
+    {
+        fields.shift_remove(INPUTS);
+    }
+    (recipe, dependencies)
+}
+
+/// The other way round. A recipe's fields are in alphabetical order, so it is known where the inputs stood.
+fn put_inputs_back(recipe: Value, dependencies: Option<Vec<Dependency>>) -> Result<Value, NotAClaim> {
+    let Value::Object(mut fields) = recipe else {
+        return Err(NotAClaim::Malformed("`externalParameters` is not an object".to_owned()));
+    };
+    let Some(dependencies) = dependencies else { return Ok(Value::Object(fields)) };
+    if fields.contains_key(INPUTS) {
+        return Err(NotAClaim::Inputs);
+    }
+    let mut roles = HashSet::new();
+    if let Some(twice) = dependencies.iter().find(|one| !roles.insert(one.name.as_str())) {
+        return Err(NotAClaim::Input(twice.name.clone()));
+    }
+    drop(roles);
+    let input = |one: Dependency| (one.name, Value::String(one.digest.blake3.to_string()));
+    let inputs: Map<_, _> = dependencies.into_iter().map(input).collect();
+    let place = fields.keys().position(|name| name.as_str() > INPUTS).unwrap_or(fields.len());
+    fields.shift_insert(place, INPUTS.to_owned(), Value::Object(inputs));
+    Ok(Value::Object(fields))
+}
+
+/// Returns what is said of the run, if it is said of the artifact of `computed`.
+fn read_byproduct(byproducts: Vec<Byproduct>, computed: Digest) -> Result<RunNotes, NotAClaim> {
+    let mut ours = byproducts.into_iter().filter(|one| one.name == ARTIFACT);
+    let (Some(one), None) = (ours.next(), ours.next()) else {
+        return Err(NotAClaim::Malformed(format!("there must be one byproduct called `{ARTIFACT}`")));
+    };
+    let (stated, seconds) = (one.digest.blake3, one.annotations.seconds);
+    if stated != computed {
+        return Err(NotAClaim::Digest { stated, computed });
+    }
+    if !(seconds.is_finite() && seconds >= 0.0) {
+        return Err(NotAClaim::Seconds(seconds));
+    }
+    Ok(one.annotations)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sign::{Envelope, NotBelieved, SecretKey};
+    use artifact::FileEntry;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn file(path: &str, size: u64, volatile: bool) -> FileEntry {
+        FileEntry { digest: Digest::of(path.as_bytes()), path: path.to_owned(), size, volatile }
+    }
+
+    fn claim() -> Claim {
+        let input = Digest::of(b"m");
+        let recipe = json!({
+            "backend": "cpu", "format": 1, "inputs": {"model": input, "base": input},
+            "stage": {"stage": "quantize", "parameters": {"bits": 8, "scale": 0.1}}, "version": 3,
+        });
+        let files = vec![file("model.safetensors", u64::MAX - 1, false), file("timings.json", 1, true)];
+        let action = Action { artifact: Artifact::new(files), failure: None, recipe, seconds: 0.1 + 0.2 };
+        Claim { key: Digest::of(b"key"), action, machine: Some("a laptop".to_owned()) }
+    }
+
+    /// Everything there is in a claim, the order of the recipe's fields too.
+    fn text(claim: &Claim) -> String {
+        format!("{:?} {} {:?}", claim.key, serde_json::to_string(&claim.action).unwrap(), claim.machine)
+    }
+
+    pub(super) fn statement() -> Value {
+        serde_json::from_slice(&claim().to_json()).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(statement: &Value) -> String {
+        format!("{:#}", anyhow::Error::new(Claim::parse(statement.to_string().as_bytes()).unwrap_err()))
+    }
+
+    fn at<'a>(statement: &'a mut Value, pointer: &str) -> &'a mut Value {
+        statement.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer}"))
+    }
+
+    #[test]
+    fn reads_what_it_wrote() {
+        assert_eq!(text(&Claim::parse(&claim().to_json()).unwrap()), text(&claim()));
+        for recipe in [json!({}), json!({"inputs": {}}), json!({"inputs": {"model": "no digest"}, "a": 1})] {
+            let action = Action { recipe, failure: Some("a gate".to_owned()), ..claim().action };
+            let other = Claim { action, machine: None, ..claim() };
+            assert_eq!(text(&Claim::parse(&other.to_json()).unwrap()), text(&other));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn reads_whatever_it_wrote(
+            paths in proptest::collection::btree_map("[a-z]{1,3}", (any::<u32>(), any::<bool>()), 0..5),
+            roles in proptest::collection::btree_map("\\PC{0,5}", any::<[u8; 4]>(), 0..4),
+            failure in proptest::option::of(any::<String>()),
+            machine in proptest::option::of(any::<String>()),
+            seconds in 0.0..1e300_f64,
+            number in any::<f64>(),
+        ) {
+            let inputs: std::collections::BTreeMap<_, _> =
+                roles.iter().map(|(role, bytes)| (role, Digest::of(bytes))).collect();
+            let recipe = json!({"backend": number, "inputs": inputs, "stage": {"a": [null, true]}});
+            let files = paths.iter().map(|(path, (size, volatile))| file(path, u64::from(*size), *volatile));
+            let action = Action { artifact: Artifact::new(files.collect()), failure, recipe, seconds };
+            let claim = Claim { key: Digest::of(b"k"), action, machine };
+            prop_assert_eq!(text(&Claim::parse(&claim.to_json()).unwrap()), text(&claim));
+        }
+
+        #[test]
+        fn survives_whatever_it_is_given(cut in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut bytes = claim().to_json();
+            let index = cut.index(bytes.len());
+            bytes[index] = byte;
+            let _ = Claim::parse(&bytes);
+            let _ = Claim::parse(&bytes[..index]);
+        }
+    }
+
+    #[test]
+    fn refuses_what_contradicts_itself() {
+        let wrong = |pointer: &str, value: Value| {
+            let mut statement = statement();
+            *at(&mut statement, pointer) = value;
+            refused(&statement)
+        };
+        assert!(wrong("/_type", json!("x\u{1b}")).starts_with("its `_type` is `x\\u{1b}`, not `https://"));
+        assert!(wrong("/predicateType", json!("x")).starts_with("its `predicateType`"));
+        assert!(wrong("/predicate/buildDefinition/buildType", json!("x")).starts_with("its `buildType`"));
+        assert!(wrong("/predicate/runDetails/builder/id", json!("x")).starts_with("its `builder.id`"));
+        assert!(wrong("/subject/0/annotations/size", json!(2)).starts_with("it states the artifact"));
+        assert!(
+            wrong("/subject/0/digest/blake3", json!(Digest::of(b"x"))).starts_with("it states the artifact")
+        );
+        assert!(wrong("/subject/0/name", json!("../x")).contains("`../x` is not a relative path"));
+        assert!(wrong("/subject/0/name", json!("timings.json")).contains("`timings.json` is listed twice"));
+        assert!(wrong("/subject/0/name", json!("timings.json/a")).contains("as the folder of another"));
+        for size in [json!(-1), json!(1.5), json!("1"), json!(1e30), json!(null)] {
+            assert!(wrong("/subject/0/annotations/size", size).starts_with("it is not a statement"));
+        }
+        assert!(
+            wrong("/predicate/runDetails/byproducts", json!([])).contains("one byproduct called `artifact`")
+        );
+        let seconds = "/predicate/runDetails/byproducts/0/annotations/seconds";
+        assert_eq!(wrong(seconds, json!(-1)), "it took -1 seconds, which cannot be");
+        assert!(wrong(seconds, json!(null)).starts_with("it is not a statement"));
+        let definition = "/predicate/buildDefinition";
+        let inputs = wrong(&format!("{definition}/externalParameters"), json!({"inputs": {}}));
+        assert!(inputs.contains("`externalParameters` and in `resolvedDependencies`"));
+        assert!(wrong(&format!("{definition}/externalParameters"), json!([])).contains("is not an object"));
+        let twice = wrong(&format!("{definition}/resolvedDependencies/0/name"), json!("base"));
+        assert_eq!(twice, "it has the input `base` twice");
+    }
+
+    #[test]
+    fn whatever_is_altered_the_signature_notices() {
+        let key = SecretKey::generate().unwrap();
+        let sealed = Envelope::seal(PAYLOAD_TYPE, claim().to_json(), &key);
+        let (bytes, by) = sealed.open(PAYLOAD_TYPE, &[key.public()]).unwrap();
+        assert_eq!((text(&Claim::parse(&bytes).unwrap()), by), (text(&claim()), key.public()));
+        let other = json!(Digest::of(b"other"));
+        let alterations = [
+            ("/subject/0/digest/blake3", other.clone()),
+            ("/subject/0/annotations/size", json!(7)),
+            ("/subject/1/annotations/volatile", json!(false)),
+            ("/subject/0/name", json!("other")),
+            ("/predicate/runDetails/metadata/invocationId", other.clone()),
+            ("/predicate/runDetails/byproducts/0/digest/blake3", other.clone()),
+            ("/predicate/runDetails/byproducts/0/annotations/seconds", json!(7)),
+            ("/predicate/buildDefinition/externalParameters/version", json!(7)),
+            ("/predicate/buildDefinition/internalParameters/machine", json!("other")),
+            ("/predicate/buildDefinition/resolvedDependencies/0/digest/blake3", other),
+        ];
+        for (pointer, value) in alterations {
+            let mut statement = statement();
+            *at(&mut statement, pointer) = value;
+            let forged = Envelope { payload: serde_json::to_vec(&statement).unwrap(), ..sealed.clone() };
+            let error = forged.open(PAYLOAD_TYPE, &[key.public()]).unwrap_err();
+            assert!(matches!(error, NotBelieved::Forged(_)), "{pointer}: {error}");
+        }
+    }
+}

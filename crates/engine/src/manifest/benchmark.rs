@@ -1,0 +1,171 @@
+//! The fields of a `benchmark` node: configurations, and the questions that are asked of them.
+//! Knows nothing of the suite, so not of whether it can answer them.
+
+use super::Input;
+use super::matrix::Patterns;
+use crate::stage::{Benchmark, Config};
+use report::{Bound, Criterion, Gate, Quantity, Verdict};
+use text::nearest;
+use text::yaml::{At, Fields, Key, Problem, Tree, Value};
+
+/// The configurations by name, and by the pattern that they were written as.
+struct Names(Vec<(String, Vec<String>)>);
+
+/// Takes the fields; the models and adapters of the configurations are added to `inputs`.
+pub(super) fn read(
+    fields: &mut Fields,
+    inputs: &mut Vec<Input>,
+    patterns: &Patterns,
+) -> Result<Benchmark, Problem> {
+    let (configs, names) = read_configs(fields, inputs, patterns)?;
+    let reference = fields.optional_text("reference")?.map(|(name, at)| names.one(name, at)).transpose()?;
+    let mut gates = Vec::new();
+    for (key, tree) in entries(fields, "gates")? {
+        gates.extend(read_gate(&key, tree, &names)?);
+    }
+    let mut verdicts = Vec::new();
+    for (key, tree) in entries(fields, "verdicts")? {
+        verdicts.extend(read_verdict(&key, tree, &names)?);
+    }
+    Ok(Benchmark { configs, gates, reference, verdicts })
+}
+
+fn entries(fields: &mut Fields, name: &'static str) -> Result<Vec<(Key, Tree)>, Problem> {
+    let tree = fields.take(name);
+    tree.map_or(Ok(Vec::new()), |tree| Ok(Fields::open(tree, format!("`{name}`"))?.rest()))
+}
+
+fn read_configs(
+    fields: &mut Fields,
+    inputs: &mut Vec<Input>,
+    patterns: &Patterns,
+) -> Result<(Vec<Config>, Names), Problem> {
+    let configs = Fields::open(fields.need("configs")?, "`configs`")?;
+    let at = configs.at();
+    let (mut read, mut names) = (Vec::new(), Vec::new());
+    for (key, tree) in configs.rest() {
+        let ((node, at), adapter) = read_config(&key, tree)?;
+        let mut made = Vec::new();
+        for variant in patterns.variants(&node) {
+            let name = variant.fill(&key.text);
+            if read.iter().any(|config: &Config| config.name == name) {
+                return Err(Problem::new(key.at, format!("there are two configs called `{name}`")));
+            }
+            let input = |role: &str, node: &str, at| Input {
+                role: format!("{name}.{role}"),
+                node: variant.fill(node),
+                at,
+            };
+            inputs.push(input("model", &node, at));
+            inputs.extend(adapter.iter().map(|(node, at)| input("adapter", node, *at)));
+            read.push(Config { adapter: adapter.is_some(), name: name.clone() });
+            made.push(name);
+        }
+        names.push((key.text, made));
+    }
+    if read.is_empty() {
+        return Err(Problem::new(at, "`configs` names no model to benchmark"));
+    }
+    Ok((read, Names(names)))
+}
+
+type Named = (String, At);
+
+/// Returns the node of the model, and that of the adapter if there is one.
+fn read_config(key: &Key, tree: Tree) -> Result<(Named, Option<Named>), Problem> {
+    if let Value::Text(node) = tree.value {
+        return Ok(((node, tree.at), None));
+    }
+    let mut fields = Fields::open(tree, format!("config `{}`", key.text))?;
+    let model = fields.text("model")?;
+    let adapter = fields.optional_text("adapter")?;
+    fields.finish()?;
+    Ok((model, adapter))
+}
+
+impl Names {
+    /// Returns the configurations that `key` names: one, or all of a pattern.
+    fn all(&self, text: &str, at: At) -> Result<Vec<String>, Problem> {
+        let written = self.0.iter().find(|(written, _)| written == text);
+        let made = || self.0.iter().flat_map(|(_, made)| made);
+        match (written, made().find(|name| *name == text)) {
+            (Some((_, made)), _) => Ok(made.clone()),
+            (None, Some(name)) => Ok(vec![name.clone()]),
+            (None, None) => {
+                let near = nearest(text, made().map(String::as_str));
+                let near = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+                Err(Problem::new(at, format!("there is no config `{text}`{near}")))
+            }
+        }
+    }
+
+    fn one(&self, text: String, at: At) -> Result<String, Problem> {
+        match <[String; 1]>::try_from(self.all(&text, at)?) {
+            Ok([name]) => Ok(name),
+            Err(_) => Err(Problem::new(at, format!("`{text}` must name one config"))),
+        }
+    }
+}
+
+fn read_gate(key: &Key, tree: Tree, names: &Names) -> Result<Vec<Gate>, Problem> {
+    let mut fields = Fields::open(tree, format!("the gate of `{}`", key.text))?;
+    let at = fields.at();
+    let against = fields.optional_text("against")?.map(|(name, at)| names.one(name, at)).transpose()?;
+    let criteria = read_criteria(fields, against.is_some())?;
+    if criteria.is_empty() {
+        return Err(Problem::new(at, format!("the gate of `{}` asks nothing", key.text)));
+    }
+    let configs = names.all(&key.text, key.at)?;
+    let gate = |config| Gate { against: against.clone(), config, criteria: criteria.clone() };
+    Ok(configs.into_iter().map(gate).collect())
+}
+
+fn read_verdict(key: &Key, tree: Tree, names: &Names) -> Result<Vec<Verdict>, Problem> {
+    let mut fields = Fields::open(tree, format!("the verdict on `{}`", key.text))?;
+    let at = fields.at();
+    let against = fields.optional_text("against")?.map(|(name, at)| names.one(name, at)).transpose()?;
+    let mut criteria = |name: &'static str| match fields.take(name) {
+        Some(tree) => read_criteria(Fields::open(tree, format!("`{name}`"))?, against.is_some()),
+        None => Ok(Vec::new()),
+    };
+    let (optimal, minimum) = (criteria("optimal")?, criteria("minimum")?);
+    let otherwise = fields.optional_text("otherwise")?.map(|(text, _)| text);
+    fields.finish()?;
+    if optimal.is_empty() && minimum.is_empty() {
+        return Err(Problem::new(at, format!("the verdict on `{}` needs `optimal` or `minimum`", key.text)));
+    }
+    let configs = names.all(&key.text, key.at)?;
+    let verdict = |config| Verdict {
+        against: against.clone(),
+        config,
+        minimum: minimum.clone(),
+        optimal: optimal.clone(),
+        otherwise: otherwise.clone(),
+    };
+    Ok(configs.into_iter().map(verdict).collect())
+}
+
+/// Takes what is left: quantities, each with its bound, in the order written.
+fn read_criteria(fields: Fields, relative: bool) -> Result<Vec<Criterion>, Problem> {
+    let read = |(key, tree): (Key, Tree)| {
+        let Some((_, quantity)) = Quantity::WORDS.iter().find(|(word, _)| *word == key.text) else {
+            let words = Quantity::WORDS.map(|(word, _)| word);
+            let hint = match nearest(&key.text, words) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("there are {}", words.join(", ")),
+            };
+            return Err(Problem::new(key.at, format!("`{}` cannot be asked for; {hint}", key.text)));
+        };
+        let Value::Text(text) = &tree.value else {
+            let message = format!("`{}` must be a text such as \">= 0.9\", not {}", key.text, tree.kind());
+            return Err(Problem::new(tree.at, message));
+        };
+        let bound = Bound::parse(*quantity, text).map_err(|message| Problem::new(tree.at, message))?;
+        if bound.relative && !relative {
+            let message = format!("`{text}` is a factor, but `against` does not say on which config");
+            return Err(Problem::new(tree.at, message));
+        }
+        Ok(Criterion { bound, quantity: *quantity })
+    };
+    fields.rest().into_iter().map(read).collect()
+}

@@ -1,0 +1,145 @@
+//! Sweeps: a node with a `matrix` stands for one node for each choice of values.
+//! Knows nothing of what the values are for.
+//!
+//! `"{bits}bit": {stage: quantize, model: m, matrix: {bits: [8, 6]}}` is `8bit: {…, bits: 8}` and `6bit: {…, bits: 6}`.
+//! A key that stands in braces in a value of the node is filled in there; any other is a field of the node.
+
+use std::collections::HashMap;
+
+use text::yaml::{At, Fields, Key, Problem, Tree, Value};
+
+/// How many nodes one matrix may stand for.
+const MOST: usize = 1000;
+
+/// The nodes that patterns stand for, by the pattern.
+#[derive(Default)]
+pub(super) struct Patterns(HashMap<String, Vec<Variant>>);
+
+/// One choice of values.
+#[derive(Clone)]
+pub(super) struct Variant(Vec<(String, Tree, String)>);
+
+impl Patterns {
+    /// Returns what the pattern stands for: without a pattern of this name, nothing is to be filled in.
+    pub(super) fn variants(&self, name: &str) -> Vec<Variant> {
+        self.0.get(name).cloned().unwrap_or_else(|| vec![Variant(Vec::new())])
+    }
+
+    /// Returns the nodes that `key` and `tree` stand for: themselves if there is no `matrix`.
+    pub(super) fn expand(&mut self, key: Key, tree: Tree) -> Result<Vec<(Key, Tree)>, Problem> {
+        let Value::Map(mut entries) = tree.value else { return Ok(vec![(key, tree)]) };
+        let Some(place) = entries.iter().position(|(key, _)| key.text == "matrix") else {
+            return Ok(vec![(key, Tree { value: Value::Map(entries), at: tree.at })]);
+        };
+        let (own, matrix) = entries.remove(place);
+        let variants = variants(matrix, own.at)?;
+        let mut nodes = Vec::with_capacity(variants.len());
+        for variant in &variants {
+            let entries = variant.node(&entries)?;
+            let name = Key { at: key.at, text: variant.fill(&key.text) };
+            if nodes.iter().any(|(other, _): &(Key, _)| other.text == name.text) {
+                let words: Vec<_> = variant.0.iter().map(|(word, ..)| format!("{{{word}}}")).collect();
+                let message = format!(
+                    "the matrix makes two nodes called `{}`: the name needs {}",
+                    name.text,
+                    words.join(" and ")
+                );
+                return Err(Problem::new(key.at, message));
+            }
+            nodes.push((name, Tree { at: tree.at, value: Value::Map(entries) }));
+        }
+        self.0.insert(key.text, variants);
+        Ok(nodes)
+    }
+}
+
+impl Variant {
+    /// Puts the values in the places of their names in braces.
+    pub(super) fn fill(&self, text: &str) -> String {
+        self.0
+            .iter()
+            .fold(text.to_owned(), |text, (word, _, shown)| text.replace(&format!("{{{word}}}"), shown))
+    }
+
+    /// Returns the fields of one node.
+    fn node(&self, entries: &[(Key, Tree)]) -> Result<Vec<(Key, Tree)>, Problem> {
+        let mut node: Vec<_> =
+            entries.iter().map(|(key, tree)| (key.clone(), self.fill_tree(tree))).collect();
+        for (word, value, _) in &self.0 {
+            if let Some((key, _)) = node.iter().find(|(key, _)| key.text == *word) {
+                return Err(Problem::new(key.at, format!("`{word}` is in the matrix already")));
+            }
+            if !entries.iter().any(|(_, tree)| names(tree, &format!("{{{word}}}"))) {
+                node.push((Key { at: value.at, text: word.clone() }, value.clone()));
+            }
+        }
+        Ok(node)
+    }
+
+    fn fill_tree(&self, tree: &Tree) -> Tree {
+        let value = match &tree.value {
+            Value::Text(text) => Value::Text(self.fill(text)),
+            Value::List(items) => Value::List(items.iter().map(|item| self.fill_tree(item)).collect()),
+            Value::Map(entries) => {
+                let entry = |(key, tree): &(Key, Tree)| {
+                    (Key { at: key.at, text: self.fill(&key.text) }, self.fill_tree(tree))
+                };
+                Value::Map(entries.iter().map(entry).collect())
+            }
+            other => other.clone(),
+        };
+        Tree { at: tree.at, value }
+    }
+}
+
+/// Whether a text in `tree` has `word` in it.
+fn names(tree: &Tree, word: &str) -> bool {
+    match &tree.value {
+        Value::Text(text) => text.contains(word),
+        Value::List(items) => items.iter().any(|item| names(item, word)),
+        Value::Map(entries) => entries.iter().any(|(key, tree)| key.text.contains(word) || names(tree, word)),
+        _ => false,
+    }
+}
+
+/// Returns every choice of values, the last key changing fastest.
+fn variants(matrix: Tree, at: At) -> Result<Vec<Variant>, Problem> {
+    let keys = Fields::open(matrix, "`matrix`")?.rest();
+    if keys.is_empty() {
+        return Err(Problem::new(at, "`matrix` is empty; it has lists, such as `bits: [8, 6]`"));
+    }
+    let mut variants = vec![Variant(Vec::new())];
+    for (key, tree) in keys {
+        let Value::List(values) = tree.value else {
+            let message = format!("`{}` must be a list of values, not {}", key.text, tree.kind());
+            return Err(Problem::new(tree.at, message));
+        };
+        if values.is_empty() || variants.len().saturating_mul(values.len()) > MOST {
+            let message = format!("a matrix must make 1 to {MOST} nodes");
+            return Err(Problem::new(tree.at, message));
+        }
+        let shown = values.iter().map(show).collect::<Result<Vec<_>, _>>()?;
+        let with = |variant: &Variant, value: &Tree, shown: &String| {
+            let mut variant = variant.clone();
+            variant.0.push((key.text.clone(), value.clone(), shown.clone()));
+            variant
+        };
+        let each = |variant: &Variant| {
+            values.iter().zip(&shown).map(|(value, shown)| with(variant, value, shown)).collect::<Vec<_>>()
+        };
+        variants = variants.iter().flat_map(each).collect();
+    }
+    Ok(variants)
+}
+
+/// Returns a value as it stands in a name.
+fn show(value: &Tree) -> Result<String, Problem> {
+    match &value.value {
+        Value::Text(text) => Ok(text.clone()),
+        Value::Int(number) => Ok(number.to_string()),
+        Value::Bool(truth) => Ok(truth.to_string()),
+        _ => {
+            Err(Problem::new(value.at, format!("a matrix has texts and whole numbers, not {}", value.kind())))
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! `pipeline.yaml` as written: nodes with their stage, parameters and the names of their inputs, each with its place.
+//! Knows nothing of whether the names exist, of hashes, or of the disk.
+
+mod benchmark;
+mod cache;
+mod matrix;
+mod quantize;
+mod trust;
+
+pub use cache::{Cache, DEFAULT_DIR, TrustedKey};
+pub use trust::{NotTrusted, trust};
+
+use std::collections::HashSet;
+
+use matrix::Patterns;
+use serde::{Deserialize, Serialize};
+
+use crate::origin::{self, HubSource};
+use crate::stage::{Benchmark, Stage};
+use text::yaml::{At, Fields, Key, Problem, Tree, Value};
+use weights::rewrite::{Dtype, Fuse, Quantize};
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Where results are kept, and with whom they are shared.
+    pub cache: Cache,
+    /// The nodes, in the order written.
+    pub nodes: Vec<Node>,
+}
+
+/// One node as written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name, unique in the file.
+    pub name: String,
+    /// Where its name stands.
+    pub at: At,
+    /// What it does, defaults filled in.
+    #[serde(with = "PlainStage")]
+    pub stage: Stage,
+    /// The nodes it is made from.
+    pub inputs: Vec<Input>,
+    /// The file or folder outside the graph that it is made from.
+    pub source: Option<Source>,
+}
+
+/// How a stage is written where a manifest is remembered. [`Stage`] itself is tagged for people to read, in a way
+/// that only formats which describe themselves can read back.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Stage")]
+enum PlainStage {
+    Base,
+    Adapter,
+    Fuse(Fuse),
+    Quantize(Quantize),
+    Benchmark(Benchmark),
+}
+
+/// An input that is another node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Input {
+    /// What the input is to the stage: `model`, `adapter`, or `CONFIG.model` in a benchmark.
+    pub role: String,
+    /// The node's name, as written.
+    pub node: String,
+    /// Where it is written.
+    pub at: At,
+}
+
+/// An input outside the graph.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    /// What it is.
+    pub place: Place,
+    /// Where it is written.
+    pub at: At,
+}
+
+/// Where an input outside the graph lies.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Place {
+    /// A file or a folder, relative to the pipeline file.
+    Disk(String),
+    /// A model repository on the Hugging Face hub.
+    Hub(HubSource),
+}
+
+impl Source {
+    /// Returns the path, if it is a file or a folder.
+    pub fn path(&self) -> Option<&str> {
+        match &self.place {
+            Place::Disk(path) => Some(path),
+            Place::Hub(_) => None,
+        }
+    }
+
+    /// Returns the repository, if it is one on the hub.
+    pub fn hub(&self) -> Option<&HubSource> {
+        match &self.place {
+            Place::Disk(_) => None,
+            Place::Hub(hub) => Some(hub),
+        }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.place {
+            Place::Disk(path) => f.write_str(path),
+            Place::Hub(hub) => hub.fmt(f),
+        }
+    }
+}
+
+impl Manifest {
+    /// Reads what [`Self::to_bytes`] wrote; nothing if it is damaged.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        postcard::from_bytes(bytes).ok()
+    }
+
+    /// Returns a compact form that is quicker to read than the text.
+    pub fn to_bytes(&self) -> Option<Vec<u8>> {
+        postcard::to_stdvec(self).ok()
+    }
+
+    /// Reads the text of a pipeline file.
+    pub fn parse(text: &str) -> Result<Self, Problem> {
+        let mut top = Fields::open(Tree::parse(text)?, "the pipeline file")?;
+        read_version(&mut top)?;
+        let cache = top.take("cache").map(cache::read).transpose()?;
+        let nodes = Fields::open(top.need("nodes")?, "`nodes`")?;
+        top.finish()?;
+        Ok(Self { cache: cache.unwrap_or_default(), nodes: read_nodes(nodes)? })
+    }
+}
+
+fn read_version(top: &mut Fields) -> Result<(), Problem> {
+    let version = top.need("version")?;
+    match version.value {
+        Value::Int(1) => Ok(()),
+        _ => Err(Problem::new(version.at, "this pipeline reads `version: 1`")),
+    }
+}
+
+/// Reads the nodes. Those with a `matrix` come first: a benchmark may name what they stand for.
+fn read_nodes(nodes: Fields) -> Result<Vec<Node>, Problem> {
+    let mut patterns = Patterns::default();
+    let mut written = Vec::new();
+    for (key, tree) in nodes.rest() {
+        written.extend(patterns.expand(key, tree)?);
+    }
+    let mut names = HashSet::with_capacity(written.len());
+    if let Some((key, _)) = written.iter().find(|(key, _)| !names.insert(key.text.as_str())) {
+        return Err(Problem::new(key.at, format!("there are two nodes called `{}`", key.text)));
+    }
+    drop(names);
+    written.into_iter().map(|(key, tree)| read_node(key, tree, &patterns)).collect()
+}
+
+fn read_node(key: Key, tree: Tree, patterns: &Patterns) -> Result<Node, Problem> {
+    check_name(&key)?;
+    let mut fields = Fields::open(tree, format!("node `{}`", key.text))?;
+    let words = ["base", "adapter", "fuse", "quantize", "benchmark"].map(|word| (word, word));
+    let Some(word) = fields.word("stage", &words)? else {
+        return Err(fields.missing("stage"));
+    };
+    let mut inputs = Vec::new();
+    let mut source = None;
+    let stage = match word {
+        "base" | "adapter" => {
+            source = Some(read_source(&mut fields)?);
+            if word == "base" { Stage::Base } else { Stage::Adapter }
+        }
+        "fuse" => {
+            inputs = vec![read_input(&mut fields, "model")?, read_input(&mut fields, "adapter")?];
+            Stage::Fuse(read_fuse(&mut fields)?)
+        }
+        "quantize" => {
+            inputs = vec![read_input(&mut fields, "model")?];
+            Stage::Quantize(quantize::read(&mut fields)?)
+        }
+        _ => {
+            let (path, at) = fields.text("suite")?;
+            source = Some(Source { place: Place::Disk(path), at });
+            Stage::Benchmark(benchmark::read(&mut fields, &mut inputs, patterns)?)
+        }
+    };
+    fields.finish()?;
+    Ok(Node { name: key.text, at: key.at, stage, inputs, source })
+}
+
+/// A name becomes a link in `artifacts/`, so it must be a plain file name.
+fn check_name(key: &Key) -> Result<(), Problem> {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
+    let name = &key.text;
+    if name.is_empty() || name.starts_with(['.', '-']) || !name.chars().all(plain) || name == "README.md" {
+        let rule = "use letters, digits, `-`, `_`, `+` and `.`, and begin with a letter or a digit";
+        return Err(Problem::new(key.at, format!("`{name}` cannot name a node: {rule}")));
+    }
+    Ok(())
+}
+
+fn read_source(fields: &mut Fields) -> Result<Source, Problem> {
+    let (text, at) = fields.text("source")?;
+    let place = match text.strip_prefix(origin::PREFIX) {
+        Some(hub) => Place::Hub(HubSource::parse(hub).map_err(|error| Problem::new(at, error.to_string()))?),
+        None => Place::Disk(text),
+    };
+    Ok(Source { place, at })
+}
+
+fn read_fuse(fields: &mut Fields) -> Result<Fuse, Problem> {
+    let dtype = fields.word("dtype", &Dtype::WORDS)?;
+    let at = fields.at();
+    let requantize = fields.flag("requantize")?;
+    if requantize && dtype.is_some() {
+        return Err(Problem::new(at, "`requantize` keeps the model's own type: leave out `dtype`"));
+    }
+    Ok(Fuse { dtype, requantize })
+}
+
+fn read_input(fields: &mut Fields, role: &'static str) -> Result<Input, Problem> {
+    let (node, at) = fields.text(role)?;
+    Ok(Input { role: role.to_owned(), node, at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> String {
+        Manifest::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_default_written_out_is_a_default_left_out() {
+        let read = |text: &str| {
+            Manifest::parse(&format!("version: 1\nnodes: {{q: {text}}}")).unwrap().nodes[0].stage.clone()
+        };
+        let short = read("{stage: quantize, model: m, bits: 4}");
+        assert_eq!(short, read("{group_size: 64, bits: 4, model: m, stage: quantize}"));
+    }
+
+    #[test]
+    fn can_be_remembered() {
+        let text = "version: 1\nnodes:\n  m: {stage: base, source: s}\n  f: {stage: fuse, model: m, adapter: a}\n  \
+                    q: {stage: quantize, model: m, bits: 4}\n  h: {stage: base, source: 'hf:o/n'}\n  \
+                    b: {stage: benchmark, suite: s, configs: {w: m, z: m}, reference: w,\n      \
+                    gates: {z: {kl: '<= 0.1'}}, verdicts: {z: {against: w, optimal: {disk: '<= 0.7x'}}}}";
+        let manifest = Manifest::parse(text).unwrap();
+        let bytes = postcard::to_stdvec(&manifest).unwrap();
+        assert_eq!(postcard::from_bytes::<Manifest>(&bytes).unwrap(), manifest);
+    }
+
+    #[test]
+    fn configs_keep_their_order() {
+        let text = "version: 1\nnodes:\n  b: {stage: benchmark, suite: s, configs: {z: m, a: {model: m, adapter: l}}}";
+        let node = &Manifest::parse(text).unwrap().nodes[0];
+        let roles: Vec<_> = node.inputs.iter().map(|input| input.role.as_str()).collect();
+        assert_eq!(roles, ["z.model", "a.model", "a.adapter"]);
+    }
+
+    #[test]
+    fn says_what_and_where() {
+        assert_eq!(message("nodes: {}"), "1:1: the pipeline file needs `version`");
+        assert_eq!(
+            message("version: 1\nnodes:\n  q: {stage: quantise, model: m}"),
+            "3:14: `stage` must be one of base, adapter, fuse, quantize, benchmark, not `quantise`; did you mean `quantize`?"
+        );
+        assert_eq!(
+            message("version: 1\nnodes:\n  a/b: {stage: base}").split(':').nth(2),
+            Some(" `a/b` cannot name a node")
+        );
+    }
+
+    /// Returns the names of the nodes, and the roles of the last one's inputs.
+    fn expanded(nodes: &str) -> Result<(Vec<String>, Vec<String>), String> {
+        let manifest = Manifest::parse(&format!("version: 1\nnodes:\n{nodes}"));
+        let manifest = manifest.map_err(|problem| problem.to_string())?;
+        let last = manifest.nodes.last().unwrap();
+        let roles = last.inputs.iter().map(|input| format!("{}={}", input.role, input.node)).collect();
+        Ok((manifest.nodes.iter().map(|node| node.name.clone()).collect(), roles))
+    }
+
+    const SWEEP: &str = "  \"{bits}bit-g{group_size}\": {stage: quantize, model: m, matrix: {bits: [8, 4], group_size: [32, 64]}}\n";
+
+    #[test]
+    fn a_matrix_is_a_node_for_each_choice() {
+        let config = "\"{bits}bit-g{group_size}\"";
+        let rest = format!("  b: {{stage: benchmark, suite: s, configs: {{{config}: {config}}}}}");
+        let (names, roles) = expanded(&(SWEEP.to_owned() + &rest)).unwrap();
+        assert_eq!(names, ["8bit-g32", "8bit-g64", "4bit-g32", "4bit-g64", "b"]);
+        assert_eq!(roles[3], "4bit-g64.model=4bit-g64");
+        let (names, roles) =
+            expanded("  \"f-{run}\": {stage: fuse, model: m, adapter: \"a-{run}\", matrix: {run: [u, v]}}")
+                .unwrap();
+        assert_eq!((names[1].as_str(), roles[1].as_str()), ("f-v", "adapter=a-v"));
+    }
+
+    #[test]
+    fn a_matrix_that_makes_no_sense_is_refused() {
+        let refused = |nodes: &str| expanded(nodes).unwrap_err();
+        let node = |name: &str, matrix: &str| {
+            format!("  \"{name}\": {{stage: quantize, model: m, matrix: {matrix}}}\n")
+        };
+        assert_eq!(
+            refused(&node("{bits}bit", "{bits: [8], group_size: [32, 64]}")),
+            "3:3: the matrix makes two nodes called `8bit`: the name needs {bits} and {group_size}"
+        );
+        assert!(refused(&node("{bit}bit", "{bits: [8]}")).contains("`{bit}bit` cannot name a node"));
+        assert!(
+            refused(&node("{bits}", "{bits: 8}")).contains("`bits` must be a list of values, not a number")
+        );
+        assert!(refused(&node("{bits}", "{bits: [7]}")).contains("not 7: MLX has no other"));
+        assert!(refused(&node("{bots}", "{bots: [7]}")).contains("unknown key `bots` in node `7`"));
+        assert!(refused(&node("q", "{}")).contains("`matrix` is empty"));
+        let many: Vec<_> = (0..40).map(|n| n.to_string()).collect();
+        let many = many.join(", ");
+        assert!(
+            refused(&node("{a}{b}", &format!("{{a: [{many}], b: [{many}]}}"))).contains("1 to 1000 nodes")
+        );
+        let twice = SWEEP.to_owned() + "  8bit-g32: {stage: base, source: s}";
+        assert_eq!(refused(&twice), "4:3: there are two nodes called `8bit-g32`");
+    }
+
+    #[test]
+    fn questions_are_asked_of_configs_that_are_there() {
+        let wrong = |rest: &str| {
+            let node = "  b: {stage: benchmark, suite: s, configs: {8bit: m, 6bit: m}, ";
+            expanded(&(node.to_owned() + rest + "}")).unwrap_err().splitn(3, ':').nth(2).unwrap().to_owned()
+        };
+        assert_eq!(
+            wrong("gates: {8bi: {accuracy: '>= 1'}}"),
+            " there is no config `8bi`; did you mean `8bit`?"
+        );
+        assert_eq!(
+            wrong("gates: {8bit: {acuracy: '>= 1'}}"),
+            " `acuracy` cannot be asked for; did you mean `accuracy`?"
+        );
+        assert_eq!(
+            wrong("gates: {8bit: {accuracy: 1}}"),
+            " `accuracy` must be a text such as \">= 0.9\", not a number"
+        );
+        assert_eq!(
+            wrong("gates: {8bit: {disk: '<= 0.7x'}}"),
+            " `<= 0.7x` is a factor, but `against` does not say on which config"
+        );
+        assert_eq!(
+            wrong("verdicts: {8bit: {otherwise: x}}"),
+            " the verdict on `8bit` needs `optimal` or `minimum`"
+        );
+        assert_eq!(wrong("reference: base"), " there is no config `base`");
+    }
+}

@@ -1,0 +1,57 @@
+//! The fields of a `quantize` node.
+//! Knows nothing of the model that they are for.
+
+use text::yaml::{Fields, Problem, Tree, Value};
+use weights::kernels::Mode;
+use weights::rewrite::{Mixed, Override, Quantize};
+
+/// Takes the fields.
+pub(super) fn read(fields: &mut Fields) -> Result<Quantize, Problem> {
+    let mode = fields.word("mode", &Mode::WORDS)?.unwrap_or(Mode::Affine);
+    let at = fields.at();
+    let recipe = fields.word("recipe", &Mixed::WORDS)?;
+    if recipe.is_some() && mode != Mode::Affine {
+        return Err(Problem::new(at, "a recipe is for `mode: affine`, as in mlx-lm"));
+    }
+    // mlx-lm's default beside a recipe is 4; the other modes have one choice each.
+    let default = if recipe.is_some() { Some(4) } else { only(mode.bits()) };
+    let bits = fields.choice("bits", mode.bits(), default)?;
+    let group_size =
+        fields.choice("group_size", mode.group_sizes(), only(mode.group_sizes()).or(Some(64)))?;
+    let overrides = fields.take("overrides").map(|tree| read_overrides(tree, mode)).transpose()?;
+    Ok(Quantize { bits, group_size, mode, overrides: overrides.unwrap_or_default(), recipe })
+}
+
+fn only(choices: &[usize]) -> Option<usize> {
+    choices.first().copied().filter(|_| choices.len() == 1)
+}
+
+fn read_overrides(tree: Tree, mode: Mode) -> Result<Vec<Override>, Problem> {
+    let at = tree.at;
+    let Value::List(entries) = tree.value else {
+        let example = "`- {pattern: \"*.down_proj\", bits: 8}`";
+        return Err(Problem::new(at, format!("`overrides` must be a list, such as {example}")));
+    };
+    entries.into_iter().map(|entry| read_override(entry, mode)).collect()
+}
+
+fn read_override(tree: Tree, mode: Mode) -> Result<Override, Problem> {
+    let mut fields = Fields::open(tree, "an override")?;
+    let at = fields.at();
+    let (pattern, _) = fields.text("pattern")?;
+    let keep = fields.flag("keep")?;
+    let optional = |fields: &mut Fields, name, choices| match fields.has(name) {
+        true => fields.choice(name, choices, None).map(Some),
+        false => Ok(None),
+    };
+    let bits = optional(&mut fields, "bits", mode.bits())?;
+    let group_size = optional(&mut fields, "group_size", mode.group_sizes())?;
+    fields.finish()?;
+    if keep == (bits.is_some() || group_size.is_some()) {
+        return Err(Problem::new(
+            at,
+            "an override has either `keep: true`, or `bits` or `group_size` or both",
+        ));
+    }
+    Ok(Override { bits, group_size, keep, pattern })
+}

@@ -1,0 +1,72 @@
+//! What changed of a node since it was last built here: its recipe against the one on record.
+//! Knows nothing of what is done about it.
+
+use super::Planner;
+use crate::graph::NodeId;
+use crate::recipe::{Change, Recipe};
+use crate::stage::{BASE_ROLE, FUSED_ROLE};
+use crate::store::Action;
+use artifact::Artifact;
+
+impl Planner<'_> {
+    /// Returns what changed since the node was last built here.
+    pub(super) fn changes(&self, id: NodeId, recipe: &Recipe, stock: Option<&Artifact>) -> Vec<Change> {
+        let own_origin = self.sources.own_origin(self.graph, id);
+        let Some((old, action)) = self.last(id) else {
+            let never = own_origin.map(|origin| Change::NeverDownloaded { origin });
+            return vec![never.unwrap_or(Change::NeverBuilt)];
+        };
+        let node = self.graph.node(id);
+        let node_of =
+            |role: &str| node.inputs.iter().find(|input| input.role == role).map(|input| input.node.clone());
+        let mut changes = recipe.changes(&old, &node_of);
+        // What is left is measured against these; they are a reason of their own only if there is no other.
+        let measured = |change: &Change| matches!(change, Change::Input { role, .. } if role == BASE_ROLE || role == FUSED_ROLE);
+        if !changes.iter().all(measured) {
+            changes.retain(|change| !measured(change));
+        }
+        if node.stage.is_reference()
+            && let Some(stock) = stock
+        {
+            changes.retain(|change| !matches!(change, Change::Input { role, .. } if role == "source"));
+            changes.extend(file_changes(&action.artifact, stock));
+        } else if own_origin.is_some() {
+            // Its digest says no more than the commit.
+            changes.retain(|change| !matches!(change, Change::Input { role, .. } if role == "source"));
+        }
+        changes
+    }
+
+    /// Returns what changed of a node itself, leaving out the inputs that are not known yet.
+    pub(super) fn own_changes(&self, id: NodeId, recipe: &Recipe, stock: Option<&Artifact>) -> Vec<Change> {
+        let mut changes = self.changes(id, recipe, stock);
+        changes.retain(|change| {
+            !matches!(change, Change::Input { new: None, .. } | Change::Origin { new: None, .. })
+        });
+        changes
+    }
+
+    fn last(&self, id: NodeId) -> Option<(Recipe, Action)> {
+        let key = self.memo.node(&self.graph.node(id).name)?.key;
+        let action = self.store.action(&key)?;
+        let recipe = serde_json::from_value(action.recipe.clone()).ok()?;
+        Some((recipe, action))
+    }
+}
+
+fn file_changes(old: &Artifact, new: &Artifact) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for file in new.files() {
+        let before = old.file(&file.path).map(|file| file.digest);
+        if before != Some(file.digest) {
+            changes.push(Change::File { path: file.path.clone(), old: before, new: Some(file.digest) });
+        }
+    }
+    let gone = old.files().iter().filter(|file| new.file(&file.path).is_none());
+    changes.extend(gone.map(|file| Change::File {
+        path: file.path.clone(),
+        old: Some(file.digest),
+        new: None,
+    }));
+    changes
+}

@@ -1,0 +1,272 @@
+//! Everything the bytes of one artifact depend on: hashed, the node's key; compared with an older one, the answer
+//! to `pipeline why`. Knows nothing of files, threads or the network.
+//!
+//! | enters a key | because |
+//! |---|---|
+//! | stage and parameters, defaults filled in | they are what the user asked for |
+//! | the stage's code version | other code may write other bytes |
+//! | the backend that computes | `cpu` and `mlx` may round differently |
+//! | content digest of each input, by role | content, not history: an input rebuilt to the same bytes changes nothing |
+//! | of a model below a `fuse` node also those of what that node began with (`base`) and made (`fused`) | what is left of the fine-tuning is measured against them |
+//! | of a source on the hub: repository and commit | a commit never changes, so its files need not be there to know the key |
+//! | the repository and commit that weights descend from | they are written beside the weights |
+//!
+//! | must never enter | because |
+//! |---|---|
+//! | times, `touch` | time is not content |
+//! | paths, node names | two members of a team share results although their folders differ |
+//! | thread counts, `-j`, locale, environment | results do not depend on them |
+//! | order of maps | two runs would differ |
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::origin::Origin;
+use crate::stage::{Benchmark, Stage};
+use artifact::Digest;
+
+/// Bumped when the meaning of a recipe changes, which makes every key new.
+const FORMAT: u32 = 1;
+
+/// What an artifact is made of. Fields are in alphabetical order: hashed as canonical JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipe {
+    backend: String,
+    format: u32,
+    inputs: BTreeMap<String, Digest>,
+    /// Left out where there is none, so that folders have the keys they always had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
+    stage: Stage,
+    version: u32,
+}
+
+/// One difference between two recipes, or another reason for a node to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+pub enum Change {
+    /// There is no record of an earlier build on this machine.
+    NeverBuilt,
+    /// The user said `--force`.
+    Forced,
+    /// The node does something else now.
+    Stage {
+        /// What it did.
+        old: String,
+        /// What it does.
+        new: String,
+    },
+    /// A parameter has another value.
+    Parameter {
+        /// Its name.
+        name: String,
+        /// What it was.
+        old: Value,
+        /// What it is.
+        new: Value,
+    },
+    /// The stage's code was changed.
+    Version {
+        /// What it was.
+        old: u32,
+        /// What it is.
+        new: u32,
+    },
+    /// Another backend computes.
+    Backend {
+        /// What it was.
+        old: String,
+        /// What it is.
+        new: String,
+    },
+    /// It descends from another commit on the hub.
+    Origin {
+        /// What it was; none if it came from a folder.
+        old: Option<Origin>,
+        /// What it is; none if it comes from a folder.
+        new: Option<Origin>,
+    },
+    /// What the source names on the hub is not known yet: no build has asked, or the source was changed since.
+    Unresolved {
+        /// The repository.
+        repo: String,
+        /// The branch or the tag.
+        revision: String,
+    },
+    /// The files of this commit were never downloaded here.
+    NeverDownloaded {
+        /// The repository and commit.
+        origin: Origin,
+    },
+    /// A file that was downloaded is gone from the hub's cache, or was altered there.
+    NotDownloaded {
+        /// Its path below the source.
+        path: String,
+    },
+    /// An input has other content.
+    Input {
+        /// Its role.
+        role: String,
+        /// The node it is, if it is one.
+        node: Option<String>,
+        /// What it was; none if there was no such input.
+        old: Option<Digest>,
+        /// What it is; none if there is no such input.
+        new: Option<Digest>,
+    },
+    /// A file of the source has other content.
+    File {
+        /// Its path below the source.
+        path: String,
+        /// What it was; none if it is new.
+        old: Option<Digest>,
+        /// What it is; none if it is gone.
+        new: Option<Digest>,
+    },
+    /// It was built, but a stored content is gone or was altered.
+    Damaged {
+        /// What is wrong.
+        problem: String,
+    },
+    /// It was built by somebody, but its files cannot be had.
+    FilesLost,
+    /// It was built, but the record of it is gone.
+    RecordLost,
+}
+
+impl Recipe {
+    /// Makes the recipe of `stage` computed by `backend` from `inputs`.
+    pub fn new(stage: Stage, backend: &str, inputs: BTreeMap<String, Digest>) -> Self {
+        let version = stage.version();
+        Self { backend: backend.to_owned(), format: FORMAT, inputs, origin: None, version, stage }
+    }
+
+    /// Says which commit on the hub it descends from.
+    #[must_use]
+    pub fn with_origin(self, origin: Option<Origin>) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// Returns what is done, with its parameters.
+    pub fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    /// Returns the recipe of what is measured, whatever is then asked of it: other gates and verdicts are other
+    /// questions to the same numbers. None for a stage that measures nothing.
+    pub fn measurement(&self) -> Option<Self> {
+        let Stage::Benchmark(benchmark) = &self.stage else { return None };
+        let benchmark = Benchmark { gates: Vec::new(), verdicts: Vec::new(), ..benchmark.clone() };
+        Some(Self { stage: Stage::Benchmark(benchmark), ..self.clone() })
+    }
+
+    /// Returns the key under which the finished artifact is filed.
+    pub fn key(&self) -> Digest {
+        Digest::of_json(self)
+    }
+
+    /// Returns what changed since `old`, the most telling first. `node_of` names the node in a role.
+    pub fn changes(&self, old: &Self, node_of: &dyn Fn(&str) -> Option<String>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if self.stage.word() == old.stage.word() {
+            changes.extend(parameter_changes(&parameters(&old.stage), &parameters(&self.stage)));
+        } else {
+            let word = |stage: &Stage| stage.word().to_owned();
+            changes.push(Change::Stage { old: word(&old.stage), new: word(&self.stage) });
+        }
+        if self.version != old.version && self.stage.word() == old.stage.word() {
+            changes.push(Change::Version { old: old.version, new: self.version });
+        }
+        if self.backend != old.backend {
+            changes.push(Change::Backend { old: old.backend.clone(), new: self.backend.clone() });
+        }
+        if self.origin != old.origin {
+            changes.push(Change::Origin { old: old.origin.clone(), new: self.origin.clone() });
+        }
+        let roles: std::collections::BTreeSet<_> = old.inputs.keys().chain(self.inputs.keys()).collect();
+        for role in roles {
+            let (old, new) = (old.inputs.get(role).copied(), self.inputs.get(role).copied());
+            if old != new {
+                changes.push(Change::Input { role: role.clone(), node: node_of(role), old, new });
+            }
+        }
+        changes
+    }
+}
+
+fn parameters(stage: &Stage) -> Map<String, Value> {
+    let value = serde_json::to_value(stage).expect("BUG: a stage has a JSON form");
+    value.get("parameters").and_then(Value::as_object).cloned().unwrap_or_default()
+}
+
+fn parameter_changes(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<Change> {
+    let names: std::collections::BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    let value = |map: &Map<String, Value>, name: &str| map.get(name).cloned().unwrap_or_default();
+    let changed = names.into_iter().filter(|name| value(old, name) != value(new, name));
+    changed
+        .map(|name| Change::Parameter { name: name.clone(), old: value(old, name), new: value(new, name) })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weights::kernels::Mode;
+    use weights::rewrite::Quantize;
+
+    fn recipe(bits: usize, input: &str) -> Recipe {
+        let stage = Stage::Quantize(Quantize {
+            bits,
+            group_size: 64,
+            mode: Mode::Affine,
+            overrides: Vec::new(),
+            recipe: None,
+        });
+        Recipe::new(stage, "cpu", [("model".to_owned(), Digest::of(input.as_bytes()))].into())
+    }
+
+    #[test]
+    fn equal_recipes_have_equal_keys_and_no_changes() {
+        assert_eq!(recipe(8, "m").key(), recipe(8, "m").key());
+        assert_ne!(recipe(8, "m").key(), recipe(6, "m").key());
+        assert_ne!(recipe(8, "m").key(), recipe(8, "n").key());
+        assert_eq!(recipe(8, "m").changes(&recipe(8, "m"), &|_| None), []);
+    }
+
+    #[test]
+    fn a_key_is_never_changed_by_accident() {
+        let json = serde_json::to_string(&recipe(8, "m")).unwrap();
+        let input = Digest::of(b"m");
+        assert_eq!(
+            json,
+            format!(
+                r#"{{"backend":"cpu","format":1,"inputs":{{"model":"{input}"}},"stage":{{"stage":"quantize","parameters":{{"bits":8,"group_size":64,"mode":"affine","overrides":[],"recipe":null}}}},"version":3}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn an_origin_is_part_of_the_key() {
+        let origin = |digit: &str| {
+            Some(Origin { commit: digit.repeat(40).parse().unwrap(), repo: "org/name".to_owned() })
+        };
+        let (old, new) = (recipe(8, "m").with_origin(origin("1")), recipe(8, "m").with_origin(origin("2")));
+        assert_ne!(old.key(), new.key());
+        assert_eq!(new.changes(&old, &|_| None), [Change::Origin { old: origin("1"), new: origin("2") }]);
+        let read: Recipe = serde_json::from_value(serde_json::to_value(&new).unwrap()).unwrap();
+        assert_eq!(read, new);
+    }
+
+    #[test]
+    fn names_what_changed() {
+        let changes = recipe(5, "n").changes(&recipe(6, "m"), &|_| Some("fused".to_owned()));
+        let parameter = Change::Parameter { name: "bits".to_owned(), old: 6.into(), new: 5.into() };
+        let (old, new) = (Some(Digest::of(b"m")), Some(Digest::of(b"n")));
+        assert_eq!(
+            changes,
+            [parameter, Change::Input { role: "model".to_owned(), node: Some("fused".to_owned()), old, new }]
+        );
+    }
+}

@@ -1,0 +1,148 @@
+//! Nodes whose files are not here: brought from the remote when they are wanted, made here when that fails.
+//! Knows nothing of how they travel.
+//!
+//! Of a node that nobody reads it is enough to know what it makes. When a node must run after all, those of its inputs
+//! that are not here become wanted: each is decided on once more, and the node waits for them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::thread::Scope;
+
+use anyhow::Context;
+
+use super::{Event, Message, Scheduler, State};
+use crate::graph::NodeId;
+use crate::plan::Decision;
+use crate::recipe::Change;
+use crate::share::Miss;
+use crate::store::Stat;
+use artifact::{Digest, Interrupted, IoError};
+
+/// How many artifacts are brought here at once. One saturates most links; the second hides the first one's small files.
+pub(super) const AT_ONCE: usize = 2;
+
+impl<'a: 'p, 'p> Scheduler<'a, 'p> {
+    /// Starts to bring the artifact of a node here.
+    pub(super) fn fetch<'s>(&mut self, id: NodeId, scope: &'s Scope<'s, 'a>) -> anyhow::Result<()>
+    where
+        'p: 's,
+    {
+        let decision = self.decisions.get(&id).context("BUG: a queued node was decided on")?;
+        let artifact = decision.artifact.clone().context("BUG: what is fetched is known")?;
+        let share = self.planner.share.context("BUG: what is fetched is in a remote")?;
+        let node = &self.planner.graph.node(id).name;
+        for change in &decision.changes {
+            if let Change::Damaged { problem } = change {
+                let message = format!("{problem}; it is fetched again");
+                self.progress.event(&Event::Warning { node, message });
+            }
+        }
+        self.progress.event(&Event::Fetching { node, bytes: artifact.size() });
+        self.states[id.index()] = Some(State::Running);
+        let (store, sender, cancel) = (self.planner.store, self.sender.clone(), self.options.cancel);
+        scope.spawn(move || {
+            let tick = |done, total| {
+                // The owner outlives the transfers, and a lost tick would harm nobody.
+                let _ = sender.send(Message::Tick(id, done, total));
+                if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
+            };
+            let outcome = catch_unwind(AssertUnwindSafe(|| share.pull(store, &artifact, &tick)));
+            let outcome = outcome.unwrap_or_else(|_| {
+                Err(Miss::Here(anyhow::anyhow!("BUG: the transfer panicked; see above")))
+            });
+            let _ = sender.send(Message::Fetched(id, outcome));
+        });
+        Ok(())
+    }
+
+    /// What was fetched is put in place; what could not be had is decided on again, now without the remote.
+    pub(super) fn fetched(
+        &mut self,
+        id: NodeId,
+        outcome: Result<Vec<(Stat, Digest)>, Miss>,
+    ) -> anyhow::Result<()> {
+        self.remote.leave();
+        self.tell_notices();
+        let decision = self.decisions.remove(&id).context("BUG: a running node was decided on")?;
+        let stats = match outcome {
+            Ok(stats) => stats,
+            Err(Miss::Interrupted(_)) => {
+                self.summary.interrupted = true;
+                self.states[id.index()] = Some(State::Waiting(0));
+                return Ok(());
+            }
+            Err(Miss::Here(error)) => return self.failed(id, &error),
+            Err(Miss::Lost(_) | Miss::Down(_)) => {
+                if let (Some(share), Some(key)) = (self.planner.share, &decision.key) {
+                    share.forget(key);
+                }
+                self.states[id.index()] = Some(State::Waiting(0));
+                self.ready.push_back(id);
+                return Ok(());
+            }
+        };
+        for (stat, digest) in stats {
+            self.planner.memo.remember(stat, digest);
+        }
+        let artifact = decision.artifact.clone().context("BUG: what is fetched is known")?;
+        if let Err(error) = self.place(id, &artifact) {
+            if !self.is_gone(id, &artifact) {
+                return self.failed(id, &error);
+            }
+            // What was here already and no record named was collected while the rest arrived.
+            self.states[id.index()] = Some(State::Waiting(0));
+            self.ready.push_back(id);
+            return Ok(());
+        }
+        self.keep(&decision)?;
+        let node = &self.planner.graph.node(id).name;
+        let (bytes, digest) = (artifact.size(), artifact.digest());
+        self.progress.event(&Event::Fetched { node, bytes, artifact: digest });
+        self.done(id, &decision, artifact, decision.failure.clone())?;
+        self.summary.fetched += usize::from(self.summary.done.contains_key(&id));
+        Ok(())
+    }
+
+    /// Keeps the record of what the team made, once its files are in place or not wanted.
+    pub(super) fn keep(&self, decision: &Decision) -> Result<(), IoError> {
+        match (self.planner.share, &decision.key) {
+            (Some(share), Some(key)) => share.keep(key, self.planner.store),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether inputs of a node that must run are not here. If so, they are asked for, and the node waits.
+    pub(super) fn lacks_inputs(&mut self, id: NodeId) -> bool {
+        let inputs = self.planner.graph.inputs(id).map(|(_, input)| input);
+        let mut absent: Vec<_> = inputs.filter(|input| self.absent.contains(input)).collect();
+        absent.sort();
+        absent.dedup();
+        if absent.is_empty() {
+            return false;
+        }
+        self.planner.need(&absent);
+        self.states[id.index()] = Some(State::Waiting(absent.len()));
+        for input in absent {
+            self.dependents[input.index()].push(id);
+            if self.states[input.index()] == Some(State::Done) {
+                self.states[input.index()] = Some(State::Waiting(0));
+                self.ready.push_back(input);
+            }
+        }
+        true
+    }
+
+    /// Notes a source on the hub that is known by its commit, while its files are not here.
+    pub(super) fn note_absent(&mut self, id: NodeId, decision: &Decision) {
+        if decision.changes.iter().any(|change| matches!(change, Change::NotDownloaded { .. })) {
+            self.absent.insert(id);
+        }
+    }
+
+    /// Passes on what is to be said of the remote.
+    pub(super) fn tell_notices(&mut self) {
+        for message in self.planner.share.map(crate::share::Share::notices).unwrap_or_default() {
+            self.progress.event(&Event::Notice { message });
+        }
+    }
+}

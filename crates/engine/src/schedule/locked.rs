@@ -1,0 +1,54 @@
+//! `--locked`: whether an artifact is what pipeline.lock says, and if not, where it differs.
+//! Knows nothing of how the lock is written.
+
+use super::Scheduler;
+use crate::lockfile::{Locked, Lockfile};
+use crate::plan::Decision;
+use crate::share::Kind;
+use crate::verify::{Difference, describe, differences};
+use artifact::{Artifact, FileEntry};
+
+impl Scheduler<'_, '_> {
+    /// Says how what a node made differs from what the lock says of it.
+    pub(super) fn differs(&self, lock: &Lockfile, decision: &Decision, made: &Artifact) -> Option<String> {
+        let Some(locked) = lock.get(&self.planner.graph.node(decision.id).name) else {
+            let what = "pipeline.lock does not have it; build without --locked and commit the lock";
+            return Some(what.to_owned());
+        };
+        let digest = made.reproducible_digest();
+        if locked.artifact == digest {
+            return None;
+        }
+        let (is, was) = (digest.short(), locked.artifact.short());
+        let mut said = format!("its artifact is {is}, but pipeline.lock has {was}");
+        if decision.key != Some(locked.key) {
+            said +=
+                "; it was locked with another recipe, so pipeline.lock is older than what it is made from";
+        } else if let Some(Difference { file, problem }) = self.first_difference(locked, decision, made) {
+            said += &format!(": `{file}` {problem}");
+        }
+        Some(said)
+    }
+
+    /// Names the first file that differs. What the lock was written from is known if its record is here or in the
+    /// remote; its weights need not be.
+    fn first_difference(&self, locked: &Locked, decision: &Decision, made: &Artifact) -> Option<Difference> {
+        let is_it = |artifact: &Artifact| artifact.reproducible_digest() == locked.artifact;
+        // What was recorded before the stage ran; its own record is there by now.
+        let ours = || decision.artifact.clone();
+        let theirs = || Some(self.planner.share?.record(&locked.key, Kind::Made)?.artifact);
+        let old = ours().filter(is_it).or_else(|| theirs().filter(is_it))?;
+        let describe = |old: &FileEntry, new: &FileEntry| self.describe(old, new);
+        differences(&old, made, &describe).into_iter().next()
+    }
+
+    fn describe(&self, old: &FileEntry, new: &FileEntry) -> String {
+        let (before, now) =
+            (self.planner.store.object_path(&old.digest), self.planner.store.object_path(&new.digest));
+        if before.exists() {
+            return describe(&new.path, &before, &now);
+        }
+        let afar = self.planner.share.and_then(|share| share.first_difference(old, &now));
+        afar.map_or_else(|| "differs".to_owned(), |place| format!("differs: {place}"))
+    }
+}

@@ -1,0 +1,43 @@
+//! Putting the artifact of a node where people look: its folder in `artifacts/`, or a link to its source.
+//! Knows nothing of how the artifact came to be here.
+
+use super::{Event, Scheduler};
+use crate::graph::NodeId;
+use crate::plan::{Decision, Planner};
+use artifact::Artifact;
+
+impl<'a: 'p, 'p> Scheduler<'a, 'p> {
+    pub(super) fn link(&mut self, id: NodeId, decision: &Decision, artifact: Artifact) -> anyhow::Result<()> {
+        if let Err(error) = self.place(id, &artifact) {
+            if !self.is_gone(id, &artifact) {
+                return self.failed(id, &error);
+            }
+            // The collector, or a person, has removed it since it was decided on.
+            self.ready.push_back(id);
+            return Ok(());
+        }
+        let node = &self.planner.graph.node(id).name;
+        let edited = decision.edited.as_deref();
+        self.progress.event(&Event::Linked { node, edited, artifact: artifact.digest() });
+        self.done(id, decision, artifact, decision.failure.clone())?;
+        self.summary.linked += usize::from(self.summary.done.contains_key(&id));
+        Ok(())
+    }
+
+    /// Whether a content of an artifact is not in the store any more.
+    pub(super) fn is_gone(&self, id: NodeId, artifact: &Artifact) -> bool {
+        let Planner { graph, sources, store, .. } = &self.planner;
+        let mut objects = artifact.files().iter().map(|file| store.object_path(&file.digest));
+        sources.target(graph, id).is_none() && objects.any(|object| !object.exists())
+    }
+
+    /// Puts the artifact of a node on the shelf.
+    pub(super) fn place(&mut self, id: NodeId, artifact: &Artifact) -> anyhow::Result<()> {
+        let Planner { graph, sources, store, shelf, memo, .. } = &mut self.planner;
+        let node = graph.node(id);
+        match sources.target(graph, id) {
+            Some(target) => shelf.point(&node.name, &target, store),
+            None => shelf.place(&node.name, artifact, store, memo),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Chunks that another file in the cache has already: of two fine-tunings of one base, most of them.
+//! Knows nothing of the remote.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::path::PathBuf;
+
+use crate::store::{Chunk, ChunkList, LocalStore, read_range};
+use artifact::Digest;
+
+/// Where chunks that are wanted lie in stored files.
+pub(super) struct Sources {
+    places: HashMap<Digest, (PathBuf, u64)>,
+}
+
+impl Sources {
+    /// Looks for the chunks of `wanted` in the files of `store`: those whose cutting is known, and those with the
+    /// same header, which are cut for it. A header says every tensor's name, type, shape and place.
+    pub(super) fn find(store: &LocalStore, wanted: &ChunkList) -> anyhow::Result<Self> {
+        let mut sources = Self { places: HashMap::new() };
+        if wanted.count() < 2 {
+            return Ok(sources);
+        }
+        let digests: HashSet<_> = wanted.places().map(|(_, chunk)| chunk.digest).collect();
+        let known = store.chunk_lists()?;
+        let cut: HashSet<_> = known.iter().map(|(digest, _)| *digest).collect();
+        for (object, list) in &known {
+            sources.add(store, object, list, &digests);
+        }
+        let Some((_, header)) = wanted.places().next() else { return Ok(sources) };
+        for object in store.objects()?.into_iter().filter(|object| !cut.contains(object)) {
+            if let Some(list) = cut_sibling(store, &object, &header) {
+                sources.add(store, &object, &list, &digests);
+            }
+        }
+        Ok(sources)
+    }
+
+    fn add(&mut self, store: &LocalStore, object: &Digest, list: &ChunkList, wanted: &HashSet<Digest>) {
+        for (at, chunk) in list.places().filter(|(_, chunk)| wanted.contains(&chunk.digest)) {
+            self.places.entry(chunk.digest).or_insert_with(|| (store.object_path(object), at));
+        }
+    }
+
+    /// Reads a chunk, if a file has it and still has it unaltered.
+    pub(super) fn get(&self, chunk: &Chunk) -> Option<Vec<u8>> {
+        let (path, at) = self.places.get(&chunk.digest)?;
+        let bytes = read_range(&File::open(path).ok()?, &(*at..*at + chunk.length)).ok()?;
+        (Digest::of(&bytes) == chunk.digest).then_some(bytes)
+    }
+}
+
+/// Cuts a stored file, if it begins with the chunk `header`.
+fn cut_sibling(store: &LocalStore, object: &Digest, header: &Chunk) -> Option<ChunkList> {
+    let path = store.object_path(object);
+    let begin = read_range(&File::open(&path).ok()?, &(0..header.length)).ok()?;
+    if Digest::of(&begin) != header.digest {
+        return None;
+    }
+    let list = ChunkList::of_file(&path, "model.safetensors").ok()?;
+    // Kept, so that it is cut once; if that fails, it is cut again next time.
+    let _ = store.keep_chunk_list(object, &list);
+    Some(list)
+}

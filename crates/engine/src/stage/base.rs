@@ -1,0 +1,30 @@
+//! `base`: takes in a model folder as it is, after checking that it is one.
+//! Knows nothing of architectures; whether a model runs is the benchmark's question.
+
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+
+use artifact::Output;
+use weights::checkpoint::{Checkpoint, read_json};
+
+/// Checks configuration, weights and tokenizer.
+pub(super) fn check(folder: &Path, output: &Output) -> anyhow::Result<()> {
+    let checkpoint = Checkpoint::open(folder)?;
+    ensure!(
+        checkpoint.config.contains_key("model_type"),
+        "{}/config.json has no `model_type`",
+        folder.display()
+    );
+    ensure!(!checkpoint.weights().is_empty(), "{} holds no tensors", folder.display());
+    if checkpoint.drops_a_head_unsaid() {
+        let model_type = checkpoint.model_type();
+        output.warn(format!(
+            "`lm_head` is left out of what is made: config.json does not say `tie_word_embeddings`, and mlx-lm takes the \
+             embedding for the head of a `{model_type}` then; if the head is its own, write `false` there"
+        ));
+    }
+    let tokenizer = read_json(&folder.join("tokenizer.json")).context("a base needs its tokenizer")?;
+    ensure!(tokenizer.contains_key("model"), "{}/tokenizer.json has no `model`", folder.display());
+    Ok(())
+}

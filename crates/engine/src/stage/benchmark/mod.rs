@@ -1,0 +1,175 @@
+//! `benchmark`: every configuration answers every query and reads every text, each in a process of its own; what was
+//! asked of them is decided.
+//! Knows nothing of MLX or of tokens: it sends conversations to a worker and scores the texts that come back.
+
+mod folders;
+
+use std::path::Path;
+use std::thread::available_parallelism;
+
+use anyhow::{Context, ensure};
+use folders::Folders;
+use indexmap::IndexMap;
+
+use super::worker::{evaluate, measure};
+use super::{Benchmark, Inputs};
+use artifact::{Interrupted, Output, Tick};
+use protocol::{MLX_ID, Measured, TextEval, Timings};
+use report::suite::{Query, Suite};
+use report::{AllTimings, ConfigResults, Criterion, Machine, Quantity, Report, Results, judge, wilson};
+
+/// Runs the suite and writes `results.json`, `readings.json`, `timings.json`, `verdicts.json`, `report.md` and `report.html`.
+pub(super) fn run(
+    parameters: &Benchmark,
+    inputs: &Inputs,
+    output: &Output,
+    tick: Tick<'_>,
+) -> anyhow::Result<()> {
+    let (results, timings) = match earlier(inputs) {
+        Some(earlier) => earlier,
+        None => run_all(parameters, inputs, tick)?,
+    };
+    let judgement = judge(&parameters.gates, &parameters.verdicts, &results, &timings);
+    output.write("results.json", &pretty(&results)?)?;
+    output.write_volatile("readings.json", &pretty(&results.text_evals())?)?;
+    output.write_volatile("timings.json", &pretty(&timings)?)?;
+    output.write_volatile("verdicts.json", &pretty(&judgement)?)?;
+    let report = Report { results: &results, timings: &timings, judgement: &judgement };
+    output.write_volatile("report.md", report.markdown().as_bytes())?;
+    output.write_volatile("report.html", report.html().as_bytes())?;
+    if let Some(failure) = judgement.failure() {
+        output.fail(failure);
+    }
+    Ok(())
+}
+
+/// Returns what was measured earlier, where only the questions are new.
+fn earlier(inputs: &Inputs) -> Option<(Results, AllTimings)> {
+    let file = |name: &str| inputs.measured.get(name).map(Vec::as_slice);
+    let results: Results = serde_json::from_slice(file("results.json")?).ok()?;
+    let evals = serde_json::from_slice(file("readings.json")?).ok()?;
+    Some((results.with_text_evals(&evals), serde_json::from_slice(file("timings.json")?).ok()?))
+}
+
+/// Has every configuration answer and read.
+fn run_all(parameters: &Benchmark, inputs: &Inputs, tick: Tick<'_>) -> anyhow::Result<(Results, AllTimings)> {
+    let suite = Suite::read(inputs.source()?)?;
+    let reference = parameters.reference.as_deref();
+    let reference = reference.map(|name| Folders::of(parameters, name, inputs)).transpose()?;
+    let mut results = Results {
+        suite: suite.name.clone(),
+        reference: parameters.reference.clone(),
+        configs: IndexMap::new(),
+    };
+    let mut timings = AllTimings { machine: machine(), configs: IndexMap::new() };
+    let each = suite.queries.len() * suite.repeats + suite.texts.len();
+    for (index, config) in parameters.configs.iter().enumerate() {
+        let folders = Folders::of(parameters, &config.name, inputs)?;
+        let count = |done: u64| tick((index * each) as u64 + done, (parameters.configs.len() * each) as u64);
+        let (own, timed) = run_config(&suite, &folders, reference.as_ref(), &count)
+            .with_context(|| format!("cannot measure the config `{}`", config.name))?;
+        results.configs.insert(config.name.clone(), own);
+        timings.configs.extend(timed.map(|timed| (config.name.clone(), timed)));
+    }
+    Ok((results, timings))
+}
+
+/// Checks what can be known of a benchmark before anything runs: the suite at `source`, and whether it can answer what
+/// the gates and verdicts ask.
+pub(super) fn preflight(parameters: &Benchmark, source: &Path) -> anyhow::Result<()> {
+    let suite = Suite::read(source)?;
+    let (queries, texts) = (!suite.queries.is_empty(), !suite.texts.is_empty());
+    ensure!(
+        parameters.reference.is_none() || texts,
+        "`reference` needs `texts` in the suite, and it has none"
+    );
+    let gates = parameters.gates.iter().flat_map(|gate| &gate.criteria);
+    let verdicts =
+        parameters.verdicts.iter().flat_map(|verdict| verdict.optimal.iter().chain(&verdict.minimum));
+    for Criterion { quantity, .. } in gates.chain(verdicts) {
+        let missing = match quantity {
+            Quantity::Accuracy | Quantity::Memory | Quantity::Load | Quantity::Speed if !queries => {
+                "`queries`"
+            }
+            Quantity::Exact if !suite.queries.iter().any(Query::has_exact) => "an `answer`",
+            Quantity::Perplexity | Quantity::Kl if !texts => "`texts`",
+            Quantity::Kl if parameters.reference.is_none() => {
+                anyhow::bail!("`kl` is asked for, but the node has no `reference` to compare with")
+            }
+            _ => continue,
+        };
+        anyhow::bail!(
+            "`{}` is asked for, but the suite {} lacks {missing}",
+            quantity.word(),
+            source.display()
+        );
+    }
+    Ok(())
+}
+
+/// Returns the JSON in the order of the fields and of the configurations, not sorted: people read it.
+fn pretty(value: &impl serde::Serialize) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(value)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn machine() -> Machine {
+    Machine {
+        system: std::env::consts::OS.to_owned(),
+        processor: std::env::consts::ARCH.to_owned(),
+        threads: available_parallelism().map_or(1, usize::from),
+        backend: MLX_ID.to_owned(),
+        pipeline: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// Has one configuration answer and read; `count` is told how many answers and texts are done.
+fn run_config(
+    suite: &Suite,
+    folders: &Folders<'_>,
+    reference: Option<&Folders<'_>>,
+    count: &dyn Fn(u64) -> Result<(), Interrupted>,
+) -> anyhow::Result<(ConfigResults, Option<Timings>)> {
+    folders.check()?;
+    let measured = match suite.queries.is_empty() {
+        true => None,
+        false => Some(measure(folders.measure(suite), count)?),
+    };
+    let answered = (suite.queries.len() * suite.repeats) as u64;
+    let eval = match suite.texts.is_empty() {
+        true => None,
+        false => Some(evaluate(folders.evaluate(suite, reference), &|done| count(answered + done))?),
+    };
+    let results = score(suite, measured.as_ref(), eval, folders)?;
+    Ok((results, measured.map(|measured| measured.timings)))
+}
+
+fn score(
+    suite: &Suite,
+    measured: Option<&Measured>,
+    eval: Option<TextEval>,
+    folders: &Folders<'_>,
+) -> anyhow::Result<ConfigResults> {
+    let texts = measured.map_or(&[][..], |measured| &measured.answers);
+    let total = suite.queries.len();
+    ensure!(texts.len() == total, "the worker answered {} of {total} queries", texts.len());
+    let answers: Vec<_> = suite.queries.iter().zip(texts).map(|(query, text)| query.score(text)).collect();
+    let correct = answers.iter().filter(|answer| answer.pass).count();
+    let exact = suite.queries.iter().zip(texts).filter(|(query, text)| query.is_exact(text));
+    Ok(ConfigResults {
+        correct,
+        total,
+        accuracy: if total == 0 { 0.0 } else { correct as f64 / total as f64 },
+        accuracy_interval: wilson(correct, total),
+        exact: exact.count(),
+        exact_total: suite.queries.iter().filter(|query| query.has_exact()).count(),
+        disk_bytes: folders.disk_bytes()?,
+        bits_per_weight: folders.bits_per_weight()?,
+        quantization: folders.quantization()?,
+        perplexity: eval.map(|eval| eval.perplexity),
+        divergence: eval.and_then(|eval| eval.divergence),
+        survival: folders.survival()?,
+        answers,
+    })
+}

@@ -1,0 +1,129 @@
+//! The parameters of each stage: what YAML is read into, what a recipe hashes, what `run` receives.
+//! Knows nothing of files: inputs are named by the graph, contents by the recipe.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use protocol::MLX_ID;
+use report::{Gate, Verdict};
+use weights::rewrite::{Fuse, Quantize};
+
+/// The kinds of node. In a recipe: `{"stage": "quantize", "parameters": {…}}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stage", content = "parameters", rename_all = "snake_case")]
+pub enum Stage {
+    /// Takes in a model folder, checked and referenced where it lies.
+    Base,
+    /// Takes in a LoRA adapter folder, checked and referenced where it lies.
+    Adapter,
+    /// Dequantizes a model and merges an adapter into it.
+    Fuse(Fuse),
+    /// Quantizes a model's linear and embedding weights.
+    Quantize(Quantize),
+    /// Runs models on a suite of queries and compares them.
+    Benchmark(Benchmark),
+}
+
+/// Parameters of `benchmark`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Benchmark {
+    /// What is compared, in the order it is reported.
+    pub configs: Vec<Config>,
+    /// What must be true for the node to succeed.
+    pub gates: Vec<Gate>,
+    /// The configuration that the others' next-token distributions are compared with.
+    pub reference: Option<String>,
+    /// What is to be concluded.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// One configuration of a benchmark: a model, perhaps with an adapter applied at run time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// Whether an adapter is applied.
+    pub adapter: bool,
+    /// The name in the report.
+    pub name: String,
+}
+
+/// What a node makes, and so what it can be an input for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Kind {
+    Model,
+    Adapter,
+    Report,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Model => "a model",
+            Self::Adapter => "an adapter",
+            Self::Report => "a benchmark",
+        })
+    }
+}
+
+impl Stage {
+    /// Returns the word for this stage in `pipeline.yaml`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Adapter => "adapter",
+            Self::Fuse(_) => "fuse",
+            Self::Quantize(_) => "quantize",
+            Self::Benchmark(_) => "benchmark",
+        }
+    }
+
+    /// Returns what a node of this stage makes.
+    pub fn makes(&self) -> Kind {
+        match self {
+            Self::Base | Self::Fuse(_) | Self::Quantize(_) => Kind::Model,
+            Self::Adapter => Kind::Adapter,
+            Self::Benchmark(_) => Kind::Report,
+        }
+    }
+
+    /// Returns what the input in `role` must be.
+    pub fn takes(&self, role: &str) -> Kind {
+        if role == "adapter" || role.ends_with(".adapter") { Kind::Adapter } else { Kind::Model }
+    }
+
+    /// Whether the output is the source itself, referenced where it lies.
+    pub fn is_reference(&self) -> bool {
+        matches!(self, Self::Base | Self::Adapter)
+    }
+
+    /// The version of the stage's code. Bumped when the bytes it writes, or what it accepts, change.
+    pub fn version(&self) -> u32 {
+        match self {
+            Self::Base => 1,
+            Self::Fuse(fuse) if fuse.requantize => 3,
+            Self::Adapter | Self::Fuse(_) => 2,
+            Self::Quantize(_) | Self::Benchmark(_) => 3,
+        }
+    }
+}
+
+/// A backend that a build can use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackendKind {
+    /// Plain Rust; the same bytes on every machine.
+    #[default]
+    Cpu,
+    /// MLX on its device.
+    Mlx,
+}
+
+impl BackendKind {
+    /// Returns the backend's name in a recipe.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Mlx => MLX_ID,
+        }
+    }
+}

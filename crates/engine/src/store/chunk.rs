@@ -1,0 +1,228 @@
+//! How a file is cut into the chunks that travel: a model at its tensors, anything else into equal parts.
+//! Knows nothing of where chunks are sent.
+//!
+//! The rule depends on the file alone, so that two people cut the same file alike, and two fine-tunings of one base
+//! have in common every chunk that training did not touch. In a safetensors file the header is a chunk; neighbours
+//! that belong to one module (weight, scales, biases) are one; modules of a few bytes join the next. No chunk is longer
+//! than [`LONGEST`], which is also the part that storage gets at a time.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, available_parallelism};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use artifact::{AtPath, Digest};
+use weights::tensor::layout;
+
+/// The longest chunk, in bytes.
+pub const LONGEST: u64 = 64 << 20;
+
+/// The same as a step.
+const LONGEST_STEP: usize = 64 << 20;
+
+/// Modules that are together no longer than this travel together, in bytes.
+const SMALL: u64 = 64 << 10;
+
+/// The most chunks that a list may have: ten times what a model of a trillion weights has.
+const MOST: usize = 1 << 20;
+
+/// One part of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// The blake3 digest of its bytes.
+    pub digest: Digest,
+    /// Length in bytes.
+    pub length: u64,
+}
+
+/// A file as the chunks that it is made of, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkList {
+    chunks: Vec<Chunk>,
+}
+
+impl ChunkList {
+    /// Cuts the file at `path` and hashes its chunks, on as many threads as there are processors. `name` is what the
+    /// file is called in its artifact: the name tells whether it has tensors.
+    pub fn of_file(path: &Path, name: &str) -> anyhow::Result<Self> {
+        let file = File::open(path).at("read", path)?;
+        let size = file.metadata().at("read", path)?.len();
+        let ranges = cut(path, name, size);
+        let next = AtomicUsize::new(0);
+        let work = || -> std::io::Result<Vec<(u64, Chunk)>> {
+            let mut done = Vec::new();
+            while let Some(range) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let digest = Digest::of(&read(&file, range)?);
+                done.push((range.start, Chunk { digest, length: range.end - range.start }));
+            }
+            Ok(done)
+        };
+        let threads = available_parallelism().map_or(1, usize::from).min(ranges.len());
+        let mut chunks = thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut done = work()?;
+            for other in others {
+                done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            }
+            Ok(done)
+        })
+        .at("read", path)?;
+        chunks.sort_by_key(|(start, _)| *start);
+        Ok(Self { chunks: chunks.into_iter().map(|(_, chunk)| chunk).collect() })
+    }
+
+    /// The list of a file that is one chunk.
+    pub fn of_one(digest: Digest, length: u64) -> Self {
+        Self { chunks: vec![Chunk { digest, length }] }
+    }
+
+    /// Returns the chunks with the places where they begin.
+    pub fn places(&self) -> impl Iterator<Item = (u64, Chunk)> {
+        self.chunks.iter().scan(0, |at, chunk| {
+            let begin = *at;
+            *at += chunk.length;
+            Some((begin, *chunk))
+        })
+    }
+
+    /// Returns how many chunks there are.
+    pub fn count(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Returns the list as JSON: `[["DIGEST", LENGTH], …]`.
+    pub fn to_json(&self) -> Vec<u8> {
+        let pairs: Vec<_> = self.chunks.iter().map(|chunk| (chunk.digest, chunk.length)).collect();
+        serde_json::to_vec(&pairs).expect("BUG: a list of chunks has a JSON form")
+    }
+
+    /// Reads a list that somebody else wrote, of a file of `size` bytes.
+    pub fn parse(json: &[u8], size: u64) -> anyhow::Result<Self> {
+        let pairs: Vec<(Digest, u64)> =
+            serde_json::from_slice(json).context("the list of chunks is not valid")?;
+        anyhow::ensure!(pairs.len() <= MOST, "the list has {} chunks; the limit is {MOST}", pairs.len());
+        let mut total = 0u64;
+        for (_, length) in &pairs {
+            anyhow::ensure!((1..=LONGEST).contains(length), "the list has a chunk of {length} bytes");
+            total = total.checked_add(*length).context("the list is longer than any file")?;
+        }
+        anyhow::ensure!(total == size, "the chunks have {total} bytes, but the file has {size}");
+        Ok(Self { chunks: pairs.into_iter().map(|(digest, length)| Chunk { digest, length }).collect() })
+    }
+}
+
+/// Reads one part of a file.
+pub fn read(file: &File, range: &Range<u64>) -> std::io::Result<Vec<u8>> {
+    let length = usize::try_from(range.end - range.start).map_err(std::io::Error::other)?;
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, range.start)?;
+    Ok(bytes)
+}
+
+/// Returns where the chunks of a file of `size` bytes begin and end.
+fn cut(path: &Path, name: &str, size: u64) -> Vec<Range<u64>> {
+    // A file that is called so and is none is cut like any other: here nobody reads its weights.
+    let layout = if name.ends_with(".safetensors") { layout(path).ok() } else { None };
+    let parts = match layout {
+        Some(layout) => {
+            let tensors = layout.tensors.iter().map(|(name, range)| (module(name), range.clone()));
+            let mut parts = join_small(join_modules(tensors));
+            parts.insert(0, 0..layout.header);
+            parts
+        }
+        None => std::iter::once(0..size).collect(),
+    };
+    let pieces = |part: Range<u64>| {
+        let begins = (part.start..part.end).step_by(LONGEST_STEP);
+        begins.map(move |begin| begin..part.end.min(begin + LONGEST))
+    };
+    parts.into_iter().flat_map(pieces).collect()
+}
+
+/// The module that a tensor belongs to: all but the last part of its name.
+fn module(tensor: &str) -> &str {
+    tensor.rsplit_once('.').map_or(tensor, |(module, _)| module)
+}
+
+/// Joins neighbours of one module while they fit into one chunk.
+fn join_modules<'a>(tensors: impl Iterator<Item = (&'a str, Range<u64>)>) -> Vec<Range<u64>> {
+    let mut joined: Vec<(&str, Range<u64>)> = Vec::new();
+    for (module, range) in tensors {
+        match joined.last_mut() {
+            Some((last, part)) if *last == module && range.end - part.start <= LONGEST => {
+                part.end = range.end;
+            }
+            _ => joined.push((module, range)),
+        }
+    }
+    joined.into_iter().map(|(_, range)| range).collect()
+}
+
+/// Joins parts while they are small together.
+fn join_small(parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for range in parts {
+        match joined.last_mut() {
+            Some(part) if range.end - part.start <= SMALL => part.end = range.end,
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranges(lengths: &[(&'static str, u64)]) -> Vec<Range<u64>> {
+        let mut at = 0;
+        let mut place = |length| {
+            at += length;
+            at - length..at
+        };
+        let tensors: Vec<_> = lengths.iter().map(|(name, length)| (module(name), place(*length))).collect();
+        join_small(join_modules(tensors.into_iter()))
+    }
+
+    #[test]
+    fn neighbours_of_one_module_travel_together() {
+        let cut = ranges(&[
+            ("a.norm.weight", 100),
+            ("a.q.biases", 1 << 20),
+            ("a.q.weight", 3 << 20),
+            ("a.v.weight", 1 << 20),
+            ("b.norm.weight", 10),
+            ("b.post.weight", 10),
+        ]);
+        let lengths: Vec<_> = cut.iter().map(|range| range.end - range.start).collect();
+        assert_eq!(lengths, [100, 4 << 20, 1 << 20, 20]);
+    }
+
+    #[test]
+    fn no_chunk_is_too_long_and_none_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("big.bin");
+        let size = 2 * LONGEST + 5;
+        File::create(&path).unwrap().set_len(size).unwrap();
+        let list = ChunkList::of_file(&path, "big.bin").unwrap();
+        let lengths: Vec<_> = list.places().map(|(at, chunk)| (at, chunk.length)).collect();
+        assert_eq!(lengths, [(0, LONGEST), (LONGEST, LONGEST), (2 * LONGEST, 5)]);
+        assert_eq!(ChunkList::parse(&list.to_json(), size).unwrap(), list);
+    }
+
+    #[test]
+    fn a_list_that_lies_is_refused() {
+        let digest = Digest::of(b"");
+        let refused = |json: String| format!("{:#}", ChunkList::parse(json.as_bytes(), 10).unwrap_err());
+        assert!(refused(format!("[[\"{digest}\", 9]]")).contains("have 9 bytes, but the file has 10"));
+        assert!(refused(format!("[[\"{digest}\", 0]]")).contains("a chunk of 0 bytes"));
+        assert!(refused(format!("[[\"{digest}\", {}]]", LONGEST + 1)).contains("a chunk of"));
+        assert!(refused("[[\"../x\", 10]]".to_owned()).contains("not valid"));
+        assert!(refused("[".repeat(10_000)).contains("not valid"));
+    }
+}

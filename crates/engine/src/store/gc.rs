@@ -1,0 +1,290 @@
+//! Collecting what nobody needs: which records, folders and contents may go, and removing them.
+//! Knows nothing of nodes or locks of projects: it is told which keys are current.
+//!
+//! What is current stays, whatever the limits say: the records under the keys it is told, those whose artifact a name
+//! in `artifacts/` points at, and others with the very same artifact, which take no room of their own. So does what was
+//! used since the oldest running process began. Of the rest, what was used longest ago goes first.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::local::{list, remove};
+use super::shelf::hash_in;
+use super::{Action, Hold, LocalStore, Memo, Shelf};
+use artifact::{Artifact, AtPath, Digest};
+
+/// A content that no record names may be on its way into one, unless it is as old as this.
+const SETTLED: Duration = Duration::from_secs(3600);
+
+/// A download that nobody went on with for so long is not worth its room.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+
+/// What is removed beyond what nobody can reach. Without a limit, nothing that a record names.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Records go until the contents take no more than this, in bytes.
+    pub max_size: Option<u64>,
+    /// Records go that were not used for so long.
+    pub older_than: Option<Duration>,
+}
+
+/// The collector of one cache and its shelf, which has both for itself.
+pub struct Collector<'a> {
+    store: &'a LocalStore,
+    shelf: &'a Shelf,
+    now: SystemTime,
+    _alone: Hold,
+}
+
+/// What may go, decided before anything is removed.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// The records, the one used longest ago first.
+    pub records: Vec<Unused>,
+    /// The folders in `artifacts/`.
+    pub folders: Vec<PathBuf>,
+    /// The contents.
+    pub objects: Vec<Digest>,
+    /// The abandoned downloads.
+    pub partials: Vec<PathBuf>,
+    /// How many bytes the contents and downloads have.
+    pub bytes: u64,
+    /// What stays.
+    pub left: Left,
+}
+
+/// A record that goes.
+#[derive(Debug)]
+pub struct Unused {
+    /// Its key.
+    pub key: Digest,
+    /// What it says.
+    pub action: Action,
+    /// How long it was not used.
+    pub age: Duration,
+}
+
+/// What stays in the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// How many records.
+    pub records: usize,
+    /// How many contents.
+    pub objects: usize,
+    /// How many bytes these have.
+    pub bytes: u64,
+    /// How many of the records could go.
+    pub spare_records: usize,
+    /// How many bytes would go with them.
+    pub spare_bytes: u64,
+}
+
+struct Record {
+    key: Digest,
+    action: Action,
+    used: SystemTime,
+    stays: bool,
+}
+
+impl LocalStore {
+    /// Waits until no process puts anything in place, and keeps those to come waiting until the collector is dropped.
+    pub fn collector<'a>(&'a self, shelf: &'a Shelf) -> anyhow::Result<Collector<'a>> {
+        let alone = self.hold_alone()?;
+        Ok(Collector { store: self, shelf, now: SystemTime::now(), _alone: alone })
+    }
+}
+
+impl Collector<'_> {
+    /// Decides what goes. `current` are the keys of what is in use.
+    pub fn plan(&self, current: &HashSet<Digest>, limits: Limits) -> anyhow::Result<Plan> {
+        let objects = self.store.stored()?;
+        let busy = self.store.busy_since()?;
+        let records = self.records(current, busy)?;
+        let mut ledger = Ledger::new(&objects, &records);
+        let mut plan = Plan::default();
+        // A content that a running process has just put down is younger than its process.
+        let settled =
+            |written: &SystemTime| self.age(*written) > SETTLED && busy.is_none_or(|busy| *written < busy);
+        for (digest, (_, written)) in &objects {
+            if !ledger.is_named(digest) && settled(written) {
+                plan.objects.push(*digest);
+                ledger.drop_object(digest);
+            }
+        }
+        let (mut left, mut spare) = (Vec::new(), Vec::new());
+        for record in records {
+            let age = self.age(record.used);
+            let old = limits.older_than.is_some_and(|limit| age > limit);
+            let full = limits.max_size.is_some_and(|limit| ledger.bytes > limit);
+            if !record.stays && (old || (full && ledger.stores(&record.action.artifact))) {
+                plan.objects.extend(ledger.drop_record(&record.action.artifact));
+                plan.records.push(Unused { key: record.key, action: record.action, age });
+            } else if record.stays {
+                left.push(record);
+            } else {
+                spare.push(record);
+            }
+        }
+        plan.left = Left {
+            records: left.len() + spare.len(),
+            objects: ledger.sizes.len(),
+            bytes: ledger.bytes,
+            spare_records: spare.len(),
+            spare_bytes: 0,
+        };
+        left.extend(&mut spare.drain(..).inspect(|record| {
+            ledger.drop_record(&record.action.artifact);
+        }));
+        plan.left.spare_bytes = plan.left.bytes - ledger.bytes;
+        plan.folders = self.folders(&left)?;
+        plan.partials = self.partials()?;
+        let object_bytes = plan.objects.iter().filter_map(|digest| objects.get(digest)).map(|(size, _)| size);
+        plan.bytes = object_bytes.sum::<u64>() + plan.partials.iter().map(|path| size_of(path)).sum::<u64>();
+        Ok(plan)
+    }
+
+    /// Removes what is to go: the records first, so that whatever interrupts this, no record names what is gone. What is
+    /// remembered of the files that stay is kept right.
+    pub fn sweep(&self, plan: &Plan, memo: &mut Memo) -> anyhow::Result<()> {
+        for record in &plan.records {
+            remove(&self.store.action_path(&record.key))?;
+        }
+        for folder in &plan.folders {
+            self.shelf.discard(folder, self.store, memo)?;
+        }
+        for digest in &plan.objects {
+            let object = self.store.object_path(digest);
+            remove(&object)?;
+            // Fails while the folder has other contents in it.
+            let _ = object.parent().map(fs::remove_dir);
+        }
+        plan.partials.iter().try_for_each(|path| remove(path))?;
+        self.store.forget_the_gone()
+    }
+
+    /// Reads all records, the one used longest ago first, and marks those that stay.
+    fn records(&self, current: &HashSet<Digest>, busy: Option<SystemTime>) -> anyhow::Result<Vec<Record>> {
+        let pointed: HashSet<_> = self.shelf.targets()?.iter().filter_map(|name| hash_in(name)).collect();
+        let mut records = Vec::new();
+        for (key, used) in self.store.actions()? {
+            // A record that cannot be read names nothing; the next build writes it anew.
+            let Some(action) = self.store.action(&key) else { continue };
+            let stays = current.contains(&key) || pointed.contains(&action.artifact.digest().short());
+            records.push(Record { key, action, used, stays });
+        }
+        let artifacts: HashSet<_> = records
+            .iter()
+            .filter(|record| record.stays)
+            .map(|record| record.action.artifact.digest())
+            .collect();
+        for record in &mut records {
+            record.stays |= artifacts.contains(&record.action.artifact.digest());
+            record.stays |= busy.is_some_and(|busy| record.used >= busy);
+        }
+        records.sort_by_key(|record| (record.used, record.key));
+        Ok(records)
+    }
+
+    /// Returns the folders of ours that no name points at and none of the records that are left knows.
+    fn folders(&self, left: &[Record]) -> anyhow::Result<Vec<PathBuf>> {
+        let known: HashSet<_> = left.iter().map(|record| record.action.artifact.digest().short()).collect();
+        let mut folders = self.shelf.folders()?;
+        folders.retain(|(_, hash)| !known.contains(hash));
+        Ok(folders.into_iter().map(|(folder, _)| folder).collect())
+    }
+
+    fn partials(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let mut found = list(&self.store.tmp())?;
+        let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
+        found.retain(|path| {
+            let partial = path.extension().is_some_and(|extension| extension == "partial");
+            partial && written(path).is_ok_and(|written| self.age(written) > ABANDONED)
+        });
+        Ok(found)
+    }
+
+    fn age(&self, time: SystemTime) -> Duration {
+        self.now.duration_since(time).unwrap_or_default()
+    }
+}
+
+/// How many records name each stored content, and how many bytes that makes.
+struct Ledger {
+    sizes: HashMap<Digest, u64>,
+    names: HashMap<Digest, usize>,
+    bytes: u64,
+}
+
+impl Ledger {
+    fn new(objects: &BTreeMap<Digest, (u64, SystemTime)>, records: &[Record]) -> Self {
+        let sizes: HashMap<_, _> = objects.iter().map(|(digest, (size, _))| (*digest, *size)).collect();
+        let mut names = HashMap::new();
+        for file in records.iter().flat_map(|record| record.action.artifact.files()) {
+            *names.entry(file.digest).or_default() += 1;
+        }
+        let bytes = sizes.values().sum();
+        Self { sizes, names, bytes }
+    }
+
+    fn is_named(&self, digest: &Digest) -> bool {
+        self.names.contains_key(digest)
+    }
+
+    /// Whether anything of the artifact lies in the store: a source lies elsewhere.
+    fn stores(&self, artifact: &Artifact) -> bool {
+        artifact.files().iter().any(|file| self.sizes.contains_key(&file.digest))
+    }
+
+    fn drop_object(&mut self, digest: &Digest) -> bool {
+        let size = self.sizes.remove(digest);
+        self.bytes -= size.unwrap_or(0);
+        size.is_some()
+    }
+
+    /// Takes a record out; returns the contents that no other names.
+    fn drop_record(&mut self, artifact: &Artifact) -> Vec<Digest> {
+        let mut free = Vec::new();
+        for file in artifact.files() {
+            let Some(names) = self.names.get_mut(&file.digest) else { continue };
+            *names -= 1;
+            if *names == 0 {
+                self.names.remove(&file.digest);
+                if self.drop_object(&file.digest) {
+                    free.push(file.digest);
+                }
+            }
+        }
+        free
+    }
+}
+
+fn size_of(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+impl LocalStore {
+    /// Returns the size of each stored content and when it was written.
+    pub(super) fn stored(&self) -> anyhow::Result<BTreeMap<Digest, (u64, SystemTime)>> {
+        let mut stored = BTreeMap::new();
+        for digest in self.objects()? {
+            let path = self.object_path(&digest);
+            let metadata = fs::metadata(&path).at("read", &path)?;
+            stored.insert(digest, (metadata.len(), metadata.modified().at("read", &path)?));
+        }
+        Ok(stored)
+    }
+
+    /// Returns the key of each record and when it was last used.
+    pub(super) fn actions(&self) -> anyhow::Result<Vec<(Digest, SystemTime)>> {
+        let mut actions = Vec::new();
+        for path in list(&self.actions_path())? {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let Some(key) = name.and_then(|name| name.strip_suffix(".json")?.parse().ok()) else { continue };
+            let used = fs::metadata(&path).and_then(|metadata| metadata.modified()).at("read", &path)?;
+            actions.push((key, used));
+        }
+        Ok(actions)
+    }
+}

@@ -1,0 +1,36 @@
+//! Hashing files, several at once.
+//! Knows nothing of why, nor of what is remembered.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::thread::{self, available_parallelism};
+use std::{fs, io};
+
+use super::Stat;
+use artifact::Digest;
+
+/// Reads the file at `path`; returns its digest, and its state when it was read.
+pub(super) fn hash(path: &Path) -> io::Result<(Digest, Stat)> {
+    let (digest, _) = Digest::of_file(path)?;
+    Ok((digest, Stat::of(&fs::metadata(path)?)))
+}
+
+/// Reads these files on as many threads as there are processors; returns what [`hash`] does, in their order.
+pub(super) fn hash_all(paths: &[&Path]) -> Vec<io::Result<(Digest, Stat)>> {
+    let threads = available_parallelism().map_or(1, usize::from).min(paths.len());
+    let jobs = Mutex::new(paths.iter().enumerate());
+    let work = || {
+        let next = || jobs.lock().ok().and_then(|mut jobs| jobs.next());
+        std::iter::from_fn(next).map(|(index, path)| (index, hash(path))).collect::<Vec<_>>()
+    };
+    let mut done = thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut done = work();
+        for other in others {
+            done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, hashed)| hashed).collect()
+}

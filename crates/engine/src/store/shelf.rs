@@ -1,0 +1,294 @@
+//! The `artifacts/` folder, where people look: a name per node that points at a hashed folder of read-only links
+//! into the store. Knows nothing of what the node is; tells whether its folder is still as it was put there.
+
+use std::fs::{self, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::local::{list, move_file, remove};
+use super::{LocalStore, Memo, Stat};
+use artifact::{Artifact, AtPath, Digest, IoError};
+
+/// The folder of links.
+#[derive(Debug)]
+pub struct Shelf {
+    root: PathBuf,
+}
+
+/// What stands on the shelf under a node's name, compared with what should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShelfState {
+    /// The name points at the artifact and every file is as it was linked.
+    InPlace,
+    /// There is no such name, or it points at another artifact.
+    Absent,
+    /// A file was changed, added or removed by hand; the path is relative to the artifact.
+    Edited(String),
+}
+
+impl Shelf {
+    /// Names the folder; nothing is read or made yet.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// Returns where `artifact` of the node `name` stands: `artifacts/8bit-3fa9c1d2e4b7`.
+    pub fn folder(&self, name: &str, artifact: &Artifact) -> PathBuf {
+        self.root.join(hashed_name(name, artifact))
+    }
+
+    /// Notes the state of the folder itself, which changes when any name in it points elsewhere.
+    pub fn look(&self, memo: &mut Memo) {
+        // Where there is no folder there are no links either, and those are asked for one by one.
+        let _ = memo.look(&self.root);
+    }
+
+    /// Compares what stands under `name` with `artifact`.
+    pub fn state(&self, name: &str, artifact: &Artifact, memo: &mut Memo) -> ShelfState {
+        let hashed = hashed_name(name, artifact);
+        if fs::read_link(self.root.join(name)).ok().as_deref() != Some(Path::new(&hashed)) {
+            return ShelfState::Absent;
+        }
+        let folder = self.root.join(hashed);
+        find_edited(&folder, artifact, memo).map_or(ShelfState::InPlace, ShelfState::Edited)
+    }
+
+    /// Puts `artifact` under `name`, with links into `store`, which has every file of it.
+    pub fn place(
+        &self,
+        name: &str,
+        artifact: &Artifact,
+        store: &LocalStore,
+        memo: &mut Memo,
+    ) -> anyhow::Result<()> {
+        let _hold = store.hold()?;
+        let folder = self.folder(name, artifact);
+        if self.state(name, artifact, memo) == ShelfState::InPlace {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.root).at("create", &self.root)?;
+        let unfinished = store.workspace().join(hashed_name(name, artifact));
+        remove(&unfinished)?;
+        fs::create_dir(&unfinished).at("create", &unfinished)?;
+        for file in artifact.files() {
+            link(&store.object_path(&file.digest), &unfinished.join(&file.path), file.digest, memo)?;
+        }
+        self.replace_folder(&unfinished, &folder, artifact, store, memo)?;
+        self.point(name, Path::new(&hashed_name(name, artifact)), store)
+    }
+
+    /// Makes `name` point at `target`: a folder beside it, or a source folder where it lies.
+    pub fn point(&self, name: &str, target: &Path, store: &LocalStore) -> anyhow::Result<()> {
+        let path = self.root.join(name);
+        if fs::read_link(&path).is_ok_and(|current| current == target) {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.root).at("create", &self.root)?;
+        if fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_symlink()) {
+            anyhow::bail!("{} is not a link of ours; move it away, it is the name of a node", path.display());
+        }
+        let unfinished = store.workspace().join(format!("{name}.link"));
+        remove(&unfinished)?;
+        symlink(target, &unfinished).at("link", &unfinished)?;
+        let linked = fs::rename(&unfinished, &path).or_else(|error| match error.kind() {
+            ErrorKind::CrossesDevices => {
+                fs::remove_file(&path).or(Ok(())).and_then(|()| symlink(target, &path))
+            }
+            _ => Err(error),
+        });
+        Ok(linked.at("link", &path)?)
+    }
+
+    /// Takes the name away from an artifact that is not the node's any more, if what it makes now is not here.
+    pub fn unpoint(&self, name: &str, artifact: &Artifact) -> Result<(), IoError> {
+        let path = self.root.join(name);
+        match fs::read_link(&path) {
+            Ok(target) if target != Path::new(&hashed_name(name, artifact)) => {
+                fs::remove_file(&path).at("remove", &path)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns whether `name` points at `target`.
+    pub fn points_at(&self, name: &str, target: &Path) -> bool {
+        fs::read_link(self.root.join(name)).is_ok_and(|current| current == target)
+    }
+
+    /// Returns what the names in the folder point at, as the links have it.
+    pub(super) fn targets(&self) -> anyhow::Result<Vec<String>> {
+        let targets = list(&self.root)?.into_iter().filter_map(|path| fs::read_link(path).ok());
+        Ok(targets.map(|target| target.to_string_lossy().into_owned()).collect())
+    }
+
+    /// Returns the hashed folders of ours that no name points at, each with the digits in its name. One that is not as we
+    /// leave it, with read-only files and nothing else, may be the user's own.
+    pub(super) fn folders(&self) -> anyhow::Result<Vec<(PathBuf, String)>> {
+        let targets = self.targets()?;
+        let mut folders = Vec::new();
+        for path in list(&self.root)? {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let Some(hash) = hash_in(&name).filter(|_| !targets.contains(&name)) else { continue };
+            if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) && is_ours(&path)? {
+                folders.push((path, hash));
+            }
+        }
+        Ok(folders)
+    }
+
+    /// Removes a hashed folder. A content that was linked into it has one link less then, which changes its state but not
+    /// what it is.
+    pub(super) fn discard(&self, folder: &Path, store: &LocalStore, memo: &mut Memo) -> Result<(), IoError> {
+        for path in list(folder)? {
+            if fs::symlink_metadata(&path).at("read", &path)?.is_dir() {
+                self.discard(&path, store, memo)?;
+                continue;
+            }
+            let before = Stat::at(&path).at("read", &path)?;
+            remove(&path)?;
+            let object = memo.known(&before).and_then(|digest| Stat::at(&store.object_path(&digest)).ok());
+            if let Some(object) = object.filter(|object| object.file() == before.file()) {
+                memo.relinked(&before, object);
+            }
+        }
+        remove(folder)
+    }
+
+    /// Renames a finished folder into place. Where there is one already that is whole, another process was as
+    /// quick with the same artifact, and may be reading it; one that was edited is moved away.
+    fn replace_folder(
+        &self,
+        finished: &Path,
+        folder: &Path,
+        artifact: &Artifact,
+        store: &LocalStore,
+        memo: &mut Memo,
+    ) -> Result<(), IoError> {
+        let renamed = match fs::rename(finished, folder) {
+            Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
+                if find_edited(folder, artifact, memo).is_none() {
+                    return remove(finished);
+                }
+                let old = store.workspace().join("replaced");
+                remove(&old)?;
+                fs::rename(folder, &old).or_else(|_| fs::remove_dir_all(folder)).at("replace", folder)?;
+                remove(&old)?;
+                fs::rename(finished, folder)
+            }
+            renamed => renamed,
+        };
+        match renamed {
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                remove(folder)?;
+                move_across(finished, folder)
+            }
+            renamed => renamed.at("put in place", folder),
+        }
+    }
+}
+
+/// Looks for a file that was changed, added or removed by hand.
+fn find_edited(folder: &Path, artifact: &Artifact, memo: &mut Memo) -> Option<String> {
+    // Before its files, so that what is done to them meanwhile shows in the state of the folder.
+    let now = SystemTime::now();
+    let settled = memo.look(folder).ok().filter(|stat| !stat.is_racy(now));
+    let edited = artifact.files().iter().find(|file| {
+        let path = folder.join(&file.path);
+        !memo.holds(&path, &file.digest, file.size)
+    });
+    edited.map(|file| file.path.clone()).or_else(|| added_file(folder, settled, artifact, memo))
+}
+
+fn hashed_name(name: &str, artifact: &Artifact) -> String {
+    format!("{name}-{}", artifact.digest().short())
+}
+
+/// Returns the digits at the end of the name of a hashed folder.
+pub(super) fn hash_in(name: &str) -> Option<String> {
+    let (_, hash) = name.rsplit_once('-')?;
+    let hex = hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (hex && hash.len() == 12 && !name.contains('/')).then(|| hash.to_owned())
+}
+
+fn is_ours(folder: &Path) -> anyhow::Result<bool> {
+    for path in list(folder)? {
+        let metadata = fs::symlink_metadata(&path).at("read", &path)?;
+        let ours = match metadata.is_dir() {
+            true => is_ours(&path)?,
+            false => metadata.is_file() && metadata.permissions().mode() & 0o222 == 0,
+        };
+        if !ours {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Looks for a file that the artifact does not have, and for one that is no file any more. A folder whose own state
+/// did not change since it was looked through has the same names in it, so its listing is remembered like a file's
+/// content, unless the folder is too young for its state to be trusted.
+fn added_file(folder: &Path, settled: Option<Stat>, artifact: &Artifact, memo: &mut Memo) -> Option<String> {
+    let flat = artifact.files().iter().all(|file| !file.path.contains('/'));
+    let settled = settled.filter(|_| flat);
+    if settled.is_some_and(|stat| memo.known(&stat) == Some(artifact.digest())) {
+        return None;
+    }
+    let added = find_unknown(folder, "", artifact, memo);
+    if let Some(stat) = settled
+        && added.is_none()
+    {
+        memo.remember(stat, artifact.digest());
+    }
+    added
+}
+
+fn find_unknown(folder: &Path, prefix: &str, artifact: &Artifact, memo: &mut Memo) -> Option<String> {
+    for entry in fs::read_dir(folder).ok()?.flatten() {
+        let path = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        let unknown = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => {
+                let _ = memo.look(&entry.path());
+                find_unknown(&entry.path(), &format!("{path}/"), artifact, memo)
+            }
+            Ok(kind) if kind.is_file() && artifact.file(&path).is_some() => None,
+            _ => Some(path),
+        };
+        if unknown.is_some() {
+            return unknown;
+        }
+    }
+    None
+}
+
+/// Makes `to` a file with the content of `object` at no cost in space where the file system can: a clone, else
+/// a hard link, else a copy. Read-only, so that an edit by hand takes a decision.
+fn link(object: &Path, to: &Path, digest: Digest, memo: &mut Memo) -> Result<(), IoError> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).at("create", parent)?;
+    }
+    let before = Stat::of(&fs::metadata(object).at("read", object)?);
+    if reflink_copy::reflink(object, to).is_err() && fs::hard_link(object, to).is_err() {
+        fs::copy(object, to).at("copy to", to)?;
+    }
+    fs::set_permissions(to, Permissions::from_mode(0o444)).at("protect", to)?;
+    memo.relinked(&before, Stat::of(&fs::metadata(object).at("read", object)?));
+    memo.remember(Stat::of(&fs::metadata(to).at("read", to)?), digest);
+    Ok(())
+}
+
+/// The slow way to put a folder in place, for an `artifacts/` on another file system than the cache.
+fn move_across(from: &Path, to: &Path) -> Result<(), IoError> {
+    fs::create_dir_all(to).at("create", to)?;
+    for entry in fs::read_dir(from).at("read", from)? {
+        let entry = entry.at("read", from)?;
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            move_across(&entry.path(), &target)?;
+        } else {
+            move_file(&entry.path(), &target).at("put in place", &target)?;
+        }
+    }
+    remove(from)
+}

@@ -1,0 +1,131 @@
+//! Taking stock of a source: the files of a folder outside the store, hashed where they lie.
+//! Knows nothing of what they are.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use super::hash::hash_all;
+use super::{Memo, Stat};
+use artifact::{Artifact, AtPath, Digest, FileEntry};
+
+/// Lists the file at `path`, or the files of the folder at `path`, with their digests; reads only what may have
+/// changed since it was last hashed. Names that begin with a dot (`.DS_Store`, `.git`) are not content.
+pub fn take_stock(path: &Path, memo: &mut Memo) -> anyhow::Result<Artifact> {
+    let mut found = Vec::new();
+    if fs::metadata(path).at("read", path)?.is_dir() {
+        walk(path, "", &mut found, memo)?;
+    } else {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        found.push((path.to_owned(), name));
+    }
+    memo.learn(&found.iter().map(|(path, _)| path.as_path()).collect::<Vec<_>>());
+    let entries = found.into_iter().map(|(path, name)| {
+        let (digest, stat) = memo.digest_of(&path).at("read", &path)?;
+        Ok(FileEntry { digest, path: name, size: stat.size(), volatile: false })
+    });
+    Ok(Artifact::new(entries.collect::<anyhow::Result<_>>()?))
+}
+
+/// Lists the files `names` below `folder`, which were put there just now and will not be changed, with their digests;
+/// returns their states for the memory.
+pub fn take_stock_of(folder: &Path, names: &[String]) -> anyhow::Result<(Artifact, Vec<(Stat, Digest)>)> {
+    let paths: Vec<_> = names.iter().map(|name| folder.join(name)).collect();
+    let hashed = hash_all(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+    let (mut files, mut stats) = (Vec::new(), Vec::new());
+    for ((name, path), hashed) in names.iter().zip(&paths).zip(hashed) {
+        let (digest, stat) = hashed.at("read", path)?;
+        files.push(FileEntry { digest, path: name.clone(), size: stat.size(), volatile: false });
+        stats.push((stat, digest));
+    }
+    Ok((Artifact::new(files), stats))
+}
+
+/// Returns a folder with the files of `artifact` and no others: `folder` itself, or links into it at `narrowed`. The
+/// hub's cache is shared, and another program may have downloaded files into it that we leave out.
+pub fn narrow(folder: PathBuf, artifact: &Artifact, narrowed: PathBuf) -> anyhow::Result<PathBuf> {
+    if !has_others(&folder, "", artifact)? || narrowed.exists() {
+        return Ok(if narrowed.exists() { narrowed } else { folder });
+    }
+    for file in artifact.files() {
+        let link = narrowed.join(&file.path);
+        let parent = link.parent().unwrap_or(&narrowed);
+        fs::create_dir_all(parent).at("create", parent)?;
+        symlink(folder.join(&file.path), &link).at("link", &link)?;
+    }
+    Ok(narrowed)
+}
+
+fn has_others(folder: &Path, prefix: &str, artifact: &Artifact) -> anyhow::Result<bool> {
+    for found in fs::read_dir(folder).at("read", folder)? {
+        let found = found.at("read", folder)?;
+        let name = format!("{prefix}{}", found.file_name().to_string_lossy());
+        let is_folder = found.file_type().is_ok_and(|kind| kind.is_dir());
+        let other = if is_folder {
+            has_others(&found.path(), &format!("{name}/"), artifact)?
+        } else {
+            artifact.file(&name).is_none()
+        };
+        if other {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn walk(
+    folder: &Path,
+    prefix: &str,
+    files: &mut Vec<(PathBuf, String)>,
+    memo: &mut Memo,
+) -> anyhow::Result<()> {
+    memo.look(folder).at("read", folder)?;
+    for found in fs::read_dir(folder).at("read", folder)? {
+        let path = found.at("read", folder)?.path();
+        let name = path.file_name().unwrap_or_default().to_str();
+        let Some(name) = name else { anyhow::bail!("the file name {} is not UTF-8", path.display()) };
+        if name.starts_with('.') {
+            continue;
+        }
+        let name = format!("{prefix}{name}");
+        // `metadata` follows links: the hub's cache is made of them.
+        if fs::metadata(&path).at("read", &path)?.is_dir() {
+            walk(&path, &format!("{name}/"), files, memo)?;
+        } else {
+            files.push((path, name));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_files_but_not_hidden_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("onnx")).unwrap();
+        for name in ["b", "a", ".hidden", "onnx/c"] {
+            fs::write(folder.path().join(name), name).unwrap();
+        }
+        let stock = take_stock(folder.path(), &mut Memo::default()).unwrap();
+        let paths: Vec<_> = stock.files().iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(paths, ["a", "b", "onnx/c"]);
+    }
+
+    #[test]
+    fn narrows_a_shared_folder() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (folder, narrowed) = (temporary.path().join("all"), temporary.path().join("some"));
+        fs::create_dir_all(folder.join("onnx")).unwrap();
+        for name in ["a", "onnx/c"] {
+            fs::write(folder.join(name), name).unwrap();
+        }
+        let (stock, _) = take_stock_of(&folder, &["a".to_owned(), "onnx/c".to_owned()]).unwrap();
+        assert_eq!(narrow(folder.clone(), &stock, narrowed.clone()).unwrap(), folder);
+        fs::write(folder.join("onnx/other.bin"), "").unwrap();
+        assert_eq!(narrow(folder, &stock, narrowed.clone()).unwrap(), narrowed);
+        assert_eq!(take_stock(&narrowed, &mut Memo::default()).unwrap(), stock);
+    }
+}

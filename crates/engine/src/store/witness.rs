@@ -1,0 +1,98 @@
+//! What a decision saw of the disk: every file and folder that it looked at, with the state of each. While none of
+//! them changes, the same question has the same answer, and need not be thought through again.
+//! Knows nothing of what was decided, and nothing it could not do without: delete the file, and the next run is
+//! slower, not different.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread::{self, available_parallelism};
+
+use serde::{Deserialize, Serialize};
+
+use super::Stat;
+use super::memo::{seal, unseal};
+use artifact::Digest;
+
+/// So many states are worth a thread: asking for them takes about ten times as long as starting it.
+const SHARE: usize = 1000;
+
+/// What was asked, what the answer was, and what it rests on.
+#[derive(Serialize, Deserialize)]
+pub struct Witness<'a> {
+    question: Digest,
+    answer: usize,
+    /// Paths are relative to the project, so that it may be moved.
+    #[serde(borrow)]
+    seen: Vec<(&'a str, Stat)>,
+}
+
+impl<'a> Witness<'a> {
+    /// Returns the bytes to keep, unless something that was seen has a path that is not UTF-8.
+    pub fn encode(
+        question: Digest,
+        answer: usize,
+        root: &Path,
+        seen: &'a [(PathBuf, Stat)],
+    ) -> Option<Vec<u8>> {
+        let state = |(path, stat): &'a (PathBuf, Stat)| {
+            let path = path.strip_prefix(root).unwrap_or(path).to_str()?;
+            Some((path, *stat))
+        };
+        let seen = seen.iter().map(state).collect::<Option<_>>()?;
+        postcard::to_stdvec(&Self { question, answer, seen }).ok().map(|body| seal(&body))
+    }
+
+    /// Returns the answer to `question` that is kept at `path`, if all that it rests on is as it was.
+    pub fn recall(path: &Path, root: &Path, question: &Digest) -> Option<usize> {
+        let bytes = fs::read(path).ok()?;
+        let witness: Witness<'_> = postcard::from_bytes(unseal(&bytes)?).ok()?;
+        (witness.question == *question && witness.stands(root)).then_some(witness.answer)
+    }
+
+    /// Whether all is as it was seen.
+    fn stands(&self, root: &Path) -> bool {
+        let threads =
+            available_parallelism().map_or(1, usize::from).min(self.seen.len().div_ceil(SHARE)).max(1);
+        let mut shares = self.seen.chunks(self.seen.len().div_ceil(threads).max(1));
+        let first = shares.next().unwrap_or_default();
+        thread::scope(|scope| {
+            let others: Vec<_> = shares.map(|share| scope.spawn(|| all_stand(share, root))).collect();
+            let first = all_stand(first, root);
+            others.into_iter().all(|other| other.join().unwrap_or(false)) && first
+        })
+    }
+}
+
+fn all_stand(seen: &[(&str, Stat)], root: &Path) -> bool {
+    let mut whole = PathBuf::new();
+    seen.iter().all(|(path, stat)| {
+        whole.clear();
+        whole.push(root);
+        whole.push(path);
+        Stat::at(&whole).is_ok_and(|now| now == *stat)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stands_until_something_changes() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("weights");
+        let kept = root.path().join("witness");
+        fs::write(&path, "one").unwrap();
+        let seen = [(path.clone(), Stat::at(&path).unwrap())];
+        let question = Digest::of(b"all");
+        fs::write(&kept, Witness::encode(question, 7, root.path(), &seen).unwrap()).unwrap();
+        let recall = |question| Witness::recall(&kept, root.path(), &question);
+        assert_eq!(recall(question), Some(7));
+        assert_eq!(recall(Digest::of(b"8bit")), None);
+
+        fs::write(&path, "more").unwrap();
+        assert_eq!(recall(question), None);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(recall(question), None);
+    }
+}

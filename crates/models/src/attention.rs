@@ -1,0 +1,101 @@
+//! Attention over a key/value cache: grouped queries, perhaps with a norm on each head.
+//! Does not know which architecture it serves.
+
+use anyhow::{Result, ensure};
+use mlx_rs::{Array, fast};
+
+use super::cache::Cache;
+use super::linear::Linear;
+use super::mask::Mask;
+use super::norm::{NormArgs, RmsNorm};
+use super::rope::Rope;
+use super::tensors::Tensors;
+
+/// What attention is like in all layers of a model.
+#[derive(Clone, Debug)]
+pub(crate) struct AttentionArgs {
+    pub(crate) hidden_size: i32,
+    pub(crate) n_heads: i32,
+    pub(crate) n_kv_heads: i32,
+    pub(crate) head_dim: i32,
+    pub(crate) scale: f32,
+    /// Whether the projections to queries, keys and values have a bias.
+    pub(crate) qkv_bias: bool,
+    pub(crate) o_bias: bool,
+    /// The norm on the queries and keys of each head, if there is one.
+    pub(crate) head_norm: Option<NormArgs>,
+}
+
+impl AttentionArgs {
+    pub(crate) fn check(&self) -> Result<()> {
+        let Self { hidden_size, n_heads, n_kv_heads, head_dim, .. } = *self;
+        ensure!(hidden_size > 0, "hidden_size is {hidden_size}");
+        ensure!(n_heads > 0 && n_kv_heads > 0, "no attention heads");
+        ensure!(n_heads % n_kv_heads == 0, "{n_heads} heads do not share {n_kv_heads} key/value heads");
+        ensure!(head_dim > 0 && head_dim % 2 == 0, "head_dim is {head_dim}");
+        ensure!(n_heads.checked_mul(head_dim).is_some(), "{n_heads} heads of {head_dim}");
+        ensure!(self.scale.is_finite(), "attention has scale {}", self.scale);
+        Ok(())
+    }
+}
+
+/// Returns the usual factor on what queries and keys multiply to.
+pub(crate) fn usual_scale(head_dim: i32) -> f32 {
+    1.0 / (head_dim as f32).sqrt()
+}
+
+pub(crate) struct Attention {
+    n_heads: i32,
+    n_kv_heads: i32,
+    scale: f32,
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    norms: Option<[RmsNorm; 2]>,
+    rope: Rope,
+}
+
+impl Attention {
+    pub(crate) fn load(weights: &mut Tensors, path: &str, args: &AttentionArgs, rope: &Rope) -> Result<Self> {
+        let AttentionArgs { hidden_size, n_heads, n_kv_heads, head_dim, qkv_bias, o_bias, .. } = *args;
+        let mut linear = |name: &str, input, output, bias| {
+            Linear::load(weights, &format!("{path}.{name}"), input, output, bias)
+        };
+        let q_proj = linear("q_proj", hidden_size, n_heads * head_dim, qkv_bias)?;
+        let k_proj = linear("k_proj", hidden_size, n_kv_heads * head_dim, qkv_bias)?;
+        let v_proj = linear("v_proj", hidden_size, n_kv_heads * head_dim, qkv_bias)?;
+        let o_proj = linear("o_proj", n_heads * head_dim, hidden_size, o_bias)?;
+        let mut norm = |name: &str, norm| RmsNorm::load(weights, &format!("{path}.{name}"), head_dim, norm);
+        let norms = match args.head_norm {
+            Some(args) => Some([norm("q_norm", args)?, norm("k_norm", args)?]),
+            None => None,
+        };
+        let (scale, rope) = (args.scale, rope.clone());
+        Ok(Self { n_heads, n_kv_heads, scale, q_proj, k_proj, v_proj, o_proj, norms, rope })
+    }
+
+    /// Maps `[batch, tokens, hidden_size]` to the same.
+    pub(crate) fn forward(&self, x: &Array, mask: &Mask, cache: &mut Cache) -> Result<Array> {
+        let (batch, tokens) = (x.dim(0), x.dim(1));
+        let split = |projected: Array, heads: i32| projected.reshape(&[batch, tokens, heads, -1]);
+        let mut queries = split(self.q_proj.forward(x)?, self.n_heads)?;
+        let mut keys = split(self.k_proj.forward(x)?, self.n_kv_heads)?;
+        let values = split(self.v_proj.forward(x)?, self.n_kv_heads)?;
+        if let Some([q_norm, k_norm]) = &self.norms {
+            queries = q_norm.forward(&queries)?;
+            keys = k_norm.forward(&keys)?;
+        }
+        let [queries, keys, values] =
+            [queries, keys, values].map(|tensor| tensor.transpose_axes(&[0, 2, 1, 3]));
+
+        let queries = self.rope.forward(&queries?, cache.offset())?;
+        let keys = self.rope.forward(&keys?, cache.offset())?;
+        let [keys, values] = cache.update_and_fetch(keys, values?)?;
+
+        let mask = mask.as_argument();
+        let output = fast::scaled_dot_product_attention(queries, keys, values, self.scale, mask, None)?;
+        let output = output.transpose_axes(&[0, 2, 1, 3])?.reshape(&[batch, tokens, -1])?;
+        self.o_proj.forward(&output)
+    }
+}

@@ -1,0 +1,132 @@
+//! Language models on MLX: `config.json` says which architecture, the tensors are loaded by name.
+//! Knows nothing of stages, graphs or the store; one thread must own all that happens here.
+
+mod activations;
+mod adapter;
+mod attention;
+pub mod backend;
+mod cache;
+mod config;
+mod decoder;
+mod embedding;
+mod linear;
+mod mask;
+mod matrix;
+mod mlp;
+mod modes;
+mod norm;
+mod packed;
+mod rope;
+mod rope_scaling;
+mod rotating;
+mod switch;
+mod tensors;
+
+mod gemma3_text;
+mod llama;
+mod qwen2;
+mod qwen3;
+mod qwen3_moe;
+
+pub mod chat;
+pub mod device;
+pub mod generate;
+pub mod measure;
+mod python_json;
+pub mod text_eval;
+pub mod tokenizer;
+
+use std::path::Path;
+
+use adapter::Adapter;
+use anyhow::{Context, Result, bail, ensure};
+use cache::Cache;
+use config::Config;
+use decoder::Decoder;
+use mlx_rs::{Array, Dtype, ops};
+use tensors::Tensors;
+
+/// A function that takes an architecture's weights.
+type Load = fn(&Config, &mut Tensors) -> Result<Decoder>;
+
+/// What loads each `model_type` of `config.json`.
+const ARCHITECTURES: &[(&str, Load)] = &[
+    ("gemma3_text", gemma3_text::load),
+    ("llama", llama::load),
+    // As in mlx-lm's `MODEL_REMAPPING`.
+    ("mistral", llama::load),
+    ("qwen2", qwen2::load),
+    ("qwen3", qwen3::load),
+    ("qwen3_moe", qwen3_moe::load),
+];
+
+/// A model of any of the supported architectures.
+pub struct LanguageModel {
+    decoder: Decoder,
+}
+
+impl LanguageModel {
+    /// Loads a model folder, and an adapter folder to apply at run time.
+    ///
+    /// All weights are in memory when this returns. A tensor that the architecture needs and the
+    /// folder lacks is an error, and so is one that nothing in the model takes.
+    pub fn load(folder: &Path, adapter: Option<&Path>) -> Result<Self> {
+        let config = Config::read(folder)?;
+        let load = architecture(&config)?;
+        let adapter = adapter.map(Adapter::read).transpose()?;
+        let mut weights = Tensors::open(folder, config.quantization()?, adapter)?;
+        let decoder = load(&config, &mut weights)?;
+        let unused_head = |name: &str| decoder.is_tied() && name.starts_with("lm_head.");
+        weights.finish(|name| name.contains("rotary_emb.inv_freq") || unused_head(name))?;
+        Ok(Self { decoder })
+    }
+
+    /// Returns the logits of every position of a prompt, `[tokens, vocab_size]` in float32.
+    ///
+    /// The prompt goes through the key/value cache `step` tokens at a time, which must not matter.
+    pub fn logits(&self, tokens: &[u32], step: usize) -> Result<Array> {
+        ensure!(step > 0, "a step has no tokens");
+        let mut caches = self.caches();
+        let steps: Vec<Array> = tokens
+            .chunks(step)
+            .map(|tokens| self.forward(&self.prompt(tokens)?, &mut caches))
+            .collect::<Result<_>>()?;
+        let logits = ops::concatenate(&steps, 1)?;
+        Ok(logits.squeeze_axes(&[0])?.as_dtype(Dtype::Float32)?)
+    }
+
+    /// The dtype of activations, such as `"float32"`; on a CPU it is always that.
+    pub fn activation_dtype(&self) -> String {
+        format!("{:?}", self.decoder.activation_dtype()).to_lowercase()
+    }
+
+    fn forward(&self, tokens: &Array, caches: &mut [Cache]) -> Result<Array> {
+        self.decoder.forward(tokens, caches)
+    }
+
+    fn caches(&self) -> Vec<Cache> {
+        self.decoder.caches()
+    }
+
+    /// Returns token ids as `[1, tokens]`; MLX does not check indices, so this must.
+    fn prompt(&self, tokens: &[u32]) -> Result<Array> {
+        let vocab_size = self.decoder.vocab_size();
+        let unknown = tokens.iter().find(|token| i64::from(**token) >= i64::from(vocab_size));
+        if let Some(token) = unknown {
+            bail!("token {token} is outside the model's vocabulary of {vocab_size}");
+        }
+        ensure!(!tokens.is_empty(), "the prompt has no tokens");
+        Ok(Array::from_slice(tokens, &[1, i32::try_from(tokens.len())?]))
+    }
+}
+
+/// Returns what loads the architecture that `config.json` names.
+fn architecture(config: &Config) -> Result<Load> {
+    let named = config.model_type()?;
+    let found = ARCHITECTURES.iter().find(|(name, _)| *name == named);
+    found.map(|(_, load)| *load).with_context(|| {
+        let supported: Vec<&str> = ARCHITECTURES.iter().map(|(name, _)| *name).collect();
+        let (path, supported) = (config.path().display(), supported.join(", "));
+        format!("{path}: model_type {named:?} is not supported (supported: {supported})")
+    })
+}

@@ -1,0 +1,140 @@
+//! One model's answers to a list of prompts, and what they cost: the work of a benchmark.
+//! Does not know which answers are right.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+
+use super::chat::ChatTemplate;
+use super::generate::{Generation, generate};
+use super::tokenizer::Tokenizer;
+use super::{LanguageModel, device};
+use protocol::{Conversation, Measure, Measured, Timings};
+
+/// Enough to have read every weight and built every kernel once.
+const WARM_UP_TOKENS: usize = 4;
+
+/// Loads the model and answers every conversation; `tick` is told how many are done.
+///
+/// A few short generations run first and are not timed, so that no answer pays for a cold start. A conversation that is
+/// answered again must be answered the same: a model whose answers change by themselves cannot be compared.
+pub fn measure(request: &Measure, tick: &mut dyn FnMut(usize)) -> Result<Measured> {
+    let tokenizer = Tokenizer::load(&request.model)?;
+    let prompts = prompts(request, &tokenizer)?;
+    let start = Instant::now();
+    let model = LanguageModel::load(&request.model, request.adapter.as_deref())?;
+    let load_seconds = start.elapsed().as_secs_f64();
+
+    let answer =
+        |prompt: &Vec<u32>, max_tokens| generate(&model, prompt, max_tokens, tokenizer.eos_token_ids());
+    for prompt in prompts.iter().cycle().take(request.warmup) {
+        answer(prompt, request.max_tokens.min(WARM_UP_TOKENS))?;
+    }
+    let mut runs: Vec<Vec<Generation>> = Vec::new();
+    for run in 0..request.repeats {
+        let mut generations = Vec::with_capacity(prompts.len());
+        for (index, prompt) in prompts.iter().enumerate() {
+            let generation = answer(prompt, request.max_tokens)?;
+            let first = runs.first().and_then(|first| first.get(index));
+            let same = first.is_none_or(|first| first.tokens == generation.tokens);
+            ensure!(same, "query {} was answered otherwise in run {}", index + 1, run + 1);
+            generations.push(generation);
+            tick(run * prompts.len() + generations.len());
+        }
+        runs.push(generations);
+    }
+    let answers = runs.iter().take(1).flatten().map(|generation| tokenizer.decode(&generation.tokens));
+    Ok(Measured { answers: answers.collect::<Result<_>>()?, timings: timings(&model, load_seconds, &runs)? })
+}
+
+/// Returns the token ids of every conversation.
+fn prompts(request: &Measure, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>> {
+    ensure!(!request.conversations.is_empty(), "no conversations to answer");
+    ensure!(request.repeats > 0, "nothing is asked to be answered");
+    let template = ChatTemplate::load(&request.model)?;
+    let render = |conversation: &Conversation| {
+        tokenizer.encode(&template.render(&conversation.messages, conversation.tools.as_ref())?)
+    };
+    request.conversations.iter().map(render).collect()
+}
+
+fn timings(model: &LanguageModel, load_seconds: f64, runs: &[Vec<Generation>]) -> Result<Timings> {
+    let sum = |run: &[Generation], of: fn(&Generation) -> f64| run.iter().map(of).sum::<f64>();
+    // The first token of an answer is the prefill's.
+    let decoded = |generation: &Generation| generation.tokens.len().saturating_sub(1) as f64;
+    let prefill = |run: &Vec<Generation>| {
+        per_second(sum(run, |one| one.prompt_tokens as f64), sum(run, |one| one.prefill_seconds))
+    };
+    let decode = |run: &Vec<Generation>| per_second(sum(run, decoded), sum(run, |one| one.decode_seconds));
+    let whole: Vec<f64> =
+        runs.iter().map(|run| sum(run, |one| one.prefill_seconds + one.decode_seconds)).collect();
+    let [mean, deviation] = mean_and_deviation(&whole);
+    let answers = runs.first().map_or(1, Vec::len);
+    Ok(Timings {
+        load_seconds,
+        peak_memory_bytes: peak_memory_bytes()?,
+        prefill_tokens_per_second: median(runs.iter().map(prefill).collect()),
+        decode_tokens_per_second: median(runs.iter().map(decode).collect()),
+        generation_seconds_mean: mean / answers as f64,
+        spread: if mean > 0.0 { deviation / mean } else { 0.0 },
+        repeats: runs.len(),
+        activation_dtype: model.activation_dtype(),
+        device: device::name()?.to_owned(),
+    })
+}
+
+fn per_second(count: f64, seconds: f64) -> f64 {
+    if count == 0.0 { 0.0 } else { count / seconds }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match (values.get(middle), values.len() % 2) {
+        (Some(value), 1) => *value,
+        (Some(value), _) => f64::midpoint(values[middle - 1], *value),
+        (None, _) => 0.0,
+    }
+}
+
+/// Returns the mean, and the standard deviation of a sample: 0 for one value.
+fn mean_and_deviation(values: &[f64]) -> [f64; 2] {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    [mean, (squares / (count - 1.0).max(1.0)).sqrt()]
+}
+
+#[cfg(target_os = "linux")]
+fn peak_memory_bytes() -> Result<u64> {
+    use anyhow::Context;
+
+    let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    Ok(kibibytes.context("no VmHWM in /proc/self/status")? * 1024)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn peak_memory_bytes() -> Result<u64> {
+    Ok(u64::try_from(mlx_rs::memory::peak_memory()?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_decoded_is_no_speed() {
+        assert_eq!(per_second(0.0, 0.0), 0.0);
+        assert_eq!(per_second(3.0, 2.0), 1.5);
+    }
+
+    #[test]
+    fn repeats_are_summed_up() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0]), 2.5);
+        assert_eq!(mean_and_deviation(&[1.0, 3.0]), [2.0, 2_f64.sqrt()]);
+        assert_eq!(mean_and_deviation(&[5.0]), [5.0, 0.0]);
+    }
+}

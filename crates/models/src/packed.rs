@@ -1,0 +1,130 @@
+//! Products with quantized matrices, in all modes of MLX; mlx-rs wraps the affine one only.
+//! Knows nothing of files, nor of what the matrices are for.
+#![expect(unsafe_code, reason = "mlx-sys is a C interface; every call is followed by a look at its status")]
+
+use anyhow::{Result, ensure};
+use mlx_rs::{Array, Dtype, Stream};
+use mlx_sys::{
+    mlx_array, mlx_array_free, mlx_array_new, mlx_dequantize, mlx_gather_qmm, mlx_optional_dtype,
+    mlx_optional_int, mlx_quantized_matmul, mlx_stream,
+};
+
+use super::config::Packing;
+use super::modes::c_name;
+
+/// A matrix `[rows, columns]`, or a stack of them, in words.
+pub(crate) struct Packed {
+    /// `columns * bits / 32` words a row.
+    pub(crate) weight: Array,
+    /// One for each group: a float, or a byte if the mode is not affine.
+    pub(crate) scales: Array,
+    /// As many floats if the mode is affine.
+    pub(crate) biases: Option<Array>,
+    pub(crate) packing: Packing,
+}
+
+impl Packed {
+    /// Returns `x @ self.T`.
+    pub(crate) fn matmul_transposed(&self, x: &Array) -> Result<Array> {
+        self.call(|result, none, stream| {
+            // SAFETY: all handles are those of arrays that outlive the call.
+            unsafe {
+                mlx_quantized_matmul(
+                    result,
+                    x.as_ptr(),
+                    self.weight.as_ptr(),
+                    self.scales.as_ptr(),
+                    self.biases(none),
+                    true,
+                    some(self.packing.group_size),
+                    some(self.packing.bits),
+                    c_name(self.packing.mode).as_ptr(),
+                    stream,
+                )
+            }
+        })
+    }
+
+    /// As [`matmul_transposed`](Self::matmul_transposed), with the matrices of a stack that `experts` names.
+    pub(crate) fn gather_matmul_transposed(&self, x: &Array, experts: &Array, sorted: bool) -> Result<Array> {
+        self.call(|result, none, stream| {
+            // SAFETY: all handles are those of arrays that outlive the call.
+            unsafe {
+                mlx_gather_qmm(
+                    result,
+                    x.as_ptr(),
+                    self.weight.as_ptr(),
+                    self.scales.as_ptr(),
+                    self.biases(none),
+                    none,
+                    experts.as_ptr(),
+                    true,
+                    some(self.packing.group_size),
+                    some(self.packing.bits),
+                    c_name(self.packing.mode).as_ptr(),
+                    sorted,
+                    stream,
+                )
+            }
+        })
+    }
+
+    /// Returns what the words stand for, in `dtype`.
+    pub(crate) fn dequantize(&self, dtype: Dtype) -> Result<Array> {
+        let dtype = mlx_optional_dtype { value: dtype.into(), has_value: true };
+        self.call(|result, none, stream| {
+            // SAFETY: all handles are those of arrays that outlive the call.
+            unsafe {
+                mlx_dequantize(
+                    result,
+                    self.weight.as_ptr(),
+                    self.scales.as_ptr(),
+                    self.biases(none),
+                    some(self.packing.group_size),
+                    some(self.packing.bits),
+                    c_name(self.packing.mode).as_ptr(),
+                    none,
+                    dtype,
+                    stream,
+                )
+            }
+        })
+    }
+
+    /// Returns the rows at `ids` of a matrix, still packed.
+    pub(crate) fn rows(&self, ids: &Array) -> Result<Self> {
+        let pick = |tensor: &Array| tensor.take_axis(ids, 0);
+        Ok(Self {
+            weight: pick(&self.weight)?,
+            scales: pick(&self.scales)?,
+            biases: self.biases.as_ref().map(pick).transpose()?,
+            packing: self.packing,
+        })
+    }
+
+    /// Calls a function of MLX with a place for its result, with an array that is none, and with the stream.
+    fn call(&self, function: impl FnOnce(*mut mlx_array, mlx_array, mlx_stream) -> i32) -> Result<Array> {
+        let stream = Stream::thread_local_or_default();
+        // SAFETY: `none` is owned by its array; `result` is owned by the array that is returned, or freed.
+        unsafe {
+            let none = Array::from_ptr(mlx_array_new());
+            let mut result = mlx_array_new();
+            let status = function(&mut result, none.as_ptr(), stream.as_ref().as_ptr());
+            if status != 0 {
+                mlx_array_free(result);
+            }
+            let Packing { group_size, bits, mode } = self.packing;
+            let word = mode.word();
+            ensure!(status == 0, "MLX cannot multiply {word} with {bits} bits in groups of {group_size}");
+            Ok(Array::from_ptr(result))
+        }
+    }
+
+    fn biases(&self, none: mlx_array) -> mlx_array {
+        self.biases.as_ref().map_or(none, Array::as_ptr)
+    }
+}
+
+fn some(value: i32) -> mlx_optional_int {
+    mlx_optional_int { value, has_value: true }
+}

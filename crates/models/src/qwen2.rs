@@ -1,0 +1,109 @@
+//! The `qwen2` architecture (Qwen2, Qwen2.5), as mlx-lm's `qwen2.py`.
+//! Knows neither files nor tokens' text.
+
+use anyhow::Result;
+use serde::Deserialize;
+
+use super::activations::swiglu;
+use super::attention::{AttentionArgs, usual_scale};
+use super::config::{Config, ModelArgs};
+use super::decoder::{Decoder, DecoderArgs, Layer, TransformerBlock};
+use super::mlp::{Mlp, MlpArgs};
+use super::norm::NormArgs;
+use super::rope::RopeArgs;
+use super::rope_scaling::RopeScaling;
+use super::tensors::Tensors;
+
+#[derive(Deserialize)]
+struct Args {
+    hidden_size: i32,
+    num_hidden_layers: usize,
+    intermediate_size: i32,
+    num_attention_heads: i32,
+    rms_norm_eps: f32,
+    vocab_size: i32,
+    num_key_value_heads: i32,
+    #[serde(default = "default_max_position_embeddings")]
+    max_position_embeddings: i32,
+    #[serde(default = "default_rope_theta")]
+    rope_theta: f32,
+    #[serde(default)]
+    rope_traditional: bool,
+    rope_scaling: Option<RopeScaling>,
+    #[serde(default = "default_tie_word_embeddings")]
+    tie_word_embeddings: bool,
+}
+
+fn default_max_position_embeddings() -> i32 {
+    32_768
+}
+
+fn default_rope_theta() -> f32 {
+    1_000_000.0
+}
+
+fn default_tie_word_embeddings() -> bool {
+    true
+}
+
+impl ModelArgs for Args {
+    fn check(&self) -> Result<()> {
+        self.decoder().check()?;
+        self.attention().check()?;
+        self.mlp().check()
+    }
+}
+
+impl Args {
+    fn attention(&self) -> AttentionArgs {
+        let head_dim = self.hidden_size.checked_div(self.num_attention_heads).unwrap_or_default();
+        AttentionArgs {
+            hidden_size: self.hidden_size,
+            n_heads: self.num_attention_heads,
+            n_kv_heads: self.num_key_value_heads,
+            head_dim,
+            scale: usual_scale(head_dim),
+            qkv_bias: true,
+            o_bias: false,
+            head_norm: None,
+        }
+    }
+
+    fn mlp(&self) -> MlpArgs {
+        let (hidden_size, intermediate_size) = (self.hidden_size, self.intermediate_size);
+        MlpArgs { hidden_size, intermediate_size, bias: false, activation: swiglu }
+    }
+
+    fn rope(&self) -> RopeArgs<'_> {
+        RopeArgs {
+            dims: self.attention().head_dim,
+            base: self.rope_theta,
+            traditional: self.rope_traditional,
+            scaling: self.rope_scaling.as_ref(),
+            max_position_embeddings: Some(self.max_position_embeddings),
+        }
+    }
+
+    fn decoder(&self) -> DecoderArgs {
+        DecoderArgs {
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            num_hidden_layers: self.num_hidden_layers,
+            norm: NormArgs { eps: self.rms_norm_eps, weight_offset: false },
+            embedding_scale: None,
+            window: None,
+            tied: self.tie_word_embeddings,
+        }
+    }
+}
+
+pub(super) fn load(config: &Config, weights: &mut Tensors) -> Result<Decoder> {
+    let args: Args = config.args()?;
+    let (attention, mlp, decoder) = (args.attention(), args.mlp(), args.decoder());
+    let rope = config.rope(&args.rope())?;
+    Decoder::load(weights, &decoder, |weights, _, path| {
+        let mlp = Box::new(Mlp::load(weights, &format!("{path}.mlp"), &mlp)?);
+        let block = TransformerBlock::load(weights, path, (&attention, &rope), decoder.norm, mlp)?;
+        Ok(Layer { block: Box::new(block), is_sliding: false })
+    })
+}

@@ -1,0 +1,110 @@
+//! The `qwen3` architecture, as mlx-lm's `qwen3.py`: Qwen2 with a norm on each head and no biases.
+//! Knows neither files nor tokens' text.
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use super::activations::swiglu;
+use super::attention::{AttentionArgs, usual_scale};
+use super::config::{Config, ModelArgs};
+use super::decoder::{Decoder, DecoderArgs, Layer, TransformerBlock};
+use super::mlp::{Mlp, MlpArgs};
+use super::norm::NormArgs;
+use super::rope::RopeArgs;
+use super::rope_scaling::RopeScaling;
+use super::tensors::Tensors;
+
+#[derive(Deserialize)]
+struct Args {
+    hidden_size: i32,
+    num_hidden_layers: usize,
+    intermediate_size: i32,
+    num_attention_heads: i32,
+    rms_norm_eps: f32,
+    vocab_size: i32,
+    num_key_value_heads: i32,
+    max_position_embeddings: i32,
+    head_dim: i32,
+    tie_word_embeddings: bool,
+    rope_theta: Option<f32>,
+    rope_scaling: Option<RopeScaling>,
+    rope_parameters: Option<RopeParameters>,
+}
+
+/// The newer spelling of both rope_theta and rope_scaling.
+#[derive(Deserialize)]
+struct RopeParameters {
+    rope_theta: Option<f32>,
+    #[serde(flatten)]
+    scaling: RopeScaling,
+}
+
+impl ModelArgs for Args {
+    const READS_ROPE_PARAMETERS: bool = true;
+
+    fn check(&self) -> Result<()> {
+        self.decoder().check()?;
+        self.attention().check()?;
+        self.mlp().check()?;
+        self.rope().map(drop)
+    }
+}
+
+impl Args {
+    fn attention(&self) -> AttentionArgs {
+        AttentionArgs {
+            hidden_size: self.hidden_size,
+            n_heads: self.num_attention_heads,
+            n_kv_heads: self.num_key_value_heads,
+            head_dim: self.head_dim,
+            scale: usual_scale(self.head_dim),
+            qkv_bias: false,
+            o_bias: false,
+            head_norm: Some(self.norm()),
+        }
+    }
+
+    fn mlp(&self) -> MlpArgs {
+        let (hidden_size, intermediate_size) = (self.hidden_size, self.intermediate_size);
+        MlpArgs { hidden_size, intermediate_size, bias: false, activation: swiglu }
+    }
+
+    fn rope(&self) -> Result<RopeArgs<'_>> {
+        let newer = self.rope_parameters.as_ref();
+        let base = self.rope_theta.or_else(|| newer?.rope_theta);
+        Ok(RopeArgs {
+            dims: self.head_dim,
+            base: base.context("no rope_theta")?,
+            traditional: false,
+            scaling: self.rope_scaling.as_ref().or(newer.map(|newer| &newer.scaling)),
+            max_position_embeddings: Some(self.max_position_embeddings),
+        })
+    }
+
+    fn norm(&self) -> NormArgs {
+        NormArgs { eps: self.rms_norm_eps, weight_offset: false }
+    }
+
+    fn decoder(&self) -> DecoderArgs {
+        DecoderArgs {
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            num_hidden_layers: self.num_hidden_layers,
+            norm: self.norm(),
+            embedding_scale: None,
+            window: None,
+            tied: self.tie_word_embeddings,
+        }
+    }
+}
+
+pub(super) fn load(config: &Config, weights: &mut Tensors) -> Result<Decoder> {
+    let args: Args = config.args()?;
+    let (attention, mlp, decoder) = (args.attention(), args.mlp(), args.decoder());
+    let rope = config.rope(&args.rope()?)?;
+    Decoder::load(weights, &decoder, |weights, _, path| {
+        let mlp = Box::new(Mlp::load(weights, &format!("{path}.mlp"), &mlp)?);
+        let block = TransformerBlock::load(weights, path, (&attention, &rope), decoder.norm, mlp)?;
+        Ok(Layer { block: Box::new(block), is_sliding: false })
+    })
+}

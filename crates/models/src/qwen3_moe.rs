@@ -1,0 +1,161 @@
+//! The `qwen3_moe` architecture, as mlx-lm's `qwen3_moe.py`: Qwen3 with experts in most layers.
+//! Knows neither files nor tokens' text.
+
+use anyhow::{Result, ensure};
+use mlx_rs::ops::indexing::TryIndexOp;
+use mlx_rs::{Array, ops};
+use serde::Deserialize;
+
+use super::activations::swiglu;
+use super::attention::{AttentionArgs, usual_scale};
+use super::config::{Config, ModelArgs};
+use super::decoder::{Decoder, DecoderArgs, Layer, TransformerBlock};
+use super::linear::Linear;
+use super::mlp::{FeedForward, Mlp, MlpArgs};
+use super::norm::NormArgs;
+use super::rope::RopeArgs;
+use super::switch::SwitchGlu;
+use super::tensors::Tensors;
+
+/// There is no `rope_scaling`: mlx-lm does not read it here.
+#[derive(Deserialize)]
+struct Args {
+    hidden_size: i32,
+    num_hidden_layers: usize,
+    intermediate_size: i32,
+    num_attention_heads: i32,
+    num_experts: i32,
+    num_experts_per_tok: i32,
+    decoder_sparse_step: usize,
+    mlp_only_layers: Vec<usize>,
+    moe_intermediate_size: i32,
+    rms_norm_eps: f32,
+    vocab_size: i32,
+    num_key_value_heads: i32,
+    head_dim: i32,
+    rope_theta: f32,
+    tie_word_embeddings: bool,
+    norm_topk_prob: bool,
+}
+
+impl ModelArgs for Args {
+    fn check(&self) -> Result<()> {
+        self.decoder().check()?;
+        self.attention().check()?;
+        self.mlp().check()?;
+        ensure!(self.decoder_sparse_step > 0, "decoder_sparse_step is 0");
+        let (experts, chosen) = (self.num_experts, self.num_experts_per_tok);
+        ensure!(experts <= 0 || (1..=experts).contains(&chosen), "{chosen} experts are chosen of {experts}");
+        let size = self.moe_intermediate_size;
+        ensure!(experts <= 0 || size > 0, "moe_intermediate_size is {size}");
+        Ok(())
+    }
+}
+
+impl Args {
+    fn attention(&self) -> AttentionArgs {
+        AttentionArgs {
+            hidden_size: self.hidden_size,
+            n_heads: self.num_attention_heads,
+            n_kv_heads: self.num_key_value_heads,
+            head_dim: self.head_dim,
+            scale: usual_scale(self.head_dim),
+            qkv_bias: false,
+            o_bias: false,
+            head_norm: Some(self.norm()),
+        }
+    }
+
+    /// Of the layers without experts.
+    fn mlp(&self) -> MlpArgs {
+        let (hidden_size, intermediate_size) = (self.hidden_size, self.intermediate_size);
+        MlpArgs { hidden_size, intermediate_size, bias: false, activation: swiglu }
+    }
+
+    fn rope(&self) -> RopeArgs<'_> {
+        RopeArgs {
+            dims: self.head_dim,
+            base: self.rope_theta,
+            traditional: false,
+            scaling: None,
+            max_position_embeddings: None,
+        }
+    }
+
+    fn norm(&self) -> NormArgs {
+        NormArgs { eps: self.rms_norm_eps, weight_offset: false }
+    }
+
+    fn has_experts(&self, layer: usize) -> bool {
+        let sparse = (layer + 1).is_multiple_of(self.decoder_sparse_step);
+        self.num_experts > 0 && sparse && !self.mlp_only_layers.contains(&layer)
+    }
+
+    fn decoder(&self) -> DecoderArgs {
+        DecoderArgs {
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            num_hidden_layers: self.num_hidden_layers,
+            norm: self.norm(),
+            embedding_scale: None,
+            window: None,
+            tied: self.tie_word_embeddings,
+        }
+    }
+}
+
+struct SparseMoeBlock {
+    gate: Linear,
+    switch_mlp: SwitchGlu,
+    chosen: i32,
+    norm_topk_prob: bool,
+}
+
+impl SparseMoeBlock {
+    fn load(weights: &mut Tensors, path: &str, args: &Args) -> Result<Self> {
+        let experts = args.num_experts;
+        for projection in ["gate_proj", "up_proj", "down_proj"] {
+            let expert = |index| format!("{path}.experts.{index}.{projection}.weight");
+            if weights.contains(&expert(0)) {
+                let stack = format!("{path}.switch_mlp.{projection}.weight");
+                weights.stack((0..experts).map(expert), stack)?;
+            }
+        }
+        let shape = [experts, args.moe_intermediate_size, args.hidden_size];
+        Ok(Self {
+            gate: Linear::load(weights, &format!("{path}.gate"), args.hidden_size, experts, false)?,
+            switch_mlp: SwitchGlu::load(weights, &format!("{path}.switch_mlp"), shape, swiglu)?,
+            chosen: args.num_experts_per_tok,
+            norm_topk_prob: args.norm_topk_prob,
+        })
+    }
+}
+
+impl FeedForward for SparseMoeBlock {
+    fn forward(&self, x: &Array) -> Result<Array> {
+        let gates = ops::softmax_axis(self.gate.forward(x)?, -1, true)?;
+        let order = ops::argpartition_axis(&gates, -self.chosen, -1)?;
+        let experts = order.try_index((.., .., -self.chosen..))?;
+        let mut scores = gates.take_along_axis(&experts, -1)?;
+        if self.norm_topk_prob {
+            scores = scores.divide(scores.sum_axis(-1, true)?)?;
+        }
+        let y = self.switch_mlp.forward(x, &experts)?;
+        Ok(y.multiply(scores.expand_dims(-1)?)?.sum_axis(-2, false)?.as_dtype(y.dtype())?)
+    }
+}
+
+pub(super) fn load(config: &Config, weights: &mut Tensors) -> Result<Decoder> {
+    let args: Args = config.args()?;
+    let (attention, decoder) = (args.attention(), args.decoder());
+    let rope = config.rope(&args.rope())?;
+    Decoder::load(weights, &decoder, |weights, index, path| {
+        let mlp: Box<dyn FeedForward> = if args.has_experts(index) {
+            Box::new(SparseMoeBlock::load(weights, &format!("{path}.mlp"), &args)?)
+        } else {
+            Box::new(Mlp::load(weights, &format!("{path}.mlp"), &args.mlp())?)
+        };
+        let block = TransformerBlock::load(weights, path, (&attention, &rope), decoder.norm, mlp)?;
+        Ok(Layer { block: Box::new(block), is_sliding: false })
+    })
+}

@@ -1,0 +1,169 @@
+//! `rope_scaling` of `config.json`: how the angles of a model are stretched over a longer text, as in
+//! mlx-lm's `initialize_rope`.
+//! Knows nothing of attention.
+
+use std::f32::consts::PI;
+
+use anyhow::{Context, Result, bail, ensure};
+use mlx_rs::Array;
+use serde::Deserialize;
+
+use super::rope::{Angles, RopeArgs};
+
+/// As written; older configs call `rope_type` just `type`, some write both.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct RopeScaling {
+    r#type: Option<String>,
+    rope_type: Option<String>,
+    factor: Option<f32>,
+    original_max_position_embeddings: Option<f32>,
+    low_freq_factor: Option<f32>,
+    high_freq_factor: Option<f32>,
+    beta_fast: Option<f32>,
+    beta_slow: Option<f32>,
+    mscale: Option<f32>,
+    mscale_all_dim: Option<f32>,
+    long_factor: Option<Vec<f32>>,
+}
+
+impl RopeScaling {
+    pub(super) fn angles(&self, args: &RopeArgs) -> Result<Angles> {
+        let base = args.base;
+        Ok(match self.kind() {
+            "default" => Angles::Base { base, scale: 1.0 },
+            "linear" => Angles::Base { base, scale: 1.0 / self.factor()? },
+            "dynamic" => {
+                let context = args.max_position_embeddings.filter(|context| *context > 0);
+                let context = context.context("dynamic rope without max_position_embeddings")?;
+                ensure!(args.dims > 2, "dynamic rope of {} dimensions", args.dims);
+                Angles::Growing { base, factor: self.factor()?, context }
+            }
+            "llama3" => self.llama3(args)?,
+            "yarn" => self.yarn(args)?,
+            "longrope" => self.longrope(args)?,
+            other => bail!(
+                "rope_type {other:?} is not supported (supported: default, dynamic, linear, llama3, longrope, \
+                 yarn)"
+            ),
+        })
+    }
+
+    fn kind(&self) -> &str {
+        let named = self.r#type.as_ref().filter(|kind| !kind.is_empty());
+        named.or(self.rope_type.as_ref()).map_or("default", String::as_str)
+    }
+
+    fn factor(&self) -> Result<f32> {
+        let factor = self.factor.context("rope_scaling has no factor")?;
+        ensure!(factor > 0.0 && factor.is_finite(), "rope_scaling has factor {factor}");
+        Ok(factor)
+    }
+
+    /// Stretches long wavelengths by `factor`, keeps short ones, and blends between them.
+    fn llama3(&self, args: &RopeArgs) -> Result<Angles> {
+        let factor = self.factor()?;
+        let low = self.low_freq_factor.unwrap_or(1.0);
+        let high = self.high_freq_factor.unwrap_or(4.0);
+        let context = self.original_max_position_embeddings.unwrap_or(8192.0);
+        ensure!(low > 0.0 && high > 0.0, "llama3 rope with frequency factors {low} and {high}");
+        explicit(1.0, args, |_, freq| {
+            let wavelength = 2.0 * PI * freq;
+            if wavelength > context / low {
+                freq * factor
+            } else if wavelength > context / high {
+                let smooth = (context / wavelength - low) / (high - low);
+                freq / ((1.0 - smooth) / factor + smooth)
+            } else {
+                freq
+            }
+        })
+    }
+
+    /// As llama3, with a ramp over the dimensions, and attention made sharper.
+    fn yarn(&self, args: &RopeArgs) -> Result<Angles> {
+        let factor = self.factor()?;
+        let context = self.original_max_position_embeddings.unwrap_or(4096.0);
+        let dims = args.dims as f32;
+        // The dimension whose wave turns so many times within the context.
+        let turning = |turns: f32| dims * (context / (turns * 2.0 * PI)).ln() / (2.0 * args.base.ln());
+        let low = turning(self.beta_fast.unwrap_or(32.0));
+        let high = turning(self.beta_slow.unwrap_or(1.0));
+        // Looked at here: `max` and `min` would pass over what is no number.
+        ensure!(low.is_finite() && high.is_finite(), "yarn rope over {context} tokens");
+        let (low, high) = (low.floor().max(0.0), high.ceil().min(dims - 1.0));
+        let high = if low == high { high + 0.001 } else { high };
+        let magnitude = |mscale: f32| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
+        let magnitude = magnitude(self.mscale.unwrap_or(1.0)) / magnitude(self.mscale_all_dim.unwrap_or(0.0));
+        explicit(magnitude, args, |pair, freq| {
+            let stretched = factor * freq;
+            let kept = 1.0 - ((pair - low) / (high - low)).clamp(0.0, 1.0);
+            stretched * freq / (stretched * kept + freq * (1.0 - kept))
+        })
+    }
+
+    /// Phi's, also called su: a factor of its own for each wavelength.
+    fn longrope(&self, args: &RopeArgs) -> Result<Angles> {
+        let factors = self.long_factor.as_ref().context("longrope without long_factor")?;
+        let pairs = args.dims / 2;
+        let found = factors.len();
+        ensure!(i32::try_from(found)? == pairs, "{found} values in long_factor for {pairs} pairs");
+        let original = self.original_max_position_embeddings;
+        let original = original.context("longrope without original_max_position_embeddings")?;
+        let context = args.max_position_embeddings.context("longrope without max_position_embeddings")?;
+        let growth = context as f32 / original;
+        let magnitude = if growth <= 1.0 { 1.0 } else { (1.0 + growth.ln() / original.ln()).sqrt() };
+        let mut factors = factors.iter();
+        explicit(magnitude, args, |_, freq| factors.next().map_or(f32::NAN, |factor| factor * freq))
+    }
+}
+
+/// Returns what `stretch` makes of each pair's number and wavelength.
+///
+/// MLX's `freqs` are the reciprocals of what papers call frequencies: `base^(i / dims)`.
+fn explicit(magnitude: f32, args: &RopeArgs, mut stretch: impl FnMut(f32, f32) -> f32) -> Result<Angles> {
+    let unscaled = |i: i32| args.base.powf(i as f32 / args.dims as f32);
+    let freqs: Vec<f32> = (0..args.dims / 2).map(|pair| stretch(pair as f32, unscaled(2 * pair))).collect();
+    let sound = magnitude.is_finite() && freqs.iter().all(|freq| freq.is_finite() && *freq > 0.0);
+    ensure!(sound, "rope_scaling gives wavelengths that are none");
+    Ok(Angles::Explicit { freqs: Array::from_slice(&freqs, &[args.dims / 2]), magnitude })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rope::Rope;
+
+    fn rope(dims: i32, scaling: &str) -> Result<Rope> {
+        let scaling: RopeScaling = serde_json::from_str(scaling).unwrap();
+        let context = Some(4096);
+        let (base, traditional) = (1e4, false);
+        Rope::new(&RopeArgs {
+            dims,
+            base,
+            traditional,
+            scaling: Some(&scaling),
+            max_position_embeddings: context,
+        })
+    }
+
+    #[test]
+    fn an_unknown_scaling_is_named() {
+        let error = rope(8, r#"{"type": "mrope"}"#).err().unwrap();
+        assert!(error.to_string().contains("mrope"));
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_refused() {
+        for scaling in [
+            r#"{"rope_type": "linear", "factor": 0}"#,
+            r#"{"rope_type": "dynamic"}"#,
+            r#"{"rope_type": "yarn", "factor": 2, "original_max_position_embeddings": -1}"#,
+            r#"{"rope_type": "llama3", "factor": 8, "original_max_position_embeddings": 64, "low_freq_factor": 0,
+                "high_freq_factor": 0}"#,
+            r#"{"rope_type": "longrope", "long_factor": [1], "original_max_position_embeddings": 64}"#,
+            r#"{"rope_type": "longrope", "long_factor": [1, 1, 1, 0], "original_max_position_embeddings": 64}"#,
+        ] {
+            assert!(rope(8, scaling).is_err(), "{scaling}");
+        }
+    }
+}

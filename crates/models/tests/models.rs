@@ -1,0 +1,422 @@
+//! The model room against mlx-lm: the golden models give its logits and tokens, and what does not
+//! fit is refused by name. How the goldens were made: `golden/models.py` and `golden/chat.py`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and writes scratch files"
+)]
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use mlx_rs::Array;
+use serde_json::Value;
+
+use models::LanguageModel;
+use models::chat::ChatTemplate;
+use models::generate::generate;
+
+const TOLERANCE: f32 = 1e-4;
+
+/// MLX is not thread-safe and `cargo test` runs tests on several threads: every test that touches
+/// it holds this.
+fn mlx() -> MutexGuard<'static, ()> {
+    static MLX: Mutex<()> = Mutex::new(());
+    MLX.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn golden(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(folder)
+}
+
+fn cases(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(golden(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let mut cases: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
+    cases.sort();
+    assert!(!cases.is_empty());
+    cases
+}
+
+/// What mlx-lm said of a golden model.
+struct Expected {
+    prompt: Vec<u32>,
+    logits: Vec<f32>,
+    tokens: Vec<u32>,
+}
+
+impl Expected {
+    fn read(folder: &Path) -> Self {
+        let tensors: HashMap<String, Array> =
+            Array::load_safetensors(folder.join("expected.safetensors")).unwrap();
+        Self {
+            prompt: tensors["prompt"].to_vec_exact().unwrap(),
+            logits: tensors["logits"].to_vec_exact().unwrap(),
+            tokens: tensors["tokens"].to_vec_exact().unwrap(),
+        }
+    }
+}
+
+fn load(folder: &Path) -> anyhow::Result<LanguageModel> {
+    let adapter = folder.join("adapter");
+    LanguageModel::load(folder, adapter.exists().then_some(adapter.as_path()))
+}
+
+fn load_error(folder: &Path) -> String {
+    format!("{:#}", load(folder).err().expect("loading must fail"))
+}
+
+fn largest_difference(logits: &Array, expected: &[f32]) -> f32 {
+    let logits: Vec<f32> = logits.contiguous().unwrap().to_vec_exact().unwrap();
+    assert_eq!(logits.len(), expected.len());
+    let differences = logits.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, |largest, difference| {
+        assert!(!difference.is_nan());
+        f32::max(largest, difference)
+    })
+}
+
+#[test]
+fn golden_models_give_the_logits_and_tokens_of_mlx_lm() {
+    let _mlx = mlx();
+    for folder in cases("models") {
+        let name = folder.display();
+        let model = load(&folder).unwrap();
+        let expected = Expected::read(&folder);
+        assert_eq!(model.activation_dtype(), "float32");
+        // At once, in pieces that do not divide it, and token by token.
+        for step in [expected.prompt.len(), 5, 1] {
+            let logits = model.logits(&expected.prompt, step).unwrap();
+            let difference = largest_difference(&logits, &expected.logits);
+            assert!(difference <= TOLERANCE, "{name} in steps of {step}: {difference}");
+        }
+        let generated = generate(&model, &expected.prompt, expected.tokens.len(), &BTreeSet::new()).unwrap();
+        assert_eq!(generated.tokens, expected.tokens, "{name}");
+        assert_eq!(generated.prompt_tokens, expected.prompt.len());
+    }
+}
+
+#[test]
+fn generation_ends_with_an_eos_token() {
+    let _mlx = mlx();
+    let folder = golden("models/llama-float16");
+    let expected = Expected::read(&folder);
+    let model = load(&folder).unwrap();
+    let eos = expected.tokens[5];
+    let end = expected.tokens.iter().position(|token| *token == eos).unwrap();
+    let generated = generate(&model, &expected.prompt, 32, &BTreeSet::from([eos])).unwrap();
+    assert_eq!(generated.tokens, expected.tokens[..=end]);
+}
+
+#[test]
+fn a_token_outside_the_vocabulary_is_refused() {
+    let _mlx = mlx();
+    let model = load(&golden("models/qwen2-4bit")).unwrap();
+    let error = model.logits(&[3, 96], 2).unwrap_err();
+    assert_eq!(error.to_string(), "token 96 is outside the model's vocabulary of 96");
+    assert!(generate(&model, &[], 1, &BTreeSet::new()).is_err());
+}
+
+/// A copy of a golden model, to be spoiled.
+fn copy(name: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(&golden("models").join(name), copy.path());
+    copy
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap().path();
+        let target = to.join(entry.file_name().unwrap());
+        if entry.is_dir() {
+            copy_folder(&entry, &target);
+        } else {
+            fs::copy(&entry, &target).unwrap();
+        }
+    }
+}
+
+fn edit_config(folder: &Path, key: &str, value: Value) {
+    let path = folder.join("config.json");
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    config[key] = value;
+    fs::write(path, config.to_string()).unwrap();
+}
+
+fn edit_tensors(file: &Path, edit: impl FnOnce(&mut HashMap<String, Array>)) {
+    let mut tensors = Array::load_safetensors(file).unwrap();
+    // The file is replaced below, so its data must have been read.
+    mlx_rs::transforms::eval(tensors.values()).unwrap();
+    edit(&mut tensors);
+    Array::save_safetensors(&tensors, None, file).unwrap();
+}
+
+#[test]
+fn an_unknown_architecture_is_named_with_the_known_ones() {
+    let _mlx = mlx();
+    let model = copy("qwen2-4bit");
+    edit_config(model.path(), "model_type", "mamba".into());
+    let error = load_error(model.path());
+    assert!(
+        error.contains(
+            "\"mamba\" is not supported (supported: gemma3_text, llama, mistral, qwen2, qwen3, qwen3_moe)"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn numbers_that_no_model_has_are_refused() {
+    let _mlx = mlx();
+    let refused = |name: &str, key: &str, value: Value, expected: &str| {
+        let model = copy(name);
+        edit_config(model.path(), key, value);
+        let error = load_error(model.path());
+        assert!(error.contains(expected) && error.contains("config.json"), "{key}: {error}");
+    };
+    refused("llama-8bit", "num_attention_heads", 0.into(), "no attention heads");
+    refused("llama-8bit", "num_key_value_heads", 3.into(), "4 heads do not share 3 key/value heads");
+    refused("llama-8bit", "head_dim", (-2).into(), "head_dim is -2");
+    refused("llama-8bit", "head_dim", (1 << 30).into(), "4 heads of 1073741824");
+    refused("llama-8bit", "hidden_size", (-64).into(), "hidden_size is -64");
+    refused("llama-8bit", "intermediate_size", 0.into(), "size 0");
+    refused("llama-8bit", "vocab_size", (-1).into(), "vocab_size is -1");
+    refused("llama-8bit", "rope_scaling", serde_json::json!({"type": "linear"}), "no factor");
+    refused("mistral-4bit", "sliding_window", 0.into(), "sliding_window is 0");
+    refused("mistral-4bit", "sliding_window", Value::Null, "sliding_attention without sliding_window");
+    refused("mistral-4bit", "layer_types", vec!["full_attention"].into(), "1 layer_types for 2 layers");
+    refused("mistral-4bit", "layer_types", vec!["mamba"; 2].into(), "mamba");
+    refused("qwen3-6bit", "rope_theta", Value::Null, "no rope_theta");
+    refused("gemma3_text-6bit", "sliding_window_pattern", 0.into(), "sliding_window_pattern is 0");
+    refused("gemma3_text-6bit", "sliding_window", (-8).into(), "sliding_window is -8");
+    refused("gemma3_text-6bit", "query_pre_attn_scalar", 0.into(), "attention has scale inf");
+    refused("gemma3_text-6bit", "layer_types", vec!["full_attention"].into(), "layer 0 is full_attention");
+    refused("qwen3_moe-6bit", "num_experts_per_tok", 9.into(), "9 experts are chosen of 5");
+    refused("qwen3_moe-6bit", "num_experts_per_tok", 0.into(), "0 experts are chosen of 5");
+    refused("qwen3_moe-6bit", "decoder_sparse_step", 0.into(), "decoder_sparse_step is 0");
+    refused("qwen3_moe-6bit", "moe_intermediate_size", (-1).into(), "moe_intermediate_size is -1");
+}
+
+#[test]
+fn more_experts_than_the_file_holds_are_refused() {
+    let _mlx = mlx();
+    let model = copy("qwen3_moe-bfloat16");
+    edit_config(model.path(), "num_experts", i32::MAX.into());
+    assert!(load_error(model.path()).contains("no tensor model.layers.0.mlp.experts.4.gate_proj.weight"));
+    let model = copy("qwen3_moe-6bit");
+    edit_config(model.path(), "num_experts", i32::MAX.into());
+    assert!(load_error(model.path()).contains("config.json wants [2147483647, 16]"));
+}
+
+#[test]
+fn a_packing_other_than_mlxs_is_refused() {
+    let _mlx = mlx();
+    let model = copy("llama-8bit");
+    edit_config(model.path(), "quantization", serde_json::json!({"mode": "nf4"}));
+    assert!(load_error(model.path()).contains("\"nf4\" is not supported"));
+    edit_config(model.path(), "quantization", Value::Null);
+    edit_config(model.path(), "quantization_config", serde_json::json!({"quant_method": "awq"}));
+    assert!(load_error(model.path()).contains("quant_method \"awq\" is not supported"));
+}
+
+#[test]
+fn missing_unknown_and_misshapen_tensors_are_named() {
+    let _mlx = mlx();
+    let norm = "model.layers.1.input_layernorm.weight";
+    let model = copy("qwen2-float32");
+    let file = model.path().join("model.safetensors");
+
+    edit_tensors(&file, |tensors| {
+        tensors.insert("lm_head.weight".into(), Array::from_f32(0.0));
+    });
+    assert!(load(model.path()).is_ok(), "a tied model may carry the head that it does not use");
+
+    edit_tensors(&file, |tensors| {
+        tensors.insert("model.extra".into(), Array::from_f32(0.0));
+    });
+    assert!(load_error(model.path()).contains("1 unknown tensors, the first is model.extra"));
+
+    edit_tensors(&file, |tensors| {
+        tensors.insert(norm.into(), Array::from_f32(1.0));
+    });
+    let error = load_error(model.path());
+    assert!(error.contains(&format!("{norm} has shape [], config.json wants [64]")), "{error}");
+
+    edit_tensors(&file, |tensors| {
+        tensors.remove(norm);
+    });
+    assert!(load_error(model.path()).contains(&format!("no tensor {norm}")));
+}
+
+#[test]
+fn an_index_may_not_reach_outside_its_folder() {
+    let _mlx = mlx();
+    let model = copy("qwen2-float32");
+    let index = r#"{"weight_map": {"model.norm.weight": "../model.safetensors"}}"#;
+    fs::write(model.path().join("model.safetensors.index.json"), index).unwrap();
+    assert!(load_error(model.path()).contains("\"../model.safetensors\", not a file name"));
+}
+
+#[test]
+fn an_adapter_that_does_not_fit_is_refused() {
+    let _mlx = mlx();
+    let model = copy("qwen2-4bit-lora");
+    let adapter = model.path().join("adapter");
+    let file = adapter.join("adapters.safetensors");
+    let q_proj = "model.layers.0.self_attn.q_proj.lora_a";
+
+    edit_tensors(&file, |tensors| {
+        let zeros = Array::zeros::<f32>(&[64, 4]).unwrap();
+        tensors.insert("model.embed_tokens.lora_a".into(), zeros);
+    });
+    assert!(load_error(model.path()).contains("`model.embed_tokens.lora_a` has no `lora_b` beside it"));
+
+    edit_tensors(&file, |tensors| {
+        tensors.remove("model.embed_tokens.lora_a");
+        for (name, shape) in [("lora_a", [64, 4]), ("lora_b", [4, 64])] {
+            tensors
+                .insert(format!("model.layers.7.mlp.up_proj.{name}"), Array::zeros::<f32>(&shape).unwrap());
+        }
+    });
+    let error = load_error(model.path());
+    assert!(
+        error.contains("no module of this model takes the update of model.layers.7.mlp.up_proj"),
+        "{error}"
+    );
+
+    edit_tensors(&file, |tensors| {
+        tensors.insert(q_proj.into(), Array::zeros::<f32>(&[32, 4]).unwrap());
+    });
+    let error = load_error(model.path());
+    assert!(error.contains("q_proj` updates [64, 32], but the weight of this model is [64, 64]"), "{error}");
+
+    edit_tensors(&file, |tensors| {
+        tensors.remove(q_proj);
+    });
+    assert!(load_error(model.path()).contains("has no `lora_a` beside it"));
+}
+
+#[test]
+fn a_peft_adapter_runs_as_that_of_mlx_lm() {
+    let _mlx = mlx();
+    let model = copy("qwen2-4bit-lora");
+    let expected = Expected::read(model.path());
+    let adapter = model.path().join("adapter");
+    let tensors = Array::load_safetensors(adapter.join("adapters.safetensors")).unwrap();
+    let renamed = tensors.iter().map(|(name, tensor)| {
+        let name = name.replace(".lora_a", ".lora_A.weight").replace(".lora_b", ".lora_B.weight");
+        (format!("base_model.model.{name}"), tensor.transpose().unwrap().contiguous().unwrap())
+    });
+    let renamed: HashMap<String, Array> = renamed.collect();
+    Array::save_safetensors(&renamed, None, adapter.join("adapter_model.safetensors")).unwrap();
+    fs::remove_file(adapter.join("adapters.safetensors")).unwrap();
+    let config = serde_json::json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8});
+    fs::write(adapter.join("adapter_config.json"), config.to_string()).unwrap();
+    let logits = load(model.path()).unwrap().logits(&expected.prompt, 512).unwrap();
+    let difference = largest_difference(&logits, &expected.logits);
+    assert!(difference <= TOLERANCE, "{difference}");
+}
+
+/// PEFT keeps the factors of each expert by themselves, transposed, and may leave experts out.
+fn peft_of_experts(stacks: &HashMap<String, Array>, kept: &[i32]) -> HashMap<String, Array> {
+    let mut tensors = HashMap::new();
+    for (name, stack) in stacks {
+        let renamed = name.replace(".lora_a", ".lora_A.weight").replace(".lora_b", ".lora_B.weight");
+        let renamed = format!("base_model.model.{renamed}");
+        if !name.contains(".switch_mlp.") {
+            tensors.insert(renamed, stack.transpose().unwrap().contiguous().unwrap());
+            continue;
+        }
+        for expert in kept {
+            let own = stack.take_axis(Array::from_int(*expert), 0).unwrap();
+            tensors.insert(renamed.replace(".switch_mlp.", &format!(".experts.{expert}.")), own);
+        }
+    }
+    tensors
+}
+
+#[test]
+fn updates_of_experts_by_themselves_run_as_those_of_a_stack() {
+    let _mlx = mlx();
+    let model = copy("qwen3_moe-float16-lora");
+    let prompt = Expected::read(model.path()).prompt;
+    let adapter = model.path().join("adapter");
+    let file = adapter.join("adapters.safetensors");
+    // The third expert, which has no update below, has one that does nothing here.
+    edit_tensors(&file, |tensors| {
+        for (name, tensor) in
+            tensors.iter_mut().filter(|(name, _)| name.ends_with("switch_mlp.up_proj.lora_b"))
+        {
+            assert!(name.starts_with("model."));
+            let kept = Array::from_slice(&[1.0_f32, 1.0, 0.0, 1.0], &[4, 1, 1]);
+            *tensor = tensor.multiply(kept).unwrap();
+        }
+        tensors.retain(|name, _| !name.contains("switch_mlp") || name.contains("up_proj"));
+    });
+    let expected = load(model.path()).unwrap().logits(&prompt, 512).unwrap();
+    let expected: Vec<f32> = expected.contiguous().unwrap().to_vec_exact().unwrap();
+
+    let tensors = peft_of_experts(&Array::load_safetensors(&file).unwrap(), &[0, 1, 3]);
+    Array::save_safetensors(&tensors, None, adapter.join("adapter_model.safetensors")).unwrap();
+    fs::remove_file(file).unwrap();
+    let config = serde_json::json!({"peft_type": "LORA", "r": 2, "lora_alpha": 4});
+    fs::write(adapter.join("adapter_config.json"), config.to_string()).unwrap();
+    let logits = load(model.path()).unwrap().logits(&prompt, 512).unwrap();
+    let difference = largest_difference(&logits, &expected);
+    assert!(difference <= TOLERANCE, "{difference}");
+}
+
+#[test]
+fn a_whole_tensor_takes_the_place_of_a_quantized_weight() {
+    let _mlx = mlx();
+    let model = copy("qwen2-4bit");
+    let expected = Expected::read(model.path());
+    let tensors = Array::load_safetensors(model.path().join("model.safetensors")).unwrap();
+    let module = "model.layers.1.self_attn.q_proj";
+    let [weight, scales, biases] =
+        ["weight", "scales", "biases"].map(|part| &tensors[&format!("{module}.{part}")]);
+    // In float32, as the model computes it: in float16 it would be rounded on the way.
+    let [scales, biases] = [scales, biases].map(|side| side.as_dtype(mlx_rs::Dtype::Float32).unwrap());
+    let dense = mlx_rs::ops::dequantize(weight, scales, &biases, 32, 4).unwrap();
+    let adapter = model.path().join("adapter");
+    fs::create_dir_all(&adapter).unwrap();
+    fs::write(adapter.join("adapter_config.json"), r#"{"fine_tune_type": "full"}"#).unwrap();
+    let write = |name: String, tensor: Array| {
+        let file = adapter.join("adapters.safetensors");
+        Array::save_safetensors(&HashMap::from([(name, tensor)]), None, file).unwrap();
+    };
+    write(format!("{module}.weight"), dense);
+    let logits = load(model.path()).unwrap().logits(&expected.prompt, 512).unwrap();
+    let difference = largest_difference(&logits, &expected.logits);
+    assert!(difference <= TOLERANCE, "{difference}");
+    write("model.norm.bias".to_owned(), Array::zeros::<f32>(&[64]).unwrap());
+    assert!(load_error(model.path()).contains("no module of this model takes the update of model.norm.bias"));
+}
+
+#[test]
+fn chat_templates_render_as_in_transformers() {
+    for folder in cases("chat") {
+        let request = fs::read_to_string(folder.join("request.json")).unwrap();
+        let request: Value = serde_json::from_str(&request).unwrap();
+        let template = ChatTemplate::load(&folder).unwrap();
+        let rendered =
+            template.render(request["messages"].as_array().unwrap(), request.get("tools")).unwrap();
+        let expected = fs::read_to_string(folder.join("expected.txt")).unwrap();
+        assert_eq!(rendered, expected, "{}", folder.display());
+    }
+}
+
+#[test]
+fn a_missing_template_and_a_template_that_refuses_say_so() {
+    let model = golden("models/qwen2-float32");
+    let error = ChatTemplate::load(&model).err().unwrap();
+    assert!(error.to_string().ends_with("qwen2-float32 has no chat template"));
+
+    let template = ChatTemplate::load(&golden("chat/mistral")).unwrap();
+    let assistant = serde_json::json!({"role": "assistant", "content": "Hello"});
+    let error = format!("{:#}", template.render(&[assistant], None).unwrap_err());
+    assert!(error.contains("conversation roles must alternate user/assistant"), "{error}");
+}

@@ -1,0 +1,247 @@
+//! The questions of an experiment, written down before it runs: criteria, gates and verdicts.
+//! Knows nothing of the answers.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use text::units::{SIZES, size};
+
+/// What a criterion is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quantity {
+    /// The share of right answers.
+    Accuracy,
+    /// The share of answers that are the very text expected.
+    Exact,
+    /// Bytes of the model's folder, and of the adapter's.
+    Disk,
+    /// The most memory that the process had, in bytes.
+    Memory,
+    /// Seconds until every weight is in memory.
+    Load,
+    /// Decoded tokens per second.
+    Speed,
+    /// The perplexity of the suite's texts.
+    Perplexity,
+    /// The mean divergence from the reference, in nats.
+    Kl,
+    /// How much of the fine-tuning is left.
+    Survival,
+}
+
+impl Quantity {
+    /// The words of `pipeline.yaml`.
+    pub const WORDS: [(&'static str, Self); 9] = [
+        ("accuracy", Self::Accuracy),
+        ("exact", Self::Exact),
+        ("disk", Self::Disk),
+        ("memory", Self::Memory),
+        ("load", Self::Load),
+        ("speed", Self::Speed),
+        ("perplexity", Self::Perplexity),
+        ("kl", Self::Kl),
+        ("survival", Self::Survival),
+    ];
+
+    /// Returns its word.
+    pub fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, quantity)| *quantity == self).map_or("", |(word, _)| word)
+    }
+
+    /// Returns a value as people write it.
+    pub fn show(self, value: f64) -> String {
+        match self {
+            Self::Accuracy | Self::Exact => format!("{:.1}%", value * 100.0),
+            Self::Disk | Self::Memory => size(value),
+            Self::Load => format!("{value:.2} s"),
+            Self::Speed => format!("{value:.0} t/s"),
+            Self::Perplexity => format!("{value:.3}"),
+            Self::Kl => format!("{value:.4}"),
+            Self::Survival => format!("{value:.2}"),
+        }
+    }
+
+    /// The units that a bound may have, and what each is worth; the empty one where a plain number will do.
+    fn units(self) -> Vec<(&'static str, f64)> {
+        match self {
+            Self::Accuracy | Self::Exact => vec![("", 1.0), ("%", 0.01)],
+            Self::Disk | Self::Memory => SIZES.map(|(unit, bytes)| (unit, bytes as f64)).to_vec(),
+            Self::Load => vec![("s", 1.0), ("ms", 1e-3)],
+            Self::Speed => vec![("t/s", 1.0), ("", 1.0)],
+            Self::Perplexity | Self::Kl | Self::Survival => vec![("", 1.0)],
+        }
+    }
+}
+
+/// A finite number that can be part of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Number(f64);
+
+// Never NaN: it is only made by `Bound::parse`, which refuses it.
+impl Eq for Number {}
+
+/// How a value is compared with its bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Comparison {
+    /// No less than.
+    #[serde(rename = ">=")]
+    AtLeast,
+    /// No more than.
+    #[serde(rename = "<=")]
+    AtMost,
+    /// More than.
+    #[serde(rename = ">")]
+    Above,
+    /// Less than.
+    #[serde(rename = "<")]
+    Below,
+}
+
+impl Comparison {
+    /// The longer signs first: they begin with the shorter.
+    const SIGNS: [(&'static str, Self); 4] =
+        [(">=", Self::AtLeast), ("<=", Self::AtMost), (">", Self::Above), ("<", Self::Below)];
+
+    fn sign(self) -> &'static str {
+        Self::SIGNS.iter().find(|(_, comparison)| *comparison == self).map_or("", |(sign, _)| sign)
+    }
+}
+
+/// What a quantity must be: `>= 1.0`, `<= 500 MB`, or, against another configuration, `<= 0.70x`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// On which side.
+    pub comparison: Comparison,
+    /// Whether `value` is a factor on what another configuration has.
+    pub relative: bool,
+    /// In the quantity's own unit: a share, bytes, seconds, tokens per second.
+    pub value: Number,
+}
+
+impl Bound {
+    /// Reads what must be true of `quantity`; says what is wrong where it cannot.
+    pub fn parse(quantity: Quantity, text: &str) -> Result<Self, String> {
+        let example =
+            if quantity.units().iter().any(|(unit, _)| unit.is_empty()) { ">= 0.9" } else { "<= 500 MB" };
+        let text = text.trim();
+        let found = Comparison::SIGNS
+            .iter()
+            .find_map(|(sign, comparison)| Some((*comparison, text.strip_prefix(sign)?)));
+        let (comparison, rest) = found.ok_or_else(|| {
+            format!("`{text}` must begin with one of >=, <=, > and <, such as \"{example}\"")
+        })?;
+        let rest = rest.trim();
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '-' | '+' | '_'))
+            .unwrap_or(rest.len());
+        let (digits, unit) = rest.split_at(end);
+        let number = digits.replace('_', "").parse::<f64>().ok().filter(|number| number.is_finite());
+        let number = number.ok_or_else(|| format!("`{text}` has no number, such as \"{example}\" has"))?;
+        let unit = unit.trim();
+        if unit == "x" {
+            return Ok(Self { comparison, relative: true, value: Number(number) });
+        }
+        let units = quantity.units();
+        let Some((_, worth)) = units.iter().find(|(known, _)| *known == unit) else {
+            let units: Vec<_> =
+                quantity.units().iter().map(|(unit, _)| *unit).filter(|unit| !unit.is_empty()).collect();
+            let units = [units.as_slice(), &["x"]].concat().join(", ");
+            let what = if unit.is_empty() { "no unit".to_owned() } else { format!("the unit `{unit}`") };
+            return Err(format!("`{text}` has {what}, but `{}` is in {units}", quantity.word()));
+        };
+        Ok(Self { comparison, relative: false, value: Number(number * worth) })
+    }
+
+    /// Whether `value` is within.
+    pub fn holds(&self, value: f64) -> bool {
+        let bound = self.value.0;
+        match self.comparison {
+            Comparison::AtLeast => value >= bound,
+            Comparison::AtMost => value <= bound,
+            Comparison::Above => value > bound,
+            Comparison::Below => value < bound,
+        }
+    }
+}
+
+/// One question with its bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Criterion {
+    /// What it must be.
+    pub bound: Bound,
+    /// What is asked about.
+    pub quantity: Quantity,
+}
+
+impl fmt::Display for Criterion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Bound { comparison, relative, value } = self.bound;
+        let value = if relative { format!("{}x", value.0) } else { self.quantity.show(value.0) };
+        write!(f, "{} {} {value}", self.quantity.word(), comparison.sign())
+    }
+}
+
+/// What must be true of a configuration for the node to succeed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gate {
+    /// The configuration that relative bounds are against.
+    pub against: Option<String>,
+    /// The configuration.
+    pub config: String,
+    /// All of them must hold.
+    pub criteria: Vec<Criterion>,
+}
+
+/// What is to be concluded of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The configuration that relative bounds are against.
+    pub against: Option<String>,
+    /// The configuration.
+    pub config: String,
+    /// What makes it good enough.
+    pub minimum: Vec<Criterion>,
+    /// What makes it the best choice.
+    pub optimal: Vec<Criterion>,
+    /// What to do if it is neither.
+    pub otherwise: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn show(quantity: Quantity, text: &str) -> Result<String, String> {
+        Bound::parse(quantity, text).map(|bound| Criterion { bound, quantity }.to_string())
+    }
+
+    #[test]
+    fn bounds_are_read_with_their_units() {
+        assert_eq!(show(Quantity::Accuracy, ">= 1.0").unwrap(), "accuracy >= 100.0%");
+        assert_eq!(show(Quantity::Accuracy, ">80 %").unwrap(), "accuracy > 80.0%");
+        assert_eq!(show(Quantity::Disk, "<= 0.70x").unwrap(), "disk <= 0.7x");
+        assert_eq!(show(Quantity::Memory, "< 1.5 GB").unwrap(), "memory < 1.5 GB");
+        assert_eq!(show(Quantity::Load, "<= 250ms").unwrap(), "load <= 0.25 s");
+        assert_eq!(show(Quantity::Speed, ">= 100 t/s").unwrap(), "speed >= 100 t/s");
+        assert_eq!(show(Quantity::Kl, "<= 0.01").unwrap(), "kl <= 0.0100");
+    }
+
+    #[test]
+    fn a_bound_that_says_nothing_is_refused() {
+        let wrong = |quantity, text| show(quantity, text).unwrap_err();
+        assert_eq!(
+            wrong(Quantity::Accuracy, "1.0"),
+            "`1.0` must begin with one of >=, <=, > and <, such as \">= 0.9\""
+        );
+        assert_eq!(wrong(Quantity::Survival, ">= much"), "`>= much` has no number, such as \">= 0.9\" has");
+        assert_eq!(
+            wrong(Quantity::Disk, "<= 500"),
+            "`<= 500` has no unit, but `disk` is in B, kB, MB, GB, TB, KiB, MiB, GiB, TiB, x"
+        );
+        assert_eq!(wrong(Quantity::Load, "<= 1 h"), "`<= 1 h` has the unit `h`, but `load` is in s, ms, x");
+        assert!(show(Quantity::Kl, "<= 1e999").is_err());
+    }
+}

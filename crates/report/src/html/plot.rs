@@ -1,0 +1,263 @@
+//! Points with their intervals, names and Pareto front, in lines and words.
+//! Knows nothing of benchmarks.
+
+use std::fmt::Write;
+
+use super::super::front::front;
+use super::axis::Axis;
+use super::label::{Area, is_legible, place};
+use super::text::{alike, escape, shorten};
+use text::units::{bytes, size};
+
+/// One configuration.
+pub(super) struct Point<'a> {
+    pub(super) name: &'a str,
+    pub(super) bytes: u64,
+    pub(super) value: f64,
+    /// The ends of its 95 % interval.
+    pub(super) interval: [f64; 2],
+}
+
+/// What is plotted upwards.
+pub(super) struct Upwards {
+    pub(super) title: &'static str,
+    /// Whether less is better.
+    pub(super) falling: bool,
+    /// The ends of the axis that do not depend on the values.
+    pub(super) ends: [Option<f64>; 2],
+    pub(super) show: fn(f64) -> String,
+}
+
+/// The proportions of a plot: one for wide pages and one for phones, where words must not shrink.
+pub(super) struct Shape {
+    class: &'static str,
+    width: f64,
+    height: f64,
+    ticks: usize,
+    /// How many characters of a name are written.
+    letters: usize,
+}
+
+pub(super) const SHAPES: [Shape; 2] = [
+    Shape { class: "broad", width: 920.0, height: 420.0, ticks: 6, letters: 30 },
+    Shape { class: "slim", width: 358.0, height: 400.0, ticks: 3, letters: 16 },
+];
+
+/// Room for words at the left, top, right and bottom.
+const MARGINS: [f64; 4] = [46.0, 30.0, 12.0, 44.0];
+
+/// A plot with its axes.
+pub(super) struct Plot<'a> {
+    points: &'a [Point<'a>],
+    upwards: &'a Upwards,
+    shape: &'a Shape,
+    choice: Option<&'a str>,
+    frame: Area,
+    across: Axis,
+    up: Axis,
+}
+
+/// What is written beside each point, and where.
+struct Labels {
+    texts: Vec<String>,
+    areas: Vec<Area>,
+    /// Whether they are numbers, to be looked up below the plot.
+    are_numbers: bool,
+}
+
+impl<'a> Plot<'a> {
+    /// Lays out the points in a shape; the configuration to ship is marked.
+    pub(super) fn new(
+        points: &'a [Point<'a>],
+        upwards: &'a Upwards,
+        shape: &'a Shape,
+        choice: Option<&'a str>,
+    ) -> Self {
+        let [left, top, right, bottom] = MARGINS;
+        let frame = Area { left, top, right: shape.width - right, bottom: shape.height - bottom };
+        let sizes = points.iter().map(|point| point.bytes as f64);
+        let across = Axis::of(sizes, [None, None], [frame.left, frame.right]);
+        let values = points.iter().flat_map(|point| [point.interval[0], point.value, point.interval[1]]);
+        let up = Axis::of(values, upwards.ends, [frame.bottom, frame.top]);
+        Self { points, upwards, shape, choice, frame, across, up }
+    }
+
+    /// Returns the plot, and below it the names if they had no room in it.
+    pub(super) fn draw(&self) -> String {
+        let Shape { class, width, height, .. } = self.shape;
+        let title = self.upwards.title;
+        let mut out = format!(
+            "<svg class=\"plot {class}\" viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\" \
+             aria-labelledby=\"plot-{class}-title plot-{class}-words\">\n\
+             <title id=\"plot-{class}-title\">{title} against size on disk</title>\n\
+             <desc id=\"plot-{class}-words\">{}</desc>\n",
+            escape(&self.words())
+        );
+        self.draw_axes(&mut out);
+        self.draw_front(&mut out);
+        let labels = self.labels();
+        self.draw_points(&mut out, &labels);
+        out.push_str("</svg>\n");
+        if labels.are_numbers {
+            let names: String =
+                self.points.iter().map(|point| format!("<li>{}</li>", escape(point.name))).collect();
+            let _ = writeln!(out, "<ol class=\"key {class}\">{names}</ol>");
+        }
+        out
+    }
+
+    /// Says in words what is to be seen.
+    fn words(&self) -> String {
+        let point = |point: &Point<'_>| {
+            format!("{}: {} at {}", point.name, (self.upwards.show)(rounded(point.value)), bytes(point.bytes))
+        };
+        let all: Vec<_> = self.points.iter().map(point).collect();
+        let front: Vec<_> = self.front().iter().map(|index| self.points[*index].name).collect();
+        format!("{}. On the front: {}.", all.join("; "), front.join(", "))
+    }
+
+    fn front(&self) -> Vec<usize> {
+        let sign = if self.upwards.falling { -1.0 } else { 1.0 };
+        let points: Vec<_> =
+            self.points.iter().map(|point| (point.bytes as f64, sign * point.value)).collect();
+        front(&points)
+    }
+
+    fn draw_axes(&self, out: &mut String) {
+        let Area { left, top, right, bottom } = self.frame;
+        for tick in self.up.ticks(4) {
+            let y = self.up.place(tick);
+            let _ = writeln!(
+                out,
+                "<line class=\"grid\" x1=\"{left:.1}\" y1=\"{y:.1}\" x2=\"{right:.1}\" y2=\"{y:.1}\"/>\
+                 <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                left - 8.0,
+                y + 4.0,
+                (self.upwards.show)(rounded(tick))
+            );
+        }
+        for tick in self.across.ticks(self.shape.ticks) {
+            let x = self.across.place(tick);
+            let _ = writeln!(
+                out,
+                "<line class=\"notch\" x1=\"{x:.1}\" y1=\"{bottom:.1}\" x2=\"{x:.1}\" y2=\"{:.1}\"/>\
+                 <text class=\"tick\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                bottom + 5.0,
+                bottom + 20.0,
+                size(tick)
+            );
+        }
+        let _ = writeln!(
+            out,
+            "<text class=\"name\" x=\"2\" y=\"{:.1}\">{}</text>\
+             <text class=\"name\" x=\"{right:.1}\" y=\"{:.1}\" text-anchor=\"end\">size on disk</text>",
+            top - 16.0,
+            self.upwards.title,
+            bottom + 38.0
+        );
+    }
+
+    /// Draws steps: between two sizes one gets what the smaller gives.
+    fn draw_front(&self, out: &mut String) {
+        let mut path = String::new();
+        for index in self.front() {
+            let (x, y) = self.at(&self.points[index]);
+            let _ = match path.is_empty() {
+                true => write!(path, "M{x:.1} {y:.1}"),
+                false => write!(path, " H{x:.1} V{y:.1}"),
+            };
+        }
+        let _ = writeln!(out, "<path class=\"front\" d=\"{path}\"/>");
+    }
+
+    fn draw_points(&self, out: &mut String, labels: &Labels) {
+        let front = self.front();
+        let bars: Vec<_> = self.points.iter().map(|point| self.bar(point)).collect();
+        for Area { left, top, bottom, .. } in &bars {
+            let x = left + 1.0;
+            let _ = writeln!(
+                out,
+                "<path class=\"error\" d=\"M{x:.1} {top:.1} V{bottom:.1} M{:.1} {top:.1} h8 M{:.1} {bottom:.1} h8\"/>",
+                x - 4.0,
+                x - 4.0
+            );
+        }
+        let Labels { texts, areas, .. } = labels;
+        for (index, point) in self.points.iter().enumerate() {
+            let ((x, y), area) = (self.at(point), areas[index]);
+            let class = if front.contains(&index) { "on" } else { "off" };
+            let chosen = if self.choice == Some(point.name) { " chosen" } else { "" };
+            draw_leader(out, (x, y), &area);
+            // The end that faces the point stays where it is, however wide the letters are.
+            let (anchor, beside) = match (area.left >= x, area.right <= x) {
+                (true, _) => ("start", area.left + 2.0),
+                (_, true) => ("end", area.right - 2.0),
+                _ => ("middle", f64::midpoint(area.left, area.right)),
+            };
+            let _ = writeln!(
+                out,
+                "<g class=\"point {class}{chosen}\"><title>{}: {}, {}</title><circle cx=\"{x:.1}\" cy=\"{y:.1}\" \
+                 r=\"5.5\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text></g>",
+                escape(point.name),
+                (self.upwards.show)(rounded(point.value)),
+                bytes(point.bytes),
+                beside,
+                area.bottom - 3.5,
+                escape(&texts[index])
+            );
+        }
+    }
+
+    /// Returns what is written beside the points: their names, or numbers where the names have no room.
+    fn labels(&self) -> Labels {
+        let points: Vec<_> = self.points.iter().map(|point| self.at(point)).collect();
+        let bars: Vec<_> = self.points.iter().map(|point| self.bar(point)).collect();
+        let label = |texts: Vec<String>, are_numbers| {
+            // About what wide fonts need at this size; in narrower ones there is room to spare.
+            let widths: Vec<_> = texts.iter().map(|text| text.chars().count() as f64 * 7.4 + 4.0).collect();
+            Labels { areas: place(&points, &widths, &bars, &self.frame), texts, are_numbers }
+        };
+        let names = label(self.names(), false);
+        if is_legible(&names.areas, &points) {
+            return names;
+        }
+        label((1..=self.points.len()).map(|number| number.to_string()).collect(), true)
+    }
+
+    /// Returns the names without what all begin with, and not too long.
+    fn names(&self) -> Vec<String> {
+        let alike = alike(self.points.iter().map(|point| point.name));
+        let name = |point: &Point<'_>| match alike {
+            0 => shorten(point.name, self.shape.letters),
+            alike => shorten(&format!("…{}", &point.name[alike..]), self.shape.letters),
+        };
+        self.points.iter().map(name).collect()
+    }
+
+    fn at(&self, point: &Point<'_>) -> (f64, f64) {
+        (self.across.place(point.bytes as f64), self.up.place(point.value))
+    }
+
+    fn bar(&self, point: &Point<'_>) -> Area {
+        let (x, _) = self.at(point);
+        let [low, high] = point.interval;
+        Area { left: x - 1.0, top: self.up.place(high), right: x + 1.0, bottom: self.up.place(low) }
+    }
+}
+
+/// Draws a line to a name that is not beside its point.
+fn draw_leader(out: &mut String, (x, y): (f64, f64), area: &Area) {
+    let end = area.nearest((x, y));
+    if (end.0 - x).hypot(end.1 - y) > 14.0 {
+        let _ = writeln!(
+            out,
+            "<line class=\"leader\" x1=\"{x:.1}\" y1=\"{y:.1}\" x2=\"{:.1}\" y2=\"{:.1}\"/>",
+            end.0, end.1
+        );
+    }
+}
+
+/// Removes what adding has left in the last places.
+fn rounded(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
+}

@@ -1,0 +1,293 @@
+//! `report.md`: the report for a review or a model card.
+//! Knows nothing of HTML.
+
+use std::fmt::Write;
+
+use super::layers::Layers;
+use super::outcome::Outcome;
+use super::{Conclusion, Finding, Report};
+use weights::survival::Survival;
+
+impl Report<'_> {
+    /// Returns the report as Markdown: the outcome, the figures, what was decided, and every query with its answers.
+    pub fn markdown(&self) -> String {
+        let Outcome { headline, detail, .. } = self.outcome();
+        let mut out = format!("# {}\n\n**{}**", escape(&self.results.suite), prose(&headline));
+        if !detail.is_empty() {
+            let _ = write!(out, " {}", prose(&detail));
+        }
+        out.push_str("\n\n");
+        self.write_table(&mut out);
+        self.write_judgement(&mut out);
+        self.write_survival(&mut out);
+        self.write_readings(&mut out);
+        self.write_queries(&mut out);
+        let _ = writeln!(out, "---\n\nMeasured on {}.", escape(&self.timings.machine.to_string()));
+        out
+    }
+
+    fn write_table(&self, out: &mut String) {
+        let columns = self.columns();
+        let headings: Vec<_> = columns.iter().map(|column| column.heading).collect();
+        let _ = writeln!(out, "| {} |", headings.join(" | "));
+        let _ = writeln!(out, "|---{}|", "|---:".repeat(columns.len().saturating_sub(1)));
+        for row in 0..self.results.configs.len() {
+            let cells = columns.iter().map(|column| {
+                let cell = &column.cells[row];
+                let note = cell.note.as_ref().map(|note| match note.starts_with('±') {
+                    true => format!(" {note}"),
+                    false => format!(" ({})", note.replace('-', "–")),
+                });
+                escape(&cell.value) + &note.unwrap_or_default()
+            });
+            let _ = writeln!(out, "| {} |", cells.collect::<Vec<_>>().join(" | "));
+        }
+        if self.results.configs.values().any(|results| results.total > 0) {
+            out.push_str("\nIn parentheses: the 95% interval of the accuracy (Wilson).\n");
+        }
+        out.push('\n');
+    }
+
+    fn write_judgement(&self, out: &mut String) {
+        if !self.is_judged() {
+            return;
+        }
+        out.push_str("## Gates and verdicts\n\n");
+        for gate in &self.judgement.gates {
+            let word = if gate.pass { "holds" } else { "**failed**" };
+            let _ = writeln!(out, "Gate on {}: {word}.\n", code(&gate.config));
+            write_findings(out, &[("", &gate.criteria)]);
+            write_advice(out, &gate.advice);
+        }
+        for verdict in &self.judgement.verdicts {
+            let against = verdict.against.as_ref().map(|other| format!(", against {}", code(other)));
+            let otherwise = verdict.otherwise.as_ref();
+            let otherwise = otherwise.filter(|_| verdict.conclusion == Conclusion::Otherwise);
+            let otherwise = otherwise.map(|text| format!(": {}", escape(text)));
+            let (against, otherwise) = (against.unwrap_or_default(), otherwise.unwrap_or_default());
+            let (config, words) = (code(&verdict.config), verdict.words());
+            let _ = writeln!(out, "Verdict on {config}{against}: **{words}**{otherwise}.\n");
+            write_findings(out, &[("best choice", &verdict.optimal), ("good enough", &verdict.minimum)]);
+            write_advice(out, &verdict.advice);
+        }
+    }
+
+    fn write_survival(&self, out: &mut String) {
+        let configs = self.results.configs.iter();
+        let configs: Vec<_> =
+            configs.filter_map(|(name, results)| Some((name, results.survival.as_ref()?))).collect();
+        if configs.is_empty() {
+            return;
+        }
+        out.push_str(
+            "## What quantizing left of the fine-tuning\n\n\
+             | config | survival | noise to signal | reverted | delta per step | worst layers |\n\
+             |---|---:|---:|---:|---:|---|\n",
+        );
+        for (name, survival) in &configs {
+            let all = survival.overall;
+            let _ = writeln!(
+                out,
+                "| {} | {:.2} | {:.2} | {:.1}% | {} | {} |",
+                escape(name),
+                all.survival,
+                all.noise_to_signal,
+                all.reverted * 100.0,
+                all.delta_per_step.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
+                worst(survival)
+            );
+        }
+        out.push('\n');
+        for (name, survival) in configs {
+            if let Some(cause) = &survival.cause {
+                let _ = writeln!(out, "{}: {}.\n", code(name), prose(cause.trim_end_matches('.')));
+            }
+        }
+    }
+
+    fn write_readings(&self, out: &mut String) {
+        let configs = self.results.configs.iter();
+        let read: Vec<_> =
+            configs.filter_map(|(name, results)| Some((name, results, results.perplexity?))).collect();
+        if read.is_empty() {
+            return;
+        }
+        out.push_str("## Texts\n\n");
+        if let Some(reference) = &self.results.reference {
+            let _ = writeln!(out, "KL is the divergence from {}, in nats per token.\n", code(reference));
+        }
+        out.push_str("| config | perplexity | KL | same first token | tokens |\n|---|---:|---:|---:|---:|\n");
+        for (name, results, perplexity) in read {
+            let (kl, agreement) = results.divergence.map_or_else(
+                || ("-".to_owned(), "-".to_owned()),
+                |it| {
+                    let kl = format!("{:.4} ±{:.4}", it.mean_kl, it.standard_error);
+                    (kl, format!("{:.1}%", it.top1_agreement * 100.0))
+                },
+            );
+            let _ = writeln!(
+                out,
+                "| {} | {:.3} ±{:.3} | {kl} | {agreement} | {} |",
+                escape(name),
+                perplexity.value,
+                perplexity.standard_error,
+                perplexity.tokens
+            );
+        }
+        out.push('\n');
+    }
+
+    fn write_queries(&self, out: &mut String) {
+        let queries = self.queries();
+        if !queries.is_empty() {
+            out.push_str("## Answers\n\n");
+        }
+        for (index, query) in queries.iter().enumerate() {
+            let (passed, of) = (query.passed(), query.passes.len());
+            let _ = writeln!(out, "### {}. {} ({passed}/{of})\n", index + 1, escape(query.prompt));
+            for same in &query.answers {
+                let names: Vec<_> = same.configs.iter().map(|name| code(name)).collect();
+                let failed: Vec<_> = same.answer.failed().into_iter().map(code).collect();
+                let mark = match (same.answer.pass, failed.is_empty()) {
+                    (true, _) => "pass".to_owned(),
+                    (false, true) => "**fail**".to_owned(),
+                    (false, false) => format!("**fail** ({})", failed.join(", ")),
+                };
+                let _ = writeln!(out, "- {}: {mark}\n\n{}", names.join(", "), fenced(&same.answer.text));
+            }
+        }
+    }
+}
+
+fn write_findings(out: &mut String, groups: &[(&str, &Vec<Finding>)]) {
+    out.push_str("| | wanted | found | |\n|---|---|---|---|\n");
+    for (group, findings) in groups {
+        for finding in *findings {
+            let mark = if finding.pass { "holds" } else { "**fails**" };
+            let (wanted, found) = (escape(&finding.wanted), escape(&finding.found));
+            let _ = writeln!(out, "| {group} | {wanted} | {found} | {mark} |");
+        }
+    }
+    out.push('\n');
+}
+
+fn write_advice(out: &mut String, advice: &[String]) {
+    for idea in advice {
+        let _ = writeln!(out, "- {}", prose(idea));
+    }
+    if !advice.is_empty() {
+        out.push('\n');
+    }
+}
+
+fn worst(survival: &Survival) -> String {
+    let layers = Layers::of(survival);
+    let worst = layers.worst(5).into_iter();
+    let worst = worst.map(|(layer, kind, value)| format!("{layer} ({} {value:.2})", escape(kind)));
+    worst.collect::<Vec<_>>().join(", ")
+}
+
+/// Writes text as text: nothing in it is Markdown or HTML, and it is one line.
+fn escape(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut out = String::new();
+    for c in line.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '#' | '~' | '$' => out.extend(['\\', c]),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// Writes a sentence of ours, in which what stands between backticks is code.
+fn prose(text: &str) -> String {
+    if text.matches('`').count() % 2 == 1 {
+        return escape(text);
+    }
+    let parts = text.split('`').enumerate();
+    // Spaces at the ends of a part are between words.
+    let words = |part: &str| {
+        let space = |is: bool| if is { " " } else { "" };
+        let ends = (part.starts_with(' '), part.len() > 1 && part.ends_with(' '));
+        format!("{}{}{}", space(ends.0), escape(part), space(ends.1))
+    };
+    parts.map(|(index, part)| if index % 2 == 1 { code(part) } else { words(part) }).collect()
+}
+
+/// Writes text as code within a line, outside of tables.
+fn code(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let ticks = "`".repeat(longest_run(&line) + 1);
+    let pad = if line.is_empty() || line.starts_with('`') || line.ends_with('`') { " " } else { "" };
+    format!("{ticks}{pad}{line}{pad}{ticks}")
+}
+
+/// Writes text as a block of code within a list.
+fn fenced(text: &str) -> String {
+    let fence = "`".repeat((longest_run(text) + 1).max(3));
+    // A carriage return alone ends a line too.
+    let text = text.trim().replace("\r\n", "\n").replace('\r', "\n");
+    let lines: String = text.lines().map(|line| format!("  {line}\n")).collect();
+    format!("  {fence}text\n{lines}  {fence}\n")
+}
+
+fn longest_run(text: &str) -> usize {
+    text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    #[test]
+    fn what_users_write_stays_text() {
+        assert_eq!(escape("a|b `c`\n*d* <e>"), "a\\|b \\`c\\` \\*d\\* &lt;e>");
+        assert_eq!([code("a"), code("a`b"), code("``a")], ["`a`", "``a`b``", "``` ``a ```"]);
+        assert_eq!(fenced("a\r```\rb"), "  ````text\n  a\n  ```\n  b\n  ````\n");
+        assert_eq!(prose("more: with `bits: 5` <b>"), "more: with `bits: 5` &lt;b>");
+        assert_eq!(prose("one ` alone"), "one \\` alone");
+    }
+
+    #[test]
+    fn hostile_words_make_no_markup() {
+        let sample = sample::rich();
+        let text = sample.report().markdown();
+        let mut fence = None;
+        for line in text.lines() {
+            let ticks = line.trim_start().chars().take_while(|c| *c == '`').count();
+            match fence {
+                None if ticks >= 3 => fence = Some(ticks),
+                Some(open) if ticks >= open && line.trim().len() == ticks => fence = None,
+                None => assert!(!line.contains("<script>"), "{line}"),
+                Some(_) => {}
+            }
+        }
+        assert_eq!(fence, None);
+        let tables = text.lines().filter(|line| line.starts_with("| base"));
+        assert!(tables.count() >= 2);
+    }
+
+    #[test]
+    fn it_tells_the_whole_story() {
+        let text = sample::rich().report().markdown();
+        for expected in [
+            "# discrimination\n\n**The gate on `4bit` failed. Ship `6bit`.** `6bit` meets",
+            "| config | correct | accuracy | exact | perplexity | KL | survival | disk | bits/weight | load | memory |",
+            "| base | 3/5 | 60% (23–88) | 3/5 | 14.21 ±0.30 | 0.9131 ±0.0457 | - | 1.9 MB | 4.52 |",
+            "Gate on `4bit`: **failed**.",
+            "|  | accuracy >= 90.0% | 60.0% (3/5, 95%: 23 to 88%) | **fails** |",
+            "Verdict on `4bit`, against `fused-f16`: **not good enough**: ship the adapter beside the base, unfused.",
+            "- more bits: with `bits: 5` the steps are 2.1 times as fine",
+            "`4bit`: the update is 0.19 of a quantization step",
+            "### 2. What is 7 times 8? (6/6)",
+            "- `base`, `4bit`: **fail** (`expect`)",
+            "Measured on linux x86\\_64, 2 threads",
+        ] {
+            assert!(text.contains(expected), "{expected}\nis not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! A benchmark suite as written, in YAML or JSON lines: queries, what is expected of each answer, and texts to read.
+//! Knows nothing of models; scoring an answer needs only its text.
+
+mod call;
+mod query;
+
+pub use query::Query;
+
+use std::path::Path;
+
+use serde_json::Value as Json;
+
+use artifact::AtPath;
+use text::yaml::{At, Fields, Problem, Tree, Value};
+
+/// How many tokens an answer may have where the suite does not say.
+const MAX_TOKENS: usize = 128;
+
+/// How many tokens of a text are read in one go where the suite does not say.
+const CONTEXT: usize = 512;
+
+/// How often a suite may have its queries answered, and warm up, at most.
+const MOST_RUNS: usize = 1000;
+
+/// A suite.
+#[derive(Debug)]
+pub struct Suite {
+    /// Its name in reports.
+    pub name: String,
+    /// The most tokens an answer may have.
+    pub max_tokens: usize,
+    /// How often every query is answered, for the timings.
+    pub repeats: usize,
+    /// How many answers are given before the first that is timed.
+    pub warmup: usize,
+    /// How many tokens of a text are read in one go.
+    pub context: usize,
+    /// The queries, in order.
+    pub queries: Vec<Query>,
+    /// The texts, in order.
+    pub texts: Vec<String>,
+}
+
+/// What holds for all queries that do not say otherwise.
+#[derive(Debug, Default)]
+struct Common {
+    system: Option<String>,
+    tools: Option<Json>,
+}
+
+impl Suite {
+    /// Reads the suite at `path`: JSON lines if it is called `.jsonl`, else YAML.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).at("read the suite", path)?;
+        let lines = path.extension().is_some_and(|extension| extension == "jsonl");
+        let suite = if lines {
+            let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+            Self::parse_lines(&text, name)
+        } else {
+            Self::parse(&text)
+        };
+        suite.map_err(|problem| anyhow::anyhow!(problem.render(path, &text)))
+    }
+
+    fn parse(text: &str) -> Result<Self, Problem> {
+        let mut top = Fields::open(Tree::parse(text)?, "the suite")?;
+        let (name, _) = top.text("name")?;
+        let (mut suite, common) = Self::head(&mut top, name)?;
+        let at = top.at();
+        for tree in top.list("queries")? {
+            suite.queries.push(Query::read(Fields::open(tree, "a query")?, &common)?);
+        }
+        for tree in top.list("texts")? {
+            suite.texts.push(text_of(tree)?);
+        }
+        top.finish()?;
+        suite.check(at)
+    }
+
+    /// Reads one object a line: a query, a text as mlx-lm's data sets have them (`{"text": …}`), or, at first, what
+    /// holds for all (`{"suite": {…}}`).
+    fn parse_lines(text: &str, name: String) -> Result<Self, Problem> {
+        let mut suite = None;
+        let mut common = Common::default();
+        for (line, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.trim().is_empty()) {
+            let mut fields = Fields::open(Tree::parse_json(text, line)?, "a line of the suite")?;
+            if suite.is_none() {
+                let mut head = match fields.take("suite") {
+                    Some(tree) => Fields::open(tree, "`suite`")?,
+                    None => Fields::open(Tree { at: fields.at(), value: Value::Map(Vec::new()) }, "`suite`")?,
+                };
+                let own = head.optional_text("name")?.map(|(name, _)| name);
+                let (read, all) = Self::head(&mut head, own.unwrap_or_else(|| name.clone()))?;
+                head.finish()?;
+                (suite, common) = (Some(read), all);
+            }
+            let Some(suite) = &mut suite else { continue };
+            if let Some(tree) = fields.take("text") {
+                suite.texts.push(text_of(tree)?);
+                fields.finish()?;
+            } else if !fields.is_empty() {
+                suite.queries.push(Query::read(fields, &common)?);
+            }
+        }
+        let at = At { line: 1, column: 1 };
+        suite.ok_or_else(|| Problem::new(at, "the suite is empty"))?.check(at)
+    }
+
+    fn head(fields: &mut Fields, name: String) -> Result<(Self, Common), Problem> {
+        let system = fields.optional_text("system")?.map(|(text, _)| text);
+        let tools = fields.take("tools").map(|tree| tree.to_json());
+        let suite = Self {
+            name,
+            max_tokens: fields.count("max_tokens")?.unwrap_or(MAX_TOKENS),
+            repeats: fields.count("repeats")?.unwrap_or(1),
+            warmup: fields.whole("warmup")?.unwrap_or(1),
+            context: fields.count("context")?.unwrap_or(CONTEXT),
+            queries: Vec::new(),
+            texts: Vec::new(),
+        };
+        Ok((suite, Common { system, tools }))
+    }
+
+    fn check(self, at: At) -> Result<Self, Problem> {
+        if self.queries.is_empty() && self.texts.is_empty() {
+            return Err(Problem::new(at, "the suite has neither `queries` nor `texts`"));
+        }
+        for (word, count) in [("repeats", self.repeats), ("warmup", self.warmup)] {
+            if count > MOST_RUNS {
+                return Err(Problem::new(at, format!("`{word}` must be at most {MOST_RUNS}, not {count}")));
+            }
+        }
+        if self.context < 2 {
+            return Err(Problem::new(at, "`context` must be at least 2: the first token is not foreseen"));
+        }
+        Ok(self)
+    }
+}
+
+fn text_of(tree: Tree) -> Result<String, Problem> {
+    match tree.value {
+        Value::Text(text) if !text.trim().is_empty() => Ok(text),
+        _ => Err(Problem::new(tree.at, format!("a text to read must be a text, not {}", tree.kind()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_yaml_say_the_same() {
+        let yaml =
+            "name: s\nmax_tokens: 9\nsystem: be short\nqueries:\n  - {prompt: p, contains: x}\ntexts: [once]";
+        let lines = "{\"suite\": {\"name\": \"s\", \"max_tokens\": 9, \"system\": \"be short\"}}\n\n\
+                     {\"prompt\": \"p\", \"contains\": \"x\"}\n{\"text\": \"once\"}\n";
+        let (yaml, lines) = (Suite::parse(yaml).unwrap(), Suite::parse_lines(lines, "file".into()).unwrap());
+        assert_eq!(format!("{yaml:?}"), format!("{lines:?}"));
+        assert_eq!(Suite::parse_lines("{\"text\": \"t\"}", "file".into()).unwrap().name, "file");
+    }
+
+    #[test]
+    fn names_the_place_of_a_mistake() {
+        let problem = Suite::parse("name: s\nqueries:\n  - {prompt: p, expect: tools}\n").unwrap_err();
+        assert_eq!(
+            problem.to_string(),
+            "3:25: `expect` must be one of tool, direct, not `tools`; did you mean `tool`?"
+        );
+        let wrong = |text: &str| Suite::parse_lines(text, "s".into()).unwrap_err().to_string();
+        assert_eq!(
+            wrong("{\"text\": \"t\"}\n{\"prompt\": \"p\"}"),
+            "2:1: a query needs one of `expect`, `answer`, `contains`, `regex` and `tool_call`"
+        );
+        assert_eq!(wrong("{\"text\": \"t\"}\n{\"text\": }").split(':').next(), Some("2"));
+        let endless = Suite::parse("name: s\nrepeats: 9000000000000000000\ntexts: [once]").unwrap_err();
+        assert_eq!(endless.to_string(), "1:1: `repeats` must be at most 1000, not 9000000000000000000");
+        assert_eq!(wrong(""), "1:1: the suite is empty");
+        assert_eq!(wrong("{\"suite\": {}}"), "1:1: the suite has neither `queries` nor `texts`");
+    }
+}

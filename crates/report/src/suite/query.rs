@@ -1,0 +1,264 @@
+//! One query of a suite: what is asked, and the scorers of what is answered.
+//! Knows nothing of models or of the other queries.
+
+use fancy_regex::Regex;
+use indexmap::IndexMap;
+use serde_json::{Value as Json, json};
+
+use super::Common;
+use super::call::{Call, calls, holds_tool_call};
+use crate::Answer;
+use protocol::Conversation;
+use text::yaml::{Fields, Problem, Tree, Value};
+
+/// One query.
+#[derive(Debug)]
+pub struct Query {
+    /// What is asked.
+    pub conversation: Conversation,
+    scorers: Vec<Scorer>,
+}
+
+/// One thing that may be expected of an answer.
+#[derive(Debug)]
+enum Scorer {
+    /// `expect`: whether it holds a tool call.
+    Kind { tool: bool },
+    /// `answer`: the very text, apart from space around it.
+    Exact(String),
+    /// `contains`: all of these.
+    Contains(Vec<String>),
+    /// `regex`: a match anywhere.
+    Regex(Box<Regex>),
+    /// `tool_call`: a call of this tool, with these arguments if they are said.
+    Call(Call),
+}
+
+impl Query {
+    /// Takes the fields of a query.
+    pub(super) fn read(mut fields: Fields, common: &Common) -> Result<Self, Problem> {
+        let system = fields.optional_text("system")?.map(|(text, _)| text);
+        let system = system.or_else(|| common.system.clone());
+        let tools = fields.take("tools").map(|tree| tree.to_json()).or_else(|| common.tools.clone());
+        let messages = read_messages(&mut fields, system)?;
+        let scorers = read_scorers(&mut fields)?;
+        let at = fields.at();
+        // First, because a key that was meant to be a scorer says more than that there is none.
+        fields.finish()?;
+        if scorers.is_empty() {
+            let message = "a query needs one of `expect`, `answer`, `contains`, `regex` and `tool_call`";
+            return Err(Problem::new(at, message));
+        }
+        Ok(Self { conversation: Conversation { messages, tools }, scorers })
+    }
+
+    /// Whether it says what the very answer is.
+    pub fn has_exact(&self) -> bool {
+        self.scorers.iter().any(|scorer| matches!(scorer, Scorer::Exact(_)))
+    }
+
+    /// Whether `text` is the very answer, if that is said.
+    pub fn is_exact(&self, text: &str) -> bool {
+        self.scorers.iter().any(|scorer| matches!(scorer, Scorer::Exact(_)) && scorer.holds(text))
+    }
+
+    /// Scores an answer. It is right if all scorers say so; the very text is scored apart where there are others.
+    pub fn score(&self, text: &str) -> Answer {
+        let scores: IndexMap<String, bool> =
+            self.scorers.iter().map(|scorer| (scorer.word().to_owned(), scorer.holds(text))).collect();
+        let alone = scores.len() == 1;
+        let pass = scores.iter().all(|(word, holds)| *holds || (word == EXACT && !alone));
+        Answer {
+            prompt: self.prompt(),
+            text: text.to_owned(),
+            tool_call: holds_tool_call(text),
+            pass,
+            scores,
+        }
+    }
+
+    fn prompt(&self) -> String {
+        let users = self.conversation.messages.iter().rev();
+        let last = users.into_iter().find(|message| message.get("role") == Some(&json!("user")));
+        last.and_then(|message| message.get("content")?.as_str()).unwrap_or_default().to_owned()
+    }
+}
+
+/// The word of the scorer that compares the very text.
+const EXACT: &str = "answer";
+
+impl Scorer {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Kind { .. } => "expect",
+            Self::Exact(_) => EXACT,
+            Self::Contains(_) => "contains",
+            Self::Regex(_) => "regex",
+            Self::Call(_) => "tool_call",
+        }
+    }
+
+    fn holds(&self, text: &str) -> bool {
+        match self {
+            Self::Kind { tool } => holds_tool_call(text) == *tool,
+            Self::Exact(answer) => answer.trim() == text.trim(),
+            Self::Contains(parts) => parts.iter().all(|part| text.contains(part)),
+            // A pattern that would take for ever matches nothing.
+            Self::Regex(regex) => regex.is_match(text).unwrap_or(false),
+            Self::Call(call) => calls(text).iter().any(|made| call.is_made_by(made)),
+        }
+    }
+}
+
+/// Takes `prompt`, or else `messages`, the system message before them.
+fn read_messages(fields: &mut Fields, system: Option<String>) -> Result<Vec<Json>, Problem> {
+    let mut messages: Vec<Json> = Vec::new();
+    messages.extend(system.map(|system| json!({"role": "system", "content": system})));
+    let Some(tree) = fields.take("messages") else {
+        let (prompt, _) = fields.text("prompt")?;
+        messages.push(json!({"role": "user", "content": prompt}));
+        return Ok(messages);
+    };
+    if let Some(prompt) = fields.take("prompt") {
+        return Err(Problem::new(prompt.at, "a query has either `prompt` or `messages`"));
+    }
+    let at = tree.at;
+    let Value::List(written) = tree.value else {
+        return Err(Problem::new(at, "`messages` must be a list, such as `- {role: user, content: Hello}`"));
+    };
+    for (index, tree) in written.iter().enumerate() {
+        let message = tree.to_json();
+        let role = message.get("role").and_then(Json::as_str);
+        let role = role.ok_or_else(|| Problem::new(tree.at, "a message must be a map with a `role`"))?;
+        if index == 0 && role == "system" {
+            messages.clear();
+        }
+        messages.push(message);
+    }
+    match messages.last().and_then(|last| last.get("role")?.as_str()) {
+        None | Some("system") => Err(Problem::new(at, "`messages` asks nothing")),
+        Some("assistant") => {
+            Err(Problem::new(at, "`messages` ends with an answer; what is expected belongs into `answer`"))
+        }
+        Some(_) => Ok(messages),
+    }
+}
+
+fn read_scorers(fields: &mut Fields) -> Result<Vec<Scorer>, Problem> {
+    let mut scorers = Vec::new();
+    let kind = fields.word("expect", &[("tool", true), ("direct", false)])?;
+    scorers.extend(kind.map(|tool| Scorer::Kind { tool }));
+    scorers.extend(fields.optional_text(EXACT)?.map(|(answer, _)| Scorer::Exact(answer)));
+    scorers.extend(fields.take("contains").map(read_contains).transpose()?);
+    if let Some((pattern, at)) = fields.optional_text("regex")? {
+        let regex = Regex::new(&pattern);
+        let regex = regex.map_err(|error| Problem::new(at, format!("`regex` cannot be read: {error}")))?;
+        scorers.push(Scorer::Regex(Box::new(regex)));
+    }
+    scorers.extend(fields.take("tool_call").map(read_call).transpose()?);
+    Ok(scorers)
+}
+
+fn read_contains(tree: Tree) -> Result<Scorer, Problem> {
+    let at = tree.at;
+    let parts = match tree.value {
+        Value::List(parts) => parts,
+        _ => vec![tree],
+    };
+    let texts = parts.into_iter().map(|part| match part.value {
+        Value::Text(text) if !text.is_empty() => Ok(text),
+        // `contains: 4` is a number to YAML.
+        Value::Int(number) => Ok(number.to_string()),
+        _ => Err(Problem::new(
+            part.at,
+            format!("`contains` must be a text or a list of texts, not {}", part.kind()),
+        )),
+    });
+    let texts = texts.collect::<Result<Vec<_>, _>>()?;
+    if texts.is_empty() {
+        return Err(Problem::new(at, "`contains` is empty"));
+    }
+    Ok(Scorer::Contains(texts))
+}
+
+fn read_call(tree: Tree) -> Result<Scorer, Problem> {
+    let mut fields = Fields::open(tree, "`tool_call`")?;
+    let (name, _) = fields.text("name")?;
+    let arguments = fields.take("arguments").map(|tree| tree.to_json());
+    fields.finish()?;
+    Ok(Scorer::Call(Call { name, arguments }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &str) -> Query {
+        Query::read(Fields::open(Tree::parse(text).unwrap(), "a query").unwrap(), &Common::default()).unwrap()
+    }
+
+    fn problem(text: &str) -> String {
+        let fields = Fields::open(Tree::parse(text).unwrap(), "a query").unwrap();
+        Query::read(fields, &Common::default()).unwrap_err().message
+    }
+
+    #[test]
+    fn the_very_text_is_scored_apart_unless_it_is_all_that_is_asked() {
+        let both = query("{prompt: p, expect: direct, answer: Black.}");
+        let wrong = both.score("White.");
+        assert!(wrong.pass && !wrong.scores["answer"]);
+        assert!(!both.score("<tool_call>{}</tool_call>").pass);
+        assert!(both.score(" Black.\n").scores["answer"]);
+        assert!(!query("{prompt: p, answer: Black.}").score("White.").pass);
+    }
+
+    #[test]
+    fn all_scorers_must_agree() {
+        let query = query("{prompt: p, contains: [Paris, France], regex: '^[A-Z]'}");
+        assert!(query.score("Paris is in France.").pass);
+        let answer = query.score("in Paris, France");
+        assert!(!answer.pass && answer.scores["contains"] && !answer.scores["regex"]);
+    }
+
+    #[test]
+    fn a_call_is_compared_as_json() {
+        let query = query("{prompt: p, tool_call: {name: weather, arguments: {city: Paris, days: 2}}}");
+        let call = r#"{"name": "weather", "arguments": {"days": 2.0, "city": "Paris"}}"#;
+        assert!(query.score(&format!("<tool_call>\n{call}\n</tool_call>")).pass);
+        assert!(!query.score(&call.replace('2', "3")).pass);
+        assert!(!query.score("It rains.").pass);
+    }
+
+    #[test]
+    fn messages_may_bring_their_own_system() {
+        let common = Common { system: Some("short".to_owned()), tools: None };
+        let read = |text: &str| {
+            let fields = Fields::open(Tree::parse(text).unwrap(), "a query").unwrap();
+            Query::read(fields, &common).unwrap().conversation.messages.len()
+        };
+        assert_eq!(read("{prompt: p, contains: x}"), 2);
+        assert_eq!(read("{messages: [{role: user, content: p}], contains: x}"), 2);
+        assert_eq!(
+            read("{messages: [{role: system, content: s}, {role: user, content: p}], contains: x}"),
+            2
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_refused() {
+        assert_eq!(
+            problem("{prompt: p, regexp: x}"),
+            "unknown key `regexp` in a query; did you mean `regex`?"
+        );
+        assert!(problem("{prompt: p, regex: '('}").starts_with("`regex` cannot be read"));
+        assert_eq!(problem("{messages: [], contains: x}"), "`messages` asks nothing");
+        assert!(
+            problem("{messages: [{role: assistant, content: a}], contains: x}")
+                .contains("belongs into `answer`")
+        );
+        assert_eq!(
+            problem("{prompt: p, messages: [], contains: x}"),
+            "a query has either `prompt` or `messages`"
+        );
+    }
+}

@@ -1,0 +1,38 @@
+//! `timings.json`: what differs from run to run of a benchmark.
+//! Knows nothing of answers.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use protocol::Timings;
+
+/// How fast and how large all configurations were.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AllTimings {
+    /// Where it was measured.
+    pub machine: Machine,
+    /// Per configuration, in the order of the pipeline file.
+    pub configs: IndexMap<String, Timings>,
+}
+
+/// Where a benchmark was measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// `linux` or `macos`.
+    pub system: String,
+    /// `x86_64` or `aarch64`.
+    pub processor: String,
+    /// How many threads run at once.
+    pub threads: usize,
+    /// MLX's version and device.
+    pub backend: String,
+    /// The version of this program.
+    pub pipeline: String,
+}
+
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { system, processor, threads, backend, pipeline } = self;
+        write!(f, "{system} {processor}, {threads} threads, {backend}, pipeline {pipeline}")
+    }
+}

@@ -1,0 +1,263 @@
+//! An adapter folder, whoever wrote it: which weights it changes, and by how much.
+//! Knows nothing of merging, of stages or of models' architectures.
+
+mod coverage;
+mod factors;
+mod fit;
+mod mlx;
+mod pattern;
+mod peft;
+mod variant;
+
+pub use fit::Base;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use coverage::Named;
+use factors::LowRank;
+use serde_json::{Map, Value};
+
+use crate::Error;
+use crate::error::{Context, OrBug, Result, fail, require};
+use crate::kernels::{Float, Lora};
+use crate::tensor::{Element, TensorFiles};
+use artifact::AtPath;
+
+const CONFIG_FILE: &str = "adapter_config.json";
+const MLX_FILE: &str = "adapters.safetensors";
+const PEFT_FILE: &str = "adapter_model.safetensors";
+
+/// The highest expert that a name may number, so that a hostile one makes no list as long as it says.
+const MAX_EXPERT: usize = 65_535;
+
+/// An adapter folder, opened and checked; what it changes is read when it is asked for.
+#[derive(Debug)]
+pub struct Adapter {
+    files: TensorFiles,
+    contents: Contents,
+    /// By the module that a stack of experts may be: the module of each expert that has an update.
+    experts: BTreeMap<String, BTreeMap<usize, String>>,
+}
+
+/// What a file of either format holds.
+#[derive(Debug, Default)]
+struct Contents {
+    /// The low-rank updates by module, a weight's name without `.weight`.
+    low_rank: BTreeMap<String, LowRank>,
+    /// The tensors that take a weight's place, by that weight's name.
+    whole: BTreeMap<String, String>,
+    /// What the configuration says must be there.
+    named: Named,
+}
+
+/// What an adapter does to one weight.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Update {
+    /// A low-rank update of a matrix, or one for each expert of a 3-D stack. An expert without an update has none;
+    /// those after the last of the list have none either.
+    LowRank(Vec<Option<Lora>>),
+    /// The tensor takes the weight's place.
+    Replace(Whole),
+    /// The tensor takes the weight's place, then the low-rank update is added: PEFT's `base_layer`, which it saves
+    /// beside the update of an embedding.
+    ReplaceThenAdd(Whole, Lora),
+}
+
+/// A tensor that takes a weight's place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Whole {
+    /// The type of the elements.
+    pub float: Float,
+    /// Its shape, that of the weight.
+    pub shape: Vec<usize>,
+    /// The elements, little-endian, all of them finite.
+    pub bytes: Vec<u8>,
+}
+
+impl Adapter {
+    /// Opens an adapter folder of mlx-lm or of PEFT; the name of its weights says which.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let (mlx, peft) = (folder.join(MLX_FILE), folder.join(PEFT_FILE));
+        let file = match (mlx.exists(), peft.exists()) {
+            (true, true) => fail!(
+                Adapter,
+                "{} holds both {MLX_FILE} (mlx-lm) and {PEFT_FILE} (PEFT): one of them must go",
+                folder.display()
+            ),
+            (true, false) => mlx,
+            (false, true) => peft,
+            (false, false) => fail!(Adapter, "{}", no_weights(folder)),
+        };
+        let config = read_config(&folder.join(CONFIG_FILE))?;
+        let files = TensorFiles::open(&file)?;
+        let is_mlx = file.ends_with(MLX_FILE);
+        let contents = if is_mlx { mlx::read(&files, &config) } else { peft::read(&files, &config) };
+        let contents = contents.within(|| format!("in {}", folder.display()))?;
+        let changes = contents.low_rank.len() + contents.whole.len();
+        require!(changes > 0, Adapter, "{} holds no update", file.display());
+        let experts = experts_by_stack(&contents.low_rank);
+        Ok(Self { files, contents, experts })
+    }
+
+    /// Reads every tensor once, and refuses what is no finite float.
+    pub fn check(&self) -> Result<()> {
+        self.files.tensors().keys().try_for_each(|name| read_whole(&self.files, name).map(drop))
+    }
+
+    /// Checks that every tensor has its place in `base`, and that every module that the configuration names is here.
+    pub fn fits(&self, base: &Base) -> Result<()> {
+        fit::check(self, base)?;
+        coverage::check(self, base)
+    }
+
+    /// Returns what the adapter does to the weight `name`, if it does anything. For an adapter that [`fits`].
+    ///
+    /// [`fits`]: Self::fits
+    pub fn update(&self, name: &str) -> Result<Option<Update>> {
+        let whole =
+            self.contents.whole.get(name).map(|tensor| read_whole(&self.files, tensor)).transpose()?;
+        let module = name.strip_suffix(".weight").unwrap_or_default();
+        let loras = match (self.contents.low_rank.get(module), self.experts.get(module)) {
+            (Some(low_rank), _) => Some(low_rank.read(&self.files)?),
+            (None, Some(experts)) => Some(self.read_experts(experts)?),
+            (None, None) => None,
+        };
+        Ok(match (whole, loras) {
+            (whole, None) => whole.map(Update::Replace),
+            (None, Some(loras)) => Some(Update::LowRank(loras)),
+            (Some(whole), Some(loras)) => match <[_; 1]>::try_from(loras) {
+                Ok([Some(lora)]) => Some(Update::ReplaceThenAdd(whole, lora)),
+                _ => fail!(
+                    Adapter,
+                    "`{name}` is a stack of experts that has a tensor of its own and updates besides"
+                ),
+            },
+        })
+    }
+
+    fn read_experts(&self, experts: &BTreeMap<usize, String>) -> Result<Vec<Option<Lora>>> {
+        let last = experts.keys().last().copied().unwrap_or_default();
+        let mut loras = vec![None; last + 1];
+        for (expert, module) in experts {
+            let low_rank = self.contents.low_rank.get(module).or_bug("an expert has its update")?;
+            if let (Some(place), Some(lora)) = (loras.get_mut(*expert), low_rank.read(&self.files)?.pop()) {
+                *place = lora;
+            }
+        }
+        Ok(loras)
+    }
+
+    /// Returns the names of the weights that the adapter changes, as its own file has them.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        let low_rank = self.contents.low_rank.keys().map(|module| format!("{module}.weight"));
+        let whole = self.contents.whole.keys().cloned();
+        whole.chain(low_rank.filter(|name| !self.contents.whole.contains_key(name)))
+    }
+
+    /// Returns the bytes that its tensors take.
+    pub fn stored(&self) -> u64 {
+        self.files.tensors().values().map(|tensor| tensor.length as u64).sum()
+    }
+
+    /// Whether the adapter does anything to the weight `name`.
+    pub fn touches(&self, name: &str) -> bool {
+        self.contents.whole.contains_key(name)
+            || name.strip_suffix(".weight").is_some_and(|module| self.changes(module))
+    }
+
+    /// Whether the weight of `module` is changed.
+    fn changes(&self, module: &str) -> bool {
+        self.contents.low_rank.contains_key(module)
+            || self.experts.contains_key(module)
+            || self.contents.whole.contains_key(&format!("{module}.weight"))
+    }
+}
+
+fn no_weights(folder: &Path) -> String {
+    let pickle = folder.join("adapter_model.bin").exists();
+    let hint = if pickle {
+        "; adapter_model.bin is a pickle, which may run code: save it again with PEFT as safetensors"
+    } else {
+        ""
+    };
+    format!("{} holds neither {MLX_FILE} (mlx-lm) nor {PEFT_FILE} (PEFT){hint}", folder.display())
+}
+
+fn read_config(path: &Path) -> Result<Map<String, Value>> {
+    let bytes = fs::read(path).at("read", path)?;
+    serde_json::from_slice(&bytes).within(|| format!("{} is not a JSON object", path.display()))
+}
+
+/// Reads a tensor of finite floats.
+fn read_whole(files: &TensorFiles, name: &str) -> Result<Whole> {
+    let tensor = files.get(name).ok_or_else(|| Error::Bug(format!("`{name}` was there")))?;
+    let float = match tensor.element {
+        Element::F32 => Float::F32,
+        Element::F16 => Float::F16,
+        Element::BF16 => Float::Bf16,
+        other => fail!(Adapter, "`{name}` is {other}, not a float16, bfloat16 or float32"),
+    };
+    let bytes = files.read(name)?;
+    let mut place = vec![0.0; 4096];
+    for (block, bytes) in bytes.chunks(place.len() * float.size()).enumerate() {
+        float.decode(bytes, &mut place);
+        let read = place.iter().take(bytes.len() / float.size());
+        if let Some((within, value)) = read.enumerate().find(|(_, value)| !value.is_finite()) {
+            fail!(
+                Adapter,
+                "`{name}` holds {value} at element {}: an adapter must be finite",
+                block * 4096 + within
+            );
+        }
+    }
+    Ok(Whole { float, shape: tensor.shape.clone(), bytes })
+}
+
+fn experts_by_stack(low_rank: &BTreeMap<String, LowRank>) -> BTreeMap<String, BTreeMap<usize, String>> {
+    let mut stacks: BTreeMap<String, BTreeMap<usize, String>> = BTreeMap::new();
+    for module in low_rank.keys() {
+        for (stack, expert) in stacks_of(module) {
+            stacks.entry(stack).or_default().insert(expert, module.clone());
+        }
+    }
+    stacks
+}
+
+/// Returns where a model that stacks its experts may have this expert's module: the names that mlx-lm's `sanitize`
+/// gives in `models/{qwen3_moe,mixtral,afmoe,gemma4_text}.py`. None for a module that is no expert's.
+fn stacks_of(module: &str) -> Vec<(String, usize)> {
+    let split = module.rsplit_once(".experts.").and_then(|(owner, rest)| {
+        let (expert, projection) = rest.split_once('.')?;
+        let number = expert.parse::<usize>().ok().filter(|number| *number <= MAX_EXPERT)?;
+        let expert = Some(number).filter(|number| number.to_string() == expert)?;
+        Some((owner, expert, projection))
+    });
+    let Some((owner, expert, projection)) = split else { return Vec::new() };
+    // Mixtral's names for the same three.
+    let projection = match projection {
+        "w1" => "gate_proj",
+        "w2" => "down_proj",
+        "w3" => "up_proj",
+        other => other,
+    };
+    let places = ["switch_mlp", "experts", "experts.switch_glu"];
+    places.iter().map(|place| (format!("{owner}.{place}.{projection}"), expert)).collect()
+}
+
+/// How many lines of a list an error shows.
+const SHOWN: usize = 5;
+
+/// Returns a list for an error: its first lines, and how many more there are.
+fn listed(lines: impl ExactSizeIterator<Item = String>) -> String {
+    let count = lines.len();
+    let mut text = lines.take(SHOWN).collect::<Vec<_>>().join("\n  ");
+    if count > SHOWN {
+        text += &format!("\n  and {} more", count - SHOWN);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! PEFT's format, mirroring 0.21.2: the tensors of `adapter_model.safetensors` by their names.
+//! Knows nothing of the model. What the configuration says stands in `variant.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+
+use super::coverage::Named;
+use super::factors::{Factor, LowRank};
+use super::variant::Variant;
+use super::{CONFIG_FILE, Contents, PEFT_FILE};
+use crate::error::{Context, Result, fail, require};
+use crate::tensor::TensorFiles;
+
+/// What `PeftModel` puts before the name of a module.
+const PREFIX: &str = "base_model.model.";
+
+/// How a factor lies here, for messages.
+const FORMAT: &str = "PEFT keeps lora_A as [rank, in] and lora_B as [out, rank]";
+const EMBEDDED: &str =
+    "PEFT keeps lora_embedding_A as [rank, vocabulary] and lora_embedding_B as [dims, rank]";
+
+/// The tensors of one module by what they are.
+#[derive(Default)]
+struct Parts<'a>(BTreeMap<&'static str, &'a str>);
+
+/// The parts of a module that PEFT's LoRA saves.
+const PARTS: [&str; 5] =
+    ["lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector"];
+
+/// Where a tensor belongs.
+#[derive(Debug, PartialEq)]
+enum Place<'a> {
+    /// A part of the module's update, and the name of the adapter if it stands in the tensor's.
+    Part { module: &'a str, part: &'static str, adapter: &'a str },
+    /// The weight of this name.
+    Whole(String),
+    /// The bias of `lora_B`.
+    LoraBias,
+}
+
+/// Reads what an adapter of PEFT changes.
+pub(super) fn read(files: &TensorFiles, config: &Map<String, Value>) -> Result<Contents> {
+    let variant = Variant::read(config).within(|| format!("{CONFIG_FILE} cannot be used"))?;
+    let mut contents = Contents::default();
+    let (mut modules, mut adapters) = (BTreeMap::<&str, Parts<'_>>::new(), BTreeSet::new());
+    for name in files.tensors().keys() {
+        let twice = match place(name) {
+            Place::Part { module, part, adapter } => {
+                adapters.insert(adapter);
+                modules.entry(module).or_default().0.insert(part, name)
+            }
+            Place::Whole(weight) => {
+                // The map would keep one of the two without a word.
+                if let Some(other) = contents.whole.insert(weight, name.clone()) {
+                    fail!(Adapter, "`{other}` and `{name}` are for the same weight");
+                }
+                None
+            }
+            Place::LoraBias => {
+                fail!(Adapter, "`{name}` is a bias of the update (`lora_bias`), which no fused model has")
+            }
+        };
+        require!(adapters.len() < 2, Adapter, "{PEFT_FILE} holds two adapters: {}", shown(&adapters));
+        require!(twice.is_none(), Adapter, "`{}` and `{name}` are the same part", twice.unwrap_or_default());
+    }
+    for (module, parts) in modules {
+        contents.low_rank.insert(module.to_owned(), update(files, module, &parts, &variant)?);
+    }
+    contents.named = Named::Targets(Box::new(variant.targets));
+    Ok(contents)
+}
+
+fn shown(adapters: &BTreeSet<&str>) -> String {
+    let name =
+        |name: &&str| if name.is_empty() { "one without a name".to_owned() } else { format!("`{name}`") };
+    adapters.iter().map(name).collect::<Vec<_>>().join(" and ")
+}
+
+/// Reads a tensor's name. PEFT takes the adapter's name out when it saves, but not every trainer does.
+fn place(name: &str) -> Place<'_> {
+    let path = name.strip_prefix(PREFIX).unwrap_or(name);
+    for part in PARTS {
+        let Some((module, rest)) = path.split_once(&format!(".{part}")) else { continue };
+        if !(rest.is_empty() || rest.starts_with('.')) {
+            continue;
+        }
+        let rest = rest.trim_start_matches('.');
+        // Embeddings and magnitudes are parameters of their own, without `.weight`.
+        let is_parameter = !matches!(part, "lora_A" | "lora_B");
+        let adapter = match rest.rsplit_once('.') {
+            Some((adapter, "weight")) => adapter,
+            None if rest == "weight" => "",
+            None if is_parameter => rest,
+            Some((_, "bias")) => return Place::LoraBias,
+            None if rest == "bias" => return Place::LoraBias,
+            _ => continue,
+        };
+        if !adapter.contains('.') {
+            return Place::Part { module, part, adapter };
+        }
+    }
+    // `ModulesToSaveWrapper` keeps the trained copy under the adapter's name, and a LoRA layer its own under this.
+    let Some((module, rest)) = path.split_once(".modules_to_save.") else {
+        return Place::Whole(path.replacen(".base_layer.", ".", 1));
+    };
+    let weight = rest.split_once('.').map_or(rest, |(_adapter, weight)| weight);
+    Place::Whole(format!("{module}.{weight}"))
+}
+
+fn update(files: &TensorFiles, module: &str, Parts(parts): &Parts<'_>, variant: &Variant) -> Result<LowRank> {
+    let part = |name| parts.get(name).copied();
+    let (factors, format, is_embedding) = match PARTS.map(part) {
+        [Some(a), Some(b), None, None, _] => ((Factor::rank_first(a), Factor::rank_last(b)), FORMAT, false),
+        // The update is (B·A) transposed: what `Lora` calls b is A as it lies.
+        [None, None, Some(a), Some(b), _] => ((Factor::rank_last(b), Factor::rank_first(a)), EMBEDDED, true),
+        _ => {
+            let there = parts.values().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and ");
+            fail!(Adapter, "`{module}` needs a lora_A and a lora_B, but has {there}");
+        }
+    };
+    for factor in [&factors.0, &factors.1] {
+        let shape = files.get(&factor.tensor).map(|tensor| tensor.shape.as_slice()).unwrap_or_default();
+        require!(
+            shape.len() == 2,
+            Unsupported,
+            "`{}` {shape:?} is no matrix; this version merges no convolutions",
+            factor.tensor
+        );
+    }
+    let (rank, scale) = variant.rank_and_scale(module)?;
+    let update = LowRank::new(files, factors, scale, format)?;
+    update.has_rank(rank, CONFIG_FILE)?;
+    match (variant.use_dora, part("lora_magnitude_vector")) {
+        (true, Some(magnitude)) => {
+            // `DoraEmbeddingVariant` scales columns, not rows as the DoRA of a linear and mlx-lm's do.
+            require!(
+                !is_embedding,
+                Adapter,
+                "`{magnitude}`: the DoRA of an embedding, as PEFT trains it, cannot be merged"
+            );
+            update.with_magnitude(files, magnitude)
+        }
+        (true, None) => {
+            fail!(Adapter, "{CONFIG_FILE} has `use_dora`, but `{module}` has no `lora_magnitude_vector`")
+        }
+        (false, Some(magnitude)) => {
+            fail!(Adapter, "`{magnitude}` is DoRA's, but {CONFIG_FILE} does not have `use_dora`")
+        }
+        (false, None) => Ok(update),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_every_way_to_write_a_name() {
+        let part = |part, adapter| Place::Part { module: "model.q_proj", part, adapter };
+        assert_eq!(place("base_model.model.model.q_proj.lora_A.weight"), part("lora_A", ""));
+        assert_eq!(place("base_model.model.model.q_proj.lora_B.default.weight"), part("lora_B", "default"));
+        assert_eq!(place("base_model.model.model.q_proj.lora_embedding_A"), part("lora_embedding_A", ""));
+        assert_eq!(place("base_model.model.model.q_proj.lora_embedding_B.x"), part("lora_embedding_B", "x"));
+        let magnitude = "lora_magnitude_vector";
+        for (rest, adapter) in [("", ""), (".weight", ""), (".x", "x"), (".x.weight", "x")] {
+            assert_eq!(place(&format!("model.q_proj.{magnitude}{rest}")), part(magnitude, adapter), "{rest}");
+        }
+        assert_eq!(place("base_model.model.model.q_proj.lora_B.bias"), Place::LoraBias);
+        for name in
+            ["lm_head.weight", "lm_head.modules_to_save.weight", "lm_head.modules_to_save.default.weight"]
+        {
+            assert_eq!(place(&format!("base_model.model.{name}")), Place::Whole("lm_head.weight".to_owned()));
+        }
+        let embedding = place("base_model.model.model.embed_tokens.base_layer.weight");
+        assert_eq!(embedding, Place::Whole("model.embed_tokens.weight".to_owned()));
+    }
+}

@@ -1,0 +1,127 @@
+//! Experts that are kept one tensor each, seen as the stacks that MLX's models have.
+//! Knows nothing of what experts do.
+
+use std::collections::BTreeMap;
+
+use super::{Weight, WeightKind};
+use crate::Error;
+use crate::error::{Context, OrBug, Result, require};
+
+/// Mixtral's names for the three matrices of an expert, and everybody else's.
+const MIXTRAL: [(&str, &str); 3] = [("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj")];
+
+/// The types of models whose experts mlx-lm stacks and does nothing else to; other types need more, or have other names.
+const STACKED: [&str; 5] = ["mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe"];
+
+/// Replaces `PREFIX.experts.N.PROJECTION.weight`, for all N, with `PREFIX.switch_mlp.PROJECTION.weight` of one more
+/// dimension. Mirrors `sanitize` of mlx-lm's models of experts (`qwen3_moe.py`, `mixtral.py`).
+pub(super) fn stack(
+    mut weights: BTreeMap<String, Weight>,
+    model_type: &str,
+) -> Result<BTreeMap<String, Weight>> {
+    let mut stacks: BTreeMap<String, BTreeMap<usize, Weight>> = BTreeMap::new();
+    let names: Vec<_> = weights.keys().filter(|name| expert(name).is_some()).cloned().collect();
+    if let Some(name) = names.first() {
+        require!(
+            STACKED.contains(&model_type),
+            Unsupported,
+            "`{name}` is one expert of a `{model_type}`; this version stacks the experts of {} only, so have \
+             mlx_lm.convert stack these first",
+            STACKED.join(", ")
+        );
+    }
+    for name in names {
+        let (stack, number) = expert(&name).or_bug("it is an expert's")?;
+        let weight = weights.remove(&name).or_bug("the name is there")?;
+        stacks.entry(stack).or_default().insert(number, weight);
+    }
+    for (name, experts) in stacks {
+        require!(
+            !weights.contains_key(&name),
+            Checkpoint,
+            "there is both `{name}` and a tensor for each expert"
+        );
+        weights.insert(name.clone(), join(&name, experts)?);
+    }
+    Ok(weights)
+}
+
+/// Returns the name of the stack that a tensor belongs to, and its number in it.
+fn expert(name: &str) -> Option<(String, usize)> {
+    let (prefix, rest) = name.split_once(".experts.")?;
+    let (number, projection) = rest.strip_suffix(".weight")?.split_once('.')?;
+    let known = MIXTRAL.iter().find(|(short, long)| [*short, *long].contains(&projection))?.1;
+    let number = number.parse::<usize>().ok().filter(|parsed| parsed.to_string() == number)?;
+    Some((format!("{prefix}.switch_mlp.{known}.weight"), number))
+}
+
+fn join(name: &str, experts: BTreeMap<usize, Weight>) -> Result<Weight> {
+    let first =
+        experts.get(&0).ok_or_else(|| Error::Checkpoint(format!("`{name}`: there is no expert 0")))?;
+    let (kind, shape) = (first.kind, first.shape.clone());
+    require!(
+        !matches!(kind, WeightKind::Other(_)) && shape.len() == 2,
+        Checkpoint,
+        "`{name}`: its experts are {shape:?}, not matrices of floats"
+    );
+    let (count, mut stored, mut sources) = (experts.len(), 0, Vec::new());
+    for (index, (number, expert)) in experts.into_iter().enumerate() {
+        require!(index == number, Checkpoint, "`{name}`: expert {index} is missing");
+        let same = (expert.kind, &expert.shape) == (kind, &shape);
+        require!(
+            same,
+            Checkpoint,
+            "`{name}`: expert {number} is {:?} {:?}, expert 0 is {shape:?} {kind:?}",
+            expert.shape,
+            expert.kind
+        );
+        stored += expert.stored;
+        sources.extend(expert.sources);
+    }
+    let stack = Weight { shape: [&[count], shape.as_slice()].concat(), kind, stored, sources };
+    stack.check().within(|| format!("`{name}` is {:?}", stack.shape))?;
+    Ok(stack)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Float;
+
+    fn weights(names: &[&str]) -> BTreeMap<String, Weight> {
+        let weight = |name: &str| Weight {
+            shape: vec![4, 8],
+            kind: WeightKind::Float(Float::F16),
+            stored: 64,
+            sources: vec![name.to_owned()],
+        };
+        names.iter().map(|name| ((*name).to_owned(), weight(name))).collect()
+    }
+
+    #[test]
+    fn stacks_in_the_order_of_the_numbers() {
+        let names: Vec<_> = (0..11).map(|n| format!("l.0.mlp.experts.{n}.up_proj.weight")).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).chain(["l.0.mlp.gate.weight"]).collect();
+        let stacked = stack(weights(&names), "qwen3_moe").unwrap();
+        let stack = &stacked["l.0.mlp.switch_mlp.up_proj.weight"];
+        assert_eq!((stack.shape.as_slice(), stack.stored), (&[11, 4, 8][..], 704));
+        assert_eq!(stack.sources[10], "l.0.mlp.experts.10.up_proj.weight");
+        assert!(stacked.contains_key("l.0.mlp.gate.weight"));
+    }
+
+    #[test]
+    fn knows_mixtral_and_misses_nobody() {
+        assert_eq!(
+            expert("a.block_sparse_moe.experts.3.w2.weight").unwrap(),
+            ("a.block_sparse_moe.switch_mlp.down_proj.weight".to_owned(), 3)
+        );
+        let gap = stack(weights(&["m.experts.0.w1.weight", "m.experts.2.w1.weight"]), "mixtral").unwrap_err();
+        assert_eq!(gap.to_string(), "`m.switch_mlp.gate_proj.weight`: expert 1 is missing");
+        let other = stack(weights(&["m.experts.0.w1.weight"]), "dots1").unwrap_err();
+        assert!(
+            other.to_string().starts_with("`m.experts.0.w1.weight` is one expert of a `dots1`"),
+            "{other}"
+        );
+        assert_eq!(expert("m.experts.01.w1.weight"), None);
+    }
+}

@@ -1,0 +1,147 @@
+//! The backend that defines the bytes: plain Rust, every operation in a fixed order.
+//! Knows nothing of files or threads. What the arithmetic is stands in `simd/`.
+
+use std::thread::available_parallelism;
+
+use super::simd::{self, Simd};
+use super::{Backend, Float, Lora, Packed, PackedMut, QuantSpec, Rows, UpdateStats};
+use crate::error::Result;
+
+/// The CPU backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Cpu {
+    simd: Simd,
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        Self { simd: Simd::best() }
+    }
+}
+
+impl Backend for Cpu {
+    fn dequantize(&self, packed: Packed<'_>, rows: &mut Rows) -> Result<()> {
+        let groups = packed.scales.len() / packed.spec.scale_bytes(packed.spec.group_size, packed.float);
+        rows.values.resize(groups * packed.spec.group_size, 0.0);
+        (rows.float, rows.columns) = (packed.float, packed.columns);
+        simd::dequantize(self.simd, packed, &mut rows.values);
+        Ok(())
+    }
+
+    fn merge(&self, rows: &mut Rows, lora: &Lora, first: usize) -> Result<()> {
+        let mut delta = vec![0.0; rows.columns];
+        simd::merge(self.simd, rows, lora, first, &mut delta);
+        Ok(())
+    }
+
+    fn quantize(&self, rows: &Rows, spec: QuantSpec, out: PackedMut<'_>) -> Result<()> {
+        simd::quantize(self.simd, rows.float, &rows.values, spec, out);
+        Ok(())
+    }
+
+    /// The same sums; what is dequantized need not leave the L1 cache.
+    fn update_stats(
+        &self,
+        packed: Packed<'_>,
+        base: &Rows,
+        updated: &Rows,
+        _made: &mut Rows,
+        alike: bool,
+    ) -> Result<UpdateStats> {
+        Ok(UpdateStats::of_packed(packed, base, updated, None, alike))
+    }
+
+    fn threads(&self) -> usize {
+        available_parallelism().map_or(1, usize::from)
+    }
+}
+
+impl Rows {
+    /// Reads rows as they lie in a file.
+    pub fn decode(&mut self, float: Float, columns: usize, bytes: &[u8]) {
+        (self.float, self.columns) = (float, columns);
+        self.values.resize(bytes.len() / float.size(), 0.0);
+        simd::decode(Simd::best(), float, bytes, &mut self.values);
+    }
+
+    /// Writes rows as they lie in a file; `bytes` has room for each.
+    pub fn encode(&self, bytes: &mut [u8]) {
+        simd::encode(Simd::best(), self.float, &self.values, bytes);
+    }
+
+    /// Rounds every value to `float`, half to even.
+    pub fn cast(&mut self, float: Float) {
+        if self.float != float {
+            self.float = float;
+            float.round_all(&mut self.values);
+        }
+    }
+
+    /// Returns row and column of the first value that cannot be computed with: infinite, NaN, or 2^127 and more.
+    pub fn first_out_of_range(&self) -> Option<(usize, usize)> {
+        if simd::all_in_range(Simd::best(), &self.values) {
+            return None;
+        }
+        let index = self.values.iter().position(|value| !simd::is_in_range(*value))?;
+        Some((index / self.columns, index % self.columns))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Mode;
+    use proptest::prelude::*;
+
+    fn floats(values: &[f32], columns: usize) -> Rows {
+        Rows { float: Float::F32, columns, values: values.to_vec() }
+    }
+
+    #[test]
+    fn merges_by_hand() {
+        let lora = Lora { a: vec![1.0, 10.0], b: vec![1.0, 2.0], scale: 0.5, rank: 1, magnitude: None };
+        let mut rows = floats(&[1.0, 2.0, 3.0, 4.0], 2);
+        Cpu::default().merge(&mut rows, &lora, 0).unwrap();
+        assert_eq!(rows.values, [1.5, 7.0, 4.0, 14.0]);
+        // A block that begins at the second row.
+        let mut rows = floats(&[3.0, 4.0], 2);
+        Cpu::default().merge(&mut rows, &lora, 1).unwrap();
+        assert_eq!(rows.values, [4.0, 14.0]);
+    }
+
+    #[test]
+    fn dora_gives_a_row_its_length() {
+        let lora = Lora { a: vec![1.0, 0.0], b: vec![1.0], scale: 1.0, rank: 1, magnitude: Some(vec![10.0]) };
+        let mut rows = floats(&[2.0, 4.0], 2);
+        Cpu::default().merge(&mut rows, &lora, 0).unwrap();
+        // (3, 4) has length 5.
+        assert_eq!(rows.values, [6.0, 8.0]);
+    }
+
+    #[test]
+    fn finds_what_is_not_a_number() {
+        let mut values = vec![1.0; 64];
+        assert_eq!(floats(&values, 8).first_out_of_range(), None);
+        values[19] = f32::NAN;
+        values[40] = f32::INFINITY;
+        assert_eq!(floats(&values, 8).first_out_of_range(), Some((2, 3)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_weight_moves_by_a_step_at_most(weights in prop::collection::vec(-10.0f32..10.0, 64), bits in prop::sample::select(vec![2usize, 3, 4, 5, 6, 8])) {
+            let spec = QuantSpec { mode: Mode::Affine, bits, group_size: 64 };
+            let (mut weight, mut scales, mut biases) = (vec![0; 8 * bits], [0; 4], [0; 4]);
+            let out = PackedMut { weight: &mut weight, scales: &mut scales, biases: &mut biases };
+            let mut rows = floats(&weights, 64);
+            Cpu::default().quantize(&rows, spec, out).unwrap();
+            let packed = Packed { spec, float: Float::F32, columns: 64, weight: &weight, scales: &scales, biases: &biases };
+            Cpu::default().dequantize(packed, &mut rows).unwrap();
+            let scale = f32::from_le_bytes(scales).abs();
+            // Half a step but for the far end, which the stretched grid may clip by one.
+            for (weight, back) in weights.iter().zip(rows.values) {
+                prop_assert!((weight - back).abs() <= scale * 1.01, "{weight} became {back}, step {scale}");
+            }
+        }
+    }
+}

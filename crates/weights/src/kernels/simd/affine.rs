@@ -1,0 +1,183 @@
+//! MLX's affine mode: whole numbers with a float scale and a float bias for each group.
+//! Knows nothing of rows; a block is a sequence of groups.
+
+use super::pack::{pack, unpack};
+use super::{Float, Packed, PackedMut, QuantSpec};
+
+/// The smallest step, as in MLX's `quantize`; it keeps a constant group from a division by zero.
+const SMALLEST_STEP: f32 = 1e-7;
+
+/// Adding this to a value of 0 to 2^22 leaves it rounded, half to even, in the lowest bits of the mantissa.
+const ROUNDING: f32 = 12_582_912.0;
+
+/// How many running minima and maxima are kept side by side; the outcome does not depend on it.
+const LANES: usize = 16;
+
+/// The largest group size.
+const LARGEST_GROUP: usize = 128;
+
+/// How many groups share one pass of narrowing their scales.
+const BATCH: usize = 32;
+
+/// Mirrors `quantize` in MLX's `backend/cpu/quantized.cpp`. A batch of groups goes through it in three steps, so that the
+/// middle one, whose divisions wait for each other, is computed for many groups at once.
+#[inline(always)]
+pub(super) fn quantize(float: Float, values: &[f32], spec: QuantSpec, out: PackedMut<'_>) {
+    let QuantSpec { bits, group_size, .. } = spec;
+    let levels = levels(bits);
+    let mut codes = [0; LARGEST_GROUP];
+    let (mut scales, mut biases) = ([0.0; BATCH], [0.0; BATCH]);
+    let side = float.size() * BATCH;
+    let batches = values.chunks(group_size * BATCH).zip(out.weight.chunks_mut(group_size * BATCH / 8 * bits));
+    for ((values, weight), sides) in batches.zip(out.scales.chunks_mut(side).zip(out.biases.chunks_mut(side)))
+    {
+        for (group, (low, high)) in values.chunks_exact(group_size).zip(scales.iter_mut().zip(&mut biases)) {
+            (*low, *high) = range(group);
+        }
+        for (low, high) in scales.iter_mut().zip(&mut biases) {
+            (*low, *high) = step(*low, *high, levels);
+        }
+        let groups = values.chunks_exact(group_size).zip(weight.chunks_exact_mut(group_size / 8 * bits));
+        let count = groups.len();
+        for ((group, packed), (scale, bias)) in groups.zip(scales.iter().zip(&biases)) {
+            if bits == 8 {
+                encode_group(group, *scale, *bias, levels, packed);
+            } else {
+                encode_group(group, *scale, *bias, levels, &mut codes[..group_size]);
+                pack(bits, &codes[..group_size], packed);
+            }
+        }
+        float.encode(&scales[..count], sides.0);
+        float.encode(&biases[..count], sides.1);
+    }
+}
+
+#[inline(always)]
+fn encode_group(group: &[f32], scale: f32, bias: f32, levels: f32, codes: &mut [u8]) {
+    for (value, code) in group.iter().zip(codes) {
+        // Clamped first, which is the same as after rounding.
+        let level = (value - bias) / scale;
+        let level = if level > 0.0 { level } else { 0.0 };
+        let level = if level < levels { level } else { levels };
+        #[expect(clippy::cast_possible_truncation, reason = "a level has eight bits at most")]
+        let low = (level + ROUNDING).to_bits() as u8;
+        *code = low;
+    }
+}
+
+fn levels(bits: usize) -> f32 {
+    ((1u32 << bits) - 1) as f32
+}
+
+/// Returns scale and bias of a group with this range: the larger end falls on a grid point, and the step is stretched
+/// so that zero does too.
+#[inline(always)]
+fn step(low: f32, high: f32, levels: f32) -> (f32, f32) {
+    let step = (high - low) / levels;
+    let step = if step > SMALLEST_STEP { step } else { SMALLEST_STEP };
+    let is_low = low.abs() > high.abs();
+    let (step, edge) = (if is_low { step } else { -step }, if is_low { low } else { high });
+    let edge_level = round(edge / step);
+    let stretched = edge_level != 0.0;
+    (if stretched { edge / edge_level } else { step }, if stretched { edge } else { 0.0 })
+}
+
+/// Rounds half to even, as `round_ties_even` does, in operations that every instruction set has for vectors.
+#[inline(always)]
+fn round(value: f32) -> f32 {
+    // From 2^23 on every float is a whole number. The sum leaves no place for a fraction.
+    let magnitude = value.abs();
+    let rounded = (magnitude + 8_388_608.0) - 8_388_608.0;
+    let rounded = if magnitude < 8_388_608.0 { rounded } else { magnitude };
+    rounded.copysign(value)
+}
+
+/// Returns minimum and maximum: one after the other, because in one loop the compiler mixes both into each vector.
+#[inline(always)]
+fn range(group: &[f32]) -> (f32, f32) {
+    (extreme::<false>(group), extreme::<true>(group))
+}
+
+/// Returns the largest value, or the smallest. There is no NaN, so the order of comparing does not matter.
+#[inline(always)]
+fn extreme<const LARGEST: bool>(group: &[f32]) -> f32 {
+    let chunks = group.as_chunks::<LANES>().0;
+    let mut best = chunks.first().copied().unwrap_or_default();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            best[lane] = pick::<LARGEST>(chunk[lane], best[lane]);
+        }
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            best[lane] = pick::<LARGEST>(best[lane], best[lane + width]);
+        }
+        width /= 2;
+    }
+    best[0]
+}
+
+#[inline(always)]
+fn pick<const LARGEST: bool>(a: f32, b: f32) -> f32 {
+    let beyond = if LARGEST { a > b } else { a < b };
+    if beyond { a } else { b }
+}
+
+/// Mirrors `affine_dequantize` in MLX's `ops.cpp`: the product and the sum are each rounded to the type.
+#[inline(always)]
+pub(super) fn dequantize(packed: Packed<'_>, values: &mut [f32]) {
+    let Packed { spec: QuantSpec { bits, group_size, .. }, float, weight, scales, biases, .. } = packed;
+    let (mut codes, mut steps, mut offsets) = ([0; LARGEST_GROUP], [0.0; BATCH], [0.0; BATCH]);
+    let side = float.size() * BATCH;
+    let batches = values.chunks_mut(group_size * BATCH).zip(weight.chunks(group_size * BATCH / 8 * bits));
+    for ((values, weight), sides) in batches.zip(scales.chunks(side).zip(biases.chunks(side))) {
+        float.decode(sides.0, &mut steps);
+        float.decode(sides.1, &mut offsets);
+        let groups = values.chunks_exact_mut(group_size).zip(weight.chunks_exact(group_size / 8 * bits));
+        for ((group, packed), (step, offset)) in groups.zip(steps.iter().zip(&offsets)) {
+            unpack(bits, packed, &mut codes[..group_size]);
+            for (value, code) in group.iter_mut().zip(&codes) {
+                *value = f32::from(*code) * step;
+            }
+            float.round_all(group);
+            for value in group.iter_mut() {
+                *value += offset;
+            }
+        }
+        float.round_all(values);
+    }
+}
+
+/// Returns the sum of the squares of the steps, one for each weight.
+pub(super) fn steps(packed: Packed<'_>) -> f64 {
+    let Packed { spec, float, scales, .. } = packed;
+    let (mut steps, mut sum) = ([0.0; BATCH], 0.0);
+    for scales in scales.chunks(float.size() * BATCH) {
+        float.decode(scales, &mut steps);
+        let count = scales.len() / float.size();
+        sum += steps.iter().take(count).map(|step| f64::from(*step).powi(2)).sum::<f64>();
+    }
+    sum * spec.group_size as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantizes_by_hand() {
+        // Range -1..2 in 2 bits: the larger end, 2, is level -2 of a step of -1, so scale -1 and bias 2.
+        let mut group = [0.0; 16];
+        group[..4].copy_from_slice(&[-1.0, 0.0, 0.6, 2.0]);
+        let (low, high) = range(&group);
+        assert_eq!(step(low, high, levels(2)), (-1.0, 2.0));
+    }
+
+    #[test]
+    fn rounds_half_to_even() {
+        for value in [0.0, -0.0, 0.5, 1.5, -2.5, 0.49999997, 8_388_607.5, 1e30, -7.3] {
+            assert_eq!(round(value).to_bits(), f32::round_ties_even(value).to_bits(), "{value}");
+        }
+    }
+}

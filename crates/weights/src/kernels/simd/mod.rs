@@ -1,0 +1,226 @@
+//! The arithmetic on a block of rows, compiled for several instruction sets.
+//! Knows nothing of threads. Written once as plain loops: the order of operations is the source's, and Rust never
+//! fuses a multiply with an add, so every instruction set gives the same bits.
+
+mod affine;
+mod merge;
+mod minifloat;
+mod pack;
+mod sums;
+
+use super::{Float, Lora, Mode, Packed, PackedMut, QuantSpec, Rows, UpdateStats};
+
+/// The instruction sets that a block can be computed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Simd {
+    /// What every processor of the architecture has; on aarch64 that is NEON.
+    Baseline,
+    /// 256-bit vectors on x86-64.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// 512-bit vectors on x86-64.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Simd {
+    /// All sets, the best first.
+    const ALL: &[Self] = &[
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx2,
+        Self::Baseline,
+    ];
+
+    /// Whether this processor has the set.
+    fn is_there(self) -> bool {
+        match self {
+            Self::Baseline => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+        }
+    }
+
+    /// Returns the best set that this processor has.
+    pub(super) fn best() -> Self {
+        Self::ALL.iter().copied().find(|set| set.is_there()).unwrap_or(Self::Baseline)
+    }
+}
+
+/// Defines a function that runs its body compiled for the instruction set of its first argument.
+macro_rules! for_each_set {
+    ($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? => $body:path) => {
+        $(#[$doc])*
+        pub(super) fn $name(simd: Simd, $($argument: $type),*) $(-> $result)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn avx2($($argument: $type),*) $(-> $result)? {
+                    $body($($argument),*)
+                }
+                #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
+                fn avx512($($argument: $type),*) $(-> $result)? {
+                    $body($($argument),*)
+                }
+                match simd {
+                    Simd::Baseline => $body($($argument),*),
+                    #[expect(unsafe_code, reason = "`Simd::is_there` found these features on this processor")]
+                    Simd::Avx2 => unsafe { avx2($($argument),*) },
+                    #[expect(unsafe_code, reason = "`Simd::is_there` found these features on this processor")]
+                    Simd::Avx512 => unsafe { avx512($($argument),*) },
+                }
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            match simd {
+                Simd::Baseline => $body($($argument),*),
+            }
+        }
+    };
+}
+
+for_each_set! {
+    /// Widens little-endian elements.
+    fn decode(float: Float, bytes: &[u8], values: &mut [f32]) => Float::decode
+}
+
+for_each_set! {
+    /// Rounds to elements and writes them little-endian.
+    fn encode(float: Float, values: &[f32], bytes: &mut [u8]) => Float::encode
+}
+
+for_each_set! {
+    /// Whether all values are in range.
+    fn all_in_range(values: &[f32]) -> bool => all_in_range_body
+}
+
+for_each_set! {
+    /// Quantizes `values`, whole groups of type `float`.
+    fn quantize(float: Float, values: &[f32], spec: QuantSpec, out: PackedMut<'_>) => quantize_body
+}
+
+for_each_set! {
+    /// Dequantizes into `values`, rounded to the type of `packed`.
+    fn dequantize(packed: Packed<'_>, values: &mut [f32]) => dequantize_body
+}
+
+for_each_set! {
+    /// Adds an update to `rows`, the first of which is row `first`; `delta` has a place for each column.
+    fn merge(rows: &mut Rows, lora: &Lora, first: usize, delta: &mut [f32]) => merge::merge
+}
+
+for_each_set! {
+    /// Whether the bits of all values are the same.
+    fn same(a: &[f32], b: &[f32]) -> bool => sums::same
+}
+
+for_each_set! {
+    /// Sums over rows as they were, updated, and as they were made.
+    fn update_stats(columns: usize, base: &[f32], updated: &[f32], made: &[f32]) -> UpdateStats => sums::stats
+}
+
+for_each_set! {
+    /// Sums over rows as they were, updated, and as codes.
+    fn update_stats_packed(packed: Packed<'_>, base: &[f32], updated: &[f32], made: Option<&[f32]>, alike: bool) -> UpdateStats
+        => sums::stats_packed
+}
+
+/// Returns the sum of the squares of the quantization steps of all weights.
+pub(super) fn steps(packed: Packed<'_>) -> f64 {
+    match packed.spec.mode {
+        Mode::Affine => affine::steps(packed),
+        _ => minifloat::steps(packed),
+    }
+}
+
+/// Whether a value can be computed with: neither infinite nor NaN, and below 2^127, so that a range does not overflow.
+#[inline(always)]
+pub(super) fn is_in_range(value: f32) -> bool {
+    value.to_bits() & 0x7f80_0000 < 0x7f00_0000
+}
+
+#[inline(always)]
+fn all_in_range_body(values: &[f32]) -> bool {
+    values.iter().fold(true, |in_range, value| in_range & is_in_range(*value))
+}
+
+#[inline(always)]
+fn quantize_body(float: Float, values: &[f32], spec: QuantSpec, out: PackedMut<'_>) {
+    match spec.mode {
+        Mode::Affine => affine::quantize(float, values, spec, out),
+        mode => minifloat::quantize(mode, float, values, out.weight, out.scales),
+    }
+}
+
+#[inline(always)]
+fn dequantize_body(packed: Packed<'_>, values: &mut [f32]) {
+    match packed.spec.mode {
+        Mode::Affine => affine::dequantize(packed, values),
+        _ => minifloat::dequantize(packed, values),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn specs() -> Vec<QuantSpec> {
+        let modes = Mode::WORDS.into_iter().map(|(_, mode)| mode);
+        modes
+            .flat_map(|mode| mode.bits().iter().map(move |&bits| (mode, bits)))
+            .flat_map(|(mode, bits)| {
+                mode.group_sizes().iter().map(move |&group_size| QuantSpec { mode, bits, group_size })
+            })
+            .collect()
+    }
+
+    /// Everything that a set computes of these values: codes, sides, what they stand for, and a merge.
+    fn outcome(simd: Simd, float: Float, row: &[u8], spec: QuantSpec) -> [Vec<u8>; 5] {
+        let mut values = vec![0.0; row.len() / float.size()];
+        let count = values.len();
+        decode(simd, float, row, &mut values);
+        let mut merged = Rows { float, columns: count / 2, values: values.clone() };
+        let a = values[..count].iter().map(|value| value * 0.125).collect();
+        let lora =
+            Lora { a, b: vec![0.5, -3.0, 0.25, 7.0], scale: 2.0, rank: 2, magnitude: Some(vec![2.0, 3.0]) };
+        merge(simd, &mut merged, &lora, 0, &mut vec![0.0; count / 2]);
+        let mut merged_bytes = vec![0; row.len()];
+        encode(simd, float, &merged.values, &mut merged_bytes);
+
+        let mut weight = vec![0; spec.weight_bytes(count)];
+        let mut scales = vec![0; spec.scale_bytes(count, float)];
+        let mut biases = vec![0; spec.bias_bytes(count, float)];
+        let out = PackedMut { weight: &mut weight, scales: &mut scales, biases: &mut biases };
+        quantize(simd, float, &values, spec, out);
+        let packed =
+            Packed { spec, float, columns: count, weight: &weight, scales: &scales, biases: &biases };
+        dequantize(simd, packed, &mut values);
+        let mut back = vec![0; row.len()];
+        encode(simd, float, &values, &mut back);
+        [weight, scales, biases, back, merged_bytes]
+    }
+
+    proptest! {
+        #[test]
+        fn every_instruction_set_gives_the_same_bits(bits in prop::collection::vec(any::<u32>(), 256), spec in prop::sample::select(specs())) {
+            for float in [Float::F16, Float::Bf16, Float::F32] {
+                // Any finite value; what is not finite is refused before it comes here.
+                let mut values: Vec<f32> = bits.iter().map(|bits| f32::from_bits(bits & 0xbfff_ffff) * 1000.0).collect();
+                float.round_all(&mut values);
+                let mut row = vec![0; 256 * float.size()];
+                float.encode(&values, &mut row);
+                let sets = Simd::ALL.iter().filter(|set| set.is_there());
+                let outcomes: Vec<_> = sets.map(|&simd| outcome(simd, float, &row, spec)).collect();
+                prop_assert!(outcomes.iter().all(|outcome| outcome == &outcomes[0]));
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Sums over weights as they were, updated and made, from which follows what is left of the update.
+//! Knows nothing of how they were made.
+
+use super::{Float, Mode, Packed, UpdateStats, dequantize_body};
+
+/// How many sums are kept side by side. It is part of what comes out: a sum of floats depends on its order.
+const LANES: usize = 16;
+
+/// How many weights are widened at once, in memory that fits the L1 cache.
+const WIDENED: usize = 128;
+
+/// How many values are compared before a difference is looked for.
+const COMPARED: usize = 256;
+
+/// Whether the bits of all values are the same.
+#[inline(always)]
+pub(super) fn same(a: &[f32], b: &[f32]) -> bool {
+    let differ = |(a, b): (&[f32], &[f32])| {
+        a.iter().zip(b).fold(0, |bits, (a, b)| bits | (a.to_bits() ^ b.to_bits())) != 0
+    };
+    a.len() == b.len() && !a.chunks(COMPARED).zip(b.chunks(COMPARED)).any(differ)
+}
+
+/// Sums over rows that are there as they were made.
+#[inline(always)]
+pub(super) fn stats(columns: usize, base: &[f32], updated: &[f32], made: &[f32]) -> UpdateStats {
+    let mut sum = UpdateStats::default();
+    let rows = base.chunks(columns).zip(updated.chunks(columns)).zip(made.chunks(columns));
+    rows.for_each(|((base, updated), made)| sum.add(&row(base, updated, made)));
+    sum
+}
+
+/// Sums over rows that were made as codes. They are dequantized a row at a time, while it is in the L1 cache, unless they
+/// were already: `made`. If base and outcome are quantized `alike`, it counts what returned.
+#[inline(always)]
+pub(super) fn stats_packed(
+    packed: Packed<'_>,
+    base: &[f32],
+    updated: &[f32],
+    made: Option<&[f32]>,
+    alike: bool,
+) -> UpdateStats {
+    let Packed { spec, float, columns, weight, scales, biases } = packed;
+    let bytes = spec.weight_bytes(columns);
+    let [scale_bytes, bias_bytes] = [spec.scale_bytes(columns, float), spec.bias_bytes(columns, float)];
+    let (mut sum, mut place) = (UpdateStats::default(), vec![0.0; columns]);
+    for (index, (base, updated)) in base.chunks_exact(columns).zip(updated.chunks_exact(columns)).enumerate()
+    {
+        let part = Packed {
+            weight: &weight[index * bytes..][..bytes],
+            scales: &scales[index * scale_bytes..][..scale_bytes],
+            biases: &biases[index * bias_bytes..][..bias_bytes],
+            ..packed
+        };
+        let made = if let Some(made) = made {
+            &made[index * columns..][..columns]
+        } else {
+            dequantize_body(part, &mut place);
+            &place
+        };
+        let mut found = row(base, updated, made);
+        if alike {
+            found.returned = match spec.mode {
+                Mode::Affine => returned(float, spec.group_size, part.scales, [base, updated, made]),
+                // These scales seldom change: a weight that returns does so exactly.
+                _ => found.reverted,
+            };
+        }
+        sum.add(&found);
+    }
+    sum
+}
+
+/// Sums in float64. The loops are apart, because in one the compiler makes no vectors of them.
+#[inline(always)]
+fn row(base: &[f32], updated: &[f32], made: &[f32]) -> UpdateStats {
+    let (mut square, mut product, mut noise) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+    let (mut delta, mut error) = ([0.0; WIDENED], [0.0; WIDENED]);
+    let (mut changed, mut reverted) = (0, 0);
+    let chunks = base.chunks(WIDENED).zip(updated.chunks(WIDENED)).zip(made.chunks(WIDENED));
+    for ((base, updated), made) in chunks {
+        for (delta, (base, updated)) in delta.iter_mut().zip(base.iter().zip(updated)) {
+            *delta = f64::from(*updated) - f64::from(*base);
+        }
+        for (error, (updated, made)) in error.iter_mut().zip(updated.iter().zip(made)) {
+            *error = f64::from(*made) - f64::from(*updated);
+        }
+        delta[base.len()..].fill(0.0);
+        error[base.len()..].fill(0.0);
+        add_products(&delta, &delta, &mut square);
+        add_products(&error, &delta, &mut product);
+        add_products(&error, &error, &mut noise);
+        let (mut changes, mut reversals) = (0u32, 0u32);
+        for ((base, updated), made) in base.iter().zip(updated).zip(made) {
+            changes += u32::from(base != updated);
+            reversals += u32::from((base != updated) & (base == made));
+        }
+        (changed, reverted) = (changed + u64::from(changes), reverted + u64::from(reversals));
+    }
+    UpdateStats {
+        weights: base.len() as u64,
+        changed,
+        reverted,
+        square: square.iter().sum(),
+        product: product.iter().sum(),
+        noise: noise.iter().sum(),
+        ..UpdateStats::default()
+    }
+}
+
+#[inline(always)]
+fn add_products(a: &[f64; WIDENED], b: &[f64; WIDENED], sums: &mut [f64; LANES]) {
+    let mut lanes = *sums;
+    for (a, b) in a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0) {
+        for lane in 0..LANES {
+            lanes[lane] += a[lane] * b[lane];
+        }
+    }
+    *sums = lanes;
+}
+
+/// Counts the weights that were changed and came back to within half a step: to the same point of the grid, if it is the
+/// same grid. The points themselves move a little, because the edge of a group is a weight that was changed too.
+#[inline(always)]
+fn returned(float: Float, group_size: usize, scales: &[u8], [base, updated, made]: [&[f32]; 3]) -> u64 {
+    let sides = scales.chunks_exact(float.size()).zip(base.chunks_exact(group_size));
+    let groups = updated.chunks_exact(group_size).zip(made.chunks_exact(group_size));
+    let mut count = 0;
+    for ((scale, base), (updated, made)) in sides.zip(groups) {
+        let mut step = [0.0];
+        float.decode(scale, &mut step);
+        let half = step[0].abs() / 2.0;
+        let mut near = 0u32;
+        for ((base, updated), made) in base.iter().zip(updated).zip(made) {
+            near += u32::from((base != updated) & ((made - base).abs() < half));
+        }
+        count += u64::from(near);
+    }
+    count
+}

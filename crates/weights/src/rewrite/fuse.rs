@@ -1,0 +1,73 @@
+//! `fuse`: decides what every weight of a model becomes when an adapter is merged into it, and says so in `config.json`.
+//! Knows nothing of how a matrix is merged; that is the backend's.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::run::{Baseline, Rewrite, Target};
+use super::{Fuse, rules, survival};
+use crate::adapter::{Adapter, Base};
+use crate::checkpoint::{Checkpoint, Weight, WeightKind};
+use crate::error::Result;
+use crate::kernels::{Backend, Float};
+use artifact::{Output, Tick};
+
+/// What to do about a fine-tuning that did not survive being quantized again.
+const HINT: &str = "leave out `requantize`, and quantize to more bits or another group size";
+
+/// Fuses the adapter at `adapter` into the model at `model`.
+pub(super) fn run(
+    parameters: &Fuse,
+    model: &Path,
+    adapter: &Path,
+    output: &Output,
+    backend: &dyn Backend,
+    tick: Tick<'_>,
+) -> Result<()> {
+    let checkpoint = Checkpoint::open(model)?;
+    let adapter = Adapter::open(adapter)?;
+    adapter.fits(&Base::of(&checkpoint))?;
+    let mut targets = BTreeMap::new();
+    for (name, weight) in checkpoint.weights() {
+        targets.insert(name.clone(), target(parameters, name, weight, adapter.touches(name)));
+    }
+    let baseline = if parameters.requantize { Baseline::Itself } else { Baseline::Nothing };
+    let update = &|name: &str| adapter.update(name);
+    let counts = Rewrite { checkpoint: &checkpoint, backend, targets, update, baseline }.run(output, tick)?;
+    survival::report(&counts, Some(HINT), output)?;
+    write_config(&checkpoint, parameters, output)
+}
+
+fn target(parameters: &Fuse, name: &str, weight: &Weight, updated: bool) -> Target {
+    let dtype = parameters.dtype.map(Float::from).filter(|_| rules::is_cast(name));
+    match weight.kind {
+        WeightKind::Quantized(spec, float) if parameters.requantize && updated => {
+            Target::Quantized(spec, float)
+        }
+        WeightKind::Quantized(..) if parameters.requantize => Target::Stored,
+        WeightKind::Float(float) | WeightKind::Quantized(_, float) => Target::Float(dtype.unwrap_or(float)),
+        WeightKind::Other(_) => Target::Stored,
+    }
+}
+
+/// The fused model is not quantized any more, unless that was asked for, and has the type that was asked for.
+fn write_config(checkpoint: &Checkpoint, parameters: &Fuse, output: &Output) -> Result<()> {
+    let mut config = checkpoint.config.clone();
+    for key in ["quantization", "quantization_config"] {
+        match config.get_mut(key).and_then(Value::as_object_mut) {
+            Some(section) if parameters.requantize => checkpoint.record_stacks(section),
+            _ => drop(config.remove(key)),
+        }
+    }
+    if let Some(dtype) = parameters.dtype {
+        // `dtype` is the newer name of the same key; some have both.
+        let keys = ["dtype", "torch_dtype"].into_iter().filter(|key| config.contains_key(*key));
+        let keys: Vec<_> = if config.contains_key("dtype") { keys.collect() } else { vec!["torch_dtype"] };
+        for key in keys {
+            config.insert(key.to_owned(), Value::String(dtype.to_string()));
+        }
+    }
+    Checkpoint::write_config(config, output)
+}

@@ -1,0 +1,198 @@
+//! `quantize`: decides what every weight of a model is quantized to, and records it in `config.json`.
+//! Knows nothing of how a weight is quantized; that is the backend's.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::rules::{self, Rule};
+use super::run::{Baseline, Rewrite, Target};
+use super::{Dtype, Override, Quantize, survival};
+use crate::Error;
+use crate::checkpoint::{Checkpoint, Weight, WeightKind, record};
+use crate::error::{Result, fail, require};
+use crate::kernels::{Backend, Float, Mode, QuantSpec};
+use artifact::{Output, Tick};
+use text::nearest;
+
+/// Quantizes the model at `model`. A model that is quantized already is dequantized first. If it descends from a
+/// fine-tuning, `fine_tuning` says where from, and what is left of it is measured.
+pub(super) fn run(
+    parameters: &Quantize,
+    model: &Path,
+    fine_tuning: Option<&FineTuning>,
+    output: &Output,
+    backend: &dyn Backend,
+    tick: Tick<'_>,
+) -> Result<()> {
+    let checkpoint = Checkpoint::open(model)?;
+    let Choice { targets, section } = choose(parameters, &checkpoint)?;
+    let base = fine_tuning.map(|from| Checkpoint::open(&from.base)).transpose()?;
+    let fused = fine_tuning.and_then(|from| from.fused.as_deref()).map(Checkpoint::open).transpose()?;
+    let baseline = match &base {
+        Some(base) => Baseline::Models { base, fused: fused.as_ref() },
+        None => Baseline::Nothing,
+    };
+    let pass = Rewrite { checkpoint: &checkpoint, backend, targets, update: &|_| Ok(None), baseline };
+    let counts = pass.run(output, tick)?;
+    survival::report(&counts, None, output)?;
+    let mut config = checkpoint.config.clone();
+    // mlx-lm reads `quantization`; Hugging Face's tools look for `quantization_config`.
+    config.insert("quantization".to_owned(), section.clone());
+    config.insert("quantization_config".to_owned(), section);
+    Checkpoint::write_config(config, output)
+}
+
+/// Where a model that is to be quantized was fine-tuned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FineTuning {
+    /// The folder of the model that the adapter was fused into.
+    pub base: PathBuf,
+    /// The folder of the fused model; none if that is the very model to be quantized.
+    pub fused: Option<PathBuf>,
+}
+
+/// Checks, before anything runs, that the parameters fit the model at `base`.
+pub(super) fn check(parameters: &Quantize, base: &Path) -> Result<()> {
+    // A base that cannot be opened is for its own node to report.
+    Checkpoint::open(base).map_or(Ok(()), |checkpoint| choose(parameters, &checkpoint).map(drop))
+}
+
+/// What was decided for a model.
+struct Choice {
+    targets: BTreeMap<String, Target>,
+    /// `quantization` of `config.json`.
+    section: Value,
+}
+
+fn choose(parameters: &Quantize, checkpoint: &Checkpoint) -> Result<Choice> {
+    let Quantize { bits, group_size, mode, .. } = *parameters;
+    let usual = QuantSpec { mode, bits, group_size };
+    let mut section = match record(usual) {
+        Value::Object(section) => section,
+        _ => Map::new(),
+    };
+    let mut used = vec![false; parameters.overrides.len()];
+    let mut any = false;
+    let declared = declared(checkpoint);
+    let mut targets = BTreeMap::new();
+    for (name, weight) in checkpoint.weights() {
+        let float = weight.float().map(|own| declared.filter(|_| rules::is_cast(name)).unwrap_or(own));
+        let mut target = float.map_or(Target::Stored, Target::Float);
+        if let (Some(module), Some(float)) = (layer(name, weight), float) {
+            let decision = decide(parameters, usual, checkpoint, (module, weight), &mut used)?;
+            let entry = match (decision, weight.kind) {
+                (Decision::Quantize(spec, entry), _) => {
+                    any = true;
+                    check_fit(module, weight, spec)?;
+                    target = Target::Quantized(spec, float);
+                    entry
+                }
+                (Decision::Keep, WeightKind::Quantized(spec, _)) => {
+                    target = Target::Stored;
+                    (spec != usual).then(|| record(spec))
+                }
+                (Decision::Keep | Decision::Float, _) => None,
+            };
+            section.extend(entry.map(|entry| (module.to_owned(), entry)));
+        }
+        targets.insert(name.clone(), target);
+    }
+    require!(any, Options, "`group_size: {group_size}` divides no row of the model's weights");
+    if let Some((unused, _)) = parameters.overrides.iter().zip(used).find(|(_, used)| !used) {
+        fail!(Options, "{}", matches_nothing(&unused.pattern, checkpoint));
+    }
+    Ok(Choice { targets, section: Value::Object(section) })
+}
+
+/// What becomes of one layer.
+enum Decision {
+    /// It is quantized so; if that is not what the node says, this is how it is recorded.
+    Quantize(QuantSpec, Option<Value>),
+    /// It stays as it is, quantized or not.
+    Keep,
+    /// It is not quantized.
+    Float,
+}
+
+/// What is no layer to mlx-lm comes first, then an override of the user, the recipe, mlx-lm's rule for the model.
+fn decide(
+    parameters: &Quantize,
+    usual: QuantSpec,
+    checkpoint: &Checkpoint,
+    (module, weight): (&str, &Weight),
+    used: &mut [bool],
+) -> Result<Decision> {
+    let rule = rules::of_model(checkpoint.model_type(), module);
+    if rule == Rule::Skip {
+        return Ok(Decision::Float);
+    }
+    let found = parameters.overrides.iter().zip(used).find(|(own, _)| rules::matches(&own.pattern, module));
+    if let Some((Override { bits, group_size, keep, .. }, used)) = found {
+        *used = true;
+        let (bits, group_size) = (bits.unwrap_or(usual.bits), group_size.unwrap_or(usual.group_size));
+        let spec = QuantSpec { mode: usual.mode, bits, group_size };
+        return Ok(if *keep { Decision::Keep } else { Decision::Quantize(spec, Some(record(spec))) });
+    }
+    // mlx-lm looks at the usual group size before it asks any rule.
+    if !weight.columns().is_multiple_of(usual.group_size) {
+        return Ok(Decision::Float);
+    }
+    if let Some(recipe) = parameters.recipe {
+        let layers = checkpoint
+            .layers()
+            .ok_or_else(|| Error::Options("a recipe needs `num_hidden_layers` in config.json".to_owned()))?;
+        let down = checkpoint.weights().keys().find(|name| name.contains("down_proj"));
+        let down = down.ok_or_else(|| {
+            Error::Options("a recipe is for models with a `down_proj`, and this has none".to_owned())
+        })?;
+        let spec =
+            QuantSpec { bits: rules::mixed(recipe, module, layers, rules::layer_place(down)), ..usual };
+        return Ok(Decision::Quantize(spec, Some(record(spec))));
+    }
+    Ok(match rule {
+        Rule::Usual | Rule::Skip => Decision::Quantize(usual, None),
+        // Recorded without a mode, as mlx-lm does; that means affine.
+        Rule::Eight => {
+            let spec = QuantSpec { mode: Mode::Affine, bits: 8, group_size: 64 };
+            Decision::Quantize(spec, Some(json!({"bits": 8, "group_size": 64})))
+        }
+    })
+}
+
+fn check_fit(module: &str, weight: &Weight, spec: QuantSpec) -> Result<()> {
+    let (columns, size) = (weight.columns(), spec.group_size);
+    require!(
+        columns.is_multiple_of(size),
+        Options,
+        "`{module}` has rows of {columns}, which groups of {size} do not divide; keep it with an override"
+    );
+    Ok(())
+}
+
+fn matches_nothing(pattern: &str, checkpoint: &Checkpoint) -> String {
+    let layers = checkpoint.weights().iter().filter_map(|(name, weight)| layer(name, weight));
+    let near = nearest(pattern, layers).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    format!("the override `{pattern}` matches no layer of the model (`*` stands for any text){near}")
+}
+
+/// Returns the path of the module that a weight belongs to if it is one that mlx-lm quantizes: a linear layer, an
+/// embedding or a stack of experts. By name and shape these are the matrices called `weight`.
+fn layer<'a>(name: &'a str, weight: &Weight) -> Option<&'a str> {
+    let is_stack = weight.shape.len() == 3
+        && (matches!(weight.kind, WeightKind::Quantized(..))
+            || [".switch_mlp.", ".switch_glu.", ".experts."].iter().any(|word| name.contains(word)));
+    let is_matrix = weight.shape.len() == 2 || is_stack;
+    let module = name.strip_suffix(".weight")?;
+    (is_matrix && !matches!(weight.kind, WeightKind::Other(_))).then_some(module)
+}
+
+/// Returns the type that the configuration declares. Like mlx-lm's `convert`, all floats take it first.
+fn declared(checkpoint: &Checkpoint) -> Option<Float> {
+    let own = checkpoint.config.get("torch_dtype");
+    let inner = || checkpoint.config.get("text_config").and_then(|text| text.get("dtype"));
+    let word = own.or_else(inner).and_then(Value::as_str)?;
+    Dtype::WORDS.iter().find(|(known, _)| *known == word).map(|(_, dtype)| Float::from(*dtype))
+}

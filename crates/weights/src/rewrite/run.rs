@@ -1,0 +1,266 @@
+//! One run through a model: every weight is read in blocks of rows, computed on all cores, and written in order.
+//! Knows nothing of why a weight becomes what it becomes; `fuse` and `quantize` say so.
+//!
+//! ```text
+//! block:  pread ─► dequantize ─► merge ─► quantize ─► measure   on any core, in memory that fits its cache
+//! chunk:  some 2 million weights, whose blocks are computed at once
+//! queue:  chunks in file order ─► one thread that hashes and writes, while the next chunk is computed
+//! ```
+//! Memory is that of a few chunks, and of the codes of one tensor: `biases` and `scales` precede `weight` in a file,
+//! so its codes wait until the last row is done.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::thread;
+
+use rayon::prelude::*;
+
+use super::block::{Block, Scratch, WeightTask};
+use super::chunk::{Progress, chunks, part_of, span, split};
+use super::measure::Made;
+use super::target::{module_of, specs};
+use super::write_queue::WriteQueue;
+use crate::adapter::Update;
+use crate::checkpoint::{Checkpoint, Part, WeightKind};
+use crate::error::{OrBug, Result, require};
+use crate::kernels::{Backend, Float, Mode, PackedMut, QuantSpec, UpdateStats};
+use crate::tensor::{TensorSpec, TensorWriter};
+use artifact::{Output, Tick};
+
+pub(super) use super::measure::{Baseline, Count, Counts};
+pub(super) use super::target::Target;
+
+/// A model about to be rewritten.
+pub(super) struct Rewrite<'a> {
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) backend: &'a dyn Backend,
+    /// What every weight of the checkpoint becomes, by its name.
+    pub(super) targets: BTreeMap<String, Target>,
+    /// How a weight is changed, by its name.
+    pub(super) update: &'a (dyn Fn(&str) -> Result<Option<Update>> + Sync),
+    /// What the outcome is compared with.
+    pub(super) baseline: Baseline<'a>,
+}
+
+/// A block and what was summed over it; nothing if the fine-tuning left it alone.
+type Measured = (Range<usize>, Option<UpdateStats>);
+
+/// Where a pass hands on what it makes.
+struct Outlet<'a> {
+    queue: &'a WriteQueue,
+    progress: Progress<'a>,
+    /// The blocks of the weight that is being made.
+    measured: Vec<Measured>,
+}
+
+impl Rewrite<'_> {
+    /// Makes the pass: writes the weights, their shards and their index. Returns what was measured of each weight that
+    /// the fine-tuning changed.
+    pub(super) fn run(&self, output: &Output, tick: Tick<'_>) -> Result<Counts> {
+        let writer = TensorWriter::new(output, self.specs())?;
+        let order: Vec<_> = writer.order().map(|spec| spec.name.clone()).collect();
+        thread::scope(|scope| {
+            let (queue, end) = WriteQueue::start(scope, writer, self.checkpoint.parameters());
+            let made = self.make_all(&order, &queue, tick).and_then(|counts| queue.finish().map(|()| counts));
+            drop(queue);
+            let written = end.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            // If the writer failed, the maker only knows that nobody takes what it makes.
+            written.and(made)
+        })
+    }
+
+    fn specs(&self) -> Vec<TensorSpec> {
+        let weights = self.checkpoint.weights().iter();
+        weights.flat_map(|(name, weight)| specs(name, weight, self.target(name))).collect()
+    }
+
+    fn target(&self, name: &str) -> Target {
+        self.targets.get(name).copied().unwrap_or(Target::Stored)
+    }
+
+    fn make_all(&self, order: &[String], queue: &WriteQueue, tick: Tick<'_>) -> Result<Counts> {
+        let mut counts = Counts::new();
+        let progress = Progress { done: 0, total: self.checkpoint.stored(), tick };
+        let mut outlet = Outlet { queue, progress, measured: Vec::new() };
+        // The parts of a module are made together; what is due later waits here.
+        let mut waiting: HashMap<String, Vec<Vec<u8>>> = HashMap::new();
+        for tensor in order {
+            if !waiting.contains_key(tensor) {
+                let (name, part) = self.weight_of(tensor);
+                let weight = self.checkpoint.weights().get(&name).or_bug("a laid out tensor has a weight")?;
+                let update = (self.update)(&name)?;
+                let baseline = self.baseline.of_weight(&name, weight, update.is_some());
+                let task = WeightTask { name: &name, weight, update, baseline };
+                waiting.extend(self.make(&task, tensor, part, &mut outlet)?);
+                counts.extend(self.count(&task, &mut outlet)?.map(|count| (name.clone(), count)));
+            }
+            for piece in waiting.remove(tensor).unwrap_or_default() {
+                queue.send(tensor, piece)?;
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Makes a weight, or `part` of one that is copied; returns what is due later.
+    fn make(
+        &self,
+        task: &WeightTask<'_>,
+        tensor: &str,
+        part: Part,
+        outlet: &mut Outlet<'_>,
+    ) -> Result<Vec<(String, Vec<Vec<u8>>)>> {
+        let target = self.target(task.name);
+        require!(
+            task.update.is_none() || target != Target::Stored,
+            Options,
+            "the adapter changes `{}`, which holds no floats",
+            task.name
+        );
+        let same = |float| task.update.is_none() && task.weight.kind == WeightKind::Float(float);
+        match target {
+            Target::Quantized(spec, float) => return self.make_packed(task, spec, float, outlet),
+            Target::Float(float) if !same(float) => self.make_dense(task, float, outlet)?,
+            Target::Stored | Target::Float(_) => self.copy(task, tensor, part, outlet)?,
+        }
+        Ok(Vec::new())
+    }
+
+    /// Adds up the blocks of a weight in their order, so that threads do not matter.
+    fn count(&self, task: &WeightTask<'_>, outlet: &mut Outlet<'_>) -> Result<Option<Count>> {
+        let mut measured = std::mem::take(&mut outlet.measured);
+        let (Some(baseline), true) = (&task.baseline, measured.iter().any(|(_, stats)| stats.is_some()))
+        else {
+            return Ok(None);
+        };
+        let (target, base) = (self.target(task.name), baseline.base_kind(task.weight));
+        let float = target.float(task.weight).or_bug("what was measured is a float")?;
+        let left: Vec<_> = measured.iter_mut().filter(|(_, stats)| stats.is_none()).collect();
+        let left = left.into_iter().map(|(rows, stats)| (rows.clone(), stats)).collect();
+        self.for_each(left, |scratch, rows, stats| {
+            *stats = self.block(task, float).measure_again(rows, target, scratch)?;
+            Ok(())
+        })?;
+        let mut sum = UpdateStats::default();
+        measured.iter().filter_map(|(_, stats)| stats.as_ref()).for_each(|stats| sum.add(stats));
+        Ok(sum.is_change().then_some(Count { stats: sum, base, made: target.kind(task.weight) }))
+    }
+
+    /// Returns the weight that a tensor of the output belongs to, and which part of it it is.
+    fn weight_of(&self, tensor: &str) -> (String, Part) {
+        let (module, word) = tensor.rsplit_once('.').unwrap_or(("", tensor));
+        let part =
+            Part::WORDS.iter().find(|(known, _)| *known == word).map_or(Part::Weight, |(_, part)| *part);
+        match self.checkpoint.weights().contains_key(tensor) {
+            true => (tensor.to_owned(), Part::Weight),
+            false => (format!("{module}.weight"), part),
+        }
+    }
+
+    fn copy(&self, task: &WeightTask<'_>, tensor: &str, part: Part, outlet: &mut Outlet<'_>) -> Result<()> {
+        for chunk in chunks(task.weight) {
+            let rows = span(&chunk);
+            let mut bytes = outlet.queue.empty(0);
+            self.checkpoint.read_rows(task.weight, part, &rows, &mut bytes)?;
+            outlet.progress.add(bytes.len() as u64)?;
+            outlet.queue.send(tensor, bytes)?;
+            // The parts of a weight are copied one by one, and measured once.
+            if let (Part::Weight, Some(_), Some(float)) = (part, &task.baseline, task.weight.float()) {
+                let mut stats = vec![None; chunk.len()];
+                self.for_each(chunk.iter().cloned().zip(&mut stats).collect(), |scratch, rows, stats| {
+                    let block = self.block(task, float);
+                    let steps = block.read_stored(&rows, scratch)?;
+                    *stats = block.measure(&rows, Made::Rows { steps }, false, scratch)?;
+                    Ok(())
+                })?;
+                outlet.measured.extend(chunk.into_iter().zip(stats));
+            }
+        }
+        Ok(())
+    }
+
+    fn make_dense(&self, task: &WeightTask<'_>, float: Float, outlet: &mut Outlet<'_>) -> Result<()> {
+        let row_bytes = task.weight.columns() * float.size();
+        for chunk in chunks(task.weight) {
+            let rows = span(&chunk);
+            let mut bytes = outlet.queue.empty(rows.len() * row_bytes);
+            let mut stats = vec![None; chunk.len()];
+            let places = split(&mut bytes, &chunk, row_bytes).into_iter().zip(&mut stats);
+            self.for_each(chunk.iter().cloned().zip(places).collect(), |scratch, rows, (place, stats)| {
+                let block = self.block(task, float);
+                block.load(rows.clone(), scratch)?;
+                scratch.rows.encode(place);
+                *stats = block.measure(&rows, Made::Rows { steps: 0.0 }, false, scratch)?;
+                Ok(())
+            })?;
+            outlet.measured.extend(chunk.into_iter().zip(stats));
+            outlet.progress.add_rows(task.weight, &rows)?;
+            outlet.queue.send(task.name, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn make_packed(
+        &self,
+        task: &WeightTask<'_>,
+        spec: QuantSpec,
+        float: Float,
+        outlet: &mut Outlet<'_>,
+    ) -> Result<Vec<(String, Vec<Vec<u8>>)>> {
+        let (columns, rows) = (task.weight.columns(), task.weight.rows());
+        let each =
+            [spec.weight_bytes(columns), spec.scale_bytes(columns, float), spec.bias_bytes(columns, float)];
+        let (mut scales, mut biases) =
+            (outlet.queue.empty(each[1] * rows), outlet.queue.empty(each[2] * rows));
+        let mut codes = Vec::new();
+        for chunk in chunks(task.weight) {
+            let rows = span(&chunk);
+            let mut weight = outlet.queue.empty(rows.len() * each[0]);
+            let mut stats = vec![None; chunk.len()];
+            let weights = split(&mut weight, &chunk, each[0]).into_iter();
+            let scales = split(part_of(&mut scales, &rows, each[1]), &chunk, each[1]);
+            let biases = split(part_of(&mut biases, &rows, each[2]), &chunk, each[2]);
+            let places = weights.zip(scales.into_iter().zip(biases)).zip(&mut stats);
+            self.for_each(chunk.iter().cloned().zip(places).collect(), |scratch, rows, place| {
+                let ((weight, (scales, biases)), stats) = place;
+                let block = self.block(task, float);
+                block.load(rows.clone(), scratch)?;
+                let packed = block.quantize(spec, PackedMut { weight, scales, biases }, &scratch.rows)?;
+                *stats = block.measure(&rows, Made::Packed(packed), false, scratch)?;
+                Ok(())
+            })?;
+            outlet.measured.extend(chunk.into_iter().zip(stats));
+            outlet.progress.add_rows(task.weight, &rows)?;
+            codes.push(weight);
+        }
+        let module = module_of(task.name);
+        let mut made = vec![(task.name.to_owned(), codes), (format!("{module}.scales"), vec![scales])];
+        if spec.mode == Mode::Affine {
+            made.push((format!("{module}.biases"), vec![biases]));
+        }
+        Ok(made)
+    }
+
+    fn block<'a>(&'a self, task: &'a WeightTask<'a>, float: Float) -> Block<'a> {
+        Block { checkpoint: self.checkpoint, backend: self.backend, task, float }
+    }
+
+    /// Works on blocks, on as many threads as the backend has; each block has a place of its own for its result.
+    fn for_each<T: Send>(
+        &self,
+        blocks: Vec<(Range<usize>, T)>,
+        work: impl Fn(&mut Scratch, Range<usize>, T) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let work = |(rows, place)| SCRATCH.with_borrow_mut(|scratch| work(scratch, rows, place));
+        if self.backend.threads() == 1 {
+            return blocks.into_iter().try_for_each(work);
+        }
+        // All are waited for, so that of several errors the first in the weight is told, not the first in time.
+        blocks.into_par_iter().map(work).collect::<Vec<_>>().into_iter().collect()
+    }
+}
+
+thread_local! {
+    /// Each thread keeps its memory for all the blocks that it works on.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}

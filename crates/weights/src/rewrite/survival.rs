@@ -1,0 +1,168 @@
+//! What quantizing left of a fine-tuning: sums made into figures, the cause where little is left, `survival.json`.
+//! Knows nothing of how the sums were made; `docs/evaluation.md` has the formulas.
+
+use std::collections::BTreeMap;
+
+use super::run::{Count, Counts};
+use crate::checkpoint::WeightKind;
+use crate::error::Result;
+use crate::kernels::{QuantSpec, UpdateStats};
+use crate::survival::{Figures, SURVIVAL_FILE, Survival};
+use crate::tensor::to_pretty_json;
+use artifact::Output;
+
+/// Writes `survival.json` if a fine-tuning was measured, and warns if little of it is left; `hint` says what to do then.
+pub(super) fn report(counts: &Counts, hint: Option<&str>, output: &Output) -> Result<()> {
+    let Some(survival) = survival(counts) else { return Ok(()) };
+    output.write(SURVIVAL_FILE, &to_pretty_json(serde_json::to_value(&survival)?))?;
+    if !survival.is_intact() {
+        let left = 100.0 * survival.overall.survival;
+        let words = [survival.cause.as_deref(), hint].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        output.warn(format!("of the fine-tuning, {left:.0} % survived quantizing: {words}"));
+    }
+    Ok(())
+}
+
+/// Returns nothing if the fine-tuning changed no weight.
+fn survival(counts: &Counts) -> Option<Survival> {
+    let (mut sum, mut on_steps) = (UpdateStats::default(), UpdateStats::default());
+    for Count { stats, .. } in counts.values() {
+        sum.add(stats);
+        if stats.steps > 0.0 {
+            on_steps.add(stats);
+        }
+    }
+    let overall = Figures { delta_per_step: per_step(&on_steps), ..figures(&sum) };
+    let tensors = counts.iter().map(|(name, count)| (name.clone(), figures(&count.stats))).collect();
+    let mut survival = Survival { overall, cause: None, tensors };
+    if !survival.is_intact() {
+        survival.cause = Some(cause(counts, &overall));
+    }
+    (!counts.is_empty()).then_some(survival)
+}
+
+fn figures(stats: &UpdateStats) -> Figures {
+    Figures {
+        survival: 1.0 + stats.product / stats.square,
+        noise_to_signal: (stats.noise / stats.square).sqrt(),
+        reverted: stats.reverted as f64 / stats.changed as f64,
+        delta_per_step: per_step(stats),
+        weights: stats.weights,
+    }
+}
+
+fn per_step(stats: &UpdateStats) -> Option<f64> {
+    (stats.steps > 0.0).then(|| (stats.square / stats.steps).sqrt())
+}
+
+/// Says why so little is left, in one sentence.
+fn cause(counts: &Counts, overall: &Figures) -> String {
+    let noise_to_signal = overall.noise_to_signal;
+    let (Some(delta), Some(made)) = (overall.delta_per_step, usual(counts, |count| count.made)) else {
+        return format!(
+            "rounding to another type moved the weights {noise_to_signal:.1} times as far as the update"
+        );
+    };
+    let update = format!("the update is {} of a step (root mean square)", short(delta));
+    if usual(counts, |count| count.base) != Some(made) {
+        return format!(
+            "{update} of {made}, and rounding moved the weights {noise_to_signal:.1} times as far as the update"
+        );
+    }
+    let mut alike = UpdateStats::default();
+    let both =
+        counts.values().filter(|count| count.base.spec() == Some(made) && count.made.spec() == Some(made));
+    both.for_each(|count| alike.add(&count.stats));
+    // Rounded down: all of them is said only of all of them.
+    let share = 100 * alike.returned / alike.changed.max(1);
+    let less = if delta < 0.5 { ", less than the half that takes a weight to the next" } else { "" };
+    format!(
+        "the base lies on the same grid, {made}, each weight in the middle of what rounds to it; {update}{less}; rounding \
+         returned {share} % of the weights to where they came from"
+    )
+}
+
+/// Returns how most of the weights are quantized, if any are.
+fn usual(counts: &Counts, kind: impl Fn(&Count) -> WeightKind) -> Option<QuantSpec> {
+    let mut weights: BTreeMap<String, (u64, QuantSpec)> = BTreeMap::new();
+    for count in counts.values() {
+        if let Some(spec) = kind(count).spec() {
+            weights.entry(spec.to_string()).or_insert((0, spec)).0 += count.stats.weights;
+        }
+    }
+    weights.into_values().max_by_key(|(weights, _)| *weights).map(|(_, spec)| spec)
+}
+
+/// Writes a ratio with two digits that count.
+fn short(ratio: f64) -> String {
+    if ratio < 0.1 { format!("{ratio:.3}") } else { format!("{ratio:.2}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{Float, Mode};
+
+    fn spec(bits: usize) -> WeightKind {
+        WeightKind::Quantized(QuantSpec { mode: Mode::Affine, bits, group_size: 64 }, Float::F16)
+    }
+
+    fn count(product: f64, base: WeightKind, made: WeightKind) -> Count {
+        let steps = if matches!(made, WeightKind::Float(_)) { 0.0 } else { 100.0 };
+        let stats = UpdateStats {
+            weights: 64,
+            changed: 50,
+            reverted: 40,
+            returned: 45,
+            square: 4.0,
+            product,
+            noise: 9.0,
+            steps,
+        };
+        Count { stats, base, made }
+    }
+
+    fn of(counts: &[(&str, Count)]) -> Survival {
+        survival(&counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()).unwrap()
+    }
+
+    #[test]
+    fn figures_by_hand() {
+        let float = WeightKind::Float(Float::F16);
+        let found = of(&[("a", count(-3.0, spec(4), spec(4))), ("b", count(0.0, float, float))]);
+        let a = Figures {
+            survival: 0.25,
+            noise_to_signal: 1.5,
+            reverted: 0.8,
+            delta_per_step: Some(0.2),
+            weights: 64,
+        };
+        assert_eq!(found.tensors["a"], a);
+        assert_eq!(found.tensors["b"], Figures { survival: 1.0, delta_per_step: None, ..a });
+        // The step counts where there is one.
+        assert_eq!(found.overall, Figures { survival: 0.625, weights: 128, ..a });
+        assert_eq!(survival(&Counts::new()), None);
+    }
+
+    #[test]
+    fn says_the_cause() {
+        let cause = |base, made| of(&[("a", count(-3.0, base, made))]).cause.unwrap();
+        assert_eq!(
+            cause(spec(4), spec(4)),
+            "the base lies on the same grid, 4 bits in groups of 64, each weight in the middle of what rounds to it; the \
+             update is 0.20 of a step (root mean square), less than the half that takes a weight to the next; rounding \
+             returned 90 % of the weights to where they came from"
+        );
+        assert_eq!(
+            cause(spec(4), spec(3)),
+            "the update is 0.20 of a step (root mean square) of 3 bits in groups of 64, and rounding moved the weights 1.5 \
+             times as far as the update"
+        );
+        let float = WeightKind::Float(Float::Bf16);
+        assert_eq!(
+            cause(float, float),
+            "rounding to another type moved the weights 1.5 times as far as the update"
+        );
+        assert_eq!(of(&[("a", count(0.0, spec(4), spec(8)))]).cause, None);
+    }
+}

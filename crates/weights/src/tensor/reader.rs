@@ -1,0 +1,246 @@
+//! Reading tensors by name from one safetensors file or from shards with an index; hostile headers are refused.
+//! Knows nothing of what the tensors are for. Reads with `pread`, never a whole file.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype as Element;
+use safetensors::tensor::Metadata;
+use serde::Deserialize;
+
+use super::{INDEX_FILE, SINGLE_FILE};
+use crate::Error;
+use crate::error::{Context, OrBug, Result, fail, require};
+use artifact::AtPath;
+
+/// The longest header that is read, the limit of the safetensors crate itself.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// Where one tensor lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorRef {
+    /// The type of its elements.
+    pub element: Element,
+    /// Its shape, outermost first.
+    pub shape: Vec<usize>,
+    /// Length in bytes.
+    pub length: usize,
+    file: usize,
+    offset: u64,
+}
+
+/// The tensors of a model or of an adapter.
+#[derive(Debug)]
+pub struct TensorFiles {
+    files: Vec<(PathBuf, File)>,
+    tensors: BTreeMap<String, TensorRef>,
+}
+
+/// The part of `model.safetensors.index.json` that matters for reading.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl TensorFiles {
+    /// Opens the weights of the model in `folder`: the shards that its index names, else the single file.
+    pub fn open_model(folder: &Path) -> Result<Self> {
+        let index = folder.join(INDEX_FILE);
+        if !index.exists() {
+            return Self::open(&folder.join(SINGLE_FILE));
+        }
+        let bytes = std::fs::read(&index).at("read", &index)?;
+        let Index { weight_map } =
+            serde_json::from_slice(&bytes).within(|| format!("cannot parse {}", index.display()))?;
+        let mut files = Self { files: Vec::new(), tensors: BTreeMap::new() };
+        let mut shards: Vec<_> = weight_map.values().collect();
+        shards.sort();
+        shards.dedup();
+        for shard in shards {
+            require!(
+                !shard.contains(['/', '\\']),
+                Format,
+                "{}: `{shard}` is not the name of a file beside it",
+                index.display()
+            );
+            let path = folder.join(shard);
+            require!(path.exists(), Format, "the shard {} is missing; {INDEX_FILE} names it", path.display());
+            files.add(&path)?;
+        }
+        files.check_index(&weight_map, &index)?;
+        Ok(files)
+    }
+
+    /// Opens one safetensors file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut files = Self { files: Vec::new(), tensors: BTreeMap::new() };
+        files.add(path)?;
+        Ok(files)
+    }
+
+    fn add(&mut self, path: &Path) -> Result<()> {
+        let file = File::open(path).at("read", path)?;
+        let (metadata, start) =
+            read_header(&file, path).within(|| format!("{} is damaged", path.display()))?;
+        let number = self.files.len();
+        // In an order, so that of several mistakes the same one is told.
+        let tensors: BTreeMap<_, _> = metadata.tensors().into_iter().collect();
+        for (name, info) in tensors {
+            let (begin, end) = info.data_offsets;
+            let tensor = TensorRef {
+                element: info.dtype,
+                shape: info.shape.clone(),
+                length: end - begin,
+                file: number,
+                offset: start + begin as u64,
+            };
+            if self.tensors.insert(name.clone(), tensor).is_some() {
+                fail!(Format, "the tensor `{name}` is in two files; {} is one of them", path.display());
+            }
+        }
+        self.files.push((path.to_owned(), file));
+        Ok(())
+    }
+
+    fn check_index(&self, weight_map: &BTreeMap<String, String>, index: &Path) -> Result<()> {
+        for (name, shard) in weight_map {
+            let found = self.tensors.get(name).and_then(|tensor| self.files.get(tensor.file));
+            let there =
+                found.is_some_and(|(path, _)| path.file_name().is_some_and(|file| file == shard.as_str()));
+            require!(there, Format, "{} says that `{name}` is in {shard}, but it is not", index.display());
+        }
+        match self.tensors.keys().find(|name| !weight_map.contains_key(*name)) {
+            Some(name) => fail!(Format, "{} does not list `{name}`, which a shard holds", index.display()),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the tensors, sorted by name.
+    pub fn tensors(&self) -> &BTreeMap<String, TensorRef> {
+        &self.tensors
+    }
+
+    /// Returns the tensor of this name.
+    pub fn get(&self, name: &str) -> Option<&TensorRef> {
+        self.tensors.get(name)
+    }
+
+    /// Returns the names of the files, in the order they were opened.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|(path, _)| path.as_path())
+    }
+
+    /// Reads the bytes of the tensor `name`: little-endian elements, the last dimension fastest.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>> {
+        let tensor =
+            self.tensors.get(name).ok_or_else(|| Error::Format(format!("there is no tensor `{name}`")))?;
+        let mut bytes = vec![0; tensor.length];
+        self.read_part(name, 0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Fills `bytes` from the tensor `name`, beginning at its byte `from`.
+    pub fn read_part(&self, name: &str, from: usize, bytes: &mut [u8]) -> Result<()> {
+        let tensor =
+            self.tensors.get(name).ok_or_else(|| Error::Format(format!("there is no tensor `{name}`")))?;
+        let inside = from.checked_add(bytes.len()).is_some_and(|end| end <= tensor.length);
+        require!(inside, Bug, "bytes {from} and {} more are not all in `{name}`", bytes.len());
+        let (path, file) = self.files.get(tensor.file).or_bug("a tensor lies in an opened file")?;
+        let read = file.read_exact_at(bytes, tensor.offset + from as u64);
+        read.at("read", path).within(|| format!("tensor `{name}`"))
+    }
+}
+
+/// Reads and checks the header: its length first, so that a lie about it allocates nothing. The safetensors crate
+/// checks that the tensors follow each other without gap or overlap and that each shape fits its bytes; here it is
+/// checked that they end where the file ends.
+pub(super) fn read_header(file: &File, path: &Path) -> Result<(Metadata, u64)> {
+    let length = file.metadata().at("read", path)?.len();
+    let mut prefix = [0; 8];
+    file.read_exact_at(&mut prefix, 0)
+        .map_err(|_: io::Error| Error::Format("it is shorter than a header".to_owned()))?;
+    let header = u64::from_le_bytes(prefix);
+    require!(
+        header <= MAX_HEADER_BYTES,
+        Format,
+        "its header claims {header} bytes; the limit is {MAX_HEADER_BYTES}"
+    );
+    require!(
+        length.checked_sub(8).is_some_and(|rest| header <= rest),
+        Format,
+        "its header claims {header} bytes, but the file has {length}"
+    );
+    let mut bytes = vec![0; usize::try_from(header).ok().or_bug("the limit of a header fits the memory")?];
+    file.read_exact_at(&mut bytes, 8).at("read", path)?;
+    let metadata: Metadata =
+        serde_json::from_slice(&bytes).within(|| "its header is not valid".to_owned())?;
+    let start = 8 + header;
+    let end = start + metadata.data_len() as u64;
+    require!(
+        end <= length,
+        Format,
+        "its tensors end at byte {end}, but the file has {length}: it is truncated"
+    );
+    require!(end == length, Format, "its tensors end at byte {end}, but the file has {length}");
+    Ok((metadata, start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(header: &str, data: usize) -> crate::Result<TensorFiles> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(SINGLE_FILE);
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; data]].concat();
+        std::fs::write(&path, bytes).unwrap();
+        TensorFiles::open(&path)
+    }
+
+    fn refusal(header: &str, data: usize) -> String {
+        artifact::in_one_line(&open(header, data).unwrap_err())
+    }
+
+    #[test]
+    fn reads_what_is_whole() {
+        let files = open(r#"{"a":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]}}"#, 8).unwrap();
+        assert_eq!(files.read("a").unwrap(), [0; 8]);
+        assert_eq!(files.get("a").unwrap().shape, [2, 1]);
+    }
+
+    #[test]
+    fn refuses_every_lie() {
+        let one = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+        assert!(refusal(one, 7).contains("truncated"));
+        assert!(refusal(one, 9).contains("end at byte"));
+        assert!(refusal("{", 0).contains("header is not valid"));
+        let overlap = r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}"#;
+        assert!(refusal(overlap, 6).contains("header is not valid"));
+        let outside = r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}}"#;
+        assert!(refusal(outside, 4).contains("header is not valid"));
+        let absurd =
+            r#"{"a":{"dtype":"F32","shape":[9223372036854775807,9223372036854775807],"data_offsets":[0,8]}}"#;
+        assert!(refusal(absurd, 8).contains("header is not valid"));
+    }
+
+    #[test]
+    fn allocates_nothing_for_a_lie_about_the_header() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(SINGLE_FILE);
+        for claim in [u64::MAX, 1 << 40, 99_000_000, 1] {
+            std::fs::write(&path, claim.to_le_bytes()).unwrap();
+            let message = artifact::in_one_line(&TensorFiles::open(&path).unwrap_err());
+            assert!(message.contains("its header claims"), "{message}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_panics(header in ".{0,200}", data in 0usize..32) {
+            let _ = open(&header, data);
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! `pipeline init`: a first pipeline.yaml that explains itself.
+//! Knows nothing of the models it will name.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+
+use clap::Args;
+
+use crate::cli::{Outcome, print};
+use crate::project::{Place, UsageError};
+use artifact::AtPath;
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The base model's folder, as mlx-lm writes it
+    #[arg(long, default_value = "models/base", value_name = "DIR")]
+    model: String,
+    /// The LoRA adapter's folder, as mlx-lm writes it
+    #[arg(long, default_value = "adapters", value_name = "DIR")]
+    adapter_path: String,
+}
+
+pub(crate) fn run(args: &InitArgs, place: &Place) -> anyhow::Result<Outcome> {
+    let path = place.path();
+    let created = File::create_new(&path);
+    if created.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists) {
+        return Err(UsageError(format!("{} is there already; it is left as it is", path.display())).into());
+    }
+    let text = template(&args.model, &args.adapter_path);
+    created.and_then(|mut file| file.write_all(text.as_bytes())).at("write", &path)?;
+    print(&format!("wrote {}; next: `pipeline build`\n", path.display()))?;
+    Ok(Outcome::Success)
+}
+
+fn template(model: &str, adapter: &str) -> String {
+    let (model, adapter) = (serde_json::json!(model), serde_json::json!(adapter));
+    format!(
+        "version: 1\nnodes:\n  base: {{stage: base, source: {model}}}\n  adapter: {{stage: adapter, source: {adapter}}}\n  \
+         fused-f16: {{stage: fuse, model: base, adapter: adapter, dtype: float16}}\n  \
+         8bit: {{stage: quantize, model: fused-f16, bits: 8, group_size: 64}}\n  \
+         6bit: {{stage: quantize, model: fused-f16, bits: 6, group_size: 64}}\n  \
+         # benchmark: {{stage: benchmark, suite: suite.yaml, configs: {{base: base, 8bit: 8bit, 6bit: 6bit}}}}\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::graph::Graph;
+    use engine::manifest::Manifest;
+
+    #[test]
+    fn writes_what_the_tool_reads() {
+        let manifest = Manifest::parse(&template("my: model", "ad")).unwrap();
+        assert_eq!(manifest.nodes[0].source.as_ref().unwrap().path(), Some("my: model"));
+        assert_eq!(Graph::check(manifest).unwrap().len(), 5);
+    }
+}

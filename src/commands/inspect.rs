@@ -1,0 +1,130 @@
+//! `pipeline inspect`: what the model of a node is, and what quantizing left of its fine-tuning, without building.
+//! Knows nothing of how that was measured.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::{Outcome, print, print_json};
+use crate::project::{Place, Project, UsageError};
+use engine::graph::NodeId;
+use engine::stage::{BASE_ROLE, Kind};
+use report::paragraph;
+use text::units::bytes;
+use weights::checkpoint::{Checkpoint, ModelSummary};
+use weights::survival::{Figures, Survival, read_survival};
+
+/// How many layers are shown.
+const SHOWN: usize = 10;
+
+/// How wide the names of layers may be, so that a line fits a terminal of 80 columns.
+const NAME_WIDTH: usize = 44;
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The node
+    #[arg(value_name = "NODE")]
+    target: String,
+    /// Show all layers, not the ten worst
+    #[arg(long)]
+    all: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &InspectArgs, place: &Place) -> anyhow::Result<Outcome> {
+    let project = Project::open(place)?;
+    let id = project.graph.find(&args.target).map_err(|unknown| UsageError(unknown.to_string()))?;
+    let node = project.graph.node(id);
+    let (name, made) = (&node.name, node.stage.makes());
+    if made != Kind::Model {
+        return Err(UsageError(format!("`{name}` is {made}; inspect shows models")).into());
+    }
+    let folder = project.root.join("artifacts").join(name);
+    anyhow::ensure!(folder.exists(), "`{name}` is not there yet; `pipeline build {name}` makes it");
+    let (summary, survival) = look(&folder).with_context(|| format!("in `{name}`"))?;
+    if args.json {
+        print_json(&json!({"node": name, "model": summary, "survival": survival}))?;
+    } else {
+        let shown = if args.all { usize::MAX } else { SHOWN };
+        let about = match &survival {
+            Some(survival) => describe(survival, shown),
+            None => format!("survival: none, {}\n", why_none(&project, id)),
+        };
+        print(&format!("{name}: {}{about}", what(&summary)))?;
+    }
+    Ok(Outcome::Success)
+}
+
+fn look(folder: &Path) -> anyhow::Result<(ModelSummary, Option<Survival>)> {
+    Ok((Checkpoint::open(folder)?.summary(), read_survival(folder)?))
+}
+
+/// Says what the model is.
+fn what(model: &ModelSummary) -> String {
+    let kinds: Vec<_> = model.tensors.iter().map(|(kind, count)| format!("{count} of {kind}")).collect();
+    format!(
+        "{}, {} weights, {:.2} bits each, {}\ntensors: {}\n",
+        model.architecture,
+        millions(model.parameters),
+        model.bits_per_weight,
+        bytes(model.bytes),
+        kinds.join(", ")
+    )
+}
+
+/// Returns a number of weights as models are named after it.
+fn millions(count: u64) -> String {
+    let count = count as f64;
+    match count {
+        _ if count < 1e6 => format!("{:.1} thousand", count / 1e3),
+        _ if count < 1e9 => format!("{:.1} million", count / 1e6),
+        _ => format!("{:.2} billion", count / 1e9),
+    }
+}
+
+fn why_none(project: &Project, id: NodeId) -> &'static str {
+    let measured = project.graph.inputs(id).any(|(role, _)| role == BASE_ROLE);
+    if measured {
+        "because the fine-tuning changed none of its weights"
+    } else {
+        "because it is no quantized descendant of a fuse node"
+    }
+}
+
+fn describe(survival: &Survival, shown: usize) -> String {
+    let tensors = survival.worst_first();
+    let mut said = format!("survival: {:.2} of the fine-tuning is left", survival.overall.survival);
+    said += &survival.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
+    let mut text = paragraph("", &said, "");
+    let name = |name: &str| shorten(name.strip_suffix(".weight").unwrap_or(name));
+    let rows = tensors.iter().take(shown).map(|(tensor, figures)| (name(tensor), **figures));
+    let rows: Vec<_> = rows.chain([("all of them".to_owned(), survival.overall)]).collect();
+    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let heading = match tensors.len() {
+        count if count > shown => format!("worst {shown} of {count}"),
+        _ => "layer".to_owned(),
+    };
+    let _ = writeln!(text, "\n{heading:width$} survival  noise reverted   step");
+    for (name, figures) in &rows {
+        let Figures { survival, noise_to_signal, reverted, delta_per_step, .. } = figures;
+        let step = delta_per_step.map_or_else(|| "-".to_owned(), |step| format!("{step:.3}"));
+        let reverted = format!("{:.1}%", 100.0 * reverted);
+        let _ =
+            writeln!(text, "{name:width$} {survival:>8.2} {noise_to_signal:>6.2} {reverted:>8} {step:>6}");
+    }
+    text + "\nnoise: rounding error against the update; step: the update against a step\n"
+}
+
+/// Leaves out the beginning of a name that is too long.
+fn shorten(name: &str) -> String {
+    let length = name.chars().count();
+    if length <= NAME_WIDTH {
+        return name.to_owned();
+    }
+    "…".to_owned() + &name.chars().skip(length - NAME_WIDTH + 1).collect::<String>()
+}

@@ -1,0 +1,129 @@
+//! `pipeline keys`: the key that signs what is made here, and the keys of others whose results are believed.
+//! Knows nothing of what is signed.
+
+use std::fs;
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::cli::{Outcome, print, print_json};
+use crate::project::{Place, UsageError, usage};
+use engine::manifest::{Manifest, NotTrusted, trust};
+use engine::sign::{self, PublicKey};
+
+#[derive(Debug, Args)]
+pub(crate) struct KeysArgs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make the key that signs what is made here, and print its public half
+    Init,
+    /// Print the public half, and what pipeline.yaml calls it
+    Show {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a public key into pipeline.yaml: results that it signed are believed from then on
+    Trust {
+        /// Whose key it is; any name
+        name: String,
+        /// The key, as `pipeline keys show` prints it there
+        key: String,
+    },
+}
+
+pub(crate) fn run(args: &KeysArgs, place: &Place) -> anyhow::Result<Outcome> {
+    match &args.verb {
+        Verb::Init => init(),
+        Verb::Show { json } => show(*json, place),
+        Verb::Trust { name, key } => add(name, key, place),
+    }
+}
+
+fn init() -> anyhow::Result<Outcome> {
+    let (path, key) = sign::create().map_err(in_one_line)?;
+    print(&format!(
+        "{key}\n\nwrote the secret half to {}; it never leaves this machine.\n\
+         For results of yours to be believed, this goes into pipeline.yaml:\n\n  \
+         pipeline keys trust NAME {key}\n\nor by hand:\n\n  cache:\n    trusted_keys:\n      NAME: \"{key}\"\n",
+        path.display()
+    ))?;
+    Ok(Outcome::Success)
+}
+
+fn show(json: bool, place: &Place) -> anyhow::Result<Outcome> {
+    let key = sign::load().map_err(in_one_line)?;
+    let key = key.context("there is no signing key here; `pipeline keys init` makes one")?.public();
+    let path = place.path();
+    let manifest = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        text => {
+            let text =
+                text.map_err(|error| UsageError(format!("cannot read {}: {error}", path.display())))?;
+            Some(Manifest::parse(&text).map_err(|problem| usage(&problem, &path, &text))?)
+        }
+    };
+    let trusted = manifest.iter().flat_map(|manifest| &manifest.cache.trusted_keys);
+    let name = trusted.into_iter().find(|one| one.key == key).map(|one| one.name.as_str());
+    if json {
+        print_json(&json!({"key": key, "trusted_as": name}))?;
+    } else {
+        print(&format!("{key}\n{}", standing(manifest.is_some(), name, &key, &path)))?;
+    }
+    Ok(Outcome::Success)
+}
+
+fn standing(has_file: bool, name: Option<&str>, key: &PublicKey, path: &Path) -> String {
+    match name {
+        Some(name) => format!("trusted in {} as `{name}`\n", path.display()),
+        None if has_file => {
+            format!("not trusted in {}; `pipeline keys trust NAME {key}` changes that\n", path.display())
+        }
+        None => String::new(),
+    }
+}
+
+fn add(name: &str, key: &str, place: &Place) -> anyhow::Result<Outcome> {
+    // Read here and not by clap, which repeats what it cannot read: it may be a secret.
+    let key = key.parse().map_err(|error| UsageError(format!("KEY is no public key: {error}")))?;
+    let path = place.path();
+    let shown = path.display();
+    let text =
+        fs::read_to_string(&path).map_err(|error| UsageError(format!("cannot read {shown}: {error}")))?;
+    let edited = trust(&text, name, key).map_err(|error| match error {
+        NotTrusted::File(problem) => usage(&problem, &path, &text),
+        other => UsageError(format!("{shown}: {other}")).into(),
+    })?;
+    let Some(edited) = edited else {
+        print(&format!("`{name}` is trusted in {shown} already\n"))?;
+        return Ok(Outcome::Success);
+    };
+    replace(&path, &edited).with_context(|| format!("cannot write {shown}")).map_err(in_one_line)?;
+    print(&format!("`{name}` is trusted in {shown}; it counts for others once that is committed\n"))?;
+    Ok(Outcome::Success)
+}
+
+/// Gives a file of the user's another text: the old one or the new one is there at any time, with the old one's mode.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    // Where the file is a link, what it points at is replaced.
+    let path = path.canonicalize()?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().set_permissions(fs::metadata(&path)?.permissions())?;
+    file.as_file().sync_all()?;
+    file.persist(&path)?;
+    Ok(())
+}
+
+/// What can be done about a failure of the disk is said with the cache in mind, which has no part in these.
+fn in_one_line(error: anyhow::Error) -> anyhow::Error {
+    anyhow!("{error:#}")
+}

@@ -1,0 +1,71 @@
+//! `pipeline report`: the benchmarks as they were last built, without building.
+//! Knows nothing of how they were measured.
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use crate::cli::{Outcome, print, print_json};
+use crate::project::{Place, Project};
+use crate::results::{Outcomes, benchmarks, outcomes};
+use report::{Report, csv_header};
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Which benchmark; all of them if none is named
+    #[arg(value_name = "TARGET")]
+    targets: Vec<String>,
+    /// What to print
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    format: Format,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+}
+
+/// What a report is printed as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// The table, and what was decided
+    #[default]
+    Table,
+    /// Markdown, with every answer
+    Md,
+    /// A line of JSON for each benchmark, with everything
+    Json,
+    /// A row for each config, with all plain figures
+    Csv,
+}
+
+pub(crate) fn run(args: &ReportArgs, place: &Place) -> anyhow::Result<Outcome> {
+    let project = Project::open(place)?;
+    let nodes = benchmarks(&project, &args.targets)?;
+    let format = if args.json { Format::Json } else { args.format };
+    for (index, node) in nodes.iter().enumerate() {
+        outcomes(&project, node)?.print(node, format, index, nodes.len())?;
+    }
+    Ok(Outcome::Success)
+}
+
+impl Outcomes {
+    /// Prints it as the one at `index` of `count`.
+    fn print(&self, node: &str, format: Format, index: usize, count: usize) -> anyhow::Result<()> {
+        let Self { results, timings, judgement } = self;
+        let report = Report { results, timings, judgement };
+        let gap = if index > 0 { "\n" } else { "" };
+        match format {
+            Format::Table if count > 1 => {
+                print(&format!("{gap}{node} ({})\n{}", results.suite, report.table()))
+            }
+            Format::Table => print(&report.table()),
+            Format::Md => print(&(gap.to_owned() + &report.markdown())),
+            Format::Json => print_json(&json!({
+                "node": node, "results": results, "readings": results.text_evals(), "timings": timings,
+                "verdicts": judgement,
+            })),
+            Format::Csv => {
+                let header = if index == 0 { csv_header() } else { String::new() };
+                print(&(header + &report.csv_rows(node)))
+            }
+        }
+    }
+}

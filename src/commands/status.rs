@@ -1,0 +1,98 @@
+//! `pipeline status`, and what `build -n` shows: the verdict on each node.
+//! Knows nothing of how it was found.
+
+use std::fmt::Write;
+
+use clap::Args;
+
+use crate::cli::{BackendArg, Outcome, print, print_json};
+use crate::commands::why::{sentence, to_json, words};
+use crate::project::{Place, Project};
+use crate::remote::{RemoteArgs, warn};
+use engine::plan::{Decision, Verdict};
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// What to look at; all nodes if none is named
+    #[arg(value_name = "TARGET")]
+    targets: Vec<String>,
+    /// Exit with 3 if anything is stale
+    #[arg(long)]
+    exit_code: bool,
+    /// Print JSON lines
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: RemoteArgs,
+    /// What weights are computed with
+    #[arg(long, value_enum, default_value_t)]
+    backend: BackendArg,
+}
+
+pub(crate) fn run(args: &StatusArgs, place: &Place) -> anyhow::Result<Outcome> {
+    let mut project = Project::open(place)?;
+    let targets = project.targets(&args.targets)?;
+    let ids = project.graph.closure(&targets);
+    let asked = Project::asked(&args.targets, &targets);
+    let lock = project.lockfile();
+    project.connect(&args.remote, &lock)?;
+    let decisions = project.planner(args.backend.into(), asked).plan(&ids)?;
+    project.save_memo();
+    warn(&project);
+    show(&project, &decisions, args.json, args.exit_code)
+}
+
+/// Prints the decisions and counts what is to be done.
+pub(crate) fn show(
+    project: &Project,
+    decisions: &[Decision],
+    json: bool,
+    exit_code: bool,
+) -> anyhow::Result<Outcome> {
+    if json {
+        decisions.iter().try_for_each(|decision| print_json(&to_json(project, decision)))?;
+    } else {
+        print(&table(project, decisions))?;
+    }
+    let is_fresh = |decision: &Decision| matches!(decision.verdict, Verdict::Fresh | Verdict::Recorded);
+    let fresh = decisions.iter().all(is_fresh);
+    Ok(if exit_code && !fresh { Outcome::Stale } else { Outcome::Success })
+}
+
+fn table(project: &Project, decisions: &[Decision]) -> String {
+    let name = |decision: &Decision| project.graph.node(decision.id).name.as_str();
+    let width = decisions.iter().map(|decision| name(decision).chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for decision in decisions {
+        let why: Vec<_> = decision.changes.iter().map(words).collect();
+        let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) };
+        let _ = writeln!(text, "{:width$}  {}{why}", name(decision), sentence(project, decision));
+    }
+    let count = |verdict| decisions.iter().filter(|decision| decision.verdict == verdict).count();
+    let failed = decisions.iter().filter(|decision| decision.failure.is_some()).count();
+    let counts = [
+        (count(Verdict::Stale), "to run"),
+        (count(Verdict::Waits), "waiting for an input"),
+        (count(Verdict::Cached), "to link from the cache"),
+        (count(Verdict::Remote), "to fetch from the remote"),
+        (failed, "failed"),
+    ];
+    let parts: Vec<_> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    if parts.is_empty() {
+        text += &nothing_to_do(decisions.len());
+    } else {
+        let _ = writeln!(text, "{}", parts.join(", "));
+    }
+    text
+}
+
+/// The sentence that a null build ends with.
+pub(crate) fn nothing_to_do(count: usize) -> String {
+    format!("nothing to do: {} up to date\n", nodes(count))
+}
+
+/// Counts nodes in words.
+pub(crate) fn nodes(count: usize) -> String {
+    if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
+}

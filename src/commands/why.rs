@@ -1,0 +1,170 @@
+//! `pipeline why`, and the words for what changed.
+//! Knows nothing of how it was found out.
+
+use std::fmt::Write;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::cli::{BackendArg, Outcome, print, print_json};
+use crate::project::{Place, Project};
+use crate::remote::{RemoteArgs, warn};
+use artifact::Digest;
+use engine::origin::Origin;
+use engine::plan::{Decision, Verdict};
+use engine::recipe::Change;
+
+/// How many characters of a list are shown.
+const LONGEST: usize = 80;
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// The node
+    target: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: RemoteArgs,
+    /// What weights are computed with
+    #[arg(long, value_enum, default_value_t)]
+    backend: BackendArg,
+}
+
+pub(crate) fn run(args: &WhyArgs, place: &Place) -> anyhow::Result<Outcome> {
+    let mut project = Project::open(place)?;
+    let names = std::slice::from_ref(&args.target);
+    let targets = project.targets(names)?;
+    let ids = project.graph.closure(&targets);
+    let asked = Project::asked(names, &targets);
+    let lock = project.lockfile();
+    project.connect(&args.remote, &lock)?;
+    let decisions = project.planner(args.backend.into(), asked).plan(&ids)?;
+    project.save_memo();
+    warn(&project);
+    let Some(last) = decisions.last() else { anyhow::bail!("BUG: a target is in its own closure") };
+    if args.json {
+        print_json(&to_json(&project, last))?;
+        return Ok(Outcome::Success);
+    }
+    let mut text = describe(&project, last);
+    // The root causes: whatever the node waits for, directly or not, that must run itself.
+    let stale = |decision: &&Decision| decision.verdict == Verdict::Stale && decision.id != last.id;
+    if last.verdict == Verdict::Waits {
+        decisions.iter().filter(stale).for_each(|decision| text += &describe(&project, decision));
+    }
+    print(&text)?;
+    Ok(Outcome::Success)
+}
+
+/// Says the verdict and, a line each, what changed.
+fn describe(project: &Project, decision: &Decision) -> String {
+    let mut text = format!("{}: {}\n", project.graph.node(decision.id).name, sentence(project, decision));
+    for change in &decision.changes {
+        let _ = writeln!(text, "  {}", words(change));
+    }
+    text
+}
+
+/// Says the verdict.
+pub(crate) fn sentence(project: &Project, decision: &Decision) -> String {
+    match decision.verdict {
+        Verdict::Fresh => match &decision.failure {
+            Some(failure) => format!("up to date, but {failure}"),
+            None => "up to date".to_owned(),
+        },
+        Verdict::Cached => match &decision.edited {
+            Some(path) => format!("`{path}` was changed by hand; it is put right from the cache"),
+            None => "made before; it is linked from the cache".to_owned(),
+        },
+        Verdict::Recorded => "made before; its files are not here, and nothing needs them".to_owned(),
+        Verdict::Remote => "made by the team; it is fetched from the remote".to_owned(),
+        Verdict::Stale => "must run".to_owned(),
+        Verdict::Waits => {
+            let names = decision.waits_for.iter().map(|id| project.graph.node(*id).name.as_str());
+            format!("waits for {}", names.collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+/// Returns the decision as JSON: `build -n`, `status` and `why` print the same.
+pub(crate) fn to_json(project: &Project, decision: &Decision) -> Value {
+    let name = |id: &engine::graph::NodeId| project.graph.node(*id).name.clone();
+    json!({
+        "node": name(&decision.id),
+        "stage": project.graph.node(decision.id).stage.word(),
+        "verdict": decision.verdict,
+        "changes": decision.changes,
+        "waits_for": decision.waits_for.iter().map(name).collect::<Vec<_>>(),
+        "edited": decision.edited,
+        "failure": decision.failure,
+        "key": decision.key,
+        "artifact": decision.artifact.as_ref().map(artifact::Artifact::digest),
+    })
+}
+
+/// Says one change in words, old and new.
+pub(crate) fn words(change: &Change) -> String {
+    match change {
+        Change::NeverBuilt => "it was never built here".to_owned(),
+        Change::Forced => "--force".to_owned(),
+        Change::Stage { old, new } => format!("stage: {old} -> {new}"),
+        // Lists of lists, such as the questions of a benchmark, are for `--json`.
+        Change::Parameter { name, old, new } if is_long(old) || is_long(new) => {
+            format!("parameter {name} changed")
+        }
+        Change::Parameter { name, old, new } => format!("parameter {name}: {} -> {}", shown(old), shown(new)),
+        Change::Version { old, new } => format!("the stage's code: version {old} -> {new}"),
+        Change::Backend { old, new } => format!("backend: {old} -> {new}"),
+        Change::Origin { old, new } => {
+            format!("origin: {} -> {}", origin_or_folder(old.as_ref()), origin_or_folder(new.as_ref()))
+        }
+        Change::Unresolved { repo, revision } => {
+            format!("revision {revision} of {repo} is not resolved yet: a build asks the hub")
+        }
+        Change::NeverDownloaded { origin } => format!("{} was never downloaded", short(origin)),
+        Change::NotDownloaded { path } => {
+            format!(
+                "file {path} is gone from the hub's cache or was altered there; it is downloaded when needed"
+            )
+        }
+        Change::Input { role, node, old, new } => {
+            let of = node.as_ref().map_or_else(String::new, |node| format!(" ({node})"));
+            format!("input {role}{of}: {}", old_and_new(*old, *new))
+        }
+        Change::File { path, old, new } => format!("file {path}: {}", old_and_new(*old, *new)),
+        Change::Damaged { problem } => format!("damaged: {problem}"),
+        Change::FilesLost => "its files are not here, nor in a remote that was asked".to_owned(),
+        Change::RecordLost => "the record of its last build is gone".to_owned(),
+    }
+}
+
+fn origin_or_folder(origin: Option<&Origin>) -> String {
+    origin.map_or_else(|| "a folder".to_owned(), short)
+}
+
+fn short(origin: &Origin) -> String {
+    format!("{}@{}", origin.repo, origin.commit.short())
+}
+
+fn is_long(value: &Value) -> bool {
+    (value.is_array() || value.is_object()) && value.to_string().len() > LONGEST
+}
+
+/// Shows a parameter as the user wrote it.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "unset".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn old_and_new(old: Option<Digest>, new: Option<Digest>) -> String {
+    match (old, new) {
+        (Some(old), Some(new)) => format!("{} -> {}", old.short(), new.short()),
+        (None, Some(new)) => format!("new, {}", new.short()),
+        (Some(old), None) => format!("gone, was {}", old.short()),
+        (None, None) => "unknown".to_owned(),
+    }
+}

@@ -1,0 +1,171 @@
+//! Three ways to show a build: plain lines, a live line per running node, JSON lines.
+//! Knows nothing of what the nodes do.
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::cli::print_json;
+use crate::commands::why::words;
+use engine::recipe::Change;
+use engine::schedule::{Event, Progress};
+use engine::stage::Unit;
+use text::units::bytes;
+
+/// Returns the way that fits who listens.
+pub(crate) fn progress(json: bool) -> Box<dyn Progress> {
+    match json {
+        true => Box::new(JsonProgress),
+        false if io::stderr().is_terminal() => Box::new(LiveProgress::default()),
+        false => Box::new(LineProgress),
+    }
+}
+
+/// One line per event, for logs.
+struct LineProgress;
+
+impl Progress for LineProgress {
+    fn event(&mut self, event: &Event<'_>) {
+        if let Some(line) = line(event) {
+            // A log that cannot be written must not fail the build.
+            let _ = writeln!(io::stderr(), "{line}");
+        }
+    }
+}
+
+/// JSON lines on standard output, for programs.
+struct JsonProgress;
+
+impl Progress for JsonProgress {
+    fn event(&mut self, event: &Event<'_>) {
+        let _ = print_json(event);
+    }
+}
+
+/// A live line per running node, for terminals; finished nodes scroll up as plain lines.
+#[derive(Default)]
+struct LiveProgress {
+    lines: MultiProgress,
+    running: HashMap<String, ProgressBar>,
+}
+
+impl Progress for LiveProgress {
+    fn event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Started { node, stage, .. } => self.begin(node, stage),
+            Event::Fetching { node, .. } => self.begin(node, "fetching"),
+            Event::Sending { node } => self.begin(node, "sending"),
+            Event::Progress { node, unit, done, total } => {
+                if let Some(bar) = self.running.get(*node) {
+                    if bar.length() != Some(*total) {
+                        bar.set_length(*total);
+                        bar.set_style(running_style(*unit));
+                    }
+                    bar.set_position(*done);
+                }
+            }
+            Event::Built { node, .. }
+            | Event::Failed { node, .. }
+            | Event::Fetched { node, .. }
+            | Event::Sent { node, .. } => {
+                if let Some(bar) = self.running.remove(*node) {
+                    bar.finish_and_clear();
+                }
+            }
+            _ => {}
+        }
+        if !matches!(event, Event::Started { .. } | Event::Fetching { .. })
+            && let Some(line) = line(event)
+        {
+            let _ = self.lines.println(line);
+        }
+    }
+}
+
+impl LiveProgress {
+    fn begin(&mut self, node: &str, what: &str) {
+        let bar = self.lines.add(ProgressBar::new_spinner().with_style(waiting_style()));
+        bar.set_prefix(node.to_owned());
+        bar.set_message(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(100));
+        self.running.insert(node.to_owned(), bar);
+    }
+}
+
+impl Drop for LiveProgress {
+    fn drop(&mut self) {
+        self.running.drain().for_each(|(_, bar)| bar.finish_and_clear());
+        // Nothing is left to be done if the terminal is gone.
+        let _ = self.lines.clear();
+    }
+}
+
+fn waiting_style() -> ProgressStyle {
+    style("{prefix:12!} {spinner} {msg} {elapsed}")
+}
+
+fn running_style(unit: Unit) -> ProgressStyle {
+    match unit {
+        Unit::Bytes => style(
+            "{prefix:12!} {bar:20} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left",
+        ),
+        Unit::Queries => style("{prefix:12!} {bar:20} {pos}/{len} queries {per_sec} {eta} left"),
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("BUG: the template is a constant").progress_chars("=> ")
+}
+
+/// Says a change in a line that follows the warning, which said the rest.
+fn reason(change: &Change) -> String {
+    match change {
+        Change::Damaged { .. } => "its artifact is damaged".to_owned(),
+        other => words(other),
+    }
+}
+
+fn line(event: &Event<'_>) -> Option<String> {
+    Some(match event {
+        Event::Progress { .. } | Event::Sending { .. } | Event::Recorded { .. } => return None,
+        Event::Fetching { node, bytes: size } => format!("{node}: fetching {} from the remote", bytes(*size)),
+        Event::Fetched { node, bytes: size, artifact } => {
+            format!("{node}: fetched, {}, {}", bytes(*size), artifact.short())
+        }
+        Event::Sent { node, bytes: size, already_there } => sent_line(node, *size, *already_there),
+        Event::Notice { message } => format!("warning: {message}"),
+        Event::Started { node, changes, .. } => {
+            let why: Vec<_> = changes.iter().map(reason).collect();
+            format!("{node}: running ({})", why.join("; "))
+        }
+        Event::Built { node, stage: "base" | "adapter", bytes: size, artifact, .. } => {
+            format!("{node}: checked, {} where it lies, {}", bytes(*size), artifact.short())
+        }
+        Event::Built { node, seconds, bytes: size, artifact, .. } => {
+            format!("{node}: built in {seconds:.2} s, {}, {}", bytes(*size), artifact.short())
+        }
+        Event::Linked { node, edited: Some(path), .. } => {
+            format!("{node}: `{path}` was changed by hand; put right from the cache")
+        }
+        Event::Linked { node, edited: None, .. } => format!("{node}: linked from the cache"),
+        Event::Warning { node, message } => format!("{node}: warning: {message}"),
+        Event::Failed { node, error, cause } => {
+            let hint = cause
+                .and_then(crate::cli::hint_for)
+                .map_or_else(String::new, |hint| format!("\nhint: {hint}"));
+            format!("{node}: failed: {error}{hint}")
+        }
+        Event::Skipped { node, because } => format!("{node}: skipped, because {because} failed"),
+    })
+}
+
+/// Says what was sent; a record alone is no news.
+fn sent_line(node: &str, sent: u64, already_there: u64) -> String {
+    match (sent, already_there) {
+        (0, _) => format!("{node}: in the remote"),
+        (_, 0) => format!("{node}: sent {}", bytes(sent)),
+        _ => format!("{node}: sent {}; {} were there", bytes(sent), bytes(already_there)),
+    }
+}
