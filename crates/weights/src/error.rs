@@ -46,7 +46,7 @@ pub enum Error {
     #[error("{0}")]
     Backend(String),
     /// Somebody asked to stop.
-    #[error(transparent)]
+    #[error("interrupted")]
     Interrupted(#[from] Interrupted),
     /// An error, and where it came up.
     #[error("{place}")]
