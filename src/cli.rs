@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::commands;
-use crate::project::{Place, UsageError};
+use artifact::ErrorKind;
+use engine::project::ProjectPath;
+use engine::schedule::Summary;
 use engine::stage::BackendKind;
 
 /// make for model weights
@@ -112,6 +114,17 @@ pub(crate) enum Outcome {
     Interrupted,
 }
 
+impl Outcome {
+    /// Returns how a command ended that ran nodes.
+    pub(crate) fn of(summary: &Summary) -> Self {
+        match summary {
+            Summary { interrupted: true, .. } => Self::Interrupted,
+            Summary { failed, .. } if !failed.is_empty() => Self::Failure,
+            _ => Self::Success,
+        }
+    }
+}
+
 impl From<Outcome> for ExitCode {
     fn from(outcome: Outcome) -> Self {
         match outcome {
@@ -132,30 +145,29 @@ pub(crate) fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = io::stderr().write_all(explain_error(&error).as_bytes());
-            // 2 for what the user wrote wrong, 1 for what went wrong.
-            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+            ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
     }
 }
 
 impl Cli {
     fn run(self) -> anyhow::Result<Outcome> {
-        let place = Place { folder: self.folder, file: self.file };
+        let path = ProjectPath { folder: self.folder, file: self.file };
         match self.verb {
-            Verb::Build(args) => commands::build::run(&args, &place),
-            Verb::Status(args) => commands::status::run(&args, &place),
-            Verb::Why(args) => commands::why::run(&args, &place),
-            Verb::Graph(args) => commands::graph::run(&args, &place),
-            Verb::Inspect(args) => commands::inspect::run(&args, &place),
-            Verb::Report(args) => commands::report::run(&args, &place),
-            Verb::Diff(args) => commands::diff::run(&args, &place),
-            Verb::Pull(args) => commands::transfer::pull(&args, &place),
-            Verb::Push(args) => commands::transfer::push(&args, &place),
-            Verb::Verify(args) => commands::verify::run(&args, &place),
-            Verb::Cache(args) => commands::cache::run(&args, &place),
-            Verb::Gc(args) => commands::gc::run(&args, &place),
-            Verb::Keys(args) => commands::keys::run(&args, &place),
-            Verb::Init(args) => commands::init::run(&args, &place),
+            Verb::Build(args) => commands::build::run(&args, &path),
+            Verb::Status(args) => commands::status::run(&args, &path),
+            Verb::Why(args) => commands::why::run(&args, &path),
+            Verb::Graph(args) => commands::graph::run(&args, &path),
+            Verb::Inspect(args) => commands::inspect::run(&args, &path),
+            Verb::Report(args) => commands::report::run(&args, &path),
+            Verb::Diff(args) => commands::diff::run(&args, &path),
+            Verb::Pull(args) => commands::transfer::pull(&args, &path),
+            Verb::Push(args) => commands::transfer::push(&args, &path),
+            Verb::Verify(args) => commands::verify::run(&args, &path),
+            Verb::Cache(args) => commands::cache::run(&args, &path),
+            Verb::Gc(args) => commands::gc::run(&args, &path),
+            Verb::Keys(args) => commands::keys::run(&args, &path),
+            Verb::Init(args) => commands::init::run(&args, &path),
             Verb::Schema => commands::schema::run(),
             Verb::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "pipeline", &mut io::stdout());
@@ -182,34 +194,20 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     kinds.into_iter().any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// Whether the user wrote something wrong: exit code 2, and 1 for what went wrong.
+fn is_usage(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<engine::Error>().is_some_and(|error| error.kind() == ErrorKind::Usage)
+}
+
 /// Says what went wrong, what caused it, and what to do where that is known.
 fn explain_error(error: &anyhow::Error) -> String {
     let mut text = format!("error: {error}\n");
     for cause in error.chain().skip(1) {
         text += &format!("caused by: {cause}\n");
     }
-    if let Some(hint) = hint(error) {
+    let cause = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
+    if let Some(hint) = cause.and_then(|cause| engine::hint_for(cause.kind())) {
         text += &format!("hint: {hint}\n");
     }
     text
-}
-
-fn hint(error: &anyhow::Error) -> Option<&'static str> {
-    let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)?;
-    hint_for(kind)
-}
-
-/// What to do about a failure of the disk.
-pub(crate) fn hint_for(kind: io::ErrorKind) -> Option<&'static str> {
-    match kind {
-        io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded => {
-            Some("free some space and build again; nothing half-made was kept")
-        }
-        io::ErrorKind::PermissionDenied
-        | io::ErrorKind::ReadOnlyFilesystem
-        | io::ErrorKind::NotADirectory => Some(
-            "it must be a folder that may be written; `cache: {dir: …}` in pipeline.yaml chooses another",
-        ),
-        _ => None,
-    }
 }

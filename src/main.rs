@@ -3,10 +3,7 @@
 mod cli;
 mod commands;
 mod progress;
-mod project;
-mod publish;
 mod remote;
-mod resolve;
 mod results;
 
 use std::process::ExitCode;

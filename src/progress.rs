@@ -9,13 +9,13 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::cli::print_json;
 use crate::commands::why::words;
+use engine::event::{Event, Observer};
 use engine::recipe::Change;
-use engine::schedule::{Event, Progress};
 use engine::stage::Unit;
 use text::units::bytes;
 
-/// Returns the way that fits who listens.
-pub(crate) fn progress(json: bool) -> Box<dyn Progress> {
+/// Returns the way that fits who reads.
+pub(crate) fn observer(json: bool) -> Box<dyn Observer> {
     match json {
         true => Box::new(JsonProgress),
         false if io::stderr().is_terminal() => Box::new(LiveProgress::default()),
@@ -26,7 +26,7 @@ pub(crate) fn progress(json: bool) -> Box<dyn Progress> {
 /// One line per event, for logs.
 struct LineProgress;
 
-impl Progress for LineProgress {
+impl Observer for LineProgress {
     fn event(&mut self, event: &Event<'_>) {
         if let Some(line) = line(event) {
             // A log that cannot be written must not fail the build.
@@ -38,7 +38,7 @@ impl Progress for LineProgress {
 /// JSON lines on standard output, for programs.
 struct JsonProgress;
 
-impl Progress for JsonProgress {
+impl Observer for JsonProgress {
     fn event(&mut self, event: &Event<'_>) {
         let _ = print_json(event);
     }
@@ -51,7 +51,7 @@ struct LiveProgress {
     running: HashMap<String, ProgressBar>,
 }
 
-impl Progress for LiveProgress {
+impl Observer for LiveProgress {
     fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::Started { node, stage, .. } => self.begin(node, stage),
@@ -129,7 +129,11 @@ fn reason(change: &Change) -> String {
 
 fn line(event: &Event<'_>) -> Option<String> {
     Some(match event {
-        Event::Progress { .. } | Event::Sending { .. } | Event::Recorded { .. } => return None,
+        Event::Progress { .. }
+        | Event::Sending { .. }
+        | Event::Recorded { .. }
+        | Event::Verifying { .. }
+        | Event::Verified { .. } => return None,
         Event::Fetching { node, bytes: size } => format!("{node}: fetching {} from the remote", bytes(*size)),
         Event::Fetched { node, bytes: size, artifact } => {
             format!("{node}: fetched, {}, {}", bytes(*size), artifact.short())
@@ -152,9 +156,8 @@ fn line(event: &Event<'_>) -> Option<String> {
         Event::Linked { node, edited: None, .. } => format!("{node}: linked from the cache"),
         Event::Warning { node, message } => format!("{node}: warning: {message}"),
         Event::Failed { node, error, cause } => {
-            let hint = cause
-                .and_then(crate::cli::hint_for)
-                .map_or_else(String::new, |hint| format!("\nhint: {hint}"));
+            let hint =
+                cause.and_then(engine::hint_for).map_or_else(String::new, |hint| format!("\nhint: {hint}"));
             format!("{node}: failed: {error}{hint}")
         }
         Event::Skipped { node, because } => format!("{node}: skipped, because {because} failed"),

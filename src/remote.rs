@@ -1,12 +1,11 @@
-//! Which remote a command uses: what the user says on the command line, in the environment, in pipeline.yaml.
+//! Which remote a command uses: what the command line says, else the environment, else the pipeline file.
 //! Knows nothing of what is asked of it.
 
 use std::io::{self, Write};
 
 use clap::Args;
 
-use crate::project::{Place, Project, UsageError};
-use engine::share::Share;
+use engine::project::RemoteChoice;
 
 /// The variable that names a remote.
 const VARIABLE: &str = "PIPELINE_REMOTE";
@@ -22,31 +21,19 @@ pub(crate) struct RemoteArgs {
 }
 
 impl RemoteArgs {
-    /// Returns the address of the remote; `written` is what the pipeline file says. An empty one is none.
-    pub(crate) fn url(&self, written: Option<&str>) -> Option<String> {
+    /// Returns the choice that these arguments and the environment make. An empty address means no remote.
+    pub(crate) fn choice(&self) -> RemoteChoice {
         if self.no_remote {
-            return None;
+            return RemoteChoice::None;
         }
-        let said = self.remote.clone().or_else(|| std::env::var(VARIABLE).ok());
-        said.or_else(|| written.map(str::to_owned)).filter(|url| !url.is_empty())
+        let url = self.remote.clone().or_else(|| std::env::var(VARIABLE).ok());
+        url.map_or(RemoteChoice::FromFile, RemoteChoice::Url)
     }
 }
 
-/// Says what is to be said of the remote, for commands that show no build.
-pub(crate) fn warn(project: &Project) {
-    for notice in project.share.as_ref().map(Share::notices).unwrap_or_default() {
+/// Prints what the user should be told of the remote, for commands that show no build.
+pub(crate) fn warn(notices: &[String]) {
+    for notice in notices {
         let _ = writeln!(io::stderr(), "warning: {notice}");
     }
-}
-
-/// Opens a project that has a remote.
-pub(crate) fn connected(place: &Place, remote: &RemoteArgs) -> anyhow::Result<Project> {
-    let mut project = Project::open(place)?;
-    let lock = project.lockfile();
-    project.connect(remote, &lock)?;
-    if project.share.is_none() {
-        let how = "write `cache: {remote: URL}` into pipeline.yaml, set PIPELINE_REMOTE, or use --remote URL";
-        return Err(UsageError(format!("there is no remote; {how}")).into());
-    }
-    Ok(project)
 }

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde::de::DeserializeOwned;
 
-use crate::project::Project;
 use artifact::AtPath;
+use engine::project::Project;
 use engine::stage::Kind;
 use report::{AllTimings, Judgement, Results};
 
@@ -22,7 +22,7 @@ pub(crate) struct Outcomes {
 /// Returns the names of the benchmarks among `targets`; no target means all.
 pub(crate) fn benchmarks(project: &Project, targets: &[String]) -> anyhow::Result<Vec<String>> {
     let targets = project.targets(targets)?;
-    let nodes = targets.iter().map(|id| project.graph.node(*id));
+    let nodes = targets.iter().map(|id| project.graph().node(*id));
     let benchmarks = nodes.filter(|node| node.stage.makes() == Kind::Report);
     let names: Vec<_> = benchmarks.map(|node| node.name.clone()).collect();
     anyhow::ensure!(!names.is_empty(), "there is no benchmark to report");
@@ -31,7 +31,7 @@ pub(crate) fn benchmarks(project: &Project, targets: &[String]) -> anyhow::Resul
 
 /// Reads what the benchmark `node` wrote when it was last built.
 pub(crate) fn outcomes(project: &Project, node: &str) -> anyhow::Result<Outcomes> {
-    let folder = project.root.join("artifacts").join(node);
+    let folder = project.root().join("artifacts").join(node);
     let read = || -> anyhow::Result<Outcomes> {
         Ok(Outcomes {
             results: read_json::<Results>(folder.join("results.json"))?

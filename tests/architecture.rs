@@ -43,13 +43,23 @@ const ROOMS: &[(&str, &str, &[&str])] = &[
     ("engine", "sources", &["graph", "hub", "lockfile", "manifest", "origin"]),
     ("engine", "recipe", &["origin", "stage"]),
     ("engine", "plan", &["graph", "recipe", "share", "sources", "stage", "store"]),
-    ("engine", "verify", &["graph", "plan", "stage", "store"]),
+    ("engine", "inputs", &["graph", "plan", "stage", "store"]),
+    ("engine", "verify", &["graph", "inputs", "plan", "stage", "store"]),
+    ("engine", "event", &["recipe", "stage", "verify"]),
     (
         "engine",
         "schedule",
         &[
-            "graph", "hub", "lockfile", "origin", "plan", "recipe", "share", "sources", "stage", "store",
-            "verify",
+            "event", "graph", "hub", "inputs", "lockfile", "origin", "plan", "recipe", "share", "sources",
+            "stage", "store", "verify",
+        ],
+    ),
+    (
+        "engine",
+        "project",
+        &[
+            "event", "graph", "hub", "lockfile", "manifest", "plan", "recipe", "schedule", "share", "sign",
+            "sources", "stage", "store", "verify",
         ],
     ),
 ];
@@ -72,7 +82,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("ureq", &["crates/engine/src/hub/"]),
     ("ring", &["crates/engine/src/hub/", "crates/engine/src/sign/"]),
     ("base64", &["crates/engine/src/sign/"]),
-    ("reflink_copy", &["crates/engine/src/store/shelf.rs"]),
+    ("reflink_copy", &["crates/engine/src/store/artifacts_dir.rs"]),
     ("object_store", &["crates/engine/src/store/remote/"]),
     ("tokio", &["crates/engine/src/store/remote/"]),
     ("futures_util", &["crates/engine/src/store/remote/"]),

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::cli::{Outcome, print, print_json};
 use crate::commands::gc::count;
-use crate::project::{Place, Project};
+use engine::project::{Project, ProjectPath};
 use engine::store::{Counters, Totals};
 use text::units::bytes;
 
@@ -28,9 +28,10 @@ enum CacheVerb {
     },
 }
 
-pub(crate) fn run(args: &CacheArgs, place: &Place) -> anyhow::Result<Outcome> {
+pub(crate) fn run(args: &CacheArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
     let CacheVerb::Stats { json } = args.verb;
-    let store = Project::open(place)?.store;
+    let project = Project::open(path)?;
+    let store = project.store();
     let (totals, counters) = (store.totals()?, store.counters());
     if json {
         let Totals { objects, bytes, records, saved } = totals;

@@ -8,13 +8,13 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cli::{BackendArg, Outcome, print, print_json};
-use crate::project::{Place, Project, UsageError};
+use crate::cli::{Outcome, print, print_json};
 use crate::results::{benchmarks, outcomes};
 use artifact::{Artifact, AtPath, Digest};
 use engine::lockfile::{Locked, Lockfile};
-use engine::plan::{Asked, Decision, Verdict};
-use engine::stage::Kind;
+use engine::plan::{Decision, Verdict};
+use engine::project::{Project, ProjectPath};
+use engine::stage::{BackendKind, Kind};
 use report::{AllTimings, Diff, Results, Side};
 
 #[derive(Debug, Args)]
@@ -30,8 +30,8 @@ pub(crate) struct DiffArgs {
     json: bool,
 }
 
-pub(crate) fn run(args: &DiffArgs, place: &Place) -> anyhow::Result<Outcome> {
-    let mut project = Project::open(place)?;
+pub(crate) fn run(args: &DiffArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
+    let mut project = Project::open(path)?;
     match args.configs.as_slice() {
         [a, b] => configs(&project, a, b, args.json),
         _ => against_lock(&mut project, args),
@@ -54,7 +54,10 @@ fn configs(project: &Project, a: &str, b: &str, json: bool) -> anyhow::Result<Ou
         }
     }
     if !found {
-        return Err(UsageError(format!("no benchmark that was built has the configs `{a}` and `{b}`")).into());
+        return Err(engine::Error::Usage(format!(
+            "no benchmark that was built has the configs `{a}` and `{b}`"
+        ))
+        .into());
     }
     Ok(Outcome::Success)
 }
@@ -70,18 +73,18 @@ fn against_lock(project: &mut Project, args: &DiffArgs) -> anyhow::Result<Outcom
         Some(path) => Lockfile::parse(&fs::read_to_string(path).at("read the lock", path)?),
         None => project.lockfile(),
     };
-    let ids = project.graph.order().to_vec();
+    let ids = project.graph().order().to_vec();
     // Files that are not here are not missed: what they are is on record.
-    let decisions = project.planner(BackendArg::default().into(), Asked::default()).plan(&ids)?;
-    project.save_memo();
+    let decisions = project.plan_records(&ids, BackendKind::default())?;
     for decision in &decisions {
-        let name = &project.graph.node(decision.id).name;
+        let name = &project.graph().node(decision.id).name;
         let (state, diffs) = compare(project, decision, lock.get(name))?;
         if args.json {
             print_json(&json!({"node": name, "state": state, "configs": diffs}))?;
             continue;
         }
-        let width = project.graph.order().iter().map(|id| project.graph.node(*id).name.chars().count()).max();
+        let width =
+            project.graph().order().iter().map(|id| project.graph().node(*id).name.chars().count()).max();
         print(&format!("{name:<0$}  {state}\n", width.unwrap_or(0)))?;
         for diff in diffs {
             print(&indented(&diff.text()))?;
@@ -111,10 +114,10 @@ fn compare(
         return state("as in the lock");
     }
     let words = format!("{} now, {} in the lock", digest.short(), locked.artifact.short());
-    if project.graph.node(decision.id).stage.makes() != Kind::Report {
+    if project.graph().node(decision.id).stage.makes() != Kind::Report {
         return Ok((words, Vec::new()));
     }
-    let old = project.store.action(&locked.key).map(|action| action.artifact);
+    let old = project.store().action(&locked.key).map(|action| action.artifact);
     let Some(old) = old.filter(|old| old.reproducible_digest() == locked.artifact) else {
         return Ok((words + ", whose result is not in this cache", Vec::new()));
     };
@@ -128,7 +131,7 @@ fn compare(
 fn diffs(project: &Project, old: &Artifact, new: &Artifact) -> anyhow::Result<Vec<Diff>> {
     let file = |artifact: &Artifact, name: &str| -> anyhow::Result<Value> {
         let entry = artifact.file(name).with_context(|| format!("the artifact has no {name}"))?;
-        let path = project.store.object_path(&entry.digest);
+        let path = project.store().object_path(&entry.digest);
         checked(&path, &entry.digest)
     };
     let read = |artifact| -> anyhow::Result<(Results, AllTimings)> {

@@ -1,20 +1,16 @@
 //! `pipeline gc`: what is current, the limits, and what was removed.
 //! Knows nothing of how it is decided what goes.
 
-use std::collections::HashSet;
 use std::fmt::Write;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
 use crate::cli::{Outcome, print, print_json};
-use crate::project::{Place, Project};
-use crate::remote::{RemoteArgs, connected};
-use artifact::Digest;
-use engine::share::Spare;
-use engine::store::{Left, Limits, Plan, Unused};
+use crate::remote::RemoteArgs;
+use engine::project::{GcOptions, Project, ProjectPath, RemoteGcOptions};
+use engine::store::{GcPlan, Left, Limits, Unused};
 use text::units::{age, bytes, parse_age, parse_size};
 
 #[derive(Debug, Args)]
@@ -40,20 +36,12 @@ pub(crate) struct GcArgs {
     json: bool,
 }
 
-pub(crate) fn run(args: &GcArgs, place: &Place) -> anyhow::Result<Outcome> {
+pub(crate) fn run(args: &GcArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
     if args.afar {
-        return collect_remote(args, place);
+        return collect_remote(args, path);
     }
-    let Project { store, shelf, .. } = Project::open(place)?;
-    let collector = store.collector(&shelf)?;
-    // Read only now that it is held: a build that ended while this waited has changed what is current.
-    let mut project = Project::open(place)?;
     let limits = Limits { max_size: args.max_size, older_than: args.older_than };
-    let plan = collector.plan(&current(&mut project), limits)?;
-    if !args.dry_run {
-        collector.sweep(&plan, &mut project.memo)?;
-        project.save_memo();
-    }
+    let plan = Project::gc(path, GcOptions { limits, dry_run: args.dry_run })?;
     if args.json {
         print_json(&to_json(args, &plan))?;
     } else {
@@ -62,27 +50,26 @@ pub(crate) fn run(args: &GcArgs, place: &Place) -> anyhow::Result<Outcome> {
     Ok(Outcome::Success)
 }
 
-fn collect_remote(args: &GcArgs, place: &Place) -> anyhow::Result<Outcome> {
-    let mut project = connected(place, &RemoteArgs::default())?;
-    let current = current(&mut project);
-    let share = project.share.as_ref().context("BUG: a connected project has a remote")?;
-    let waste = share.waste(&current, Spare { older_than: args.older_than, grace: args.grace })?;
-    if !args.dry_run {
-        share.remove(&waste)?;
-    }
-    let (records, contents) = (waste.records.len(), waste.contents.len());
+fn collect_remote(args: &GcArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
+    let plan = Project::open(path)?.gc_remote(&RemoteGcOptions {
+        older_than: args.older_than,
+        grace: args.grace,
+        remote: RemoteArgs::default().choice(),
+        dry_run: args.dry_run,
+    })?;
+    let (records, contents) = (plan.records.len(), plan.contents.len());
     if args.json {
         print_json(&json!({
-            "dry_run": args.dry_run, "records": records, "contents": contents, "bytes": waste.bytes(),
-            "left": {"records": waste.left_records, "bytes": waste.left_bytes},
+            "dry_run": args.dry_run, "records": records, "contents": contents, "bytes": plan.bytes(),
+            "left": {"records": plan.left_records, "bytes": plan.left_bytes},
         }))?;
     } else {
         let removed = if args.dry_run { "would remove" } else { "removed" };
         let (records, contents) = (count(records, "record"), count(contents, "content"));
-        let left = (count(waste.left_records, "record"), bytes(waste.left_bytes));
+        let left = (count(plan.left_records, "record"), bytes(plan.left_bytes));
         print(&format!(
             "{removed} {records} and {contents}, {}\nleft: {}, {}\n",
-            bytes(waste.bytes()),
+            bytes(plan.bytes()),
             left.0,
             left.1
         ))?;
@@ -90,20 +77,11 @@ fn collect_remote(args: &GcArgs, place: &Place) -> anyhow::Result<Outcome> {
     Ok(Outcome::Success)
 }
 
-/// Returns the keys that the lock has, and those that the nodes of the graph were last built with here.
-fn current(project: &mut Project) -> HashSet<Digest> {
-    let lock = project.lockfile();
-    let graph = &project.graph;
-    let names: HashSet<_> = graph.order().iter().map(|id| graph.node(*id).name.as_str()).collect();
-    let known = project.memo.nodes().filter(|(name, _)| names.contains(name)).map(|(_, known)| known.key);
-    lock.keys().chain(known).collect()
-}
-
 fn stage(record: &Unused) -> &str {
     record.action.recipe.pointer("/stage/stage").and_then(serde_json::Value::as_str).unwrap_or("?")
 }
 
-fn to_json(args: &GcArgs, plan: &Plan) -> serde_json::Value {
+fn to_json(args: &GcArgs, plan: &GcPlan) -> serde_json::Value {
     let record = |record: &Unused| {
         let size = record.action.artifact.size();
         json!({"key": record.key, "stage": stage(record), "unused_seconds": record.age.as_secs(), "bytes": size})
@@ -121,7 +99,7 @@ fn to_json(args: &GcArgs, plan: &Plan) -> serde_json::Value {
     })
 }
 
-fn text(args: &GcArgs, plan: &Plan) -> String {
+fn text(args: &GcArgs, plan: &GcPlan) -> String {
     let mut text = String::new();
     for record in &plan.records {
         let (key, age, size) = (record.key.short(), age(record.age), record.action.artifact.size());

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::cli::{Outcome, print, print_json};
-use crate::project::{Place, Project};
+use engine::project::{Project, ProjectPath};
 use engine::stage::{Kind, Stage};
 use weights::kernels::Mode;
 use weights::rewrite::{Mixed, Quantize};
@@ -32,8 +32,8 @@ enum Format {
     Json,
 }
 
-pub(crate) fn run(args: &GraphArgs, place: &Place) -> anyhow::Result<Outcome> {
-    let project = Project::open(place)?;
+pub(crate) fn run(args: &GraphArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
+    let project = Project::open(path)?;
     match if args.json { Format::Json } else { args.format } {
         Format::Dot => print(&dot(&project))?,
         Format::Mermaid => print(&mermaid(&project))?,
@@ -55,9 +55,9 @@ fn label(stage: &Stage) -> String {
 /// among what its model is made from.
 fn edges(project: &Project) -> Vec<(&str, &str)> {
     let mut edges = Vec::new();
-    for &id in project.graph.order() {
-        for (_, input) in project.graph.written_inputs(id) {
-            let edge = (project.graph.node(input).name.as_str(), project.graph.node(id).name.as_str());
+    for &id in project.graph().order() {
+        for (_, input) in project.graph().written_inputs(id) {
+            let edge = (project.graph().node(input).name.as_str(), project.graph().node(id).name.as_str());
             if !edges.contains(&edge) {
                 edges.push(edge);
             }
@@ -79,8 +79,8 @@ fn how_quantized(quantize: &Quantize) -> String {
 
 fn dot(project: &Project) -> String {
     let mut out = "digraph pipeline {\n  rankdir=LR;\n  node [shape=box, style=rounded];\n".to_owned();
-    for id in project.graph.order() {
-        let node = project.graph.node(*id);
+    for id in project.graph().order() {
+        let node = project.graph().node(*id);
         let _ = writeln!(out, "  \"{}\" [label=\"{}\\n{}\"];", node.name, node.name, label(&node.stage));
     }
     for (from, to) in edges(project) {
@@ -92,9 +92,9 @@ fn dot(project: &Project) -> String {
 fn mermaid(project: &Project) -> String {
     let mut out = "graph LR\n".to_owned();
     // Mermaid's ids may not be any text, so nodes are numbered and their names are labels.
-    let number = |name: &str| project.graph.find(name).map_or(0, |id| id.index());
-    for id in project.graph.order() {
-        let node = project.graph.node(*id);
+    let number = |name: &str| project.graph().find(name).map_or(0, |id| id.index());
+    for id in project.graph().order() {
+        let node = project.graph().node(*id);
         let (open, close) = if node.stage.makes() == Kind::Report { ("([", "])") } else { ("[", "]") };
         let _ = writeln!(
             out,
@@ -111,12 +111,12 @@ fn mermaid(project: &Project) -> String {
 }
 
 fn to_json(project: &Project) -> serde_json::Value {
-    let nodes = project.graph.order().iter().map(|&id| {
-        let node = project.graph.node(id);
+    let nodes = project.graph().order().iter().map(|&id| {
+        let node = project.graph().node(id);
         let inputs: serde_json::Map<_, _> = project
-            .graph
+            .graph()
             .written_inputs(id)
-            .map(|(role, input)| (role.to_owned(), project.graph.node(input).name.clone().into()))
+            .map(|(role, input)| (role.to_owned(), project.graph().node(input).name.clone().into()))
             .collect();
         json!({
             "name": node.name, "stage": node.stage.word(), "inputs": inputs,

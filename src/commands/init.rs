@@ -7,8 +7,8 @@ use std::io::{ErrorKind, Write};
 use clap::Args;
 
 use crate::cli::{Outcome, print};
-use crate::project::{Place, UsageError};
 use artifact::AtPath;
+use engine::project::ProjectPath;
 
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
@@ -20,11 +20,15 @@ pub(crate) struct InitArgs {
     adapter_path: String,
 }
 
-pub(crate) fn run(args: &InitArgs, place: &Place) -> anyhow::Result<Outcome> {
-    let path = place.path();
+pub(crate) fn run(args: &InitArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
+    let path = path.path();
     let created = File::create_new(&path);
     if created.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists) {
-        return Err(UsageError(format!("{} is there already; it is left as it is", path.display())).into());
+        return Err(engine::Error::Usage(format!(
+            "{} is there already; it is left as it is",
+            path.display()
+        ))
+        .into());
     }
     let text = template(&args.model, &args.adapter_path);
     created.and_then(|mut file| file.write_all(text.as_bytes())).at("write", &path)?;

@@ -9,8 +9,8 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{Outcome, print, print_json};
-use crate::project::{Place, Project, UsageError};
 use engine::graph::NodeId;
+use engine::project::{Project, ProjectPath};
 use engine::stage::{BASE_ROLE, Kind};
 use report::paragraph;
 use text::units::bytes;
@@ -36,15 +36,16 @@ pub(crate) struct InspectArgs {
     json: bool,
 }
 
-pub(crate) fn run(args: &InspectArgs, place: &Place) -> anyhow::Result<Outcome> {
-    let project = Project::open(place)?;
-    let id = project.graph.find(&args.target).map_err(|unknown| UsageError(unknown.to_string()))?;
-    let node = project.graph.node(id);
+pub(crate) fn run(args: &InspectArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
+    let project = Project::open(path)?;
+    let id =
+        project.graph().find(&args.target).map_err(|unknown| engine::Error::Usage(unknown.to_string()))?;
+    let node = project.graph().node(id);
     let (name, made) = (&node.name, node.stage.makes());
     if made != Kind::Model {
-        return Err(UsageError(format!("`{name}` is {made}; inspect shows models")).into());
+        return Err(engine::Error::Usage(format!("`{name}` is {made}; inspect shows models")).into());
     }
-    let folder = project.root.join("artifacts").join(name);
+    let folder = project.root().join("artifacts").join(name);
     anyhow::ensure!(folder.exists(), "`{name}` is not there yet; `pipeline build {name}` makes it");
     let (summary, survival) = look(&folder).with_context(|| format!("in `{name}`"))?;
     if args.json {
@@ -88,7 +89,7 @@ fn millions(count: u64) -> String {
 }
 
 fn why_none(project: &Project, id: NodeId) -> &'static str {
-    let measured = project.graph.inputs(id).any(|(role, _)| role == BASE_ROLE);
+    let measured = project.graph().inputs(id).any(|(role, _)| role == BASE_ROLE);
     if measured {
         "because the fine-tuning changed none of its weights"
     } else {

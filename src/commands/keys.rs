@@ -10,8 +10,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::cli::{Outcome, print, print_json};
-use crate::project::{Place, UsageError, usage};
 use engine::manifest::{Manifest, NotTrusted, trust};
+use engine::project::{ProjectPath, usage};
 use engine::sign::{self, PublicKey};
 
 #[derive(Debug, Args)]
@@ -39,16 +39,16 @@ enum Verb {
     },
 }
 
-pub(crate) fn run(args: &KeysArgs, place: &Place) -> anyhow::Result<Outcome> {
+pub(crate) fn run(args: &KeysArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
     match &args.verb {
         Verb::Init => init(),
-        Verb::Show { json } => show(*json, place),
-        Verb::Trust { name, key } => add(name, key, place),
+        Verb::Show { json } => show(*json, path),
+        Verb::Trust { name, key } => add(name, key, path),
     }
 }
 
 fn init() -> anyhow::Result<Outcome> {
-    let (path, key) = sign::create().map_err(in_one_line)?;
+    let (path, key) = sign::create()?;
     print(&format!(
         "{key}\n\nwrote the secret half to {}; it never leaves this machine.\n\
          For results of yours to be believed, this goes into pipeline.yaml:\n\n  \
@@ -58,15 +58,15 @@ fn init() -> anyhow::Result<Outcome> {
     Ok(Outcome::Success)
 }
 
-fn show(json: bool, place: &Place) -> anyhow::Result<Outcome> {
-    let key = sign::load().map_err(in_one_line)?;
+fn show(json: bool, path: &ProjectPath) -> anyhow::Result<Outcome> {
+    let key = sign::load()?;
     let key = key.context("there is no signing key here; `pipeline keys init` makes one")?.public();
-    let path = place.path();
+    let path = path.path();
     let manifest = match fs::read_to_string(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         text => {
-            let text =
-                text.map_err(|error| UsageError(format!("cannot read {}: {error}", path.display())))?;
+            let text = text
+                .map_err(|error| engine::Error::Usage(format!("cannot read {}: {error}", path.display())))?;
             Some(Manifest::parse(&text).map_err(|problem| usage(&problem, &path, &text))?)
         }
     };
@@ -90,22 +90,23 @@ fn standing(has_file: bool, name: Option<&str>, key: &PublicKey, path: &Path) ->
     }
 }
 
-fn add(name: &str, key: &str, place: &Place) -> anyhow::Result<Outcome> {
+fn add(name: &str, key: &str, path: &ProjectPath) -> anyhow::Result<Outcome> {
     // Read here and not by clap, which repeats what it cannot read: it may be a secret.
-    let key = key.parse().map_err(|error| UsageError(format!("KEY is no public key: {error}")))?;
-    let path = place.path();
+    let key = key.parse().map_err(|error| engine::Error::Usage(format!("KEY is no public key: {error}")))?;
+    let path = path.path();
     let shown = path.display();
-    let text =
-        fs::read_to_string(&path).map_err(|error| UsageError(format!("cannot read {shown}: {error}")))?;
+    let text = fs::read_to_string(&path)
+        .map_err(|error| engine::Error::Usage(format!("cannot read {shown}: {error}")))?;
     let edited = trust(&text, name, key).map_err(|error| match error {
         NotTrusted::File(problem) => usage(&problem, &path, &text),
-        other => UsageError(format!("{shown}: {other}")).into(),
+        other => engine::Error::Usage(format!("{shown}: {other}")),
     })?;
     let Some(edited) = edited else {
         print(&format!("`{name}` is trusted in {shown} already\n"))?;
         return Ok(Outcome::Success);
     };
-    replace(&path, &edited).with_context(|| format!("cannot write {shown}")).map_err(in_one_line)?;
+    // As text: the hints for failures of the disk are about the cache, which has no part in this.
+    replace(&path, &edited).map_err(|error| anyhow!("cannot write {shown}: {error}"))?;
     print(&format!("`{name}` is trusted in {shown}; it counts for others once that is committed\n"))?;
     Ok(Outcome::Success)
 }
@@ -121,9 +122,4 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(&path)?;
     Ok(())
-}
-
-/// What can be done about a failure of the disk is said with the cache in mind, which has no part in these.
-fn in_one_line(error: anyhow::Error) -> anyhow::Error {
-    anyhow!("{error:#}")
 }

@@ -1,7 +1,6 @@
 //! The commands, a file each: typed arguments in, calls to the engine, words out.
 //! Knows nothing of how a build works.
 
-pub(crate) mod attest;
 pub(crate) mod build;
 pub(crate) mod cache;
 pub(crate) mod diff;

@@ -5,8 +5,8 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::cli::{Outcome, print, print_json};
-use crate::project::{Place, Project};
 use crate::results::{Outcomes, benchmarks, outcomes};
+use engine::project::{Project, ProjectPath};
 use report::{Report, csv_header};
 
 #[derive(Debug, Args)]
@@ -36,8 +36,8 @@ enum Format {
     Csv,
 }
 
-pub(crate) fn run(args: &ReportArgs, place: &Place) -> anyhow::Result<Outcome> {
-    let project = Project::open(place)?;
+pub(crate) fn run(args: &ReportArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
+    let project = Project::open(path)?;
     let nodes = benchmarks(&project, &args.targets)?;
     let format = if args.json { Format::Json } else { args.format };
     for (index, node) in nodes.iter().enumerate() {

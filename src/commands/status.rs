@@ -7,9 +7,9 @@ use clap::Args;
 
 use crate::cli::{BackendArg, Outcome, print, print_json};
 use crate::commands::why::{sentence, to_json, words};
-use crate::project::{Place, Project};
 use crate::remote::{RemoteArgs, warn};
 use engine::plan::{Decision, Verdict};
+use engine::project::{PlanOptions, Project, ProjectPath};
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
@@ -29,17 +29,17 @@ pub(crate) struct StatusArgs {
     backend: BackendArg,
 }
 
-pub(crate) fn run(args: &StatusArgs, place: &Place) -> anyhow::Result<Outcome> {
-    let mut project = Project::open(place)?;
-    let targets = project.targets(&args.targets)?;
-    let ids = project.graph.closure(&targets);
-    let asked = Project::asked(&args.targets, &targets);
-    let lock = project.lockfile();
-    project.connect(&args.remote, &lock)?;
-    let decisions = project.planner(args.backend.into(), asked).plan(&ids)?;
-    project.save_memo();
-    warn(&project);
-    show(&project, &decisions, args.json, args.exit_code)
+pub(crate) fn run(args: &StatusArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
+    let mut project = Project::open(path)?;
+    let options = PlanOptions {
+        targets: args.targets.clone(),
+        backend: args.backend.into(),
+        remote: args.remote.choice(),
+        ..PlanOptions::default()
+    };
+    let plan = project.plan(&options)?;
+    warn(&plan.notices);
+    show(&project, &plan.decisions, args.json, args.exit_code)
 }
 
 /// Prints the decisions and counts what is to be done.
@@ -60,7 +60,7 @@ pub(crate) fn show(
 }
 
 fn table(project: &Project, decisions: &[Decision]) -> String {
-    let name = |decision: &Decision| project.graph.node(decision.id).name.as_str();
+    let name = |decision: &Decision| project.graph().node(decision.id).name.as_str();
     let width = decisions.iter().map(|decision| name(decision).chars().count()).max().unwrap_or(0);
     let mut text = String::new();
     for decision in decisions {

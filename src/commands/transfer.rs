@@ -1,24 +1,15 @@
 //! `pipeline pull` and `pipeline push`: artifacts brought from the remote or sent there, without building.
 //! Knows nothing of how they travel.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use clap::Args;
 use serde_json::json;
 
 use crate::cli::{BackendArg, Outcome, print, print_json, watch_for_interrupt};
 use crate::commands::status;
-use crate::progress::progress;
-use crate::project::{Place, Project};
-use crate::publish::send;
-use crate::remote::{RemoteArgs, connected, warn};
-use artifact::Interrupted;
-use engine::graph::NodeId;
-use engine::plan::{Asked, Decision, Verdict};
-use engine::schedule::{self, Event, Options, Summary};
-use engine::share::{Share, Unsent};
-use engine::stage::Unit;
-use engine::store::Counters;
+use crate::progress::observer;
+use crate::remote::{RemoteArgs, warn};
+use engine::project::{PlanOptions, Project, ProjectPath, PullOutcome, PushOutcome, TransferOptions};
+use engine::schedule::Summary;
 
 #[derive(Debug, Args)]
 pub(crate) struct TransferArgs {
@@ -35,30 +26,25 @@ pub(crate) struct TransferArgs {
     backend: BackendArg,
 }
 
-pub(crate) fn pull(args: &TransferArgs, place: &Place) -> anyhow::Result<Outcome> {
-    let mut project = connected(place, &args.remote)?;
-    let targets = project.targets(&args.targets)?;
-    let ids = project.graph.closure(&targets);
-    project.store.prepare()?;
-    let cancel = watch_for_interrupt();
-    let options = Options { jobs: 1, keep_going: true, locked: None, fetch_only: true, cancel };
-    let asked = Project::asked(&args.targets, &targets);
-    let mut progress = progress(args.json);
-    let summary =
-        schedule::run(project.planner(args.backend.into(), asked), &ids, &options, progress.as_mut());
-    drop(progress);
-    project.save_memo();
-    if let Ok(Summary { fetched, .. }) = &summary {
-        let remote_hits = u64::try_from(*fetched).unwrap_or(u64::MAX);
-        project.store.count(&Counters { remote_hits, ..project.moved() });
+impl TransferArgs {
+    fn options(&self) -> TransferOptions<'static> {
+        let plan = PlanOptions {
+            targets: self.targets.clone(),
+            backend: self.backend.into(),
+            remote: self.remote.choice(),
+            ..PlanOptions::default()
+        };
+        TransferOptions { plan, cancel: watch_for_interrupt() }
     }
-    project.store.finish()?;
-    report_pull(args, &project, &summary?)
 }
 
-fn report_pull(args: &TransferArgs, project: &Project, summary: &Summary) -> anyhow::Result<Outcome> {
-    let Summary { fetched, linked, failed, interrupted, .. } = summary;
-    let traffic = project.share.as_ref().map(Share::traffic).unwrap_or_default();
+pub(crate) fn pull(args: &TransferArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
+    let mut project = Project::open(path)?;
+    let mut observer = observer(args.json);
+    let pulled = project.pull(&args.options(), observer.as_mut());
+    drop(observer);
+    let PullOutcome { summary, traffic } = pulled?;
+    let Summary { fetched, linked, failed, interrupted, .. } = &summary;
     if args.json {
         print_json(&json!({
             "event": "finished", "fetched": fetched, "linked": linked, "failed": failed.len(),
@@ -68,90 +54,24 @@ fn report_pull(args: &TransferArgs, project: &Project, summary: &Summary) -> any
         let missing = if failed.is_empty() { String::new() } else { format!(", {} not there", failed.len()) };
         print(&format!("fetched {}{missing}\n", status::nodes(*fetched)))?;
     }
-    Ok(match summary {
-        Summary { interrupted: true, .. } => Outcome::Interrupted,
-        Summary { failed, .. } if !failed.is_empty() => Outcome::Failure,
-        _ => Outcome::Success,
-    })
+    Ok(Outcome::of(&summary))
 }
 
-pub(crate) fn push(args: &TransferArgs, place: &Place) -> anyhow::Result<Outcome> {
-    let mut project = connected(place, &args.remote)?;
-    let targets = project.targets(&args.targets)?;
-    let ids = project.graph.closure(&targets);
-    // What is asked is what is here, not what the team has.
-    let share = project.share.take();
-    let decisions = project.planner(args.backend.into(), Asked::default()).plan(&ids)?;
-    project.share = share;
-    project.save_memo();
-    project.store.prepare()?;
-    let cancel = watch_for_interrupt();
-    let mut progress = progress(args.json);
-    let named = if args.targets.is_empty() { &[] } else { targets.as_slice() };
-    let sent = push_all(&project, &decisions, named, cancel, progress.as_mut());
-    drop(progress);
-    warn(&project);
-    project.store.count(&project.moved());
-    project.store.finish()?;
-    let Pushed { sent, unbuilt } = match sent {
-        Ok(pushed) => pushed,
-        Err(Unsent::Interrupted(_)) => return Ok(Outcome::Interrupted),
-        Err(problem) => return Err(problem.into()),
+pub(crate) fn push(args: &TransferArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
+    let mut project = Project::open(path)?;
+    let mut observer = observer(args.json);
+    let pushed = project.push(&args.options(), observer.as_mut());
+    drop(observer);
+    let PushOutcome { sent, not_built, traffic, notices } = match pushed {
+        Err(error) if error.is_interrupted() => return Ok(Outcome::Interrupted),
+        pushed => pushed?,
     };
-    let traffic = project.share.as_ref().map(Share::traffic).unwrap_or_default();
+    warn(&notices);
     if args.json {
-        print_json(&json!({"event": "finished", "sent": sent, "not_built": unbuilt, "traffic": traffic}))?;
+        print_json(&json!({"event": "finished", "sent": sent, "not_built": not_built, "traffic": traffic}))?;
     } else {
-        let rest = if unbuilt == 0 { String::new() } else { format!(", {unbuilt} not built") };
+        let rest = if not_built == 0 { String::new() } else { format!(", {not_built} not built") };
         print(&format!("{} in the remote{rest}\n", status::nodes(sent)))?;
     }
-    Ok(if unbuilt == 0 { Outcome::Success } else { Outcome::Failure })
-}
-
-struct Pushed {
-    sent: usize,
-    unbuilt: usize,
-}
-
-fn push_all(
-    project: &Project,
-    decisions: &[Decision],
-    named: &[NodeId],
-    cancel: &AtomicBool,
-    progress: &mut dyn schedule::Progress,
-) -> Result<Pushed, Unsent> {
-    let share = project.share.as_ref().ok_or_else(|| anyhow::anyhow!("BUG: a push has a remote"))?;
-    let progress = std::sync::Mutex::new(progress);
-    let show = |event: &Event<'_>| {
-        if let Ok(mut progress) = progress.lock() {
-            progress.event(event);
-        }
-    };
-    let mut pushed = Pushed { sent: 0, unbuilt: 0 };
-    for decision in decisions {
-        let node = &project.graph.node(decision.id).name;
-        if decision.verdict == Verdict::Recorded && !named.contains(&decision.id) {
-            // Its files went to the remote with whoever made them, or nobody wanted them any more.
-            continue;
-        }
-        let built = matches!(decision.verdict, Verdict::Fresh | Verdict::Cached);
-        let Some(key) = decision.key.filter(|_| built) else {
-            pushed.unbuilt += 1;
-            let message = "not here; `pipeline build` makes it".to_owned();
-            show(&Event::Warning { node, message });
-            continue;
-        };
-        show(&Event::Sending { node });
-        let tick = |done, total| {
-            show(&Event::Progress { node, unit: Unit::Bytes, done, total });
-            if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
-        };
-        let before = share.traffic();
-        send(share, &project.store, &key, &tick)?;
-        let now = share.traffic();
-        let (bytes, already_there) = (now.sent - before.sent, now.already_there - before.already_there);
-        show(&Event::Sent { node, bytes, already_there });
-        pushed.sent += 1;
-    }
-    Ok(pushed)
+    Ok(if not_built == 0 { Outcome::Success } else { Outcome::Failure })
 }

@@ -1,20 +1,18 @@
-//! `pipeline verify`: nodes made again aside and compared with what is recorded, or every stored content hashed again.
+//! `pipeline verify`: nodes made again aside and compared with what is recorded, every stored content hashed again, or
+//! signatures checked.
 //! Knows nothing of how a node is made, nor of what the contents are.
 
 use std::io::{self, Write};
-use std::sync::atomic::Ordering;
 
 use clap::Args;
 use serde_json::json;
 
 use crate::cli::{BackendArg, Outcome, print, print_json, watch_for_interrupt};
-use crate::commands::attest;
 use crate::commands::status::nodes;
-use crate::project::{Place, Project};
-use artifact::{Digest, Interrupted};
-use engine::graph::NodeId;
-use engine::plan::Asked;
-use engine::verify::{Finding, Rederiver};
+use engine::event::{Event, Observer};
+use engine::project::{Attestation, DamagedObject, Project, ProjectPath, VerifyOptions};
+use engine::sign::PublicKey;
+use engine::verify::Comparison;
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
@@ -35,90 +33,127 @@ pub(crate) struct VerifyArgs {
     backend: BackendArg,
 }
 
-pub(crate) fn run(args: &VerifyArgs, place: &Place) -> anyhow::Result<Outcome> {
-    let mut project = Project::open(place)?;
+pub(crate) fn run(args: &VerifyArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
+    let mut project = Project::open(path)?;
     if args.store {
         return verify_store(args, &project);
     }
-    let named = project.targets(&args.nodes)?;
-    let ids: Vec<_> = project.graph.order().iter().copied().filter(|id| named.contains(id)).collect();
+    let (targets, backend) = (args.nodes.clone(), args.backend.into());
     if args.attestation {
-        return attest::verify(&mut project, &ids, args.backend, args.json);
+        let options = VerifyOptions { targets, backend, ..VerifyOptions::default() };
+        let attestations = project.verify_attestations(&options)?;
+        return show_attestations(args, &project, &attestations);
     }
-    project.store.prepare()?;
-    let outcome = verify_nodes(args, &mut project, &ids);
-    project.store.finish()?;
-    match outcome {
-        Err(error) if error.chain().any(|cause| cause.is::<Interrupted>()) => Ok(Outcome::Interrupted),
-        outcome => outcome,
+    let options = VerifyOptions { targets, backend, cancel: watch_for_interrupt() };
+    let mut shown = Shown { json: args.json, problem: None };
+    let verified = project.verify(&options, &mut shown);
+    if let Some(problem) = shown.problem {
+        return Err(problem);
     }
+    let comparisons = match verified {
+        Err(error) if error.is_interrupted() => return Ok(Outcome::Interrupted),
+        verified => verified?,
+    };
+    let failed = comparisons.iter().filter(|(_, comparison)| *comparison != Comparison::Same).count();
+    total(args, comparisons.len(), failed, "verified")
 }
 
-/// Makes these nodes again. The memory is read but not written: nothing of a verification is to be trusted later.
-fn verify_nodes(args: &VerifyArgs, project: &mut Project, ids: &[NodeId]) -> anyhow::Result<Outcome> {
-    let cancel = watch_for_interrupt();
-    let tick = |_, _| if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) };
-    let names: Vec<_> = ids.iter().map(|id| project.graph.node(*id).name.clone()).collect();
-    let mut rederiver = Rederiver::new(project.planner(args.backend.into(), Asked::default()), ids)?;
-    let mut failed = 0;
-    for (id, name) in ids.iter().zip(&names) {
-        // A terminal that cannot be written to must not fail the verification.
-        let _ = writeln!(io::stderr(), "{name}: verifying");
-        let finding = rederiver.rederive(*id, &tick)?;
-        failed += usize::from(finding != Finding::Same);
-        show(args, name, &finding)?;
-    }
+/// Prints how many nodes were looked at, and how many failed.
+fn total(args: &VerifyArgs, count: usize, failed: usize, what: &str) -> anyhow::Result<Outcome> {
     if args.json {
-        print_json(&json!({"nodes": ids.len(), "failed": failed}))?;
+        print_json(&json!({"nodes": count, "failed": failed}))?;
     } else {
-        print(&format!("{} verified, {failed} failed\n", nodes(ids.len())))?;
+        print(&format!("{} {what}, {failed} failed\n", nodes(count)))?;
     }
     Ok(if failed == 0 { Outcome::Success } else { Outcome::Failure })
 }
 
-fn show(args: &VerifyArgs, node: &str, finding: &Finding) -> anyhow::Result<()> {
-    if args.json {
-        return print_json(&match finding {
-            Finding::Same => json!({"node": node, "finding": "same"}),
-            Finding::NotBuilt => json!({"node": node, "finding": "not_built"}),
-            Finding::Failed(error) => json!({"node": node, "finding": "failed", "error": error}),
-            Finding::Differs(files) => json!({"node": node, "finding": "differs", "differences": files}),
+/// Shows each node as it is verified.
+struct Shown {
+    json: bool,
+    /// Why standard output could not be written to.
+    problem: Option<anyhow::Error>,
+}
+
+impl Observer for Shown {
+    fn event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Verifying { node } => {
+                // A terminal that cannot be written to must not fail the verification.
+                let _ = writeln!(io::stderr(), "{node}: verifying");
+            }
+            Event::Verified { node, comparison } if self.problem.is_none() => {
+                self.problem = show(self.json, node, comparison).err();
+            }
+            _ => {}
+        }
+    }
+}
+
+fn show(is_json: bool, node: &str, comparison: &Comparison) -> anyhow::Result<()> {
+    if is_json {
+        return print_json(&match comparison {
+            Comparison::Same => json!({"node": node, "finding": "same"}),
+            Comparison::NotBuilt => json!({"node": node, "finding": "not_built"}),
+            Comparison::Failed(error) => json!({"node": node, "finding": "failed", "error": error}),
+            Comparison::Differs(files) => json!({"node": node, "finding": "differs", "differences": files}),
         });
     }
-    match finding {
-        Finding::Same => Ok(()),
-        Finding::NotBuilt => print(&format!("{node}: not built; `pipeline build {node}` makes it\n")),
-        Finding::Failed(error) => print(&format!("{node}: cannot be made again: {error}\n")),
-        Finding::Differs(files) => {
+    match comparison {
+        Comparison::Same => Ok(()),
+        Comparison::NotBuilt => print(&format!("{node}: not built; `pipeline build {node}` makes it\n")),
+        Comparison::Failed(error) => print(&format!("{node}: cannot be made again: {error}\n")),
+        Comparison::Differs(files) => {
             files.iter().try_for_each(|file| print(&format!("{node}: {} {}\n", file.file, file.problem)))
         }
     }
 }
 
-/// Hashes every stored content, trusting no memory, and compares it with its name.
 fn verify_store(args: &VerifyArgs, project: &Project) -> anyhow::Result<Outcome> {
-    let objects = project.store.objects()?;
-    let mut damaged = 0;
-    for object in &objects {
-        let path = project.store.object_path(object);
-        let problem = match Digest::of_file(&path) {
-            Ok((digest, _)) if digest == *object => continue,
-            Ok((digest, _)) => format!("its content is now {digest}"),
-            Err(error) => error.to_string(),
-        };
-        damaged += 1;
+    let verified = project.verify_store(&mut |DamagedObject { object, problem }| {
+        let path = project.store().object_path(object);
         if args.json {
-            print_json(&json!({"object": object, "path": path, "problem": problem}))?;
+            print_json(&json!({"object": object, "path": path, "problem": problem}))
         } else {
-            print(&format!("{}: {problem}\n", path.display()))?;
+            print(&format!("{}: {problem}\n", path.display()))
         }
-    }
+    })?;
+    let (objects, damaged) = (verified.objects, verified.damaged.len());
     if args.json {
-        print_json(&json!({"objects": objects.len(), "damaged": damaged}))?;
+        print_json(&json!({"objects": objects, "damaged": damaged}))?;
     } else {
         let advice =
             if damaged == 0 { "" } else { "; `pipeline build` makes the artifacts that need them again" };
-        print(&format!("{} objects, {damaged} damaged{advice}\n", objects.len()))?;
+        print(&format!("{objects} objects, {damaged} damaged{advice}\n"))?;
     }
     Ok(if damaged == 0 { Outcome::Success } else { Outcome::Failure })
+}
+
+fn show_attestations(
+    args: &VerifyArgs,
+    project: &Project,
+    attestations: &[Attestation],
+) -> anyhow::Result<Outcome> {
+    let mut failed = 0;
+    for Attestation { node, signer } in attestations {
+        let node = &project.graph().node(*node).name;
+        failed += usize::from(signer.is_err());
+        match (args.json, signer) {
+            (true, Ok(signer)) => print_json(&json!({"node": node, "signer": signer}))?,
+            (true, Err(problem)) => print_json(&json!({"node": node, "problem": problem}))?,
+            (false, Ok(signer)) => print(&format!("{node}: {} vouches for it\n", name(project, signer)))?,
+            (false, Err(problem)) => print(&format!("{node}: {problem}\n"))?,
+        }
+    }
+    total(args, attestations.len(), failed, "checked")
+}
+
+/// Names a key as the pipeline file does.
+fn name(project: &Project, key: &PublicKey) -> String {
+    let trusted = project.cache().trusted_keys.iter().find(|trusted| trusted.key == *key);
+    match trusted {
+        Some(trusted) => format!("{} ({})", trusted.name, key.short()),
+        None if Project::own_key() == Some(*key) => format!("your key ({})", key.short()),
+        None => key.short(),
+    }
 }

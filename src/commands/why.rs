@@ -7,11 +7,11 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cli::{BackendArg, Outcome, print, print_json};
-use crate::project::{Place, Project};
 use crate::remote::{RemoteArgs, warn};
 use artifact::Digest;
 use engine::origin::Origin;
 use engine::plan::{Decision, Verdict};
+use engine::project::{PlanOptions, Project, ProjectPath};
 use engine::recipe::Change;
 
 /// How many characters of a list are shown.
@@ -31,35 +31,24 @@ pub(crate) struct WhyArgs {
     backend: BackendArg,
 }
 
-pub(crate) fn run(args: &WhyArgs, place: &Place) -> anyhow::Result<Outcome> {
-    let mut project = Project::open(place)?;
-    let names = std::slice::from_ref(&args.target);
-    let targets = project.targets(names)?;
-    let ids = project.graph.closure(&targets);
-    let asked = Project::asked(names, &targets);
-    let lock = project.lockfile();
-    project.connect(&args.remote, &lock)?;
-    let decisions = project.planner(args.backend.into(), asked).plan(&ids)?;
-    project.save_memo();
-    warn(&project);
-    let Some(last) = decisions.last() else { anyhow::bail!("BUG: a target is in its own closure") };
+pub(crate) fn run(args: &WhyArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
+    let mut project = Project::open(path)?;
+    let (backend, remote) = (args.backend.into(), args.remote.choice());
+    let plan = project.why(&args.target, &PlanOptions { backend, remote, ..PlanOptions::default() })?;
+    warn(&plan.notices);
+    let causes = plan.causes();
     if args.json {
-        print_json(&to_json(&project, last))?;
-        return Ok(Outcome::Success);
+        causes.first().map(|last| print_json(&to_json(&project, last))).transpose()?;
+    } else {
+        let described: Vec<_> = causes.iter().map(|decision| describe(&project, decision)).collect();
+        print(&described.concat())?;
     }
-    let mut text = describe(&project, last);
-    // The root causes: whatever the node waits for, directly or not, that must run itself.
-    let stale = |decision: &&Decision| decision.verdict == Verdict::Stale && decision.id != last.id;
-    if last.verdict == Verdict::Waits {
-        decisions.iter().filter(stale).for_each(|decision| text += &describe(&project, decision));
-    }
-    print(&text)?;
     Ok(Outcome::Success)
 }
 
 /// Says the verdict and, a line each, what changed.
 fn describe(project: &Project, decision: &Decision) -> String {
-    let mut text = format!("{}: {}\n", project.graph.node(decision.id).name, sentence(project, decision));
+    let mut text = format!("{}: {}\n", project.graph().node(decision.id).name, sentence(project, decision));
     for change in &decision.changes {
         let _ = writeln!(text, "  {}", words(change));
     }
@@ -81,7 +70,7 @@ pub(crate) fn sentence(project: &Project, decision: &Decision) -> String {
         Verdict::Remote => "made by the team; it is fetched from the remote".to_owned(),
         Verdict::Stale => "must run".to_owned(),
         Verdict::Waits => {
-            let names = decision.waits_for.iter().map(|id| project.graph.node(*id).name.as_str());
+            let names = decision.waits_for.iter().map(|id| project.graph().node(*id).name.as_str());
             format!("waits for {}", names.collect::<Vec<_>>().join(", "))
         }
     }
@@ -89,10 +78,10 @@ pub(crate) fn sentence(project: &Project, decision: &Decision) -> String {
 
 /// Returns the decision as JSON: `build -n`, `status` and `why` print the same.
 pub(crate) fn to_json(project: &Project, decision: &Decision) -> Value {
-    let name = |id: &engine::graph::NodeId| project.graph.node(*id).name.clone();
+    let name = |id: &engine::graph::NodeId| project.graph().node(*id).name.clone();
     json!({
         "node": name(&decision.id),
-        "stage": project.graph.node(decision.id).stage.word(),
+        "stage": project.graph().node(decision.id).stage.word(),
         "verdict": decision.verdict,
         "changes": decision.changes,
         "waits_for": decision.waits_for.iter().map(name).collect::<Vec<_>>(),

@@ -14,7 +14,7 @@ use crate::site::Site;
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 const ON_MACOS: &str = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome";
 /// So long may one page take on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(120);
+const POLL_INTERVAL: Duration = Duration::from_secs(120);
 
 pub(crate) struct Chromium(PathBuf);
 
@@ -68,9 +68,9 @@ impl Chromium {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.0.display()));
         let start = Instant::now();
         while child.try_wait().unwrap().is_none() {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > POLL_INTERVAL {
                 child.kill().unwrap();
-                panic!("Chromium has not ended after {PATIENCE:?}: {}", read(&file("stderr")));
+                panic!("Chromium has not ended after {POLL_INTERVAL:?}: {}", read(&file("stderr")));
             }
             sleep(Duration::from_millis(20));
         }

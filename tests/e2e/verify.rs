@@ -47,7 +47,7 @@ fn what_is_sound_is_made_again_and_nothing_changes() {
 fn a_consistent_forgery_is_found_and_named() {
     let space = Space::built();
     forge(&space, "q4");
-    // Neither the shelf nor the hashes of the store tell.
+    // Neither the artifacts_dir nor the hashes of the store tell.
     let _ = space.run(&["build"]).exits(0).space().run(&["verify", "--store"]).exits(0);
     let before = (space.files("cache"), space.files("artifacts"));
     let run = space.run(&["verify"]).exits(1);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::space::Space;
 use artifact::Digest;
-use engine::store::Memo;
+use engine::store::LocalState;
 
 fn why(space: &Space, node: &str) -> String {
     space.run(&["why", node]).exits(0).stdout
@@ -105,7 +105,7 @@ fn a_changed_source_node() {
 
 #[test]
 fn newer_code_of_a_stage() {
-    // As an older program left it: the record of `q8` has another version, and the memory points at that record.
+    // As an older program left it: the record of `q8` has another version, and the remembered state points at that record.
     let space = Space::built();
     let record = |path: &str| serde_json::from_str::<Value>(&space.read(path)).unwrap();
     let paths = space.files("cache/actions").into_keys();
@@ -115,9 +115,9 @@ fn newer_code_of_a_stage() {
     old["recipe"]["version"] = json!(0);
     let key = Digest::of_json(&old["recipe"]);
     space.write(&format!("cache/actions/{key}.json"), old.to_string()).remove(&path);
-    let mut memo = Memo::load(&space.path("cache/memo"));
-    memo.remember_node("q8", key, &serde_json::from_value(old["artifact"].clone()).unwrap(), None);
-    space.write("cache/memo", memo.changed().unwrap());
+    let mut state = LocalState::load(&space.path("cache/memo"));
+    state.nodes.set("q8", key, &serde_json::from_value(old["artifact"].clone()).unwrap(), None);
+    space.write("cache/memo", state.changed().unwrap());
     insta::assert_snapshot!(why(&space, "q8"), @r"
     q8: must run
       the stage's code: version 0 -> 3

@@ -1,4 +1,4 @@
-//! An error and its causes as text.
+//! The chain of an error and its causes: written in one line, or searched for a type.
 //! Knows nothing of what went wrong.
 
 use std::error::Error;
@@ -9,7 +9,7 @@ pub fn in_one_line(error: &(dyn Error + 'static)) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// Returns the first cause of this type in an error, itself included.
+/// Returns the first error of type `T` in the chain: `error` itself, its cause, the cause of that, and so on.
 pub fn find_cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     std::iter::successors(Some(error), |error| (**error).source()).find_map(|cause| cause.downcast_ref())
 }

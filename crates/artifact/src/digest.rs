@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// How much of a file is read at a time: large enough for sequential disks, small enough for the L2 cache.
+/// How many bytes are read at a time: large enough for sequential disks, small enough for the L2 cache.
 const BLOCK_BYTES: usize = 256 * 1024;
 
 /// A blake3 digest, written as 64 hexadecimal digits; `b3sum` prints the same.
@@ -25,12 +25,17 @@ impl Digest {
     /// Returns the digest of the canonical JSON of `value`: no white space, and keys in the order of the
     /// type's fields, which is alphabetical in every type that is hashed.
     pub fn of_json(value: &impl Serialize) -> Self {
-        // Hashed at once: the writer of JSON hands over a few bytes at a time, which costs more than hashing them.
+        // The JSON is hashed as a whole: the JSON writer writes a few bytes at a time, and many small writes
+        // cost
+        // more than the hashing.
         let text = serde_json::to_vec(value).expect("BUG: a hashed type must have a JSON form");
         Self::of(&text)
     }
 
     /// Reads the file at `path` once; returns its digest and its length in bytes.
+    ///
+    /// # Errors
+    /// Fails when the file cannot be opened or read.
     pub fn of_file(path: &Path) -> io::Result<(Self, u64)> {
         let mut file = File::open(path)?;
         let mut writer = HashingWriter::new(io::sink());
@@ -71,7 +76,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// The text is not 64 hexadecimal digits.
+/// The text is not 64 lowercase hexadecimal digits.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is not a digest of 64 hexadecimal digits")]
 pub struct InvalidDigest(String);
@@ -107,7 +112,7 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// A writer that hashes what passes through, so that an output is never read again to be hashed.
+/// A writer that hashes the bytes it writes, so that an output need not be read again to be hashed.
 pub struct HashingWriter<W> {
     inner: W,
     hasher: blake3::Hasher,
@@ -125,14 +130,14 @@ impl<W: Write> HashingWriter<W> {
         &self.inner
     }
 
-    /// Returns the inner writer, and the digest and length of all that was written.
+    /// Returns the inner writer, and the digest and the length in bytes of everything that was written.
     pub fn finish(self) -> (W, Digest, u64) {
         (self.inner, Digest(*self.hasher.finalize().as_bytes()), self.length)
     }
 }
 
 impl<W: Write> Write for HashingWriter<W> {
-    /// Takes a block at most, which is still in the cache when it is hashed.
+    /// Writes at most one block per call, so that the block is still in the cache when it is hashed.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let bytes = &bytes[..bytes.len().min(BLOCK_BYTES)];
         let written = self.inner.write(bytes)?;

@@ -1,7 +1,7 @@
-//! What kind of thing went wrong, for a caller that acts on it: an exit code, another try, a bug report.
+//! The kinds of errors, for a caller that acts on them: it sets an exit code, tries again or reports a bug.
 //! Knows nothing of the errors themselves.
 
-/// Whose turn it is to mend an error.
+/// Who can fix an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -13,6 +13,6 @@ pub enum ErrorKind {
     System,
     /// Somebody asked to stop.
     Interrupted,
-    /// This program is wrong.
+    /// This program has a bug.
     Bug,
 }

@@ -18,10 +18,10 @@ pub struct IoError {
 
 /// Adds the attempt and the path to an I/O error.
 pub trait AtPath<T> {
-    /// Turns `No such file or directory` into `cannot read DIR/FILE`, with the cause kept below it.
+    /// Turns `No such file or directory` into `cannot read DIR/FILE`; the original error becomes its cause.
     ///
     /// # Errors
-    /// Fails where `self` does.
+    /// Fails when `self` is an error.
     fn at(self, attempt: &'static str, path: &Path) -> Result<T, IoError>;
 }
 

@@ -13,11 +13,12 @@ use crate::digest::Digest;
 pub struct FileEntry {
     /// The blake3 digest of the content.
     pub digest: Digest,
-    /// Where the file lies in the artifact: relative, with `/` between its parts.
+    /// The path of the file, relative to the artifact's folder, with `/` between its parts.
     pub path: String,
     /// Length in bytes.
     pub size: u64,
-    /// Differs from run to run (times, machine), so it is kept and shown but never compared.
+    /// Whether the content differs from run to run (times, machine); if so, it is kept and shown, never
+    /// compared.
     pub volatile: bool,
 }
 
@@ -29,31 +30,34 @@ pub struct InvalidPath(pub String);
 /// A list of files that no folder can hold.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidList {
-    /// A file would lie elsewhere.
+    /// A path is not a plain relative path below the artifact's folder.
     #[error(transparent)]
     Path(#[from] InvalidPath),
-    /// Two files would lie in one place.
+    /// Two files have the same path.
     #[error("`{}` is listed twice", .0.escape_debug())]
     Twice(String),
-    /// A file would have to be a folder as well.
+    /// A path is listed as a file, but is also the folder of another file.
     #[error("`{}` is listed as a file, and as the folder of another", .0.escape_debug())]
     Folder(String),
-    /// The lengths of the files are more than any disk has.
+    /// The lengths of the files add up to 2^64 bytes or more.
     #[error("the files are longer than 2^64 bytes in all")]
     Size,
 }
 
 impl FileEntry {
     /// Checks that the path is relative and stays below the artifact's folder.
+    ///
+    /// # Errors
+    /// Fails when a part of the path is empty, `.` or `..`, or contains a backslash or a NUL.
     pub fn check(&self) -> Result<(), InvalidPath> {
         let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', '\0']);
         if self.path.split('/').all(plain) { Ok(()) } else { Err(InvalidPath(self.path.clone())) }
     }
 }
 
-/// What a node made: files, sorted by path. Carries no times and no absolute paths.
+/// The output of a node: files, sorted by path. It holds no times and no absolute paths.
 ///
-/// The list is shared and has its digests with it, because a plan passes it on and asks for them at every node.
+/// The list is shared and stores its digests, because a plan passes it on and asks for them at every node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact(Arc<List>);
 
@@ -65,7 +69,7 @@ struct List {
 }
 
 impl Artifact {
-    /// Makes an artifact of `files`, in any order.
+    /// Makes an artifact of `files`, which may be in any order.
     pub fn new(mut files: Vec<FileEntry>) -> Self {
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let digest = digest_of_list(files.iter());
@@ -80,18 +84,23 @@ impl Artifact {
         &self.0.files
     }
 
-    /// Returns the entry of the file at `path`.
+    /// Returns the entry of the file at `path`, if there is one.
     pub fn file(&self, path: &str) -> Option<&FileEntry> {
         let found = self.files().binary_search_by(|file| file.path.as_str().cmp(path));
         found.ok().and_then(|index| self.files().get(index))
     }
 
-    /// Checks that a folder can hold these files: for lists that others wrote.
+    /// Checks that a folder can hold these files. A list that comes from outside must be checked.
+    ///
+    /// # Errors
+    /// Fails on a path that is not below the folder, on a path that is listed twice, on a file that is also
+    /// the folder of another file, and when the lengths add up to 2^64 bytes or more.
     pub fn check(&self) -> Result<(), InvalidList> {
         self.files().iter().try_for_each(FileEntry::check)?;
         let sizes = self.files().iter().map(|file| file.size);
         sizes.into_iter().try_fold(0, u64::checked_add).ok_or(InvalidList::Size)?;
-        // Part by part, so that what lies in a folder comes right behind the folder's own name: `a`, `a/b`, `a-b`.
+        // Paths are compared part by part, so that the files in a folder come right after the folder's own
+        // name: `a`, `a/b`, `a-b`.
         let mut paths: Vec<_> = self.files().iter().map(|file| file.path.as_str()).collect();
         paths.sort_by(|a, b| a.split('/').cmp(b.split('/')));
         for (path, next) in paths.iter().zip(paths.iter().skip(1)) {
@@ -109,20 +118,21 @@ impl Artifact {
         self.files().iter().map(|file| file.size).sum()
     }
 
-    /// Returns the digest of the whole list: the name of this very folder.
+    /// Returns the digest of the whole list, volatile files included: it identifies exactly this folder.
     pub fn digest(&self) -> Digest {
         self.0.digest
     }
 
-    /// Returns the digest of what is the same on every run: what the lock holds, what the nodes below see
-    /// as their input, what two machines compare.
+    /// Returns the digest of the files that are the same on every run. The lock holds it, the nodes below see
+    /// it
+    /// as their input, and two machines compare it.
     pub fn reproducible_digest(&self) -> Digest {
         self.0.reproducible
     }
 }
 
-/// For people and other programs an artifact is its files; to our own memory the digests go along, so that they
-/// are not computed again.
+/// In human-readable formats an artifact is its list of files. In the binary format of our own caches the
+/// digests are stored too, so that they are not computed again.
 impl Serialize for Artifact {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
@@ -143,7 +153,7 @@ impl<'de> Deserialize<'de> for Artifact {
     }
 }
 
-/// Returns the blake3 of the canonical JSON `[[path, size, digest], …]`.
+/// Returns the blake3 digest of the canonical JSON `[[path, size, digest], …]`.
 fn digest_of_list<'a>(files: impl Iterator<Item = &'a FileEntry>) -> Digest {
     let list: Vec<_> = files.map(|file| (file.path.as_str(), file.size, file.digest)).collect();
     Digest::of_json(&list)

@@ -1,4 +1,4 @@
-//! The output folder of a stage: files hashed while they are written, synced, and listed.
+//! The output folder of a stage: its files are hashed while they are written, then synced and listed.
 //! Knows nothing of what is in them, nor of where they go afterwards.
 
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use crate::list::{Artifact, FileEntry};
 
 const BUFFER_BYTES: usize = 1 << 16;
 
-/// How much is written before the disk is set to work on it.
+/// How many bytes are written before they are synced in the background.
 const FLUSH_BYTES: usize = 32 << 20;
 
 /// An empty folder that a stage fills.
@@ -25,19 +25,19 @@ pub struct Output {
     failure: Mutex<Option<String>>,
 }
 
-/// What a stage left behind.
+/// The result of a stage.
 #[derive(Debug)]
 pub struct Made {
-    /// The files, listed.
+    /// The files.
     pub artifact: Artifact,
-    /// What the user should know of it.
+    /// What the user should know about it.
     pub warnings: Vec<String>,
-    /// Why the node fails although everything was made, such as a gate that did not hold.
+    /// Why the node fails although everything was made, such as a gate that failed.
     pub failure: Option<String>,
 }
 
 impl Output {
-    /// Takes over `folder`, which is empty.
+    /// Takes over `folder`, which must be empty.
     pub fn new(folder: PathBuf) -> Self {
         Self { folder, files: Mutex::default(), warnings: Mutex::default(), failure: Mutex::default() }
     }
@@ -47,7 +47,10 @@ impl Output {
         &self.folder
     }
 
-    /// Begins the file at `path`, relative to the folder.
+    /// Creates the file at `path`, relative to the folder, and the folders above it.
+    ///
+    /// # Errors
+    /// Fails when the file exists already, or when it or a folder above it cannot be created.
     pub fn create(&self, path: &str) -> Result<OutputFile<'_>, IoError> {
         let target = self.folder.join(path);
         if let Some(parent) = target.parent() {
@@ -66,13 +69,19 @@ impl Output {
     }
 
     /// Writes a whole file.
+    ///
+    /// # Errors
+    /// Fails when the file exists already, or when it cannot be created, written or synced.
     pub fn write(&self, path: &str, bytes: &[u8]) -> Result<(), IoError> {
         let mut file = self.create(path)?;
         file.write_all(bytes).at("write", &self.folder.join(path))?;
         file.close()
     }
 
-    /// Writes a whole file that differs from run to run, such as timings: kept, but never compared.
+    /// Writes a whole file that differs from run to run, such as timings. It is kept, but never compared.
+    ///
+    /// # Errors
+    /// Fails when the file exists already, or when it cannot be created, written or synced.
     pub fn write_volatile(&self, path: &str, bytes: &[u8]) -> Result<(), IoError> {
         let mut file = self.create(path)?;
         file.volatile = true;
@@ -80,7 +89,11 @@ impl Output {
         file.close()
     }
 
-    /// Copies the file at `from`, unchanged.
+    /// Copies the file at `from` to `path`, unchanged.
+    ///
+    /// # Errors
+    /// Fails when `from` cannot be read, when a file exists at `path` already, or when it cannot be created,
+    /// written or synced.
     pub fn copy(&self, from: &Path, path: &str) -> Result<(), IoError> {
         let mut source = File::open(from).at("read", from)?;
         let mut file = self.create(path)?;
@@ -88,22 +101,22 @@ impl Output {
         file.close()
     }
 
-    /// Lists what another process wrote into the folder, hashed and synced as here.
+    /// Adds files that another process wrote into the folder, and has already hashed and synced.
     pub fn accept(&self, artifact: &Artifact) {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(artifact.files());
     }
 
-    /// Keeps something that the user should know of what was made.
+    /// Adds a warning to the user about the output.
     pub fn warn(&self, message: String) {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(message);
     }
 
-    /// Says that the node fails, although all it makes is made and kept.
+    /// Marks the node as failed, although its output is complete and is kept.
     pub fn fail(&self, message: String) {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
     }
 
-    /// Returns what was made.
+    /// Returns the files, the warnings and the failure.
     pub fn finish(self) -> Made {
         let files = self.files.into_inner().unwrap_or_else(PoisonError::into_inner);
         Made {
@@ -114,7 +127,7 @@ impl Output {
     }
 }
 
-/// A file being written. Dropped before [`OutputFile::close`], it is not part of the output.
+/// A file being written. If it is dropped before [`OutputFile::close`], it is not listed in the output.
 pub struct OutputFile<'a> {
     output: &'a Output,
     path: String,
@@ -124,8 +137,8 @@ pub struct OutputFile<'a> {
     flusher: Flusher,
 }
 
-/// Has a large file brought to the disk while it is still being written, so that little is left to wait for when it is
-/// closed: the disk works while the processor does.
+/// Syncs a large file in the background while it is still being written. The disk works while the processor
+/// does, and little is left to sync when the file is closed.
 #[derive(Default)]
 struct Flusher {
     written: usize,
@@ -143,13 +156,13 @@ impl Flusher {
             Some(thread) => thread,
             None => start_flushing(file.try_clone()?)?,
         };
-        // If it is busy, the next call will find it free.
+        // If the thread is busy, a later call asks it again.
         let _ = thread.0.try_send(());
         self.thread = Some(thread);
         Ok(())
     }
 
-    /// Waits for the thread. The system tells of a failed write once: who is told must pass it on.
+    /// Waits for the thread. The system reports a failed write only once, so this error must be passed on.
     fn finish(self) -> io::Result<()> {
         let Some((sender, thread)) = self.thread else { return Ok(()) };
         drop(sender);
@@ -157,7 +170,7 @@ impl Flusher {
     }
 }
 
-/// Starts a thread that ends with its sender, or with the first error.
+/// Starts a thread that syncs the file at each message. It ends with its sender, or at the first error.
 fn start_flushing(file: File) -> io::Result<(SyncSender<()>, JoinHandle<io::Result<()>>)> {
     let (sender, calls) = sync_channel(1);
     let flush = move || calls.into_iter().try_for_each(|()| file.sync_data());
@@ -166,7 +179,11 @@ fn start_flushing(file: File) -> io::Result<(SyncSender<()>, JoinHandle<io::Resu
 }
 
 impl OutputFile<'_> {
-    /// Makes the file durable and lists it.
+    /// Syncs the file and adds it to the output.
+    ///
+    /// # Errors
+    /// Fails when the file cannot be written or synced. An error of an earlier sync in the background is
+    /// returned here too.
     pub fn close(self) -> Result<(), IoError> {
         let hashing = self.writer.into_inner().map_err(io::IntoInnerError::into_error);
         let (file, digest, size) = hashing.at("write", &self.target)?.finish();
@@ -195,7 +212,8 @@ mod tests {
 
     use super::*;
 
-    /// A pipe can be written to but not synced, as a disk that fails behind its cache. The system tells of that once.
+    /// A pipe can be written to but not synced, like a disk that fails behind its cache. The system reports
+    /// that error only once.
     #[test]
     fn a_failure_behind_the_writer_is_passed_on() {
         let (_reader, writer) = io::pipe().unwrap();

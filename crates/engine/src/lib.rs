@@ -15,12 +15,16 @@
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests write scratch files"))]
 
 pub mod attestation;
+mod error;
+pub mod event;
 pub mod graph;
 pub mod hub;
+mod inputs;
 pub mod lockfile;
 pub mod manifest;
 pub mod origin;
 pub mod plan;
+pub mod project;
 pub mod recipe;
 pub mod schedule;
 pub mod share;
@@ -29,3 +33,5 @@ pub mod sources;
 pub mod stage;
 pub mod store;
 pub mod verify;
+
+pub use error::{Error, Result, hint_for};

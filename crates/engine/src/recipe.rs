@@ -149,6 +149,11 @@ impl Recipe {
         Self { origin, ..self }
     }
 
+    /// Reads a recipe as it stands in a record; none if it is of another version of this program.
+    pub fn read(recorded: &Value) -> Option<Self> {
+        serde_json::from_value(recorded.clone()).ok()
+    }
+
     /// Returns what is done, with its parameters.
     pub fn stage(&self) -> &Stage {
         &self.stage

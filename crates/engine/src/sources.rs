@@ -29,7 +29,7 @@ impl Sources {
     }
 
     /// Takes over the commits that `lock` holds for what the pipeline file asks for now.
-    pub fn hold(&mut self, graph: &Graph, lock: &Lockfile) {
+    pub fn use_locked(&mut self, graph: &Graph, lock: &Lockfile) {
         for &id in graph.order() {
             let Some(hub) = hub_source(graph, id) else { continue };
             let locked = lock.get(&graph.node(id).name);
@@ -130,7 +130,7 @@ mod tests {
         let pin = Some(Pin { commit: commit(), source: source.to_owned() });
         lock.set("base", Locked { key: digest, artifact: digest, pin });
         let mut sources = Sources::new(PathBuf::from("/project"));
-        sources.hold(&graph(), &lock);
+        sources.use_locked(&graph(), &lock);
         sources
     }
 

@@ -1,13 +1,13 @@
 //! The activations of the feed-forward layers.
 //! Knows nothing of the layers around them.
 //!
-//! Written out rather than compiled: on a CPU, MLX compiles kernels by calling a C++ compiler at
-//! run time, which a machine that only runs models need not have.
+//! They are made of plain operations, not compiled by MLX. On a CPU, MLX compiles kernels by calling a C++
+//! compiler at run time, and a machine that only runs models need not have one.
 
 use anyhow::Result;
 use mlx_rs::{Array, ops};
 
-/// What a gated feed-forward layer makes of its gate and its input, element by element.
+/// Combines the gate and the input of a gated feed-forward layer, element by element.
 pub(crate) type Activation = fn(gate: &Array, x: &Array) -> Result<Array>;
 
 /// Returns `silu(gate) * x`.
@@ -15,17 +15,18 @@ pub(crate) fn swiglu(gate: &Array, x: &Array) -> Result<Array> {
     Ok(gate.multiply(ops::sigmoid(gate)?)?.multiply(x)?)
 }
 
-/// Returns `gelu_approx(gate) * x`: the GELU that is approximated with a tanh.
+/// Returns `gelu_approx(gate) * x`, where `gelu_approx` approximates GELU with a tanh.
 pub(crate) fn geglu(gate: &Array, x: &Array) -> Result<Array> {
     let cubed = gate.square()?.multiply(gate)?;
     let inner = gate.add(scaled(&cubed, 0.044_715)?)?;
     let tanh = ops::tanh(scaled(&inner, (2.0 / std::f32::consts::PI).sqrt())?)?;
-    // gate / 2 * (1 + tanh), with one product less.
+    // This is gate / 2 * (1 + tanh), with one multiplication less.
     let half = scaled(gate, 0.5)?;
     Ok(half.multiply(tanh)?.add(half)?.multiply(x)?)
 }
 
-/// Returns `x * factor` in the dtype of `x`, as with a Python number: a float32 would widen a float16.
+/// Returns `x * factor` in the dtype of `x`, as with a Python number. A float32 array would widen a float16
+/// `x`.
 pub(crate) fn scaled(x: &Array, factor: f32) -> Result<Array> {
     Ok(x.multiply(Array::from_f32(factor).as_dtype(x.dtype())?)?)
 }

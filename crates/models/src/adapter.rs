@@ -1,5 +1,5 @@
-//! An adapter that is not fused: what it adds is computed beside the weights, at run time.
-//! Knows nothing of the weights it is added to, nor of files.
+//! An adapter that is not fused: its updates are computed at run time, beside the weights.
+//! Knows nothing of the weights that the updates are added to, nor of file formats.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -10,13 +10,13 @@ use mlx_rs::{Array, Dtype, ops};
 use weights::adapter::{Adapter as Folder, Update, Whole};
 use weights::kernels::{Float, Lora as Factors};
 
-/// What no module has taken yet, by the name of the weight that it changes.
+/// The updates that no module has taken yet, by the name of the weight that they change.
 pub(crate) struct Adapter {
     folder: PathBuf,
-    /// One update, or one for each expert of a stack.
+    /// One update for a matrix, or one for each expert of a stack.
     low_rank: BTreeMap<String, Vec<Option<Factors>>>,
     whole: BTreeMap<String, Whole>,
-    /// The weights that [`replace`](Self::replace) put in their place and no module has taken.
+    /// The weights that [`replace`](Self::replace) replaced and that no module has taken yet.
     replaced: BTreeSet<String>,
 }
 
@@ -43,7 +43,8 @@ impl Adapter {
         Ok(Self { folder: folder.to_path_buf(), low_rank, whole, replaced: BTreeSet::new() })
     }
 
-    /// Puts the whole tensors in the place of the model's. A quantized weight becomes a float one.
+    /// Replaces the model's tensors by the adapter's whole tensors. A quantized weight becomes a float
+    /// weight.
     pub(crate) fn replace(&mut self, tensors: &mut HashMap<String, Array>) -> Result<()> {
         let there: Vec<String> =
             self.whole.keys().filter(|name| tensors.contains_key(*name)).cloned().collect();
@@ -60,7 +61,7 @@ impl Adapter {
         Ok(())
     }
 
-    /// Hears that a module took the weight `name`.
+    /// Records that a module took the weight `name`.
     pub(crate) fn taken(&mut self, name: &str) {
         self.replaced.remove(name);
     }
@@ -84,8 +85,8 @@ impl Adapter {
         }))
     }
 
-    /// Takes the updates of the stack of experts at `path`, whose weight is `[experts, output, input]`. They lie on a
-    /// stack too, or each under its expert's own name.
+    /// Takes the updates of the stack of experts at `path`, whose weight is `[experts, output, input]`. The
+    /// adapter holds them as a stack too, or each under its expert's own name.
     pub(crate) fn take_experts(
         &mut self,
         path: &str,
@@ -124,7 +125,7 @@ impl Adapter {
         Ok(())
     }
 
-    /// Refuses an adapter of which something was not taken.
+    /// Fails if a part of the adapter was not taken.
     pub(crate) fn finish(self) -> Result<()> {
         let left = self.low_rank.keys().chain(self.whole.keys()).chain(&self.replaced);
         let left: Vec<&str> = left.map(String::as_str).collect();
@@ -143,7 +144,7 @@ fn to_array(whole: &Whole) -> Result<Array> {
         Float::Bf16 => Dtype::Bfloat16,
         Float::F32 => Dtype::Float32,
     };
-    // Exact: every half is a float32.
+    // Exact: float32 can represent every float16 and every bfloat16.
     Ok(Array::from_slice(&values, &shape).as_dtype(dtype)?)
 }
 
@@ -154,15 +155,15 @@ pub(crate) struct Lora {
     /// `[rank, output]`
     b: Array,
     scale: Array,
-    /// DoRA's, `[output]`.
+    /// DoRA's magnitudes, `[output]`.
     magnitude: Option<Array>,
-    /// For DoRA, what each row of the updated weight is multiplied by, `[output]`.
+    /// For DoRA, the factor on each row of the updated weight, `[output]`. [`bind`](Self::bind) sets it.
     row_factors: Option<Array>,
 }
 
 impl Lora {
-    /// For DoRA, finds how far each row of the updated weight is from its magnitude. `weight` is `[output, input]`,
-    /// and read for DoRA only.
+    /// For DoRA, computes the factors that give each row of the updated weight its magnitude. `weight`
+    /// returns the weight, `[output, input]`, and is called for DoRA only.
     pub(crate) fn bind(&mut self, weight: impl FnOnce() -> Result<Array>) -> Result<()> {
         let Some(magnitude) = &self.magnitude else { return Ok(()) };
         let delta = ops::matmul(self.b.transpose()?.multiply(&self.scale)?, &self.a)?;
@@ -174,7 +175,7 @@ impl Lora {
         Ok(())
     }
 
-    /// Whether rows are scaled, before a bias is added.
+    /// Whether this is DoRA, which scales rows before a bias is added.
     pub(crate) fn is_dora(&self) -> bool {
         self.magnitude.is_some()
     }
@@ -183,8 +184,9 @@ impl Lora {
         [&self.a, &self.b]
     }
 
-    /// Returns what the updated weight makes of `x`, where `y` is what the weight alone makes of it; cast where
-    /// mlx-lm's `LoRALinear`, `DoRALinear` and `as_linear` of its embeddings cast.
+    /// Returns the product of `x` with the updated weight, where `y` is the product with the weight alone.
+    /// The dtypes are cast in the same places as in mlx-lm's `LoRALinear` and `DoRALinear`, and in
+    /// `as_linear` of its embeddings.
     pub(crate) fn apply(&self, y: &Array, x: &Array) -> Result<Array> {
         let z = ops::matmul(ops::matmul(x, self.a.transpose()?)?, &self.b)?;
         let sum = y.add(self.scaled(&z)?.as_dtype(x.dtype())?)?;
@@ -194,7 +196,7 @@ impl Lora {
         }
     }
 
-    /// Returns the rows `ids` of the updated weight, where `y` is those of the weight alone.
+    /// Returns the rows `ids` of the updated weight, where `y` holds these rows of the weight alone.
     pub(crate) fn apply_to_rows(&self, y: &Array, ids: &Array) -> Result<Array> {
         let z = ops::matmul(self.b.transpose()?.take_axis(ids, 0)?, &self.a)?;
         let sum = y.add(self.scaled(&z)?.as_dtype(y.dtype())?)?;
@@ -208,21 +210,21 @@ impl Lora {
     }
 
     fn scaled(&self, z: &Array) -> Result<Array> {
-        // A Python number takes the array's dtype; a float32 scalar would widen a float16 `z`.
+        // A Python number takes the dtype of the array. A float32 scalar would widen a float16 `z`.
         Ok(z.multiply(self.scale.as_dtype(z.dtype())?)?)
     }
 }
 
 /// The low-rank updates of a stack of experts whose weights are `[output, input]`.
 pub(crate) struct ExpertsLora {
-    /// `[experts, input, rank]`, the rank being the highest of them.
+    /// `[experts, input, rank]`. The rank is the highest of all experts.
     a: Array,
-    /// `[experts, rank, output]`, each times its scale.
+    /// `[experts, rank, output]`, already multiplied by each expert's scale.
     b: Array,
 }
 
 impl ExpertsLora {
-    /// An expert without an update gets zeros, and so does the rank that another has more.
+    /// Pads the factors with zeros: those of an expert without an update, and those with a lower rank.
     fn new(updates: &[Option<Factors>], [experts, output, input]: [i32; 3]) -> Result<Option<Self>> {
         let Some(rank) = updates.iter().flatten().map(|factors| factors.rank).max() else { return Ok(None) };
         let padded = |side: i32, of: fn(&Factors) -> Vec<f32>| {
@@ -244,7 +246,7 @@ impl ExpertsLora {
         [&self.a, &self.b]
     }
 
-    /// As [`Lora::apply`], where `experts` says which of them each row of `x` goes through; as mlx-lm's
+    /// Like [`Lora::apply`], where `experts` selects the expert for each row of `x`. Mirrors mlx-lm's
     /// `LoRASwitchLinear`.
     pub(crate) fn apply(&self, y: &Array, x: &Array, experts: &Array, sorted: bool) -> Result<Array> {
         let z = ops::gather_mm(x, &self.a, None, experts, sorted)?;

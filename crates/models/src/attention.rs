@@ -1,4 +1,4 @@
-//! Attention over a key/value cache: grouped queries, perhaps with a norm on each head.
+//! Attention over a key/value cache, with grouped queries and an optional norm on each head.
 //! Does not know which architecture it serves.
 
 use anyhow::{Result, ensure};
@@ -11,7 +11,7 @@ use super::norm::{NormArgs, RmsNorm};
 use super::rope::Rope;
 use super::tensors::Tensors;
 
-/// What attention is like in all layers of a model.
+/// The arguments of attention, which are the same in all layers of a model.
 #[derive(Clone, Debug)]
 pub(crate) struct AttentionArgs {
     pub(crate) hidden_size: i32,
@@ -39,7 +39,7 @@ impl AttentionArgs {
     }
 }
 
-/// Returns the usual factor on what queries and keys multiply to.
+/// Returns the usual factor on the products of queries and keys, `1 / sqrt(head_dim)`.
 pub(crate) fn usual_scale(head_dim: i32) -> f32 {
     1.0 / (head_dim as f32).sqrt()
 }
@@ -75,7 +75,7 @@ impl Attention {
         Ok(Self { n_heads, n_kv_heads, scale, q_proj, k_proj, v_proj, o_proj, norms, rope })
     }
 
-    /// Maps `[batch, tokens, hidden_size]` to the same.
+    /// Maps `[batch, tokens, hidden_size]` to the same shape.
     pub(crate) fn forward(&self, x: &Array, mask: &Mask, cache: &mut Cache) -> Result<Array> {
         let (batch, tokens) = (x.dim(0), x.dim(1));
         let split = |projected: Array, heads: i32| projected.reshape(&[batch, tokens, heads, -1]);

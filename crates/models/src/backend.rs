@@ -1,5 +1,5 @@
-//! The three operations on MLX's device, through mlx-rs.
-//! Knows nothing of files; one thread must own all that happens here, which is why it runs in the worker.
+//! The three operations on weights, on MLX's device, through mlx-rs.
+//! Knows nothing of files. One thread must own everything that is made here, so it runs in the worker.
 
 use mlx_rs::{Array, Device, DeviceType, Dtype, ops};
 
@@ -24,7 +24,7 @@ impl Backend for Mlx {
         self.try_quantize(rows, spec, out).map_err(failed)
     }
 
-    /// MLX wants one thread; it has its own behind it.
+    /// MLX must be called from one thread. It has threads of its own.
     fn threads(&self) -> usize {
         1
     }
@@ -54,8 +54,8 @@ impl Mlx {
         Ok(())
     }
 
-    /// Mirrors `LoRALinear.fuse` and `DoRALinear.fuse` of mlx-lm: the update is a float32 product, rounded to the
-    /// weight's type.
+    /// Mirrors `LoRALinear.fuse` and `DoRALinear.fuse` of mlx-lm: the update is a float32 product, rounded to
+    /// the weight's type.
     fn try_merge(self, rows: &mut Rows, lora: &Lora, first: usize) -> anyhow::Result<()> {
         let count = rows.count();
         let out = lora.b.len() / lora.rank;
@@ -98,8 +98,11 @@ impl Mlx {
     }
 }
 
-/// Checks that MLX computes on the device that [`MLX_ID`] names, which stands in the keys of what is made here.
-/// The version in it is that of the pinned mlx-rs.
+/// Checks that MLX computes on the device that [`MLX_ID`] names. The id is part of the keys of what is made
+/// here. Its version is that of the pinned mlx-rs.
+///
+/// # Errors
+/// Fails if MLX computes on another device, or cannot name its device.
 pub fn check_device() -> anyhow::Result<()> {
     let on_cpu = matches!(Device::try_default()?.get_type()?, DeviceType::Cpu);
     let device = if on_cpu { "cpu" } else { "gpu" };
@@ -133,7 +136,7 @@ fn floats(float: Float, bytes: &[u8], shape: &[i32]) -> anyhow::Result<Array> {
     Ok(Array::from_slice(&values, shape).as_dtype(dtype(float))?)
 }
 
-/// Widens and computes `array`.
+/// Widens `array` to float32 and evaluates it.
 fn to_float32(array: &Array) -> anyhow::Result<Array> {
     let wide = array.as_dtype(Dtype::Float32)?;
     wide.eval()?;

@@ -7,19 +7,20 @@ use mlx_rs::{Array, ops};
 
 use super::rotating::RotatingKVCache;
 
-/// The buffers grow by this many tokens, so that most steps write in place (as mlx-lm's caches).
+/// The buffers grow by this many tokens at a time, so that most steps write in place, as in mlx-lm's caches.
 pub(super) const STEP: i32 = 256;
 
-/// The cache of one layer; its keys and values are each `[batch, n_kv_heads, tokens, head_dim]`.
+/// The cache of one layer. Its keys and values are each `[batch, n_kv_heads, tokens, head_dim]`.
 pub(crate) enum Cache {
     /// For a layer that sees all tokens.
     Whole(KVCache),
-    /// For a layer that sees the last ones only.
+    /// For a layer that sees only the last tokens.
     Rotating(RotatingKVCache),
 }
 
 impl Cache {
-    /// Returns an empty cache for a layer that sees the last `window` tokens, or all.
+    /// Returns an empty cache for a layer that sees the last `window` tokens, or all tokens if `window` is
+    /// `None`.
     pub(crate) fn new(window: Option<i32>) -> Self {
         match window {
             Some(window) => Self::Rotating(RotatingKVCache::new(window)),
@@ -27,7 +28,7 @@ impl Cache {
         }
     }
 
-    /// Number of tokens seen, which is the position of the next one.
+    /// Returns the number of tokens seen, which is the position of the next token.
     pub(crate) fn offset(&self) -> i32 {
         match self {
             Self::Whole(cache) => cache.offset,
@@ -35,7 +36,7 @@ impl Cache {
         }
     }
 
-    /// The buffers, to be evaluated between steps of a long prompt.
+    /// Returns the buffers, which are evaluated between the steps of a long prompt.
     pub(crate) fn state(&self) -> impl Iterator<Item = &Array> {
         let buffers = match self {
             Self::Whole(cache) => cache.buffers.as_ref(),
@@ -44,7 +45,7 @@ impl Cache {
         buffers.into_iter().flatten()
     }
 
-    /// Appends the new tokens' keys and values; returns those that the layer sees.
+    /// Appends the keys and values of the new tokens, and returns those that the layer sees.
     pub(crate) fn update_and_fetch(&mut self, keys: Array, values: Array) -> Result<[Array; 2]> {
         match self {
             Self::Whole(cache) => cache.update_and_fetch([keys, values]),
@@ -53,7 +54,7 @@ impl Cache {
     }
 }
 
-/// Keys and values of all tokens.
+/// The keys and values of all tokens.
 #[derive(Default)]
 pub(crate) struct KVCache {
     buffers: Option<[Array; 2]>,
@@ -88,7 +89,8 @@ pub(super) fn first(buffer: &Array, count: i32) -> Result<Array> {
     Ok(buffer.try_index((Ellipsis, ..count, ..))?)
 }
 
-/// Returns a buffer with room for `new` after the `used` tokens of the old one.
+/// Returns a buffer with room for `new` after the tokens of `old`, which is a buffer and its number of
+/// tokens.
 fn grow(old: Option<(Array, i32)>, new: &Array) -> Result<Array> {
     let count = (new.dim(2) + STEP - 1) / STEP * STEP;
     let room = room(new, count)?;
@@ -98,7 +100,7 @@ fn grow(old: Option<(Array, i32)>, new: &Array) -> Result<Array> {
     }
 }
 
-/// Returns zeros for `count` tokens like those of `new`.
+/// Returns a buffer of zeros for `count` tokens. The dtype and the other dimensions are those of `new`.
 pub(super) fn room(new: &Array, count: i32) -> Result<Array> {
     let mut shape = new.shape().to_vec();
     shape[2] = count;

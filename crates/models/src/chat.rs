@@ -1,4 +1,4 @@
-//! The chat template of a model: messages in, the text of the prompt out.
+//! The chat template of a model, which renders messages as the text of a prompt.
 //! Knows nothing of tokens.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use super::config::read_json_if_present;
 use super::python_json::Style;
 use super::tokenizer::special_tokens;
 
-/// The templates of one model by name, and the special tokens they may name.
+/// The templates of one model by name, and the special tokens that they may name.
 pub struct ChatTemplate {
     folder: PathBuf,
     templates: BTreeMap<String, String>,
@@ -25,6 +25,9 @@ pub struct ChatTemplate {
 
 impl ChatTemplate {
     /// Reads `chat_template.jinja`, or else `chat_template` of `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// Fails if a file cannot be read or if the folder has no chat template.
     pub fn load(folder: &Path) -> Result<Self> {
         let path = folder.join("tokenizer_config.json");
         let config = read_json_if_present(&path)?.unwrap_or(Value::Null);
@@ -45,8 +48,11 @@ impl ChatTemplate {
 
     /// Renders the messages as a prompt that ends where the assistant's answer begins.
     ///
-    /// Each message has a `role` and what else the template reads, such as `content` or `tool_calls`; `tools` is a list
-    /// of JSON schemas as `transformers` takes them.
+    /// Each message has a `role` and whatever else the template reads, such as `content` or `tool_calls`.
+    /// `tools` is a list of JSON schemas, as `transformers` takes them.
+    ///
+    /// # Errors
+    /// Fails if the folder has no default template, or if the template cannot be rendered.
     pub fn render(&self, messages: &[Value], tools: Option<&Value>) -> Result<String> {
         let source = self.source(tools.is_some())?;
         let arguments = context! {
@@ -87,8 +93,8 @@ fn named_template(entry: &Value) -> Result<(String, String)> {
     text("name").zip(text("template")).context("a chat_template without name or template")
 }
 
-/// Jinja as `transformers` sets it up. `strftime_now` is left out on purpose: a prompt that holds
-/// today's date gives other answers tomorrow, and templates fall back where it is undefined.
+/// Returns Jinja as `transformers` sets it up. `strftime_now` is left out on purpose: a prompt with today's
+/// date would give other answers tomorrow, and templates have a fallback where it is undefined.
 fn environment() -> Result<Environment<'static>> {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
     let mut environment = Environment::new();
@@ -103,7 +109,7 @@ fn raise_exception(message: String) -> Result<String, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
 }
 
-/// `transformers` replaces Jinja's filter, which would escape HTML.
+/// The `tojson` filter of `transformers`. Jinja's own filter would escape HTML.
 fn tojson(
     value: &Jinja,
     ensure_ascii: Option<bool>,

@@ -13,16 +13,16 @@ use serde_json::Value;
 use super::rope::{Rope, RopeArgs};
 use weights::kernels::Mode;
 
-/// What an architecture reads from `config.json`.
+/// The keys that an architecture reads from `config.json`.
 pub(crate) trait ModelArgs: DeserializeOwned {
-    /// Whether `rope_parameters` is one of its keys.
+    /// Whether `rope_parameters` is one of these keys.
     const READS_ROPE_PARAMETERS: bool = false;
 
-    /// Refuses numbers that no model has, so that none of them can divide by zero or overflow.
+    /// Fails if a number is impossible, so that none can cause a division by zero or an overflow.
     fn check(&self) -> Result<()>;
 }
 
-/// `config.json` as written.
+/// `config.json` as it is written.
 pub(crate) struct Config {
     path: PathBuf,
     value: Value,
@@ -46,10 +46,10 @@ impl Config {
             .with_context(|| format!("no model_type in {}", self.path.display()))
     }
 
-    /// Reads the keys that an architecture's `Args` names; the others are not its business.
+    /// Reads the keys that an architecture's `Args` names, and ignores the others.
     pub(crate) fn args<A: ModelArgs>(&self) -> Result<A> {
-        // The newer spelling of rope_theta and rope_scaling, which mlx-lm reads for some architectures
-        // only: passing over it would run the model with a default base, and badly.
+        // `rope_parameters` is the newer spelling of rope_theta and rope_scaling, which mlx-lm reads for some
+        // architectures only. If it were ignored, the model would run badly, with a default base.
         let newer = self.value.get("rope_parameters").is_some_and(|value| !value.is_null());
         let newer_only = newer && self.value.get("rope_theta").is_none() && !A::READS_ROPE_PARAMETERS;
         let path = self.path.display();
@@ -59,18 +59,18 @@ impl Config {
         Ok(args)
     }
 
-    /// Makes the rope that checked arguments ask for.
+    /// Returns the rope for arguments that were checked.
     pub(crate) fn rope(&self, args: &RopeArgs) -> Result<Rope> {
         Rope::new(args).with_context(|| self.path.display().to_string())
     }
 
-    /// Returns `None` for a model whose weights are all float.
+    /// Returns how the weights are quantized, or `None` if all are float.
     pub(crate) fn quantization(&self) -> Result<Option<Quantization>> {
         if let Some(value) = self.value.get("quantization").filter(|value| !value.is_null()) {
             let read = Quantization::read(value);
             return read.with_context(|| format!("quantization in {}", self.path.display())).map(Some);
         }
-        // Without MLX's own key this one belongs to another packing (AWQ, GPTQ, FP8, …).
+        // Without MLX's own key, `quantization_config` belongs to another packing (AWQ, GPTQ, FP8, …).
         if let Some(foreign) = self.value.get("quantization_config").filter(|v| !v.is_null()) {
             let method = foreign.get("quant_method").unwrap_or(&Value::Null);
             bail!("{}: quant_method {method} is not supported, only MLX's", self.path.display());
@@ -79,7 +79,8 @@ impl Config {
     }
 }
 
-/// How one matrix is packed: `bits` per weight, one scale per `group_size` weights, and a bias if it is affine.
+/// How one matrix is packed: `bits` per weight, one scale per `group_size` weights, and in the affine mode
+/// one bias too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct Packing {
     pub(crate) group_size: i32,
@@ -92,10 +93,10 @@ fn affine() -> Mode {
     Mode::Affine
 }
 
-/// The `quantization` of `config.json`: the modules that are not packed as their tensors suggest.
+/// `quantization` of `config.json`: the modules that it names, each with its own packing or left float.
 ///
-/// The default packing written beside them is not kept: mlx-lm reads it off the tensors' shapes,
-/// because converted models are known to have a wrong default.
+/// The default packing beside them is not kept. mlx-lm infers it from the shapes of the tensors, because
+/// converted models are known to have a wrong default.
 pub(crate) struct Quantization {
     overrides: BTreeMap<String, Option<Packing>>,
 }
@@ -117,7 +118,8 @@ impl Quantization {
         Ok(Self { overrides })
     }
 
-    /// What the config says of the module at `path`: nothing, "left float", or its packing.
+    /// Returns what the config says about the module at `path`: nothing (`None`), that it is left float
+    /// (`Some(None)`), or its packing.
     pub(crate) fn named(&self, path: &str) -> Option<Option<Packing>> {
         self.overrides.get(path).copied()
     }
@@ -136,7 +138,7 @@ pub(crate) fn read_json(path: &Path) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))
 }
 
-/// As [`read_json`], for a file that a folder may lack.
+/// Like [`read_json`], but for a file that a folder may lack.
 pub(crate) fn read_json_if_present(path: &Path) -> Result<Option<Value>> {
     if path.exists() { read_json(path).map(Some) } else { Ok(None) }
 }

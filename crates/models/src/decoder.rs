@@ -1,5 +1,5 @@
-//! A decoder as all supported architectures are one: an embedding, blocks, a norm, a head.
-//! Does not know what is in a block, nor which architecture it is.
+//! The decoder that all supported architectures share: an embedding, blocks, a norm, a head.
+//! Does not know which architecture it is.
 
 use anyhow::{Result, ensure};
 use mlx_rs::{Array, Dtype};
@@ -15,17 +15,17 @@ use super::norm::{NormArgs, RmsNorm};
 use super::rope::Rope;
 use super::tensors::Tensors;
 
-/// What a decoder is like outside its blocks.
+/// The arguments of a decoder, apart from those of its blocks.
 pub(crate) struct DecoderArgs {
     pub(crate) vocab_size: i32,
     pub(crate) hidden_size: i32,
     pub(crate) num_hidden_layers: usize,
     pub(crate) norm: NormArgs,
-    /// A factor on the embedded tokens, rounded to bfloat16 first.
+    /// A factor on the embedded tokens. It is rounded to bfloat16 first.
     pub(crate) embedding_scale: Option<f32>,
-    /// How many tokens the layers see that do not see all.
+    /// How many tokens a sliding layer sees.
     pub(crate) window: Option<i32>,
-    /// Whether the embedding is the output head too.
+    /// Whether the embedding is also the output head.
     pub(crate) tied: bool,
 }
 
@@ -40,11 +40,11 @@ impl DecoderArgs {
 
 /// One layer of a decoder: attention and what follows it.
 pub(crate) trait Block {
-    /// Maps `[batch, tokens, hidden_size]` to the same.
+    /// Maps `[batch, tokens, hidden_size]` to the same shape.
     fn forward(&self, x: &Array, mask: &Mask, cache: &mut Cache) -> Result<Array>;
 }
 
-/// A block and what it sees.
+/// A block, and whether it sees only a sliding window.
 pub(crate) struct Layer {
     pub(crate) block: Box<dyn Block>,
     pub(crate) is_sliding: bool,
@@ -61,7 +61,7 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// `layer` is told the number and the path of each layer in turn.
+    /// Loads a decoder. `layer` loads one layer, given its number and its path.
     pub(crate) fn load(
         weights: &mut Tensors,
         args: &DecoderArgs,
@@ -86,7 +86,7 @@ impl Decoder {
             h = scaled(&h, scale)?;
         }
         let causal = Mask::causal(tokens.dim(1));
-        // All caches have seen the same tokens.
+        // All caches have seen the same tokens, so the first one tells the offset.
         let sliding = match (self.window, caches.first()) {
             (Some(window), Some(cache)) => Mask::sliding(tokens.dim(1), cache.offset(), window)?,
             _ => Mask::Open,

@@ -4,15 +4,18 @@
 use anyhow::Result;
 use mlx_rs::{Array, Device, DeviceType, Dtype};
 
-/// Returns `"cpu"` or `"gpu"`: MLX's default device in this process.
+/// Returns MLX's default device in this process: `"cpu"` or `"gpu"`.
+///
+/// # Errors
+/// Fails if MLX cannot name its default device.
 pub fn name() -> Result<&'static str> {
     Ok(if is_cpu()? { "cpu" } else { "gpu" })
 }
 
-/// Casts a float tensor to what the device computes in; integers stay as they are.
+/// Casts a float tensor to the dtype that the device computes in. Integers stay as they are.
 ///
-/// On a CPU that is float32: MLX has no fast half-precision kernels there, and its float16
-/// quantized matmul is about fifty times slower. On a GPU the model's own dtype is kept.
+/// On a CPU that is float32. MLX has no fast half-precision kernels there, and its quantized matmul in
+/// float16 is about fifty times slower. On a GPU the model's own dtype is kept.
 pub(crate) fn to_activation_dtype(tensor: Array) -> Result<Array> {
     let dtype = activation_dtype(tensor.dtype())?;
     if dtype != tensor.dtype() {
@@ -21,13 +24,13 @@ pub(crate) fn to_activation_dtype(tensor: Array) -> Result<Array> {
     Ok(tensor)
 }
 
-/// Returns what the device computes in where a file has `stored`.
+/// Returns the dtype that the device computes in for tensors stored as `stored`.
 pub(crate) fn activation_dtype(stored: Dtype) -> Result<Dtype> {
     let half = matches!(stored, Dtype::Float16 | Dtype::Bfloat16);
     Ok(if half && is_cpu()? { Dtype::Float32 } else { stored })
 }
 
-/// Whether it is the CPU.
+/// Whether the default device is the CPU.
 pub(crate) fn is_cpu() -> Result<bool> {
     Ok(matches!(Device::try_default()?.get_type()?, DeviceType::Cpu))
 }

@@ -14,7 +14,7 @@ pub(crate) struct Embedding {
 }
 
 impl Embedding {
-    /// Takes the tensors under `path`: the weight is `[num_embeddings, dims]`.
+    /// Takes the tensors under `path`. The weight is `[num_embeddings, dims]`.
     pub(crate) fn load(weights: &mut Tensors, path: &str, num_embeddings: i32, dims: i32) -> Result<Self> {
         let weight = Matrix::load(weights, path, &[num_embeddings, dims])?;
         let lora = weights.take_lora(path, &weight, [num_embeddings, dims])?;

@@ -1,6 +1,8 @@
-//! The `gemma3_text` architecture, as mlx-lm's `gemma3_text.py`: most layers see a window only, and turn
-//! faster; norms lie on both sides of attention and of the feed-forward layer.
-//! Knows neither files nor tokens' text.
+//! The `gemma3_text` architecture, as in mlx-lm's `gemma3_text.py`.
+//! Knows neither files nor the text of tokens.
+//!
+//! Most layers see only a sliding window, and have a rope base of their own. Norms come before and after both
+//! attention and the feed-forward layer.
 
 use anyhow::{Result, ensure};
 use mlx_rs::{Array, Dtype, ops};
@@ -18,7 +20,7 @@ use super::rope::{Rope, RopeArgs};
 use super::rope_scaling::RopeScaling;
 use super::tensors::Tensors;
 
-/// The defaults are those of the 1B model, whose config leaves most of it out.
+/// The defaults are those of the 1B model, whose config omits most of the keys.
 #[derive(Deserialize)]
 #[serde(default)]
 struct Args {
@@ -69,7 +71,7 @@ impl ModelArgs for Args {
         self.attention().check()?;
         self.mlp().check()?;
         ensure!(self.sliding_window_pattern > 0, "sliding_window_pattern is 0");
-        // The newer spelling of the pattern, which mlx-lm does not read.
+        // `layer_types` is the newer spelling of the pattern. mlx-lm does not read it, so both must agree.
         for (layer, kind) in self.layer_types.iter().flatten().enumerate() {
             let same = (kind == "sliding_attention") == self.is_sliding(layer);
             let pattern = self.sliding_window_pattern;
@@ -101,7 +103,7 @@ impl Args {
         MlpArgs { hidden_size, intermediate_size, bias: false, activation: geglu }
     }
 
-    /// For layers that see all.
+    /// Returns the rope of the layers that see all tokens.
     fn rope(&self) -> RopeArgs<'_> {
         RopeArgs {
             dims: self.head_dim,
@@ -112,7 +114,7 @@ impl Args {
         }
     }
 
-    /// For layers that see a window.
+    /// Returns the rope of the layers that see a window.
     fn local_rope(&self) -> RopeArgs<'_> {
         RopeArgs { base: self.rope_local_base_freq, scaling: None, ..self.rope() }
     }
@@ -171,7 +173,8 @@ impl Block for TransformerBlock {
     }
 }
 
-/// Returns the sum; one in float16, whose range Gemma's activations leave, stays finite.
+/// Returns the sum of `x` and `y`. A float16 sum is clipped so that it stays finite, because Gemma's
+/// activations exceed the range of float16.
 fn clip_residual(x: &Array, y: &Array) -> Result<Array> {
     if x.dtype() != Dtype::Float16 {
         return Ok(x.add(y)?);
@@ -185,7 +188,7 @@ fn clip_residual(x: &Array, y: &Array) -> Result<Array> {
 pub(super) fn load(config: &Config, weights: &mut Tensors) -> Result<Decoder> {
     let args: Args = config.args()?;
     let (rope, local_rope) = (config.rope(&args.rope())?, config.rope(&args.local_rope())?);
-    // The config does not say whether the head is tied; the file does.
+    // The config does not say whether the head is tied. It is tied if the file has no head.
     let decoder = args.decoder(!weights.contains("lm_head.weight"));
     Decoder::load(weights, &decoder, |weights, index, path| {
         let is_sliding = args.is_sliding(index);

@@ -1,4 +1,4 @@
-//! Greedy decoding: a prompt's token ids in, the most likely continuation out, with its timings.
+//! Greedy decoding: continues a prompt's token ids with the most likely token at each step, and times it.
 //! Knows nothing of text.
 
 use std::collections::BTreeSet;
@@ -12,10 +12,11 @@ use mlx_rs::{Array, memory};
 use super::LanguageModel;
 use super::cache::Cache;
 
-/// Long prompts are evaluated in pieces of this many tokens, to bound memory (as in mlx-lm).
+/// Long prompts are evaluated in pieces of this many tokens to bound memory, as in mlx-lm.
 const PREFILL_STEP: usize = 2048;
 
-/// MLX keeps freed buffers for reuse; as in mlx-lm they are given back once in so many tokens.
+/// MLX keeps freed buffers for reuse. As in mlx-lm, they are released every time so many tokens are
+/// generated.
 const CLEAR_CACHE_STEP: usize = 256;
 
 /// A continuation and how long it took.
@@ -23,15 +24,18 @@ const CLEAR_CACHE_STEP: usize = 256;
 pub struct Generation {
     /// The new token ids; the last is an end-of-sequence id if the model ended its answer.
     pub tokens: Vec<u32>,
-    /// Number of token ids in the prompt.
+    /// The number of token ids in the prompt.
     pub prompt_tokens: usize,
     /// Seconds until the first new token was known.
     pub prefill_seconds: f64,
-    /// Seconds from then on, for the other tokens.
+    /// Seconds after that, for the other tokens.
     pub decode_seconds: f64,
 }
 
-/// Generates until an id of `eos_token_ids`, at most `max_tokens` ids.
+/// Generates tokens up to an id of `eos_token_ids`, but at most `max_tokens`.
+///
+/// # Errors
+/// Fails if `max_tokens` is 0, if the prompt is empty or has a token outside the vocabulary, or if MLX fails.
 pub fn generate(
     model: &LanguageModel,
     prompt: &[u32],
@@ -47,7 +51,7 @@ pub fn generate(
     let start = Instant::now();
     let (tokens, unused) = decode(model, first, max_tokens, eos_token_ids, &mut caches)?;
     let decode_seconds = start.elapsed().as_secs_f64();
-    // A step begun in vain must not run on into the next measurement.
+    // A step that was started in vain must not run into the next measurement.
     eval(&unused)?;
     let prompt_tokens = prompt.len();
     Ok(Generation { tokens, prompt_tokens, prefill_seconds, decode_seconds })
@@ -55,8 +59,8 @@ pub fn generate(
 
 /// Fills the caches with the prompt and returns the first new token, `[1, 1]`, evaluated.
 fn prefill(model: &LanguageModel, prompt: &[u32], caches: &mut [Cache]) -> Result<Array> {
-    // Only the last token's logits are needed. MLX is lazy: evaluating the caches alone leaves
-    // the output head of all the others uncomputed.
+    // Only the last token's logits are needed. MLX is lazy: if only the caches are evaluated, the output head
+    // is not computed for the other tokens.
     let head = prompt.get(..prompt.len().saturating_sub(1)).unwrap_or_default();
     for step in head.chunks(PREFILL_STEP) {
         model.forward(&model.prompt(step)?, caches)?;
@@ -69,10 +73,11 @@ fn prefill(model: &LanguageModel, prompt: &[u32], caches: &mut [Cache]) -> Resul
     Ok(first)
 }
 
-/// Returns the tokens from `first` on, and the step that was begun before the end was known.
+/// Returns the tokens from `first` on, and the step that was started before the end was known, if there is
+/// one.
 ///
-/// The graph of the next token is built and submitted while MLX computes the current one, which
-/// is only waited for afterwards (as mlx-lm's `generate_step`).
+/// The graph of the next token is built and submitted while MLX computes the current one. Only then is the
+/// current token waited for, as in mlx-lm's `generate_step`.
 fn decode(
     model: &LanguageModel,
     first: Array,

@@ -1,5 +1,5 @@
-//! Language models on MLX: `config.json` says which architecture, the tensors are loaded by name.
-//! Knows nothing of stages, graphs or the store; one thread must own all that happens here.
+//! Language models on MLX: `config.json` names the architecture, and the tensors are loaded by name.
+//! Knows nothing of stages, graphs or the store. One thread must own everything that is made here.
 
 mod activations;
 mod adapter;
@@ -46,10 +46,10 @@ use decoder::Decoder;
 use mlx_rs::{Array, Dtype, ops};
 use tensors::Tensors;
 
-/// A function that takes an architecture's weights.
+/// A function that builds an architecture and takes its weights.
 type Load = fn(&Config, &mut Tensors) -> Result<Decoder>;
 
-/// What loads each `model_type` of `config.json`.
+/// The loader of each supported `model_type` of `config.json`.
 const ARCHITECTURES: &[(&str, Load)] = &[
     ("gemma3_text", gemma3_text::load),
     ("llama", llama::load),
@@ -66,10 +66,13 @@ pub struct LanguageModel {
 }
 
 impl LanguageModel {
-    /// Loads a model folder, and an adapter folder to apply at run time.
+    /// Loads a model folder, and an optional adapter folder that is applied at run time.
     ///
-    /// All weights are in memory when this returns. A tensor that the architecture needs and the
-    /// folder lacks is an error, and so is one that nothing in the model takes.
+    /// All weights are in memory when this returns.
+    ///
+    /// # Errors
+    /// Fails if a file cannot be read, if the architecture is not supported, or if the adapter does not fit
+    /// the model. It also fails if a tensor is missing, or if no module of the model takes it.
     pub fn load(folder: &Path, adapter: Option<&Path>) -> Result<Self> {
         let config = Config::read(folder)?;
         let load = architecture(&config)?;
@@ -83,7 +86,11 @@ impl LanguageModel {
 
     /// Returns the logits of every position of a prompt, `[tokens, vocab_size]` in float32.
     ///
-    /// The prompt goes through the key/value cache `step` tokens at a time, which must not matter.
+    /// The prompt is processed `step` tokens at a time, through the key/value cache. The result must not
+    /// depend on `step`.
+    ///
+    /// # Errors
+    /// Fails if `step` is 0, if a token is outside the vocabulary, or if MLX fails.
     pub fn logits(&self, tokens: &[u32], step: usize) -> Result<Array> {
         ensure!(step > 0, "a step has no tokens");
         let mut caches = self.caches();
@@ -95,7 +102,7 @@ impl LanguageModel {
         Ok(logits.squeeze_axes(&[0])?.as_dtype(Dtype::Float32)?)
     }
 
-    /// The dtype of activations, such as `"float32"`; on a CPU it is always that.
+    /// Returns the dtype of activations, such as `"float32"`. On a CPU it is always float32.
     pub fn activation_dtype(&self) -> String {
         format!("{:?}", self.decoder.activation_dtype()).to_lowercase()
     }
@@ -108,7 +115,7 @@ impl LanguageModel {
         self.decoder.caches()
     }
 
-    /// Returns token ids as `[1, tokens]`; MLX does not check indices, so this must.
+    /// Returns token ids as `[1, tokens]`. MLX does not check indices, so this function does.
     fn prompt(&self, tokens: &[u32]) -> Result<Array> {
         let vocab_size = self.decoder.vocab_size();
         let unknown = tokens.iter().find(|token| i64::from(**token) >= i64::from(vocab_size));
@@ -120,7 +127,7 @@ impl LanguageModel {
     }
 }
 
-/// Returns what loads the architecture that `config.json` names.
+/// Returns the loader of the architecture that `config.json` names.
 fn architecture(config: &Config) -> Result<Load> {
     let named = config.model_type()?;
     let found = ARCHITECTURES.iter().find(|(name, _)| *name == named);

@@ -1,4 +1,4 @@
-//! A linear layer: a matrix, perhaps a bias, perhaps a LoRA update that is not fused.
+//! A linear layer: a matrix, an optional bias, and an optional LoRA update that is not fused.
 //! Knows nothing of the layers around it.
 
 use anyhow::Result;
@@ -15,7 +15,7 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// Takes the tensors under `path`: the weight is `[output_dims, input_dims]`.
+    /// Takes the tensors under `path`. The weight is `[output_dims, input_dims]`.
     pub(crate) fn load(
         weights: &mut Tensors,
         path: &str,
@@ -32,12 +32,12 @@ impl Linear {
     /// Maps `[…, input_dims]` to `[…, output_dims]`.
     pub(crate) fn forward(&self, x: &Array) -> Result<Array> {
         if let Some(lora) = self.lora.as_ref().filter(|lora| lora.is_dora()) {
-            // DoRA scales rows, and a bias is none of them.
+            // DoRA scales the rows of the weight, but not the bias.
             let y = lora.apply(&self.weight.matmul_transposed(x)?, x)?;
             return Ok(self.bias.as_ref().map_or(Ok(y.clone()), |bias| y.add(bias))?);
         }
         let y = match (&self.weight, &self.bias) {
-            // One operation as in mlx: the sum is rounded once.
+            // One operation, as in MLX, so the sum is rounded once.
             (Matrix::Float(weight), Some(bias)) => ops::addmm(bias, x, weight.transpose()?, None, None)?,
             (weight, Some(bias)) => weight.matmul_transposed(x)?.add(bias)?,
             (weight, None) => weight.matmul_transposed(x)?,

@@ -1,5 +1,5 @@
-//! The `llama` architecture (Llama 2 and 3, Mistral, and many that share it), as mlx-lm's `llama.py`.
-//! Knows neither files nor tokens' text.
+//! The `llama` architecture (Llama 2 and 3, Mistral, and many that share it), as in mlx-lm's `llama.py`.
+//! Knows neither files nor the text of tokens.
 
 use anyhow::{Result, ensure};
 use serde::Deserialize;
@@ -73,7 +73,7 @@ impl ModelArgs for Args {
 impl Args {
     fn attention(&self) -> AttentionArgs {
         let heads = self.num_attention_heads;
-        // A head_dim of 0 is none, as in Python.
+        // A head_dim of 0 counts as absent, as in Python.
         let head_dim = self.head_dim.filter(|dims| *dims != 0);
         let head_dim = head_dim.or_else(|| self.hidden_size.checked_div(heads)).unwrap_or_default();
         AttentionArgs {
@@ -115,7 +115,7 @@ impl Args {
             num_hidden_layers: self.num_hidden_layers,
             norm: NormArgs { eps: self.rms_norm_eps, weight_offset: false },
             embedding_scale: None,
-            // Mistral's older configs name a window that no layer uses.
+            // Older Mistral configs name a window that no layer uses.
             window: self.sliding_window.filter(|_| self.layer_types.is_some()),
             tied: self.tie_word_embeddings,
         }

@@ -1,4 +1,4 @@
-//! Which tokens a token may look at.
+//! The attention mask: which tokens a token may see.
 //! Knows nothing of attention, nor of what is cached.
 
 use anyhow::Result;
@@ -6,23 +6,25 @@ use mlx_rs::Array;
 use mlx_rs::fast::ScaledDotProductAttentionMask;
 
 pub(crate) enum Mask {
-    /// All that are there: one new token comes after all others.
+    /// All tokens: a single new token comes after all others.
     Open,
-    /// Those before it and itself.
+    /// The tokens before it, and the token itself.
     Causal,
-    /// Those that are true, `[tokens, keys]`.
+    /// The tokens whose entry is true, `[tokens, keys]`.
     Array(Array),
 }
 
 impl Mask {
-    /// For `tokens` new ones, in a layer that sees all before them.
+    /// Returns the mask for `tokens` new tokens, in a layer that sees all tokens before them.
     pub(crate) fn causal(tokens: i32) -> Self {
         if tokens > 1 { Self::Causal } else { Self::Open }
     }
 
-    /// For `tokens` new ones after `offset` others, in a layer that sees the last `window` only.
+    /// Returns the mask for `tokens` new tokens after `offset` others, in a layer that sees only the last
+    /// `window` tokens.
     ///
-    /// The keys are those that a rotating cache holds: at most `window - 1` of the others, then the new.
+    /// The keys are those that a rotating cache holds: at most `window - 1` of the earlier tokens, then the
+    /// new tokens.
     pub(crate) fn sliding(tokens: i32, offset: i32, window: i32) -> Result<Self> {
         let held = offset.min(window - 1);
         if tokens == 1 || held + tokens <= window {

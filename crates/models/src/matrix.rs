@@ -1,5 +1,5 @@
-//! A weight matrix or a stack of them, float or quantized, behind one face.
-//! Does not know whether it is a linear, an embedding or a layer's experts.
+//! A weight matrix or a stack of them, float or quantized, behind one interface.
+//! Does not know whether it belongs to a linear layer, an embedding or a layer's experts.
 
 use anyhow::{Context, Result, ensure};
 use mlx_rs::{Array, Dtype, ops};
@@ -10,19 +10,20 @@ use super::packed::Packed;
 use super::tensors::Tensors;
 use weights::kernels::Mode;
 
-/// From how many rows on it pays to dequantize before multiplying, on a CPU.
+/// From this many rows of `x` on, it is faster on a CPU to dequantize before multiplying.
 const MANY: i32 = 8;
 
 /// A matrix `[rows, columns]`, or a stack `[experts, rows, columns]`.
 pub(crate) enum Matrix {
-    /// As it is.
+    /// Stored as floats.
     Float(Array),
-    /// In words, and the dtype of what it stands for.
+    /// Stored as packed words, and the dtype of the dequantized values.
     Quantized(Packed, Dtype),
 }
 
 impl Matrix {
-    /// Takes `path.weight`, and `path.scales` and perhaps `path.biases` if it is quantized.
+    /// Takes `path.weight`. For a quantized matrix, it also takes `path.scales` and, in the affine mode,
+    /// `path.biases`.
     pub(crate) fn load(weights: &mut Tensors, path: &str, shape: &[i32]) -> Result<Self> {
         let name = format!("{path}.weight");
         let Some((&columns, rows)) = shape.split_last().filter(|_| weights.is_quantized(path)) else {
@@ -56,7 +57,8 @@ impl Matrix {
     pub(crate) fn matmul_transposed(&self, x: &Array) -> Result<Array> {
         match self {
             Self::Float(weight) => Ok(ops::matmul(x, weight.transpose()?)?),
-            // On a CPU MLX multiplies codes row by row, without a BLAS: dequantizing takes as long as a few rows.
+            // On a CPU, MLX multiplies quantized matrices row by row, without BLAS. Dequantizing takes as
+            // long as a few rows.
             Self::Quantized(packed, dtype) if is_many(x) && device::is_cpu()? => {
                 Ok(ops::matmul(x, packed.dequantize(*dtype)?.transpose()?)?)
             }
@@ -64,8 +66,8 @@ impl Matrix {
         }
     }
 
-    /// As [`matmul_transposed`](Self::matmul_transposed), for a stack: `experts` says which of its matrices
-    /// multiplies each `[1, columns]` of `x`, and `sorted` that their numbers ascend.
+    /// Like [`matmul_transposed`](Self::matmul_transposed), for a stack. `experts` selects the matrix for
+    /// each `[1, columns]` of `x`, and `sorted` says that the numbers in `experts` ascend.
     pub(crate) fn gather_matmul_transposed(&self, x: &Array, experts: &Array, sorted: bool) -> Result<Array> {
         match self {
             Self::Float(weight) => Ok(ops::gather_mm(x, weight.swap_axes(-1, -2)?, None, experts, sorted)?),
@@ -73,7 +75,7 @@ impl Matrix {
         }
     }
 
-    /// Returns the matrix that this stands for.
+    /// Returns the matrix as floats.
     pub(crate) fn dense(&self) -> Result<Array> {
         match self {
             Self::Float(weight) => Ok(weight.clone()),
@@ -81,7 +83,7 @@ impl Matrix {
         }
     }
 
-    /// Returns the rows at `ids`, `[…, columns]`; only these are dequantized.
+    /// Returns the rows at `ids`, `[…, columns]`. Only these rows are dequantized.
     pub(crate) fn rows(&self, ids: &Array) -> Result<Array> {
         match self {
             Self::Float(weight) => Ok(weight.take_axis(ids, 0)?),
@@ -89,7 +91,7 @@ impl Matrix {
         }
     }
 
-    /// The dtype of what `rows` returns.
+    /// Returns the dtype of the rows that [`rows`](Self::rows) returns.
     pub(crate) fn dtype(&self) -> Dtype {
         match self {
             Self::Float(weight) => weight.dtype(),
@@ -98,13 +100,14 @@ impl Matrix {
     }
 }
 
-/// Whether `x` is a prompt rather than a token or a few.
+/// Whether `x` has many rows, as a prompt does, and not just one token or a few.
 fn is_many(x: &Array) -> bool {
     let rows: i32 = x.shape().iter().rev().skip(1).product();
     rows >= MANY
 }
 
-/// Reads the packing off the shapes and the type of the scales, as mlx-lm's `infer_quant_config` does.
+/// Infers the packing from the shapes and from the dtype of the scales, as mlx-lm's `infer_quant_config`
+/// does.
 fn infer(columns: i32, words: i32, groups: i32, scales: Dtype) -> Result<Packing> {
     ensure!(columns > 0 && groups > 0, "{columns} columns in {groups} groups");
     let bits = i32::try_from(i64::from(words) * 32 / i64::from(columns))?;

@@ -1,4 +1,4 @@
-//! One model's answers to a list of prompts, and what they cost: the work of a benchmark.
+//! Answers a list of prompts with one model, and measures time and memory: the work of a benchmark.
 //! Does not know which answers are right.
 
 use std::time::Instant;
@@ -11,13 +11,18 @@ use super::tokenizer::Tokenizer;
 use super::{LanguageModel, device};
 use protocol::{Conversation, Measure, Measured, Timings};
 
-/// Enough to have read every weight and built every kernel once.
+/// The most tokens of a warm-up answer. They are enough to read every weight and to build every kernel once.
 const WARM_UP_TOKENS: usize = 4;
 
-/// Loads the model and answers every conversation; `tick` is told how many are done.
+/// Loads the model and answers every conversation. `tick` gets the number of answers that are done.
 ///
-/// A few short generations run first and are not timed, so that no answer pays for a cold start. A conversation that is
-/// answered again must be answered the same: a model whose answers change by themselves cannot be compared.
+/// A few short generations run first and are not timed, so that no answer pays for a cold start. If
+/// conversations are answered more than once, the answers must be the same: a model whose answers vary cannot
+/// be compared.
+///
+/// # Errors
+/// Fails if the model cannot be loaded, if there is nothing to answer, or if MLX fails. It also fails if a
+/// conversation gets different answers in two runs.
 pub fn measure(request: &Measure, tick: &mut dyn FnMut(usize)) -> Result<Measured> {
     let tokenizer = Tokenizer::load(&request.model)?;
     let prompts = prompts(request, &tokenizer)?;
@@ -60,7 +65,7 @@ fn prompts(request: &Measure, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>> {
 
 fn timings(model: &LanguageModel, load_seconds: f64, runs: &[Vec<Generation>]) -> Result<Timings> {
     let sum = |run: &[Generation], of: fn(&Generation) -> f64| run.iter().map(of).sum::<f64>();
-    // The first token of an answer is the prefill's.
+    // The first token of an answer counts towards the prefill.
     let decoded = |generation: &Generation| generation.tokens.len().saturating_sub(1) as f64;
     let prefill = |run: &Vec<Generation>| {
         per_second(sum(run, |one| one.prompt_tokens as f64), sum(run, |one| one.prefill_seconds))
@@ -97,7 +102,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// Returns the mean, and the standard deviation of a sample: 0 for one value.
+/// Returns the mean and the sample standard deviation, which is 0 for one value.
 fn mean_and_deviation(values: &[f64]) -> [f64; 2] {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;

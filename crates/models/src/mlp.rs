@@ -8,9 +8,9 @@ use super::activations::Activation;
 use super::linear::Linear;
 use super::tensors::Tensors;
 
-/// What stands between the attentions of two layers: an [`Mlp`], or experts.
+/// The part of a layer that follows attention: an [`Mlp`], or experts.
 pub(crate) trait FeedForward {
-    /// Maps `[batch, tokens, hidden_size]` to the same.
+    /// Maps `[batch, tokens, hidden_size]` to the same shape.
     fn forward(&self, x: &Array) -> Result<Array>;
 }
 

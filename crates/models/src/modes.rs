@@ -1,4 +1,4 @@
-//! Quantization in the modes that mlx-rs does not wrap, through the C interface below it.
+//! Quantization in the modes that mlx-rs does not wrap, through MLX's C interface.
 //! Knows nothing of rows or files.
 #![expect(unsafe_code, reason = "mlx-sys is a C interface; every call is followed by a look at its status")]
 
@@ -13,7 +13,7 @@ use mlx_sys::{
 
 use weights::kernels::{Mode, QuantSpec};
 
-/// Returns codes in uint32 words and a scale of one byte for each group.
+/// Quantizes `weight`. Returns the codes in uint32 words, and a one-byte scale for each group.
 pub(super) fn quantize(weight: &Array, spec: QuantSpec) -> anyhow::Result<(Array, Array)> {
     let (group_size, bits) = sizes(spec)?;
     let stream = Stream::thread_local_or_default();
@@ -47,7 +47,7 @@ pub(super) fn quantize(weight: &Array, spec: QuantSpec) -> anyhow::Result<(Array
     }
 }
 
-/// Returns what codes and scales stand for, in `dtype`.
+/// Returns the dequantized values, in `dtype`.
 pub(super) fn dequantize(
     codes: &Array,
     scales: &Array,
@@ -86,7 +86,7 @@ fn sizes(spec: QuantSpec) -> anyhow::Result<(mlx_optional_int, mlx_optional_int)
     Ok((some(spec.group_size)?, some(spec.bits)?))
 }
 
-/// Returns the word that MLX knows a mode by.
+/// Returns MLX's name of a mode.
 pub(super) fn c_name(mode: Mode) -> &'static CStr {
     match mode {
         Mode::Affine => c"affine",

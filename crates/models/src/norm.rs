@@ -6,12 +6,12 @@ use mlx_rs::{Array, fast};
 
 use super::tensors::Tensors;
 
-/// How an architecture's norms compute.
+/// The arguments of an architecture's norms.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NormArgs {
-    /// Keeps the division from zero.
+    /// Prevents a division by zero.
     pub(crate) eps: f32,
-    /// Whether the file holds the weight less one, as Gemma's does.
+    /// Whether the file holds the weight minus one, as Gemma's files do.
     pub(crate) weight_offset: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Products with quantized matrices, in all modes of MLX; mlx-rs wraps the affine one only.
+//! Products with quantized matrices, in all modes of MLX; mlx-rs wraps only the affine mode.
 //! Knows nothing of files, nor of what the matrices are for.
 #![expect(unsafe_code, reason = "mlx-sys is a C interface; every call is followed by a look at its status")]
 
@@ -12,13 +12,13 @@ use mlx_sys::{
 use super::config::Packing;
 use super::modes::c_name;
 
-/// A matrix `[rows, columns]`, or a stack of them, in words.
+/// A quantized matrix `[rows, columns]`, or a stack of them, as uint32 words.
 pub(crate) struct Packed {
-    /// `columns * bits / 32` words a row.
+    /// `columns * bits / 32` words for each row.
     pub(crate) weight: Array,
-    /// One for each group: a float, or a byte if the mode is not affine.
+    /// One scale for each group: a float in the affine mode, otherwise a byte.
     pub(crate) scales: Array,
-    /// As many floats if the mode is affine.
+    /// As many floats in the affine mode, otherwise `None`.
     pub(crate) biases: Option<Array>,
     pub(crate) packing: Packing,
 }
@@ -27,7 +27,7 @@ impl Packed {
     /// Returns `x @ self.T`.
     pub(crate) fn matmul_transposed(&self, x: &Array) -> Result<Array> {
         self.call(|result, none, stream| {
-            // SAFETY: all handles are those of arrays that outlive the call.
+            // SAFETY: all handles belong to arrays that outlive the call.
             unsafe {
                 mlx_quantized_matmul(
                     result,
@@ -45,10 +45,11 @@ impl Packed {
         })
     }
 
-    /// As [`matmul_transposed`](Self::matmul_transposed), with the matrices of a stack that `experts` names.
+    /// Like [`matmul_transposed`](Self::matmul_transposed), for a stack. `experts` selects the matrix for
+    /// each row of `x`, and `sorted` says that the numbers in `experts` ascend.
     pub(crate) fn gather_matmul_transposed(&self, x: &Array, experts: &Array, sorted: bool) -> Result<Array> {
         self.call(|result, none, stream| {
-            // SAFETY: all handles are those of arrays that outlive the call.
+            // SAFETY: all handles belong to arrays that outlive the call.
             unsafe {
                 mlx_gather_qmm(
                     result,
@@ -69,11 +70,11 @@ impl Packed {
         })
     }
 
-    /// Returns what the words stand for, in `dtype`.
+    /// Returns the dequantized matrix, in `dtype`.
     pub(crate) fn dequantize(&self, dtype: Dtype) -> Result<Array> {
         let dtype = mlx_optional_dtype { value: dtype.into(), has_value: true };
         self.call(|result, none, stream| {
-            // SAFETY: all handles are those of arrays that outlive the call.
+            // SAFETY: all handles belong to arrays that outlive the call.
             unsafe {
                 mlx_dequantize(
                     result,
@@ -91,7 +92,7 @@ impl Packed {
         })
     }
 
-    /// Returns the rows at `ids` of a matrix, still packed.
+    /// Returns the rows of a matrix at `ids`, still packed.
     pub(crate) fn rows(&self, ids: &Array) -> Result<Self> {
         let pick = |tensor: &Array| tensor.take_axis(ids, 0);
         Ok(Self {
@@ -102,7 +103,8 @@ impl Packed {
         })
     }
 
-    /// Calls a function of MLX with a place for its result, with an array that is none, and with the stream.
+    /// Calls a function of MLX. It gets a place for its result, an empty array for arguments that are absent,
+    /// and the stream.
     fn call(&self, function: impl FnOnce(*mut mlx_array, mlx_array, mlx_stream) -> i32) -> Result<Array> {
         let stream = Stream::thread_local_or_default();
         // SAFETY: `none` is owned by its array; `result` is owned by the array that is returned, or freed.

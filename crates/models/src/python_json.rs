@@ -1,11 +1,11 @@
-//! JSON text as Python's `json.dumps` writes it, which chat templates were written against.
+//! Writes JSON text as Python's `json.dumps` does, which chat templates expect.
 //! Knows nothing of templates.
 
 use std::fmt::Write as _;
 
 use serde_json::{Map, Number, Value};
 
-/// The arguments of `json.dumps` that chat templates use; the default is Python's.
+/// The arguments of `json.dumps` that chat templates use.
 pub(crate) struct Style {
     pub(crate) ensure_ascii: bool,
     pub(crate) indent: Option<usize>,
@@ -15,7 +15,8 @@ pub(crate) struct Style {
 }
 
 impl Style {
-    /// Python's default separators, which depend on the indent.
+    /// Returns a style with Python's default separators, which depend on the indent. Keys are not sorted, and
+    /// non-ASCII characters are not escaped.
     pub(crate) fn new(indent: Option<usize>) -> Self {
         let item_separator = if indent.is_some() { "," } else { ", " };
         Self {
@@ -90,7 +91,7 @@ impl Style {
     }
 
     fn write_string(&self, out: &mut String, text: &str) {
-        // The escapes are the same but for ensure_ascii.
+        // serde_json and Python use the same escapes, except for ensure_ascii.
         let quoted = Value::from(text).to_string();
         if !self.ensure_ascii {
             out.push_str(&quoted);
@@ -106,7 +107,7 @@ impl Style {
     }
 }
 
-/// Rust and Python agree on all numbers but the form of an exponent: 1e16 is 1e+16 in Python.
+/// Writes a number as Python does. Rust differs only in the form of an exponent: its 1e16 is 1e+16 in Python.
 fn python_number(number: &Number) -> String {
     let Some(float) = number.as_f64().filter(|_| number.is_f64()) else {
         return number.to_string();

@@ -1,5 +1,5 @@
-//! The `qwen2` architecture (Qwen2, Qwen2.5), as mlx-lm's `qwen2.py`.
-//! Knows neither files nor tokens' text.
+//! The `qwen2` architecture (Qwen2, Qwen2.5), as in mlx-lm's `qwen2.py`.
+//! Knows neither files nor the text of tokens.
 
 use anyhow::Result;
 use serde::Deserialize;

@@ -1,5 +1,5 @@
-//! The `qwen3` architecture, as mlx-lm's `qwen3.py`: Qwen2 with a norm on each head and no biases.
-//! Knows neither files nor tokens' text.
+//! The `qwen3` architecture, as in mlx-lm's `qwen3.py`: Qwen2 with a norm on each head and no biases.
+//! Knows neither files nor the text of tokens.
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -31,7 +31,7 @@ struct Args {
     rope_parameters: Option<RopeParameters>,
 }
 
-/// The newer spelling of both rope_theta and rope_scaling.
+/// `rope_parameters`, the newer spelling of both rope_theta and rope_scaling.
 #[derive(Deserialize)]
 struct RopeParameters {
     rope_theta: Option<f32>,

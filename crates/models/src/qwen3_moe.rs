@@ -1,5 +1,5 @@
-//! The `qwen3_moe` architecture, as mlx-lm's `qwen3_moe.py`: Qwen3 with experts in most layers.
-//! Knows neither files nor tokens' text.
+//! The `qwen3_moe` architecture, as in mlx-lm's `qwen3_moe.py`: Qwen3 with experts in most layers.
+//! Knows neither files nor the text of tokens.
 
 use anyhow::{Result, ensure};
 use mlx_rs::ops::indexing::TryIndexOp;
@@ -17,7 +17,7 @@ use super::rope::RopeArgs;
 use super::switch::SwitchGlu;
 use super::tensors::Tensors;
 
-/// There is no `rope_scaling`: mlx-lm does not read it here.
+/// There is no `rope_scaling`, because mlx-lm does not read it for this architecture.
 #[derive(Deserialize)]
 struct Args {
     hidden_size: i32,
@@ -66,7 +66,7 @@ impl Args {
         }
     }
 
-    /// Of the layers without experts.
+    /// Returns the feed-forward arguments of the layers without experts.
     fn mlp(&self) -> MlpArgs {
         let (hidden_size, intermediate_size) = (self.hidden_size, self.intermediate_size);
         MlpArgs { hidden_size, intermediate_size, bias: false, activation: swiglu }

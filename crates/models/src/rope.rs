@@ -7,7 +7,7 @@ use mlx_rs::{Array, fast};
 use super::activations::scaled;
 use super::rope_scaling::RopeScaling;
 
-/// What an architecture rotates by.
+/// The arguments of an architecture's rope.
 pub(crate) struct RopeArgs<'a> {
     /// The size of one attention head.
     pub(crate) dims: i32,
@@ -24,11 +24,11 @@ pub(crate) enum Angles {
     Base { base: f32, scale: f32 },
     /// A base that grows with the text once it is longer than `context`.
     Growing { base: f32, factor: f32, context: i32 },
-    /// One wavelength per pair of dimensions, and a factor on what is rotated.
+    /// One wavelength per pair of dimensions, and a factor on the input.
     Explicit { freqs: Array, magnitude: f32 },
 }
 
-/// A handle: the clones of one share its angles.
+/// A rotary position embedding. Clones share the angles.
 #[derive(Clone)]
 pub(crate) struct Rope {
     dims: i32,
@@ -45,7 +45,7 @@ impl Rope {
         Ok(Self { dims: args.dims, traditional: args.traditional, angles })
     }
 
-    /// Rotates `[batch, heads, tokens, dims]`, whose first token has position `offset`.
+    /// Rotates `x`, which is `[batch, heads, tokens, dims]`. Its first token has position `offset`.
     pub(crate) fn forward(&self, x: &Array, offset: i32) -> Result<Array> {
         let rope = |x: &Array, base, scale, freqs| {
             fast::rope(x, self.dims, self.traditional, base, scale, offset, freqs)

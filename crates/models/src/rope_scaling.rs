@@ -1,6 +1,5 @@
-//! `rope_scaling` of `config.json`: how the angles of a model are stretched over a longer text, as in
-//! mlx-lm's `initialize_rope`.
-//! Knows nothing of attention.
+//! Reads `rope_scaling` of `config.json`: how a model's angles are stretched over a longer text.
+//! Knows nothing of attention. Mirrors mlx-lm's `initialize_rope`.
 
 use std::f32::consts::PI;
 
@@ -10,7 +9,7 @@ use serde::Deserialize;
 
 use super::rope::{Angles, RopeArgs};
 
-/// As written; older configs call `rope_type` just `type`, some write both.
+/// `rope_scaling` as it is written. Older configs spell `rope_type` as `type`; some write both.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct RopeScaling {
     r#type: Option<String>,
@@ -59,7 +58,7 @@ impl RopeScaling {
         Ok(factor)
     }
 
-    /// Stretches long wavelengths by `factor`, keeps short ones, and blends between them.
+    /// Stretches long wavelengths by `factor`, keeps short ones, and blends in between.
     fn llama3(&self, args: &RopeArgs) -> Result<Angles> {
         let factor = self.factor()?;
         let low = self.low_freq_factor.unwrap_or(1.0);
@@ -79,16 +78,16 @@ impl RopeScaling {
         })
     }
 
-    /// As llama3, with a ramp over the dimensions, and attention made sharper.
+    /// Like `llama3`, but blends with a ramp over the dimensions, and makes attention sharper.
     fn yarn(&self, args: &RopeArgs) -> Result<Angles> {
         let factor = self.factor()?;
         let context = self.original_max_position_embeddings.unwrap_or(4096.0);
         let dims = args.dims as f32;
-        // The dimension whose wave turns so many times within the context.
+        // Returns the dimension whose wave makes `turns` turns within the context.
         let turning = |turns: f32| dims * (context / (turns * 2.0 * PI)).ln() / (2.0 * args.base.ln());
         let low = turning(self.beta_fast.unwrap_or(32.0));
         let high = turning(self.beta_slow.unwrap_or(1.0));
-        // Looked at here: `max` and `min` would pass over what is no number.
+        // Checked here, because `max` and `min` would ignore a NaN.
         ensure!(low.is_finite() && high.is_finite(), "yarn rope over {context} tokens");
         let (low, high) = (low.floor().max(0.0), high.ceil().min(dims - 1.0));
         let high = if low == high { high + 0.001 } else { high };
@@ -101,7 +100,7 @@ impl RopeScaling {
         })
     }
 
-    /// Phi's, also called su: a factor of its own for each wavelength.
+    /// The scaling of Phi models, also called su: each wavelength has its own factor.
     fn longrope(&self, args: &RopeArgs) -> Result<Angles> {
         let factors = self.long_factor.as_ref().context("longrope without long_factor")?;
         let pairs = args.dims / 2;
@@ -117,9 +116,11 @@ impl RopeScaling {
     }
 }
 
-/// Returns what `stretch` makes of each pair's number and wavelength.
+/// Returns explicit angles. For each pair of dimensions, `stretch` maps the pair's number and its unscaled
+/// `freq` to the new one.
 ///
-/// MLX's `freqs` are the reciprocals of what papers call frequencies: `base^(i / dims)`.
+/// A `freq` is what MLX calls so: unscaled, it is `base^(i / dims)`, the reciprocal of what papers call a
+/// frequency.
 fn explicit(magnitude: f32, args: &RopeArgs, mut stretch: impl FnMut(f32, f32) -> f32) -> Result<Angles> {
     let unscaled = |i: i32| args.base.powf(i as f32 / args.dims as f32);
     let freqs: Vec<f32> = (0..args.dims / 2).map(|pair| stretch(pair as f32, unscaled(2 * pair))).collect();

@@ -1,4 +1,4 @@
-//! Keys and values of the last tokens, for a layer with a sliding window: mlx-lm's `RotatingKVCache`.
+//! The keys and values of the last tokens, for a layer with a sliding window: mlx-lm's `RotatingKVCache`.
 //! Knows nothing of attention.
 
 use anyhow::Result;
@@ -7,9 +7,9 @@ use mlx_rs::{Array, ops};
 
 use super::cache::{STEP, first, room};
 
-/// Once `window` tokens are held, a new one takes the place of the oldest.
+/// A cache of the last `window` tokens. When it is full, a new token replaces the oldest.
 ///
-/// The order in which keys are held does not matter to attention: their positions are in them.
+/// The order of the keys does not matter to attention, because each key contains its position.
 pub(crate) struct RotatingKVCache {
     window: i32,
     buffers: Option<[Array; 2]>,
@@ -19,7 +19,7 @@ pub(crate) struct RotatingKVCache {
 }
 
 impl RotatingKVCache {
-    /// `window` is at least one.
+    /// Returns an empty cache. `window` is at least one.
     pub(super) fn new(window: i32) -> Self {
         Self { window, buffers: None, offset: 0, index: 0 }
     }
@@ -39,7 +39,8 @@ impl RotatingKVCache {
         Ok(held)
     }
 
-    /// Appends several tokens. The first of them still sees a whole window, so more than one is held.
+    /// Appends several tokens. The first of them still sees a whole window, so the buffers may hold more than
+    /// one window.
     fn append(&mut self, new: [Array; 2]) -> Result<[Array; 2]> {
         let buffers = match self.buffers.take() {
             Some([keys, values]) => {
@@ -53,7 +54,7 @@ impl RotatingKVCache {
         Ok(buffers)
     }
 
-    /// Returns the last `window - 1` tokens of a buffer, oldest first, and the new ones.
+    /// Returns the last `window - 1` tokens of a buffer, oldest first, followed by the new tokens.
     fn joined(&self, buffer: &Array, new: &Array) -> Result<Array> {
         let ordered = if self.index < self.offset && self.index < buffer.dim(2) {
             let older = buffer.try_index((Ellipsis, self.index.., ..))?;
@@ -71,7 +72,7 @@ impl RotatingKVCache {
         };
         let length = buffers[0].dim(2);
         if length > self.window {
-            // What a prompt left over.
+            // A prompt left more tokens than the window holds.
             for buffer in &mut buffers {
                 *buffer = last(buffer, self.window)?;
             }
@@ -96,7 +97,7 @@ impl RotatingKVCache {
     }
 }
 
-/// Returns the last `count` tokens of a buffer, or all.
+/// Returns the last `count` tokens of a buffer, or all tokens if there are fewer.
 fn last(buffer: &Array, count: i32) -> Result<Array> {
     let length = buffer.dim(2);
     if length <= count {

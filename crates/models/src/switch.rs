@@ -1,4 +1,4 @@
-//! A feed-forward layer of many experts, of which each token goes through a few: mlx-lm's `SwitchGLU`.
+//! A feed-forward layer with many experts, where each token goes through a few: mlx-lm's `SwitchGLU`.
 //! Does not know how the experts are chosen.
 
 use anyhow::Result;
@@ -10,7 +10,7 @@ use super::adapter::ExpertsLora;
 use super::matrix::Matrix;
 use super::tensors::Tensors;
 
-/// As many rows of tokens and experts are sorted by expert first.
+/// From this many pairs of token and expert on, the pairs are sorted by expert first.
 const SORTED_FROM: usize = 64;
 
 /// A linear layer for each expert, in one stack.
@@ -25,7 +25,8 @@ impl SwitchLinear {
         Ok(Self { weight, lora: weights.take_experts_lora(path, shape)? })
     }
 
-    /// Maps `[…, 1, input]` to `[…, 1, output]`, each row with the expert that `experts` gives it.
+    /// Maps `[…, 1, input]` to `[…, 1, output]`. `experts` says which expert each row uses, and `sorted` that
+    /// their numbers ascend.
     fn forward(&self, x: &Array, experts: &Array, sorted: bool) -> Result<Array> {
         let y = self.weight.gather_matmul_transposed(x, experts, sorted)?;
         match &self.lora {
@@ -60,14 +61,14 @@ impl SwitchGlu {
         })
     }
 
-    /// Maps `[batch, tokens, dims]` to `[batch, tokens, chosen, dims]`: what each of the chosen experts makes of a
-    /// token. `experts` are their numbers, `[batch, tokens, chosen]`.
+    /// Maps `[batch, tokens, dims]` to `[batch, tokens, chosen, dims]`: for each token, the output of each of
+    /// its experts. `experts` holds the numbers of the chosen experts, `[batch, tokens, chosen]`.
     pub(crate) fn forward(&self, x: &Array, experts: &Array) -> Result<Array> {
         let x = x.expand_dims_axes(&[-2, -3])?;
         let y = if experts.size() < SORTED_FROM {
             self.compute(&x, experts, false)?
         } else {
-            // So that the weights of one expert are used in one go.
+            // Sorted, so that all rows of one expert use its weights together.
             let order = ops::argsort_axis(experts.flatten(None, None)?, 0)?;
             let tokens = ops::floor_divide(&order, Array::from_int(experts.dim(-1)))?;
             let rows = x.flatten(0, -3)?.take_axis(tokens, 0)?;

@@ -1,4 +1,4 @@
-//! A model folder's tensors by name, handed out once each to the modules that own them.
+//! The tensors of a model folder, by name. Each is handed out once, to the module that owns it.
 //! Does not know which names an architecture has.
 
 use std::collections::{BTreeSet, HashMap};
@@ -19,12 +19,13 @@ pub(crate) struct Tensors {
     tensors: HashMap<String, Array>,
     quantization: Option<Quantization>,
     adapter: Option<Adapter>,
-    /// Handles of what was taken, so that `finish` can bring all of it into memory.
+    /// The tensors that were taken, so that `finish` can load all of them into memory.
     taken: Vec<Array>,
 }
 
 impl Tensors {
-    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names.
+    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names. The adapter's
+    /// whole tensors replace those of the model.
     pub(crate) fn open(
         folder: &Path,
         quantization: Option<Quantization>,
@@ -43,7 +44,8 @@ impl Tensors {
         Ok(Self { folder, tensors, quantization, adapter, taken: Vec::new() })
     }
 
-    /// Takes a float tensor of this shape, in the device's activation dtype.
+    /// Takes the float tensor `name`, which must have this shape, and casts it to the device's activation
+    /// dtype.
     pub(crate) fn take(&mut self, name: &str, shape: &[i32]) -> Result<Array> {
         let tensor = self.remove(name)?;
         self.ensure_shape(name, &tensor, shape)?;
@@ -54,8 +56,8 @@ impl Tensors {
         Ok(tensor)
     }
 
-    /// Takes the packed words, or the scales of a byte, of a quantized matrix or stack, of whose shape the columns are
-    /// left out.
+    /// Takes the packed words or the byte scales of a quantized matrix or stack. `rows` is the expected shape
+    /// without the last dimension.
     pub(crate) fn take_packed(&mut self, name: &str, dtype: Dtype, rows: &[i32]) -> Result<Array> {
         let tensor = self.remove(name)?;
         ensure!(tensor.dtype() == dtype, "tensor {name} is {:?}, not {dtype:?}", tensor.dtype());
@@ -83,7 +85,7 @@ impl Tensors {
         Ok(lora)
     }
 
-    /// Takes the adapter's updates of the stack of experts at `path`, if it has some.
+    /// Takes the adapter's updates of the stack of experts at `path`, if it has any.
     pub(crate) fn take_experts_lora(&mut self, path: &str, shape: [i32; 3]) -> Result<Option<ExpertsLora>> {
         let Some(adapter) = &mut self.adapter else {
             return Ok(None);
@@ -93,7 +95,7 @@ impl Tensors {
         Ok(lora)
     }
 
-    /// Puts the tensors `names`, all of one shape, on a stack named `stack`.
+    /// Stacks the tensors `names`, which must have one shape, into a new tensor `stack`.
     pub(crate) fn stack(&mut self, names: impl Iterator<Item = String>, stack: String) -> Result<()> {
         let mut tensors: Vec<Array> = Vec::new();
         for name in names {
@@ -108,29 +110,32 @@ impl Tensors {
         Ok(())
     }
 
-    /// Whether nobody has taken the tensor `name` yet.
+    /// Whether there is a tensor `name` that no module has taken yet.
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
-    /// Whether the module at `path` is stored quantized: as in mlx-lm, its scales decide.
+    /// Whether the module at `path` is stored quantized. As in mlx-lm, its scales decide, unless
+    /// `config.json` leaves the module float.
     pub(crate) fn is_quantized(&self, path: &str) -> bool {
         self.quantization.is_some()
             && self.named_packing(path) != Some(None)
             && self.tensors.contains_key(&format!("{path}.scales"))
     }
 
-    /// What `config.json` says of the packing of the module at `path`.
+    /// Returns what `config.json` says about the packing of the module at `path`; see
+    /// [`Quantization::named`].
     pub(crate) fn named_packing(&self, path: &str) -> Option<Option<Packing>> {
         self.quantization.as_ref().and_then(|quantization| quantization.named(path))
     }
 
-    /// The scales of the module at `path`, if it is quantized and they are still there.
+    /// Returns the scales of the module at `path`, if it is quantized and they are not taken yet.
     pub(crate) fn scales(&self, path: &str) -> Option<&Array> {
         self.tensors.get(&format!("{path}.scales"))
     }
 
-    /// Refuses tensors that nobody took, then reads and casts all that were taken.
+    /// Fails if a tensor was not taken, unless `harmless` accepts its name. Then reads and casts all tensors
+    /// that were taken.
     pub(crate) fn finish(mut self, harmless: impl Fn(&str) -> bool) -> Result<()> {
         self.tensors.retain(|name, _| !harmless(name));
         let leftover: BTreeSet<&String> = self.tensors.keys().collect();
@@ -159,7 +164,7 @@ impl Tensors {
     }
 }
 
-/// Reads a safetensors file's header; MLX reads the data when it is first needed.
+/// Reads the header of a safetensors file. MLX reads the data when it is first needed.
 fn load_safetensors(path: &Path) -> Result<HashMap<String, Array>> {
     Array::load_safetensors(path).with_context(|| format!("cannot read {}", path.display()))
 }

@@ -1,8 +1,8 @@
-//! TextEval texts: how well a model predicts each token, and how far its distributions are from a reference's.
+//! Evaluates a model on texts: how well it predicts each token, and how far it is from a reference model.
 //! Knows nothing of queries or answers.
 //!
-//! Nothing of the size of the vocabulary is kept: the logits of a few tokens at a time, of both models, are compared and
-//! dropped.
+//! Nothing of the size of the vocabulary is kept. The logits of both models are compared for a few tokens at
+//! a time, and then dropped.
 
 use std::path::{Path, PathBuf};
 
@@ -15,13 +15,19 @@ use super::cache::Cache;
 use super::tokenizer::Tokenizer;
 use protocol::{Divergence, Evaluate, Perplexity, TextEval};
 
-/// How many tokens' logits are in memory at once: with a vocabulary of 150 thousand, 77 MB for each model.
+/// For how many tokens the logits are in memory at once. With a vocabulary of 150 thousand, they take 77 MB
+/// for each model.
 const STEP: usize = 128;
 
-/// Loads the model, and the reference if there is one, and reads every text; `tick` is told how many are done.
+/// Loads the model, and the reference if there is one, and reads every text. `tick` gets the number of texts
+/// that are done.
 ///
-/// A text is cut into windows of `context` tokens, each read without what was before it; its first token is not
-/// predicted. As in mlx-lm's `perplexity.py`, all predicted tokens count the same.
+/// A text is cut into windows of `context` tokens. Each window is read without the text before it, and its
+/// first token is not predicted. As in mlx-lm's `perplexity.py`, all predicted tokens count the same.
+///
+/// # Errors
+/// Fails if a model cannot be loaded, if the texts have no token to predict, or if MLX fails. It also fails
+/// if the reference tokenizes the texts differently or has another vocabulary.
 pub fn evaluate(request: &Evaluate, tick: &mut dyn FnMut(usize)) -> Result<TextEval> {
     let texts = encode(&request.model, &request.texts)?;
     if let Some((reference, _)) = &request.reference {
@@ -42,13 +48,13 @@ pub fn evaluate(request: &Evaluate, tick: &mut dyn FnMut(usize)) -> Result<TextE
     sums.text_eval(reference.is_some())
 }
 
-/// Returns the tokens that a model makes of each text.
+/// Returns the token ids of each text, by the tokenizer of `model`.
 fn encode(model: &Path, texts: &[String]) -> Result<Vec<Vec<u32>>> {
     let tokenizer = Tokenizer::load(model)?;
     texts.iter().map(|text| tokenizer.encode_text(text)).collect()
 }
 
-/// Sums over tokens, in float64 and in their order.
+/// What was counted for the tokens so far. Losses and divergences are float64, in the order of the tokens.
 #[derive(Default)]
 struct EvalSums {
     losses: Vec<f64>,
@@ -79,7 +85,7 @@ impl EvalSums {
         Ok(())
     }
 
-    /// Adds `-ln q(next)` of each token that came.
+    /// Adds `-ln q(next)`, the loss of each next token.
     fn add_losses(&mut self, own: &Array, next: &[u32]) -> Result<()> {
         let next = Array::from_slice(next, &[i32::try_from(next.len())?, 1]);
         let chosen = take_along_axis(own, next, -1)?;
@@ -87,7 +93,8 @@ impl EvalSums {
         Ok(())
     }
 
-    /// Adds `Σ p ln(p / q)` of each token's distributions, and whether both think the same token most likely.
+    /// Adds the divergence `Σ p ln(p / q)` of each token's distributions, where `p` is the reference's.
+    /// Counts the tokens where both models find the same token most likely.
     fn add_divergences(&mut self, reference: &Array, own: &Array) -> Result<()> {
         ensure!(reference.shape() == own.shape(), "the reference has another vocabulary");
         let terms = reference.exp()?.multiply(reference.subtract(own)?)?;
@@ -124,7 +131,8 @@ fn numbers(array: &Array) -> Result<Vec<f64>> {
     Ok(numbers.into_iter().map(f64::from).collect())
 }
 
-/// Returns the mean, and its standard error: the standard deviation of the sample over the root of its size.
+/// Returns the mean and its standard error: the sample standard deviation over the square root of the sample
+/// size.
 fn mean_and_error(values: &[f64]) -> [f64; 2] {
     let count = values.len().max(1) as f64;
     let mean = values.iter().sum::<f64>() / count;

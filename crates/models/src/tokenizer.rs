@@ -1,4 +1,4 @@
-//! Text to token ids and back, and which ids end an answer.
+//! Converts text to token ids and back, and knows which ids end an answer.
 //! Knows nothing of chat templates or models.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,10 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, and the end-of-sequence ids from all the files that may name one.
+    /// Reads `tokenizer.json`, and the end-of-sequence ids from all files that may name one.
+    ///
+    /// # Errors
+    /// Fails if `tokenizer.json` or `config.json` is missing, or if one of the files cannot be read.
     pub fn load(folder: &Path) -> Result<Self> {
         let path = folder.join("tokenizer.json");
         let inner = tokenizers::Tokenizer::from_file(&path)
@@ -26,13 +29,19 @@ impl Tokenizer {
         Ok(Self { path, inner, eos_token_ids })
     }
 
-    /// Encodes a rendered prompt. Special tokens written in the text are recognized, none are
-    /// added: the chat template has placed them.
+    /// Encodes a rendered prompt. Special tokens in the text are recognized, but none are added: the chat
+    /// template has already placed them.
+    ///
+    /// # Errors
+    /// Fails if the tokenizer cannot encode the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.encode_with(text, false)
     }
 
-    /// Encodes a text that is only read, with the special tokens that the tokenizer puts around one.
+    /// Encodes a plain text, and adds the special tokens that the tokenizer puts around a text.
+    ///
+    /// # Errors
+    /// Fails if the tokenizer cannot encode the text.
     pub fn encode_text(&self, text: &str) -> Result<Vec<u32>> {
         self.encode_with(text, true)
     }
@@ -48,6 +57,9 @@ impl Tokenizer {
     /// Decodes an answer up to its end-of-sequence token, which is left out.
     ///
     /// Other special tokens are kept, as in mlx-lm's output: some models mark tool calls with one.
+    ///
+    /// # Errors
+    /// Fails if the tokenizer cannot decode the tokens.
     pub fn decode(&self, tokens: &[u32]) -> Result<String> {
         let end = tokens.iter().position(|token| self.eos_token_ids.contains(token));
         let answer = tokens.get(..end.unwrap_or(tokens.len())).unwrap_or(tokens);
@@ -56,13 +68,13 @@ impl Tokenizer {
             .map_err(|error| anyhow!("{} cannot decode the answer: {error}", self.path.display()))
     }
 
-    /// The ids that end an answer.
+    /// Returns the ids that end an answer.
     pub fn eos_token_ids(&self) -> &BTreeSet<u32> {
         &self.eos_token_ids
     }
 }
 
-/// Returns the special tokens of a `tokenizer_config.json` by the names templates use for them.
+/// Returns the special tokens of a `tokenizer_config.json`, by the names that templates use for them.
 pub(crate) fn special_tokens(config: &Value) -> BTreeMap<String, String> {
     const NAMES: [&str; 7] =
         ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
@@ -70,7 +82,7 @@ pub(crate) fn special_tokens(config: &Value) -> BTreeMap<String, String> {
         .into_iter()
         .filter_map(|name| {
             let token = config.get(name)?;
-            // Either the text itself or an `AddedToken` written out.
+            // A token is either its text or an `AddedToken` written out as an object.
             let text = token.as_str().or_else(|| token.get("content")?.as_str())?;
             Some((name.to_owned(), text.to_owned()))
         })
@@ -89,7 +101,7 @@ fn eos_token_ids(folder: &Path, tokenizer: &tokenizers::Tokenizer) -> Result<BTr
     Ok(ids)
 }
 
-/// `eos_token_id` is one id, a list of ids, or absent.
+/// Reads `eos_token_id`, which is one id, a list of ids, or absent.
 fn named_ids(config: &Value) -> BTreeSet<u32> {
     let value = config.get("eos_token_id").unwrap_or(&Value::Null);
     let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);

@@ -1,4 +1,4 @@
-//! What the worker process is asked, and what it answers: one JSON line each way, over standard input and output.
+//! The requests to the worker process and its replies: one line of JSON each, over standard input and output.
 //! Knows nothing of processes, nor of what the worker computes with.
 
 mod measure;
@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use artifact::Artifact;
 use weights::rewrite::Job;
 
-/// The MLX release that mlx-rs 0.33 is bound to, and the device it computes on here. It stands in the keys of what the
-/// worker makes. It is a constant, so that deciding what is stale need not load a large library; the worker checks it.
+/// The MLX release that mlx-rs 0.33 is bound to, and the device that it computes on here. It is part of the
+/// keys of what the worker makes. It is a constant, so that no large library is loaded to decide what is
+/// stale. The worker checks the device.
 pub const MLX_ID: &str = if cfg!(target_os = "macos") { "mlx 0.32.2 gpu" } else { "mlx 0.32.2 cpu" };
 
 /// One line to the worker.
@@ -26,18 +27,18 @@ pub enum Request {
     Evaluate(Evaluate),
     /// Make a model from a model.
     Rewrite {
-        /// What is to be made.
+        /// What to make.
         job: Job,
-        /// The folder it goes into, which is empty.
+        /// The folder that it is written into. The folder is empty.
         output: PathBuf,
     },
 }
 
-/// One line from the worker. All but `Progress` are the last one.
+/// One line from the worker. Every reply but `Progress` is the last one.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// So much is done, of so much.
+    /// How much work is done, and how much there is in all.
     Progress(u64, u64),
     /// A configuration was measured.
     Measured(Box<Measured>),
@@ -47,9 +48,9 @@ pub enum Reply {
     Rewritten {
         /// The files.
         artifact: Artifact,
-        /// What the user should know of it.
+        /// What the user should know about it.
         warnings: Vec<String>,
     },
-    /// It failed, and why.
+    /// The request failed, for this reason.
     Failed(String),
 }

@@ -1,4 +1,4 @@
-//! Measuring one configuration of a benchmark: answers with their times, and texts with their perplexity.
+//! What is measured of one configuration: answers with their times, and texts with their perplexity.
 //! Knows nothing of suites, scores or reports.
 
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Answer queries, and time it.
+/// A request to answer queries and to time the answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measure {
@@ -16,15 +16,15 @@ pub struct Measure {
     pub adapter: Option<PathBuf>,
     /// The conversations, each as the chat template gets it: `messages`, `tools`.
     pub conversations: Vec<Conversation>,
-    /// The most tokens an answer may have.
+    /// The maximum number of tokens in an answer.
     pub max_tokens: usize,
-    /// How often every query is answered.
+    /// How many times each query is answered.
     pub repeats: usize,
-    /// How many answers are given before the first that is timed.
+    /// How many short answers are generated, but not timed, before the first timed one.
     pub warmup: usize,
 }
 
-/// One conversation, to be answered.
+/// One conversation that the model must answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conversation {
@@ -34,48 +34,50 @@ pub struct Conversation {
     pub tools: Option<Value>,
 }
 
-/// What was answered, and how fast.
+/// The answers, and how fast they were.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measured {
     /// The text of each answer, in the order of the conversations.
     pub answers: Vec<String>,
-    /// How fast and how large.
+    /// How fast the model was, and how much memory it took.
     pub timings: Timings,
 }
 
-/// Evaluate texts: say how well each token was predicted.
+/// A request to evaluate texts: how well does the model predict each token?
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluate {
     /// The model's folder.
     pub model: PathBuf,
-    /// The adapter's folder.
+    /// The adapter's folder, if there is one.
     pub adapter: Option<PathBuf>,
-    /// The model, and perhaps the adapter, that the distributions are compared with.
+    /// The folders of the reference, a model and optionally an adapter. The model's distributions are
+    /// compared with the reference's.
     pub reference: Option<(PathBuf, Option<PathBuf>)>,
     /// The texts.
     pub texts: Vec<String>,
-    /// How many tokens are read in one go: longer texts are cut.
+    /// The window size in tokens. A longer text is cut into windows, and each window is read without the text
+    /// before it.
     pub context: usize,
 }
 
-/// How well the tokens of texts were predicted.
+/// How well the model predicted the tokens of the texts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextEval {
-    /// Of the model.
+    /// The perplexity of the model.
     pub perplexity: Perplexity,
-    /// Its distributions against the reference's, if there is one.
+    /// How far the model's distributions are from the reference's, if there is a reference.
     pub divergence: Option<Divergence>,
 }
 
-/// The perplexity of texts: e to the mean negative log-likelihood of their tokens.
+/// The perplexity of texts: e to the power of the mean negative log-likelihood of the predicted tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Perplexity {
-    /// `exp(mean)`.
+    /// `exp(mean)`, where `mean` is the mean negative log-likelihood in nats.
     pub value: f64,
-    /// The standard error of `value`: `value` times that of the mean (the delta method).
+    /// The standard error of `value`: `value` times the standard error of the mean (the delta method).
     pub standard_error: f64,
     /// How many tokens were predicted.
     pub tokens: usize,
@@ -84,35 +86,36 @@ pub struct Perplexity {
 /// How far a configuration's next-token distributions are from those of a reference, on the same tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Divergence {
-    /// The mean Kullback-Leibler divergence from the reference, in nats: `Σ p ln(p / q)`, `p` the reference's.
+    /// The mean Kullback-Leibler divergence from the reference, in nats per token: `Σ p ln(p / q)`. Here `p`
+    /// is the distribution of the reference and `q` that of the configuration.
     pub mean_kl: f64,
-    /// Its standard error.
+    /// The standard error of `mean_kl`, in nats.
     pub standard_error: f64,
-    /// The share of tokens where both think the same token most likely.
+    /// The share of tokens, from 0 to 1, where both find the same next token most likely.
     pub top1_agreement: f64,
-    /// On how many tokens.
+    /// How many tokens were compared.
     pub tokens: usize,
 }
 
-/// How fast and how large one configuration was, in a process of its own.
+/// The speed and the memory of one configuration, measured in a process of its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
-    /// From opening the folder until every weight is in memory.
+    /// Seconds from opening the folder until every weight is in memory.
     pub load_seconds: f64,
-    /// The most memory that the process had, in bytes.
+    /// The peak memory in bytes: of the process on Linux (`VmHWM`), elsewhere as MLX's `peak_memory` says.
     pub peak_memory_bytes: u64,
-    /// Tokens of the prompts per second: the median of the repeats.
+    /// Prompt tokens per second: the median of the repeats.
     pub prefill_tokens_per_second: f64,
-    /// Tokens of the answers per second, after the first: the median of the repeats.
+    /// Answer tokens per second, without the first token of each answer: the median of the repeats.
     pub decode_tokens_per_second: f64,
-    /// Mean time of one answer, prompt included.
+    /// The mean time of one answer in seconds, prompt included.
     pub generation_seconds_mean: f64,
-    /// How much the repeats differ: the standard deviation of the time for all queries, over its mean; 0 if there was
-    /// one run.
+    /// How much the repeats differ: the standard deviation of the time for all queries, divided by its mean;
+    /// 0 if there was one run.
     pub spread: f64,
-    /// How often every query was answered.
+    /// How many times each query was answered.
     pub repeats: usize,
-    /// The type that activations had.
+    /// The type of the activations.
     pub activation_dtype: String,
     /// MLX's device.
     pub device: String,

@@ -1,19 +1,19 @@
-//! The answers to each query, those that are the same taken together.
+//! The answers to each query; equal answers are grouped.
 //! Knows nothing of how they are shown.
 
 use super::{Answer, Report};
 
-/// One query with what was answered.
+/// One query with its answers.
 pub(super) struct Query<'a> {
     /// What was asked.
     pub(super) prompt: &'a str,
-    /// Whether each configuration passed, in their order.
+    /// Each configuration and whether it passed, in the order of the results.
     pub(super) passes: Vec<(&'a str, bool)>,
-    /// The answers, each once, in the order of the first configuration that gave it.
+    /// The different answers, in the order of the first configuration that gave each.
     pub(super) answers: Vec<Same<'a>>,
 }
 
-/// One answer, and who gave it.
+/// One answer, and the configurations that gave it.
 pub(super) struct Same<'a> {
     pub(super) configs: Vec<&'a str>,
     pub(super) answer: &'a Answer,
@@ -56,7 +56,7 @@ impl<'a> Report<'a> {
 }
 
 impl Answer {
-    /// Returns the scorers that said no.
+    /// Returns the scorers that the answer did not pass.
     pub(super) fn failed(&self) -> Vec<&str> {
         self.scores.iter().filter(|(_, pass)| !**pass).map(|(scorer, _)| scorer.as_str()).collect()
     }

@@ -7,17 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use text::units::{SIZES, size};
 
-/// What a criterion is about.
+/// What a criterion measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Quantity {
     /// The share of right answers.
     Accuracy,
-    /// The share of answers that are the very text expected.
+    /// The share of answers that are exactly the expected text.
     Exact,
-    /// Bytes of the model's folder, and of the adapter's.
+    /// The size of the model's folder and of the adapter's, in bytes.
     Disk,
-    /// The most memory that the process had, in bytes.
+    /// The peak memory in bytes.
     Memory,
     /// Seconds until every weight is in memory.
     Load,
@@ -25,14 +25,14 @@ pub enum Quantity {
     Speed,
     /// The perplexity of the suite's texts.
     Perplexity,
-    /// The mean divergence from the reference, in nats.
+    /// The mean Kullback-Leibler divergence from the reference, in nats per token.
     Kl,
-    /// How much of the fine-tuning is left.
+    /// How much of the fine-tuning is left after quantizing: 1 if it is intact, 0 if nothing is left.
     Survival,
 }
 
 impl Quantity {
-    /// The words of `pipeline.yaml`.
+    /// The name of each quantity in `pipeline.yaml`.
     pub const WORDS: [(&'static str, Self); 9] = [
         ("accuracy", Self::Accuracy),
         ("exact", Self::Exact),
@@ -45,12 +45,12 @@ impl Quantity {
         ("survival", Self::Survival),
     ];
 
-    /// Returns its word.
+    /// Returns its name in `pipeline.yaml`.
     pub fn word(self) -> &'static str {
         Self::WORDS.iter().find(|(_, quantity)| *quantity == self).map_or("", |(word, _)| word)
     }
 
-    /// Returns a value as people write it.
+    /// Writes a value for people, with its unit if it has one.
     pub fn show(self, value: f64) -> String {
         match self {
             Self::Accuracy | Self::Exact => format!("{:.1}%", value * 100.0),
@@ -63,7 +63,8 @@ impl Quantity {
         }
     }
 
-    /// The units that a bound may have, and what each is worth; the empty one where a plain number will do.
+    /// Returns the units that a bound may have, each with its factor to the quantity's own unit. An empty
+    /// unit means that a plain number is allowed.
     fn units(self) -> Vec<(&'static str, f64)> {
         match self {
             Self::Accuracy | Self::Exact => vec![("", 1.0), ("%", 0.01)],
@@ -80,7 +81,7 @@ impl Quantity {
 #[serde(transparent)]
 pub struct Number(f64);
 
-// Never NaN: it is only made by `Bound::parse`, which refuses it.
+// Never NaN: every number comes from `Bound::parse`, which refuses NaN.
 impl Eq for Number {}
 
 /// How a value is compared with its bound.
@@ -101,7 +102,7 @@ pub enum Comparison {
 }
 
 impl Comparison {
-    /// The longer signs first: they begin with the shorter.
+    /// The longer signs come first, because the shorter ones are prefixes of them.
     const SIGNS: [(&'static str, Self); 4] =
         [(">=", Self::AtLeast), ("<=", Self::AtMost), (">", Self::Above), ("<", Self::Below)];
 
@@ -113,16 +114,22 @@ impl Comparison {
 /// What a quantity must be: `>= 1.0`, `<= 500 MB`, or, against another configuration, `<= 0.70x`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bound {
-    /// On which side.
+    /// How a value is compared with the bound.
     pub comparison: Comparison,
-    /// Whether `value` is a factor on what another configuration has.
+    /// Whether `value` is a factor on the value of another configuration.
     pub relative: bool,
-    /// In the quantity's own unit: a share, bytes, seconds, tokens per second.
+    /// A factor if `relative`; otherwise in the quantity's own unit: a share, bytes, seconds, tokens per
+    /// second.
     pub value: Number,
 }
 
 impl Bound {
-    /// Reads what must be true of `quantity`; says what is wrong where it cannot.
+    /// Reads a bound on `quantity`, such as `<= 500 MB`.
+    ///
+    /// # Errors
+    /// Fails when `text` does not begin with a comparison sign, has no finite number, or does not have a unit
+    /// of
+    /// `quantity`. The message says which.
     pub fn parse(quantity: Quantity, text: &str) -> Result<Self, String> {
         let example =
             if quantity.units().iter().any(|(unit, _)| unit.is_empty()) { ">= 0.9" } else { "<= 500 MB" };
@@ -155,7 +162,7 @@ impl Bound {
         Ok(Self { comparison, relative: false, value: Number(number * worth) })
     }
 
-    /// Whether `value` is within.
+    /// Whether `value` satisfies the bound. For a relative bound, `value` is the factor.
     pub fn holds(&self, value: f64) -> bool {
         let bound = self.value.0;
         match self.comparison {
@@ -167,12 +174,12 @@ impl Bound {
     }
 }
 
-/// One question with its bound.
+/// A quantity and the bound that it must satisfy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Criterion {
-    /// What it must be.
+    /// The bound that the quantity must satisfy.
     pub bound: Bound,
-    /// What is asked about.
+    /// The quantity that is measured.
     pub quantity: Quantity,
 }
 
@@ -187,24 +194,24 @@ impl fmt::Display for Criterion {
 /// What must be true of a configuration for the node to succeed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gate {
-    /// The configuration that relative bounds are against.
+    /// The configuration that relative bounds compare with.
     pub against: Option<String>,
-    /// The configuration.
+    /// The configuration that is tested.
     pub config: String,
-    /// All of them must hold.
+    /// The criteria; all of them must hold.
     pub criteria: Vec<Criterion>,
 }
 
-/// What is to be concluded of a configuration.
+/// What decides whether a configuration is good enough, or the best choice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// The configuration that relative bounds are against.
+    /// The configuration that relative bounds compare with.
     pub against: Option<String>,
-    /// The configuration.
+    /// The configuration that is judged.
     pub config: String,
-    /// What makes it good enough.
+    /// The criteria that make it good enough.
     pub minimum: Vec<Criterion>,
-    /// What makes it the best choice.
+    /// The criteria that make it the best choice.
     pub optimal: Vec<Criterion>,
     /// What to do if it is neither.
     pub otherwise: Option<String>,

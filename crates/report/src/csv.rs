@@ -1,4 +1,4 @@
-//! The plain figures of every configuration, a row for each, as RFC 4180 has them.
+//! The plain figures of every configuration as CSV, one row each, quoted as in RFC 4180. Lines end with LF.
 //! Knows nothing of answers.
 
 use super::{ConfigResults, Report};
@@ -40,13 +40,13 @@ const HEADINGS: [&str; 33] = [
     "device",
 ];
 
-/// Returns the line that names the columns.
+/// Returns the header line, which names the columns.
 pub fn csv_header() -> String {
     line(&HEADINGS.map(str::to_owned))
 }
 
 impl Report<'_> {
-    /// Returns a line for each configuration; the first column says which benchmark it is of.
+    /// Returns one line for each configuration. The first column is `benchmark`, the name of the benchmark.
     pub fn csv_rows(&self, benchmark: &str) -> String {
         let configs = self.results.configs.iter();
         let row = |(name, results): (&String, &ConfigResults)| {
@@ -119,7 +119,7 @@ fn timed(timings: Option<&Timings>) -> [String; 9] {
     ]
 }
 
-/// What was not measured is an empty cell.
+/// Returns the value as text; a value that was not measured is an empty cell.
 fn show(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }

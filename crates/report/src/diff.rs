@@ -1,49 +1,50 @@
-//! Two configurations side by side: every figure, and the answers of which one is right and the other is not.
-//! Knows nothing of where the two come from: one run or two.
+//! Two configurations side by side: every figure that both have, and the answers that differ.
+//! Knows nothing of whether the two come from one run or from two.
 
 use serde::Serialize;
 
 use super::{ConfigResults, Quantity};
 use protocol::Timings;
 
-/// One configuration to be compared.
+/// One of the two configurations that are compared.
 #[derive(Clone, Copy, Debug)]
 pub struct Side<'a> {
-    /// What it is called.
+    /// Its name.
     pub name: &'a str,
     /// What is the same on every run.
     pub results: &'a ConfigResults,
-    /// What is not.
+    /// What differs from run to run, if it was measured.
     pub timings: Option<&'a Timings>,
 }
 
-/// What is different between two configurations.
+/// The differences between two configurations.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Diff {
-    /// What the two are called.
+    /// The names of the two.
     pub names: [String; 2],
     /// Every figure that both have.
     pub figures: Vec<Row>,
-    /// The queries of which one answer is right and the other is not, or the texts differ.
+    /// The queries where the two answers have different texts, or where only one answer is right.
     pub answers: Vec<Changed>,
-    /// How many answers are right in the first only, and in the second only.
+    /// How many answers are right only in the first, and only in the second.
     pub right_in_one: [usize; 2],
-    /// The probability of a split at least as uneven if both were equally good: McNemar's exact test.
+    /// The two-sided p-value of McNemar's exact test on `right_in_one`: the probability of a split that is at
+    /// least as uneven if both are equally good.
     pub p_value: f64,
 }
 
 /// One figure.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    /// What it is.
+    /// Its name.
     pub name: &'static str,
-    /// For people.
+    /// The two values for people.
     pub shown: [String; 2],
-    /// As numbers.
+    /// The two values as numbers.
     pub values: [f64; 2],
 }
 
-/// One query that was answered in two ways.
+/// One query that the two answered differently.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Changed {
     /// What was asked.
@@ -55,7 +56,8 @@ pub struct Changed {
 }
 
 impl Diff {
-    /// Compares two configurations that answered the same queries.
+    /// Compares two configurations that answered the same queries. Answers are paired by their position;
+    /// pairs with different prompts are skipped.
     pub fn of(a: Side<'_>, b: Side<'_>) -> Self {
         let pairs = a.results.answers.iter().zip(&b.results.answers);
         let answers: Vec<_> = pairs
@@ -77,7 +79,7 @@ impl Diff {
         }
     }
 
-    /// Whether the two differ in what is the same on every run.
+    /// Whether nothing differs, apart from figures that vary from run to run (memory, load, prefill, decode).
     pub fn is_empty(&self) -> bool {
         let timed = ["memory", "load", "prefill", "decode"];
         let differs = |row: &Row| !timed.contains(&row.name) && row.values[0] != row.values[1];
@@ -120,12 +122,14 @@ fn some(count: usize, value: f64) -> Option<f64> {
     (count > 0).then_some(value)
 }
 
-/// Returns the two-sided p-value of McNemar's exact test: of `n` answers that are right in one only, each is as likely
-/// to be right in the first as in the second, so the split is binomial with one half (McNemar 1947, Psychometrika
-/// 12:153).
+/// Returns the two-sided p-value of McNemar's exact test (McNemar 1947, Psychometrika 12:153).
+///
+/// `a` answers are right only in the first, and `b` only in the second. If both are equally good, each of
+/// these `n = a + b` answers is as likely to be right in the first as in the second. So the split is binomial
+/// with probability 1/2.
 fn mcnemar([a, b]: [usize; 2]) -> f64 {
     let (n, few) = (a + b, a.min(b));
-    // Terms of the binomial as logarithms: 2^-n alone is too small for some thousand queries.
+    // The terms of the binomial are logarithms: with some thousand queries, 2^-n is too small for a float.
     let mut term = -(n as f64) * std::f64::consts::LN_2;
     let mut tail = term.exp();
     for k in 1..=few {
@@ -139,7 +143,7 @@ fn mcnemar([a, b]: [usize; 2]) -> f64 {
 mod tests {
     use super::*;
 
-    /// Against `statsmodels.stats.contingency_tables.mcnemar(exact=True)`.
+    /// Compares with `statsmodels.stats.contingency_tables.mcnemar(exact=True)`.
     #[test]
     fn agrees_with_statsmodels() {
         let rounded = |split| (mcnemar(split) * 1e6).round() / 1e6;

@@ -1,15 +1,15 @@
-//! How two configurations side by side are written for a terminal.
+//! The comparison of two configurations as text for a terminal.
 //! Knows nothing of how they were compared.
 
 use std::fmt::Write;
 
 use super::diff::{Changed, Diff, Row};
 
-/// How much of a line an answer may take.
+/// How many characters of a prompt or an answer are shown.
 const WIDTH: usize = 60;
 
 impl Diff {
-    /// Returns the text, 80 columns wide where the names of the configurations are not long.
+    /// Returns the text. It fits into 80 columns unless the names of the configurations are long.
     pub fn text(&self) -> String {
         let [a, b] = &self.names;
         let mut rows = vec![[String::new(), a.clone(), b.clone(), String::new()]];
@@ -46,7 +46,8 @@ impl Diff {
     }
 }
 
-/// Says how the second is to the first: a factor for what is a size or a speed, a difference for the rest.
+/// Returns the change from the first value to the second: a difference for shares, counts, KL and survival, a
+/// factor for the rest.
 fn change(row: &Row) -> String {
     let [a, b] = row.values;
     if a.to_bits() == b.to_bits() {
@@ -62,7 +63,7 @@ fn change(row: &Row) -> String {
     }
 }
 
-/// Returns the beginning of a text, on one line.
+/// Returns the beginning of a text on one line.
 fn short(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(WIDTH) {

@@ -1,10 +1,11 @@
-//! The Pareto front: the choices that no other choice beats in both respects.
-//! Knows nothing of what they are.
+//! The Pareto front: the points that no other point dominates.
+//! Knows nothing of what the points are.
 
-/// Returns the places in `points` of those that no other beats, cheapest first.
+/// Returns the indices of the points that no other point dominates, cheapest first.
 ///
-/// Each point is (cost, gain): less cost is better, and more gain is. A point is beaten by one that is no worse in both
-/// and better in one, so of equal points all stay.
+/// Each point is `(cost, gain)`: a lower cost and a higher gain are better. A point is dominated by one that
+/// is no worse in both and better in at least one. So equal points do not dominate each other, and all of
+/// them stay.
 pub(super) fn front(points: &[(f64, f64)]) -> Vec<usize> {
     let beats = |a: (f64, f64), b: (f64, f64)| a.0 <= b.0 && a.1 >= b.1 && a != b;
     let unbeaten = |index: &usize| !points.iter().any(|other| beats(*other, points[*index]));

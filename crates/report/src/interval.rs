@@ -4,11 +4,12 @@
 /// The 97.5th percentile of the normal distribution: two-sided 95 %.
 const Z: f64 = 1.959_963_984_540_054;
 
-/// Returns the 95 % interval of `correct / total`, both ends within 0 and 1; of nothing, all of it.
+/// Returns the 95 % interval of `correct / total` as `[low, high]`, within 0 and 1. For a `total` of 0 it is
+/// `[0, 1]`.
 ///
 /// With `p = correct / total`, `n = total` and `z = 1.96`:
-/// `(p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)` (Wilson 1927, JASA 22:209). Unlike `p ± z √(p(1-p)/n)` it does
-/// not shrink to a point at 0 and at 1: 5 of 5 is 57 % to 100 %.
+/// `(p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)` (Wilson 1927, JASA 22:209).
+/// Unlike `p ± z √(p(1-p)/n)`, it does not shrink to a point at 0 and at 1: 5 of 5 is 57 % to 100 %.
 pub fn wilson(correct: usize, total: usize) -> [f64; 2] {
     if total == 0 {
         return [0.0, 1.0];
@@ -18,7 +19,8 @@ pub fn wilson(correct: usize, total: usize) -> [f64; 2] {
     let middle = p + Z * Z / (2.0 * n);
     let reach = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
     let scale = 1.0 + Z * Z / n;
-    // At 0 and at 1 the ends are those exactly, which rounding must not spoil.
+    // If no answer is correct, the low end is exactly 0; if all are, the high end is exactly 1. Rounding must
+    // not change that.
     let low = if correct == 0 { 0.0 } else { (middle - reach) / scale };
     let high = if correct == total { 1.0 } else { (middle + reach) / scale };
     [low, high]
@@ -32,7 +34,7 @@ mod tests {
         wilson(correct, total).map(|end| (end * 1e4).round() / 1e4)
     }
 
-    /// Against `statsmodels.stats.proportion.proportion_confint(method="wilson")`.
+    /// Compares with `statsmodels.stats.proportion.proportion_confint(method="wilson")`.
     #[test]
     fn agrees_with_statsmodels() {
         assert_eq!(rounded(5, 5), [0.5655, 1.0]);

@@ -1,79 +1,80 @@
-//! `verdicts.json`: each criterion with what was measured, what follows, and what to try next.
+//! `verdicts.json`: each criterion with the measured value, the conclusions, and what to try next.
 //! Knows nothing of how it is shown.
 
 use serde::{Deserialize, Serialize};
 
 use super::{AllTimings, ConfigResults, Criterion, Gate, Quantity, Results, Verdict};
 
-/// What was decided from results and timings. Timings differ from run to run, and so may this.
+/// What was decided from results and timings. Timings differ from run to run, so decisions may differ too.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Judgement {
-    /// In the order of the pipeline file.
+    /// The gates, in the order of the pipeline file.
     pub gates: Vec<GateOutcome>,
-    /// In the order of the pipeline file.
+    /// The verdicts, in the order of the pipeline file.
     pub verdicts: Vec<VerdictOutcome>,
 }
 
-/// One criterion, answered.
+/// One criterion and its result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What was asked about.
+    /// The quantity that was measured.
     pub quantity: Quantity,
-    /// What was wanted, such as `disk <= 0.7x`.
+    /// The criterion for people, such as `disk <= 0.7x`.
     pub wanted: String,
-    /// What was measured: the value, or the factor on the other configuration's; none if it could not be.
+    /// The measured value, or its factor on the other configuration's value if the bound is relative; `None`
+    /// if it could not be measured.
     pub value: Option<f64>,
-    /// The same for people, such as `0.78x (28.1 MB)`, or why there is nothing.
+    /// The same for people, such as `0.78x (28.1 MB)`, or why there is no value.
     pub found: String,
-    /// Whether it holds. What could not be measured does not.
+    /// Whether the criterion holds. A criterion that could not be measured does not hold.
     pub pass: bool,
 }
 
-/// A gate, answered.
+/// A gate and its result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GateOutcome {
-    /// The configuration.
+    /// The configuration that was tested.
     pub config: String,
     /// Whether all criteria hold.
     pub pass: bool,
-    /// The criteria.
+    /// The criteria and their results.
     pub criteria: Vec<Finding>,
     /// What to try next, if it failed.
     pub advice: Vec<String>,
 }
 
-/// Which of its conditions a verdict met.
+/// Which criteria of a verdict hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Conclusion {
-    /// All that makes it the best choice.
+    /// All criteria for the best choice hold.
     Optimal,
-    /// All that makes it good enough.
+    /// All criteria for good enough hold, but not all for the best choice.
     Minimum,
     /// Neither.
     Otherwise,
 }
 
-/// A verdict, answered.
+/// A verdict and its result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VerdictOutcome {
-    /// The configuration.
+    /// The configuration that was judged.
     pub config: String,
-    /// The configuration that factors are against.
+    /// The configuration that factors compare with.
     pub against: Option<String>,
     /// What was concluded.
     pub conclusion: Conclusion,
     /// What to do if it is neither, as the pipeline file says.
     pub otherwise: Option<String>,
-    /// What would make it the best choice.
+    /// The criteria for the best choice and their results.
     pub optimal: Vec<Finding>,
-    /// What would make it good enough.
+    /// The criteria for good enough and their results.
     pub minimum: Vec<Finding>,
     /// What to try next, if it is neither.
     pub advice: Vec<String>,
 }
 
-/// Answers gates and verdicts.
+/// Decides the gates and verdicts from the results and timings.
 pub fn judge(gates: &[Gate], verdicts: &[Verdict], results: &Results, timings: &AllTimings) -> Judgement {
     let bench = Bench { results, timings };
     Judgement {
@@ -83,7 +84,7 @@ pub fn judge(gates: &[Gate], verdicts: &[Verdict], results: &Results, timings: &
 }
 
 impl Judgement {
-    /// Says which gates failed and how; nothing if none did.
+    /// Says which gates failed and why; `None` if no gate failed.
     pub fn failure(&self) -> Option<String> {
         let failed = self.gates.iter().filter(|gate| !gate.pass).map(|gate| {
             let wrong = gate.criteria.iter().filter(|finding| !finding.pass);
@@ -147,7 +148,7 @@ impl Bench<'_> {
         let (value, found) = match (own, other) {
             (None, _) => (None, "not measured".to_owned()),
             (Some(own), _) if !bound.relative => (Some(own), self.show(quantity, own, config)),
-            // A factor on nothing is none.
+            // There is no factor if the other value is 0.
             (Some(own), Some(other)) if other > 0.0 => {
                 let factor = own / other;
                 (Some(factor), format!("{factor:.2}x ({})", quantity.show(own)))
@@ -158,7 +159,7 @@ impl Bench<'_> {
         Finding { quantity, wanted: criterion.to_string(), value, found, pass }
     }
 
-    /// Says a share with its interval: 5 of 5 is not certainty.
+    /// Writes a value for people. An accuracy is written with its interval, because 5 of 5 is not certainty.
     fn show(&self, quantity: Quantity, value: f64, config: &str) -> String {
         let shown = quantity.show(value);
         match self.results.configs.get(config).filter(|_| quantity == Quantity::Accuracy) {
@@ -188,7 +189,7 @@ impl Bench<'_> {
         }
     }
 
-    /// Says what to try next, by what was missed and how the model is quantized.
+    /// Says what to try next. It depends on which criteria failed and on how the model is quantized.
     fn advice(&self, config: &str, findings: &[Finding]) -> Vec<String> {
         let Some(results) = self.results.configs.get(config) else { return Vec::new() };
         let missed = |quantities: &[Quantity]| {
@@ -210,7 +211,7 @@ impl Bench<'_> {
     }
 }
 
-/// What makes a model more like the one it was quantized from.
+/// Returns what would make a model more like the one it was quantized from.
 fn better(results: &ConfigResults) -> Vec<String> {
     let Some(quantization) = &results.quantization else {
         return vec!["it is not quantized: what it lacks was lost before, or never learned".to_owned()];
@@ -235,7 +236,7 @@ fn better(results: &ConfigResults) -> Vec<String> {
     advice
 }
 
-/// What makes a model smaller and faster.
+/// Returns what would make a model smaller and faster.
 fn smaller(results: &ConfigResults) -> Vec<String> {
     let Some(quantization) = &results.quantization else {
         return vec!["quantize it: `stage: quantize, bits: 8`".to_owned()];
@@ -281,7 +282,7 @@ mod tests {
         texts.iter().map(read).collect()
     }
 
-    /// Judges a 4-bit model of 60 bytes, 3 of 5 right, against one of 8 bits and 100 bytes, all right.
+    /// Judges a 4-bit model (60 bytes, 3 of 5 right) against an 8-bit model (100 bytes, 5 of 5 right).
     fn verdict(optimal: &[(Quantity, &str)], minimum: &[(Quantity, &str)]) -> VerdictOutcome {
         let configs = [("8bit".to_owned(), config(5, 100, 8)), ("4bit".to_owned(), config(3, 60, 4))];
         let results = Results { suite: "s".into(), reference: None, configs: configs.into_iter().collect() };

@@ -1,25 +1,25 @@
-//! Which layer a tensor is in and which kind of module it is, by its name.
+//! The survival of tensors, sorted by the layer and the kind of module that their names say.
 //! Knows nothing of how it is shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use weights::survival::{Figures, Survival};
 
-/// The kinds whose order everybody knows; others follow by name.
+/// The usual order of the kinds of modules. Other kinds come after them, sorted by name.
 const ORDER: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
 /// The survival of tensors, by layer and kind of module.
 pub(super) struct Layers {
-    /// What stands above the columns.
+    /// The headings of the columns.
     pub(super) kinds: Vec<String>,
-    /// By the number of the layer, one cell for each kind; none if the layer has no such tensor.
+    /// The rows by layer number, with one cell for each kind; `None` if the layer has no such tensor.
     pub(super) rows: BTreeMap<usize, Vec<Option<f64>>>,
-    /// Tensors that are in no layer.
+    /// The modules that are in no layer, each with its survival.
     pub(super) others: Vec<(String, f64)>,
 }
 
 impl Layers {
-    /// Sorts the tensors. Where several are of one kind, such as experts, the cell has the least of them.
+    /// Sorts the tensors. A cell that several tensors share, such as experts, has their lowest survival.
     pub(super) fn of(survival: &Survival) -> Self {
         let mut cells = BTreeMap::<(usize, String), f64>::new();
         let mut others = Vec::new();
@@ -44,7 +44,8 @@ impl Layers {
         Self { kinds: kinds.iter().map(label).collect(), rows, others }
     }
 
-    /// Returns the layers of which least survived, by the least of their tensors, the worst first.
+    /// Returns the `count` layers with the lowest survival, lowest first, each with its worst kind and the
+    /// survival of that kind.
     pub(super) fn worst(&self, count: usize) -> Vec<(usize, &str, f64)> {
         let least = |(layer, cells): (&usize, &Vec<Option<f64>>)| {
             let cells = cells.iter().zip(&self.kinds);
@@ -59,7 +60,8 @@ impl Layers {
     }
 }
 
-/// Returns the layer and the kind of module, numbers of experts in it written `*`; nothing if it is in no layer.
+/// Returns the layer number and the kind of module, in which the numbers of experts are written `*`; `None`
+/// if the tensor is in no layer.
 fn place(tensor: &str) -> Option<(usize, String)> {
     let parts: Vec<_> = module(tensor).split('.').collect();
     let (index, layer) =

@@ -1,13 +1,13 @@
-//! The result of a benchmark as data, what was decided from it, and how it is shown.
+//! The results of a benchmark as data, what is decided from them, and how both are shown.
 //! Knows nothing of how it was measured, nor of the terminal.
 //!
 //! ```text
-//! results.json    Results     what is the same on every run: answers, accuracy, sizes, survival
-//! readings.json   TextEvals    what texts gave, the same but for the last places
-//! timings.json    AllTimings  what is not the same: seconds, memory, the machine
-//! verdicts.json   Judgement   gates and verdicts, decided from both
+//! results.json    Results     the same on every run: answers, accuracy, sizes, survival
+//! readings.json   TextEvals   perplexity and divergence: on another machine the last digits can differ
+//! timings.json    AllTimings  different on every run: seconds, memory, the machine
+//! verdicts.json   Judgement   gates and verdicts, decided from the three above
 //! report.md       ─┐
-//! report.html      ├─ the three above, for people
+//! report.html      ├─ all of the above, for people
 //! pipeline report ─┘
 //! ```
 
@@ -16,6 +16,7 @@ mod criteria;
 mod csv;
 mod diff;
 mod diff_text;
+mod error;
 mod front;
 mod html;
 mod interval;
@@ -35,19 +36,20 @@ mod timings;
 pub use criteria::{Bound, Comparison, Criterion, Gate, Number, Quantity, Verdict};
 pub use csv::csv_header;
 pub use diff::{Changed, Diff, Row, Side};
+pub use error::Error;
 pub use interval::wilson;
 pub use judgement::{Conclusion, Finding, GateOutcome, Judgement, VerdictOutcome, judge};
 pub use results::{Answer, ConfigResults, Quantization, Results, TextEvals};
 pub use terminal::paragraph;
 pub use timings::{AllTimings, Machine};
 
-/// All that a report shows.
+/// Everything that a report shows.
 #[derive(Clone, Copy, Debug)]
 pub struct Report<'a> {
     /// What is the same on every run.
     pub results: &'a Results,
-    /// What is not.
+    /// What differs from run to run.
     pub timings: &'a AllTimings,
-    /// What was decided.
+    /// The gates and verdicts that were decided.
     pub judgement: &'a Judgement,
 }

@@ -9,7 +9,7 @@ use super::{Conclusion, Finding, Report};
 use weights::survival::Survival;
 
 impl Report<'_> {
-    /// Returns the report as Markdown: the outcome, the figures, what was decided, and every query with its answers.
+    /// Returns the report as Markdown: the outcome, figures, decisions, and every query with its answers.
     pub fn markdown(&self) -> String {
         let Outcome { headline, detail, .. } = self.outcome();
         let mut out = format!("# {}\n\n**{}**", escape(&self.results.suite), prose(&headline));
@@ -187,7 +187,7 @@ fn worst(survival: &Survival) -> String {
     worst.collect::<Vec<_>>().join(", ")
 }
 
-/// Writes text as text: nothing in it is Markdown or HTML, and it is one line.
+/// Escapes text so that nothing in it is Markdown or HTML, and puts it on one line.
 fn escape(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut out = String::new();
@@ -202,13 +202,13 @@ fn escape(text: &str) -> String {
     out
 }
 
-/// Writes a sentence of ours, in which what stands between backticks is code.
+/// Escapes a sentence of ours, except that text between backticks becomes code.
 fn prose(text: &str) -> String {
     if text.matches('`').count() % 2 == 1 {
         return escape(text);
     }
     let parts = text.split('`').enumerate();
-    // Spaces at the ends of a part are between words.
+    // Spaces at the ends of a part separate it from the next one, so they are kept.
     let words = |part: &str| {
         let space = |is: bool| if is { " " } else { "" };
         let ends = (part.starts_with(' '), part.len() > 1 && part.ends_with(' '));
@@ -217,7 +217,7 @@ fn prose(text: &str) -> String {
     parts.map(|(index, part)| if index % 2 == 1 { code(part) } else { words(part) }).collect()
 }
 
-/// Writes text as code within a line, outside of tables.
+/// Writes text as code within a line. It is not safe in a table.
 fn code(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let ticks = "`".repeat(longest_run(&line) + 1);
@@ -225,10 +225,10 @@ fn code(text: &str) -> String {
     format!("{ticks}{pad}{line}{pad}{ticks}")
 }
 
-/// Writes text as a block of code within a list.
+/// Writes text as a code block within a list item.
 fn fenced(text: &str) -> String {
     let fence = "`".repeat((longest_run(text) + 1).max(3));
-    // A carriage return alone ends a line too.
+    // A lone carriage return ends a line too.
     let text = text.trim().replace("\r\n", "\n").replace('\r', "\n");
     let lines: String = text.lines().map(|line| format!("  {line}\n")).collect();
     format!("  {fence}text\n{lines}  {fence}\n")

@@ -1,38 +1,39 @@
-//! What follows from a benchmark in one or two sentences: which configuration to ship and why.
-//! Knows nothing of how they are shown; names, and what may be typed, stand between backticks.
+//! The conclusion of a benchmark in one or two sentences: which configuration to ship and why.
+//! Knows nothing of how they are shown. Names, and words that the user may type, are between backticks.
 
 use super::table::{give_or_take, percent};
 use super::{Conclusion, ConfigResults, Finding, GateOutcome, Report, VerdictOutcome};
 use text::units::bytes;
 
-/// What follows.
+/// The conclusion of a benchmark.
 pub(super) struct Outcome {
     /// How good it is.
     pub(super) tone: Tone,
-    /// The sentence.
+    /// The main sentence.
     pub(super) headline: String,
-    /// Why, and what else is to be known of it; may be empty.
+    /// The reasons, and what else the reader should know; may be empty.
     pub(super) detail: String,
 }
 
 /// How good an outcome is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tone {
-    /// What was asked for is there.
+    /// A configuration can be shipped, or all gates hold.
     Good,
-    /// Nothing was asked for.
+    /// The pipeline file asks for no decision.
     Plain,
-    /// A gate failed, or nothing is good enough.
+    /// A gate failed, or no configuration is good enough.
     Bad,
 }
 
 impl Report<'_> {
-    /// Whether the pipeline file asked for a decision.
+    /// Whether the pipeline file asks for a decision.
     pub(super) fn is_judged(&self) -> bool {
         !self.judgement.gates.is_empty() || !self.judgement.verdicts.is_empty()
     }
 
-    /// Returns the verdict of what to ship: the smallest of the best, and none that fails a gate.
+    /// Returns the verdict on the configuration to ship: the smallest optimal one, or else the smallest that
+    /// meets the minimum. A configuration that fails a gate is never chosen.
     pub(super) fn choice(&self) -> Option<&VerdictOutcome> {
         let of = |conclusion| {
             let verdicts = self.judgement.verdicts.iter();
@@ -55,7 +56,7 @@ impl Report<'_> {
         self.results.configs.get(&verdict.config).map_or(u64::MAX, |results| results.disk_bytes)
     }
 
-    /// Says what follows.
+    /// Returns the conclusion.
     pub(super) fn outcome(&self) -> Outcome {
         let failed: Vec<_> = self.failed_gates().iter().map(|gate| quoted(&gate.config)).collect();
         let decision = match (self.choice(), self.judgement.verdicts.is_empty()) {
@@ -103,7 +104,7 @@ impl Report<'_> {
         Outcome { tone: Tone::Good, headline, detail }
     }
 
-    /// Says which others are a best choice too.
+    /// Names the other configurations that are optimal too.
     fn rivals(&self, chosen: &VerdictOutcome) -> String {
         let verdicts = self.judgement.verdicts.iter().filter(|verdict| {
             verdict.conclusion == Conclusion::Optimal
@@ -130,7 +131,7 @@ impl Report<'_> {
         }
     }
 
-    /// Says what stands out, where nobody asked for a decision.
+    /// Says what stands out, if there are no verdicts and no gate failed.
     fn describe(&self) -> Outcome {
         let configs = || self.results.configs.iter();
         let smallest = |a: &(&String, &ConfigResults), b: &(&String, &ConfigResults)| {
@@ -168,7 +169,7 @@ impl Report<'_> {
 }
 
 impl VerdictOutcome {
-    /// Says what was concluded, in words.
+    /// Returns the conclusion in words.
     pub(super) fn words(&self) -> &'static str {
         match self.conclusion {
             Conclusion::Optimal => "the best choice",
@@ -177,7 +178,7 @@ impl VerdictOutcome {
         }
     }
 
-    /// Returns what kept it from being better.
+    /// Returns the criteria that kept it from a better conclusion.
     pub(super) fn missed(&self) -> Vec<String> {
         match self.conclusion {
             Conclusion::Otherwise if !self.minimum.is_empty() => missed(&self.minimum),
@@ -187,18 +188,18 @@ impl VerdictOutcome {
 }
 
 impl GateOutcome {
-    /// Returns what failed.
+    /// Returns the criteria that failed.
     pub(super) fn missed(&self) -> Vec<String> {
         missed(&self.criteria)
     }
 }
 
-/// Returns a name between backticks, of which it may have none itself.
+/// Returns a name between backticks. Backticks in the name itself become `'`.
 pub(super) fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('`', "'"))
 }
 
-/// Says how many answers were right, and how certain that is: 5 of 5 is not certainty.
+/// Returns how many answers were right, with the 95 % interval, because 5 of 5 is not certainty.
 pub(super) fn share(results: &ConfigResults) -> String {
     let [low, high] = results.accuracy_interval.map(|end| end * 100.0);
     let ConfigResults { correct, total, accuracy, .. } = results;
@@ -231,7 +232,7 @@ mod tests {
              against `fused-f16`."
         );
         assert_eq!(outcome.tone, Tone::Bad);
-        // What fails a gate is not shipped, however good its verdict.
+        // A configuration that fails a gate is not shipped, even if its verdict is good.
         sample.judgement.gates[0].config = "6bit".to_owned();
         let outcome = sample.report().outcome();
         assert_eq!(

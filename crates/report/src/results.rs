@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use protocol::{Divergence, Perplexity, TextEval};
 use weights::survival::Survival;
 
-/// What all configurations answered.
+/// The results of all configurations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Results {
     /// The suite's name.
     pub suite: String,
-    /// The configuration that the others' distributions are compared with.
+    /// The configuration that the distributions of the others are compared with.
     pub reference: Option<String>,
     /// Per configuration, in the order of the pipeline file.
     pub configs: IndexMap<String, ConfigResults>,
@@ -23,40 +23,42 @@ pub struct Results {
 pub struct ConfigResults {
     /// How many answers were right.
     pub correct: usize,
-    /// Of how many; 0 if the suite has texts only.
+    /// How many queries were answered; 0 if the suite has only texts.
     pub total: usize,
     /// `correct / total`; 0 if there were no queries.
     pub accuracy: f64,
     /// The 95 % interval of the accuracy, by [`wilson`](super::wilson).
     pub accuracy_interval: [f64; 2],
-    /// How many answers were the very text expected.
+    /// How many answers are exactly the expected text, apart from white space around it.
     pub exact: usize,
-    /// How many queries say what the very text is.
+    /// How many queries give an exact text.
     pub exact_total: usize,
-    /// Bytes of the model's folder, and of the adapter's.
+    /// The size of all files in the model's folder and in the adapter's, in bytes.
     pub disk_bytes: u64,
-    /// Bits that the tensors take, per weight of the model.
+    /// How many bits the tensors take per weight of the model; the adapter's tensors are included.
     pub bits_per_weight: f64,
-    /// How most of its weights are quantized; none if they are floats.
+    /// How most of its weights are quantized; `None` if they are floats.
     pub quantization: Option<Quantization>,
-    /// How well it predicts the suite's texts; none if there are none. In `readings.json`.
+    /// How well it predicts the suite's texts; `None` if the suite has no texts. Stored in `readings.json`.
     #[serde(skip)]
     pub perplexity: Option<Perplexity>,
-    /// How far it is from the reference on the suite's texts. In `readings.json`.
+    /// How far it is from the reference on the suite's texts. Stored in `readings.json`.
     #[serde(skip)]
     pub divergence: Option<Divergence>,
-    /// What quantizing left of a fine-tuning; none if it is no quantized descendant of a fused model.
+    /// What quantizing left of a fine-tuning; `None` if this is not a quantized descendant of a fused model.
     pub survival: Option<Survival>,
     /// Every answer, in the order of the suite.
     pub answers: Vec<Answer>,
 }
 
-/// `readings.json`: what is the same on every run of one machine, but for the last places on another, and so is no part
-/// of what two machines compare. By configuration; empty if the suite has no texts.
+/// `readings.json`: the evaluation of texts by configuration; empty if the suite has no texts.
+///
+/// It is the same on every run on one machine. On another machine the last digits can differ, so two machines
+/// do not compare it.
 pub type TextEvals = IndexMap<String, TextEval>;
 
 impl Results {
-    /// Returns what was read.
+    /// Returns the evaluations of texts, by configuration.
     pub fn text_evals(&self) -> TextEvals {
         let reading =
             |own: &ConfigResults| Some(TextEval { perplexity: own.perplexity?, divergence: own.divergence });
@@ -64,7 +66,7 @@ impl Results {
         configs.filter_map(|(name, own)| Some((name.clone(), reading(own)?))).collect()
     }
 
-    /// Adds what was read.
+    /// Adds the evaluations of texts, which `results.json` does not hold.
     #[must_use]
     pub fn with_text_evals(mut self, readings: &TextEvals) -> Self {
         for (name, own) in &mut self.configs {
@@ -78,15 +80,15 @@ impl Results {
 /// One answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
-    /// What was asked: what the user said last.
+    /// What was asked: the last message of the user.
     pub prompt: String,
     /// What was answered.
     pub text: String,
-    /// Whether it holds a tool call.
+    /// Whether it contains a tool call.
     pub tool_call: bool,
     /// Whether it is right.
     pub pass: bool,
-    /// What each scorer of the query said, such as `expect` or `contains`.
+    /// Whether the answer passed each scorer of the query, such as `expect` or `contains`.
     pub scores: IndexMap<String, bool>,
 }
 
@@ -95,7 +97,7 @@ pub struct Answer {
 pub struct Quantization {
     /// Bits per weight.
     pub bits: usize,
-    /// How many neighbours share a scale.
+    /// How many neighbouring weights share a scale.
     pub group_size: usize,
     /// MLX's mode, such as `affine`.
     pub mode: String,

@@ -1,4 +1,4 @@
-//! The figures of all configurations, a row for each: which columns there are, and how a cell is written.
+//! The table of figures, with a row for each configuration: its columns, and how each cell is written.
 //! Knows nothing of how a table is drawn.
 
 use super::{ConfigResults, Report};
@@ -7,19 +7,19 @@ use text::units::bytes;
 
 /// One column; the first holds the configurations' names.
 pub(super) struct Column {
-    /// What stands above it.
+    /// Its heading.
     pub(super) heading: &'static str,
-    /// When it gives way to the others where there is no room: the highest first, 0 never.
+    /// When the column is dropped to make room for the others: the highest number first, 0 never.
     pub(super) yields: u8,
     /// One cell for each configuration.
     pub(super) cells: Vec<Cell>,
 }
 
-/// A value, and perhaps how certain it is.
+/// A value, and optionally how certain it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cell {
     pub(super) value: String,
-    /// Such as `38-96` or `±0.05`.
+    /// How certain the value is, such as `38-96` or `±0.05`.
     pub(super) note: Option<String>,
 }
 
@@ -29,7 +29,7 @@ impl Cell {
     }
 }
 
-/// What one row is written from.
+/// The data that one row is written from.
 struct Row<'a> {
     name: &'a str,
     results: &'a ConfigResults,
@@ -38,7 +38,7 @@ struct Row<'a> {
 
 type Write = fn(&Row<'_>) -> Option<Cell>;
 
-/// Every column there can be: its heading, when it yields, and its cell, if the configuration has one.
+/// All possible columns: the heading, when the column yields, and the cell, if the configuration has one.
 const COLUMNS: [(&str, u8, Write); 13] = [
     ("config", 0, |row| Some(Cell::plain(row.name.to_owned()))),
     ("correct", 1, |row| {
@@ -70,7 +70,7 @@ const COLUMNS: [(&str, u8, Write); 13] = [
 ];
 
 impl Report<'_> {
-    /// Returns the columns that at least one configuration has something for.
+    /// Returns the columns for which at least one configuration has a value.
     pub(super) fn columns(&self) -> Vec<Column> {
         let configs = self.results.configs.iter();
         let rows =
@@ -96,7 +96,9 @@ fn accuracy(row: &Row<'_>) -> Option<Cell> {
         .then(|| Cell { value: percent(row.results.accuracy), note: Some(format!("{low:.0}-{high:.0}")) })
 }
 
-/// Writes a share in whole per cent, but never all or nothing where it is not.
+/// Writes a share in whole per cent. A share that is close to 0 or 1, but not equal, has one decimal place,
+/// so
+/// that `0%` and `100%` are always exact.
 pub(super) fn percent(share: f64) -> String {
     let percent = share * 100.0;
     let is_all_but = (99.5..100.0).contains(&percent);
@@ -106,7 +108,7 @@ pub(super) fn percent(share: f64) -> String {
     format!("{percent:.0}%")
 }
 
-/// Writes a value with its standard error, both with as many places as one reads in a table.
+/// Writes a value with its standard error, both with two decimal places, or with none from 1000 on.
 pub(super) fn give_or_take(value: f64, standard_error: f64) -> Cell {
     let places = if value.abs() < 1000.0 { 2 } else { 0 };
     Cell { value: format!("{value:.places$}"), note: Some(format!("±{standard_error:.places$}")) }

@@ -1,4 +1,4 @@
-//! The report for a terminal of 80 columns.
+//! The report as text for a terminal of 80 columns.
 //! Knows nothing of the terminal itself.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use super::{Conclusion, Report};
 const WIDTH: usize = 80;
 
 impl Report<'_> {
-    /// Returns the table, and below it what was decided and what was lost.
+    /// Returns the table, and below it the decisions and what quantizing lost of a fine-tuning.
     pub fn table(&self) -> String {
         let mut out = draw(self.columns());
         if self.is_judged() {
@@ -51,7 +51,8 @@ impl Report<'_> {
         }
     }
 
-    /// Says what to try, once for each configuration. What took the fine-tuning away is said below.
+    /// Says what to try, once for each configuration. The cause of a lost fine-tuning is left out, because it
+    /// is printed further below.
     fn advise<'a>(
         &self,
         out: &mut String,
@@ -87,13 +88,13 @@ fn write_lines(out: &mut String, first: &str, lines: &[String]) {
     }
 }
 
-/// Draws the columns, leaving out what has no room.
+/// Draws the columns and leaves out those that do not fit.
 fn draw(mut columns: Vec<Column>) -> String {
     let width = |column: &Column| {
         let cells = (0..column.cells.len()).map(|row| text(column, row).chars().count());
         cells.chain([column.heading.chars().count()]).max().unwrap_or(0)
     };
-    // There is no room for all of it anywhere; the page has the speed of reading the prompt.
+    // Prefill speed is never shown here, because not all columns fit. The HTML page has it.
     columns.retain(|column| column.heading != "prefill");
     while columns.iter().map(|column| width(column) + 1).sum::<usize>() > WIDTH + 1 {
         let Some(least) = columns.iter().map(|column| column.yields).max().filter(|yields| *yields > 0)
@@ -116,7 +117,7 @@ fn draw(mut columns: Vec<Column>) -> String {
     out
 }
 
-/// Returns the text of a cell; how certain a divergence is has no room.
+/// Returns the text of a cell. The standard error of KL is left out, because there is no room for it.
 fn text(column: &Column, row: usize) -> String {
     let cell = &column.cells[row];
     match cell.note.as_ref().filter(|_| column.heading != "KL") {
@@ -125,7 +126,9 @@ fn text(column: &Column, row: usize) -> String {
     }
 }
 
-/// Breaks words into lines of a terminal; `first` begins the first line and `indent` the others.
+/// Breaks words into lines of at most 80 characters. `first` begins the first line, and `indent` the others.
+///
+/// A word is never broken, so a long word makes a long line. The text is empty if there are no words.
 pub fn paragraph(first: &str, words: &str, indent: &str) -> String {
     if words.is_empty() {
         return String::new();

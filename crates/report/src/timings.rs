@@ -6,23 +6,23 @@ use serde::{Deserialize, Serialize};
 
 use protocol::Timings;
 
-/// How fast and how large all configurations were.
+/// The speed and the memory of all configurations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AllTimings {
-    /// Where it was measured.
+    /// The machine on which it was measured.
     pub machine: Machine,
     /// Per configuration, in the order of the pipeline file.
     pub configs: IndexMap<String, Timings>,
 }
 
-/// Where a benchmark was measured.
+/// The machine on which a benchmark was measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// `linux` or `macos`.
     pub system: String,
     /// `x86_64` or `aarch64`.
     pub processor: String,
-    /// How many threads run at once.
+    /// How many threads can run at once.
     pub threads: usize,
     /// MLX's version and device.
     pub backend: String,

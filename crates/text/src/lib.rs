@@ -1,4 +1,4 @@
-//! What people write: YAML with the place of each value, sizes and ages with units, and the word they meant.
+//! What people write: YAML with the place of each value, sizes and ages with units, and misspelt words.
 //! Knows nothing of what the text is about.
 
 mod nearest;

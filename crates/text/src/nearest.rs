@@ -1,10 +1,11 @@
-//! The word that somebody probably meant: the known word most similar to it.
+//! Spelling suggestions: the known word that is most similar to a misspelt one.
 //! Knows nothing of what the words name.
 
-/// How similar a word must be to be suggested, from 0 to 1.
+/// A word is suggested if its similarity is above this, from 0 (nothing alike) to 1 (equal).
 const SIMILAR: f64 = 0.8;
 
-/// Returns the word among `known` that `word` was probably meant to be, by Jaro-Winkler similarity.
+/// Returns the word in `known` that is most similar to `word`, by Jaro-Winkler similarity; `None` if none is
+/// similar enough.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let scored = known.into_iter().map(|candidate| (strsim::jaro_winkler(word, candidate), candidate));
     let (similarity, best) = scored.max_by(|(a, _), (b, _)| a.total_cmp(b))?;

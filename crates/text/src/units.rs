@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// The units of sizes, each with its bytes.
+/// The units of sizes, each with its length in bytes.
 pub const SIZES: [(&str, u64); 9] = [
     ("B", 1),
     ("kB", 1000),
@@ -16,26 +16,32 @@ pub const SIZES: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
 ];
 
-/// The units of ages, each with its seconds.
+/// The units of ages, each with its length in seconds.
 const AGES: [(&str, u64); 5] = [("s", 1), ("m", 60), ("h", 3600), ("d", 24 * 3600), ("w", 7 * 24 * 3600)];
 
-/// Reads a number of bytes; the case of the unit does not matter.
+/// Reads a size such as `200GB` and returns it in bytes. The case of the unit does not matter.
+///
+/// # Errors
+/// Fails when `text` is not a whole number with a known unit, or when the size does not fit into 64 bits.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let expected = "a whole number and a unit: B, kB, MB, GB, TB, KiB, MiB, GiB or TiB, such as 200GB";
     parse(text, &SIZES, str::eq_ignore_ascii_case).ok_or_else(|| format!("expected {expected}"))
 }
 
-/// Reads a span of time.
+/// Reads a span of time such as `30d`. The units are lowercase.
+///
+/// # Errors
+/// Fails when `text` is not a whole number with a known unit, or when the seconds do not fit into 64 bits.
 pub fn parse_age(text: &str) -> Result<Duration, String> {
     let expected = "a whole number and a unit: s, m, h, d or w, such as 30d";
     parse(text, &AGES, str::eq).map(Duration::from_secs).ok_or_else(|| format!("expected {expected}"))
 }
 
-/// Writes a span of time in the largest unit that it has one of.
+/// Writes a span of time, rounded down, in the largest unit up to days that fits into it: `35 d`.
 pub fn age(span: Duration) -> String {
     let seconds = span.as_secs();
     let fits = |(_, length): &&(&str, u64)| *length <= seconds;
-    // Weeks are for typing: nobody reads 5 w as quickly as 35 d.
+    // Weeks are only for input: `35 d` is easier to read than `5 w`.
     let (unit, length) = AGES[..4].iter().rev().find(fits).unwrap_or(&AGES[0]);
     format!("{} {unit}", seconds / length)
 }
@@ -47,12 +53,12 @@ fn parse(text: &str, units: &[(&str, u64)], same: fn(&str, &str) -> bool) -> Opt
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
-/// Writes a number of bytes in decimal units, as disks and downloads have them: `2.7 MB`.
+/// Writes a number of bytes in decimal units, as disks and downloads do: `2.7 MB`.
 pub fn bytes(count: u64) -> String {
     size(count as f64)
 }
 
-/// The same for what need not be a whole number.
+/// Writes a number of bytes as [`bytes`] does; the number need not be whole.
 pub fn size(bytes: f64) -> String {
     if bytes < 999.5 {
         return format!("{bytes:.0} B");

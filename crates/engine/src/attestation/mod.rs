@@ -1,16 +1,18 @@
-//! The signed statement of one action: which recipe made which files, as an in-toto Statement with SLSA provenance.
+//! The statement of one action: which recipe made which files, as an in-toto Statement with SLSA provenance.
 //! Knows nothing of who signed it, of what a recipe means, nor of the clock.
 //!
-//! | of the action | stands in the statement as |
+//! | part of the action | place in the statement |
 //! |---|---|
-//! | the files | `subject`: path, blake3, and in `annotations` the size and whether it is volatile |
-//! | the recipe but its inputs | `buildDefinition.externalParameters` |
+//! | the files | `subject`: path, blake3, and in `annotations` the size in bytes and whether it is volatile |
+//! | the recipe without its inputs | `buildDefinition.externalParameters` |
 //! | the recipe's inputs | `buildDefinition.resolvedDependencies`: role and blake3 |
 //! | the machine | `buildDefinition.internalParameters.machine` |
 //! | the key | `runDetails.metadata.invocationId` |
-//! | the artifact's digest, the seconds and the failure | one of `runDetails.byproducts`, called `artifact`: its digest, and the other two in `annotations` |
+//! | the artifact's digest | `digest` of the entry `artifact` in `runDetails.byproducts` |
+//! | the seconds and the failure | `annotations` of the same entry |
 //!
-//! What another program may have added is ignored, as both standards demand; what is ours must be there.
+//! Fields that other programs add are ignored, as both standards demand. Our own fields are required, except
+//! the machine, the inputs and the failure.
 
 mod statement;
 
@@ -28,7 +30,7 @@ use crate::sign::shown;
 use crate::store::Action;
 use artifact::{Artifact, Digest, InvalidList};
 
-/// What kind of text a claim is, for the envelope.
+/// The type of a claim's text in the envelope, as a media type.
 pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 
 /// The name of the one byproduct.
@@ -37,14 +39,15 @@ const ARTIFACT: &str = "artifact";
 /// The field of a recipe that holds its inputs.
 const INPUTS: &str = "inputs";
 
-/// What somebody says of an action.
+/// What a statement says about an action. It may be false.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    /// The key of the recipe. Whether it is that of [`Action::recipe`] is for those to see who know recipes.
+    /// The key of the recipe. It is not checked here that this is the key of [`Action::recipe`]: that needs
+    /// knowledge of recipes.
     pub key: Digest,
     /// What went in and what came out.
     pub action: Action,
-    /// What it was made on, if that is told.
+    /// The machine it was made on, if the statement names one.
     pub machine: Option<String>,
 }
 
@@ -54,40 +57,40 @@ pub enum NotAClaim {
     /// It is not JSON, or lacks a field.
     #[error("it is not a statement of provenance: {0}")]
     Malformed(String),
-    /// It speaks of something else.
+    /// It is a statement of another kind.
     #[error("its `{field}` is `{}`, not `{expected}`", shown(.found))]
     Kind {
-        /// The field that says what it speaks of.
+        /// The field that names the kind.
         field: &'static str,
-        /// What that must be.
+        /// The value it must have.
         expected: &'static str,
-        /// What it is.
+        /// The value it has.
         found: String,
     },
-    /// Its files are none that a folder can hold.
+    /// A folder cannot hold its files.
     #[error("its files are not an artifact")]
     Files(#[from] InvalidList),
-    /// It contradicts itself.
+    /// The artifact's digest is not the digest of the files.
     #[error("it states the artifact {}, but its files are {}", stated.short(), computed.short())]
     Digest {
         /// The digest it states.
         stated: Digest,
-        /// That of the files it lists.
+        /// The digest of the files it lists.
         computed: Digest,
     },
-    /// It has two inputs in one role.
+    /// Two inputs have the same role.
     #[error("it has the input `{}` twice", shown(.0))]
     Input(String),
-    /// Its inputs stand in two places.
+    /// Its inputs are in two places.
     #[error("its inputs stand in `externalParameters` and in `resolvedDependencies`")]
     Inputs,
-    /// Its duration is none.
+    /// Its duration is negative or not finite.
     #[error("it took {0} seconds, which cannot be")]
     Seconds(f64),
 }
 
 impl Claim {
-    /// Returns the statement, the same bytes for the same claim.
+    /// Returns the statement as JSON. The same claim always gives the same bytes.
     pub fn to_json(&self) -> Vec<u8> {
         let statement = Statement {
             kind: STATEMENT_TYPE.to_owned(),
@@ -126,7 +129,12 @@ impl Claim {
         }
     }
 
-    /// Reads a statement, which may be anybody's.
+    /// Reads a statement, which anybody may have written.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the bytes are not the JSON of such a statement, the statement contradicts itself, or a folder
+    /// cannot hold its files.
     pub fn parse(bytes: &[u8]) -> Result<Self, NotAClaim> {
         let statement: Statement =
             serde_json::from_slice(bytes).map_err(|error| NotAClaim::Malformed(shown(&error.to_string())))?;
@@ -152,7 +160,8 @@ impl Claim {
     }
 }
 
-/// Splits a recipe into the statement's two halves. Inputs that are not digests stay where they are.
+/// Splits a recipe into `externalParameters` and `resolvedDependencies`. If an input is not a digest, all
+/// inputs stay in the first.
 fn take_inputs(recipe: &Value) -> (Value, Option<Vec<Dependency>>) {
     let inputs = recipe.get(INPUTS).and_then(Value::as_object);
     let dependency = |(role, digest): (&String, &Value)| {
@@ -170,7 +179,7 @@ fn take_inputs(recipe: &Value) -> (Value, Option<Vec<Dependency>>) {
     (recipe, dependencies)
 }
 
-/// The other way round. A recipe's fields are in alphabetical order, so it is known where the inputs stood.
+/// Undoes [`take_inputs`]. A recipe's fields are in alphabetical order, so the place of the inputs is known.
 fn put_inputs_back(recipe: Value, dependencies: Option<Vec<Dependency>>) -> Result<Value, NotAClaim> {
     let Value::Object(mut fields) = recipe else {
         return Err(NotAClaim::Malformed("`externalParameters` is not an object".to_owned()));
@@ -191,7 +200,7 @@ fn put_inputs_back(recipe: Value, dependencies: Option<Vec<Dependency>>) -> Resu
     Ok(Value::Object(fields))
 }
 
-/// Returns what is said of the run, if it is said of the artifact of `computed`.
+/// Returns the annotations of the byproduct `artifact`. Its digest must be `computed`.
 fn read_byproduct(byproducts: Vec<Byproduct>, computed: Digest) -> Result<RunNotes, NotAClaim> {
     let mut ours = byproducts.into_iter().filter(|one| one.name == ARTIFACT);
     let (Some(one), None) = (ours.next(), ours.next()) else {
@@ -230,7 +239,7 @@ mod tests {
         Claim { key: Digest::of(b"key"), action, machine: Some("a laptop".to_owned()) }
     }
 
-    /// Everything there is in a claim, the order of the recipe's fields too.
+    /// A claim as text: all of it, including the order of the recipe's fields.
     fn text(claim: &Claim) -> String {
         format!("{:?} {} {:?}", claim.key, serde_json::to_string(&claim.action).unwrap(), claim.machine)
     }
@@ -241,7 +250,7 @@ mod tests {
 
     #[track_caller]
     fn refused(statement: &Value) -> String {
-        format!("{:#}", anyhow::Error::new(Claim::parse(statement.to_string().as_bytes()).unwrap_err()))
+        artifact::in_one_line(&Claim::parse(statement.to_string().as_bytes()).unwrap_err())
     }
 
     fn at<'a>(statement: &'a mut Value, pointer: &str) -> &'a mut Value {

@@ -1,4 +1,4 @@
-//! The statement as it is written: the fields of in-toto and of SLSA that are ours.
+//! The JSON form of a statement: the fields of in-toto and SLSA that we use.
 //! Knows nothing of what makes a statement true.
 
 use serde::{Deserialize, Serialize};
@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use artifact::{Digest, FileEntry};
 
-/// How `externalParameters` are to be read: as a recipe of this tool.
+/// The type that says how to read `externalParameters`: as a recipe of this tool.
 pub const BUILD_TYPE: &str = "urn:pipeline:stage:v1";
 
 pub(super) const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 pub(super) const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
 pub(super) const BUILDER: &str = "urn:pipeline";
 
-/// <https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md>
+/// An in-toto Statement, version 1: <https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md>.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Statement {
     #[serde(rename = "_type")]
@@ -42,7 +42,7 @@ pub(super) struct SubjectNotes {
     pub(super) volatile: bool,
 }
 
-/// <https://slsa.dev/spec/v1.0/provenance>
+/// The SLSA provenance predicate, version 1.0: <https://slsa.dev/spec/v1.0/provenance>.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Provenance {
@@ -129,7 +129,7 @@ mod tests {
 
     use crate::attestation::tests::statement;
 
-    /// The fields an object must have and those it may have.
+    /// Checks that an object has all required fields, and no others than the allowed ones.
     #[track_caller]
     fn has_fields(value: &Value, required: &[&str], allowed: &[&str]) {
         let fields: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
@@ -143,8 +143,8 @@ mod tests {
         let statement = statement();
         // https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md
         has_fields(&statement, &["_type", "subject", "predicateType", "predicate"], &[]);
-        // https://github.com/in-toto/attestation/blob/main/spec/v1/resource_descriptor.md: one of `uri`, `digest` and
-        // `content` must be there; here it is always the digest, which a subject must have anyway.
+        // https://github.com/in-toto/attestation/blob/main/spec/v1/resource_descriptor.md: one of `uri`,
+        // `digest` and `content` is required. Here it is always the digest, which a subject needs anyway.
         let descriptor = |value: &Value| {
             let rest = ["name", "uri", "content", "downloadLocation", "mediaType", "annotations"];
             has_fields(value, &["digest"], &rest);
@@ -165,7 +165,7 @@ mod tests {
         assert!(run["builder"]["version"].as_object().unwrap().values().all(Value::is_string));
         has_fields(&run["metadata"], &[], &["invocationId", "startedOn", "finishedOn"]);
         run["byproducts"].as_array().unwrap().iter().for_each(descriptor);
-        // Both standards want a type to be a URI, which begins with a scheme.
+        // Both standards require a type to be a URI, which begins with a scheme.
         for kind in ["/_type", "/predicateType", "/predicate/buildDefinition/buildType"] {
             assert!(statement.pointer(kind).unwrap().as_str().unwrap().contains(':'), "{kind}");
         }

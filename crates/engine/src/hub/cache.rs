@@ -1,11 +1,11 @@
-//! The hub's cache on this machine, laid out as the Python library does it, so that each finds what the other
-//! downloaded; and the token that lies beside it. Knows nothing of the network.
+//! The hub's cache on this machine, in the layout of the Python library, and the access token beside it.
+//! Knows nothing of the network. Each of the two programs finds what the other downloaded.
 //!
 //! ```text
-//! hub/models--ORG--NAME/blobs/ETAG               the content: sha256 of a large file, git's sha1 of a small one
+//! hub/models--ORG--NAME/blobs/ETAG               the content; ETAG: sha256 if large, git's sha1 if small
 //! hub/models--ORG--NAME/snapshots/COMMIT/PATH    a link to the content
-//! hub/models--ORG--NAME/refs/REVISION            the commit that a branch or tag was when it was last asked for
-//! hub/.locks/models--ORG--NAME/ETAG.lock         held by whoever downloads that content
+//! hub/models--ORG--NAME/refs/REVISION            the commit of a branch or tag when it was last resolved
+//! hub/.locks/models--ORG--NAME/ETAG.lock         the lock held during the download of that content
 //! ```
 
 use std::env::{home_dir, var_os};
@@ -16,25 +16,25 @@ use hf_hub::Repo;
 
 use crate::origin::{Commit, HubSource, Origin};
 
-/// The folder that all programs of this user keep downloaded models in.
+/// The folder in which all programs of this user keep downloaded models.
 #[derive(Clone, Debug)]
 pub struct HubCache {
     root: PathBuf,
 }
 
-/// What is sent to be let in to private and gated repositories.
+/// The access token for private and gated repositories.
 pub(super) struct Token {
     pub(super) text: String,
-    /// Where it was found.
+    /// Where it was found: a variable or a path, for messages.
     pub(super) place: String,
 }
 
 impl HubCache {
-    /// Finds the folder by the variables that the Python library looks at.
+    /// Finds the folder from the environment variables that the Python library uses.
     pub fn from_env() -> Self {
         let root = variable("HF_HUB_CACHE").or_else(|| variable("HUGGINGFACE_HUB_CACHE"));
         let root = root.unwrap_or_else(|| home().join("hub"));
-        // `artifacts/NAME` will point into it, from another folder.
+        // The path must be absolute, because `artifacts/NAME` links into it from another folder.
         Self { root: std::path::absolute(&root).unwrap_or(root) }
     }
 
@@ -43,12 +43,12 @@ impl HubCache {
         &self.root
     }
 
-    /// Returns where the files of a commit lie, whether they are there or not.
+    /// Returns the folder for the files of a commit, whether it exists or not.
     pub fn snapshot(&self, origin: &Origin) -> PathBuf {
         self.repository(&origin.repo).join("snapshots").join(origin.commit.to_string())
     }
 
-    /// Returns where a content lies, whether it is there or not.
+    /// Returns the path of a content, whether it exists or not.
     pub(super) fn blob(&self, repo: &str, etag: &str) -> PathBuf {
         self.repository(repo).join("blobs").join(etag)
     }
@@ -58,8 +58,8 @@ impl HubCache {
         self.root.join(".locks").join(folder_name(repo)).join(format!("{etag}.lock"))
     }
 
-    /// Notes what a branch or a tag is now, for programs that look it up without the network. Nothing here rests on
-    /// it, so failing to is no failure.
+    /// Writes the current commit of a branch or tag, for programs that look it up without the network. Errors
+    /// are ignored: this tool does not depend on the note.
     pub(super) fn note(&self, source: &HubSource, commit: &Commit) {
         let path = self.repository(&source.repo).join("refs").join(&source.revision);
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return };
@@ -89,7 +89,7 @@ impl Token {
     }
 }
 
-/// Returns the file that `hf auth login` writes the token to.
+/// Returns the path of the file to which `hf auth login` writes the token.
 pub(super) fn token_path() -> PathBuf {
     variable("HF_TOKEN_PATH").unwrap_or_else(|| home().join("token"))
 }
@@ -101,7 +101,7 @@ fn home() -> PathBuf {
     })
 }
 
-/// Returns a path from the environment; an empty one is none.
+/// Returns a path from an environment variable; `None` if it is unset or empty.
 fn variable(name: &str) -> Option<PathBuf> {
     var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }

@@ -1,54 +1,56 @@
-//! One file of a repository: the name it may have, and whether bytes are its bytes.
-//! Knows nothing of how they come.
+//! One file of a hub repository: which names are allowed, and whether some bytes are its content.
+//! Knows nothing of downloads.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use anyhow::{Context, ensure};
 use ring::digest::{Context as Hasher, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
 use super::web::{Info, Sibling};
+use crate::Error;
+use crate::error::{OrBug, Result, require};
+use artifact::AtPath;
 
-/// How much is read at a time.
+/// How many bytes are read at a time.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
-/// What is no part of a checkpoint in safetensors: the same weights in other formats.
+/// Endings of files that hold the same weights in other formats than safetensors.
 const OTHER_FORMATS: [&str; 7] = [".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack"];
 
 /// A file that the hub lists.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct HubFile {
-    /// Where it lies in the repository, with `/` between its parts.
+    /// Its path in the repository, with `/` between the parts.
     pub(super) name: String,
     pub(super) size: u64,
-    /// Its digest in hexadecimal digits: sha256 if it is kept beside git, else git's sha1. The hub sends it as the
-    /// ETag, and the content is filed under it.
+    /// Its digest in hexadecimal digits: sha256 if it is stored with git LFS, else git's sha1. The hub sends
+    /// it as the ETag, and the cache stores the content under it.
     pub(super) etag: String,
 }
 
-/// Returns the files that belong to the model. A name that leads out of the folder is refused, wanted or not: a
-/// server that sends one is not to be trusted with the rest.
-pub(super) fn wanted(info: Info) -> anyhow::Result<Vec<HubFile>> {
+/// Returns the files that belong to the model, sorted by name. A name that leads out of the folder is an
+/// error, even if the file is not wanted: the rest of what such a server sends cannot be trusted either.
+pub(super) fn wanted(info: Info) -> Result<Vec<HubFile>> {
     for sibling in &info.siblings {
         let name = &sibling.rfilename;
-        ensure!(is_plain(name), "the hub lists a file named {name:?}, which is no path below a folder");
+        require!(is_plain(name), Hub, "the hub lists a file named {name:?}, which is no path below a folder");
     }
     let safetensors = has_safetensors(info.siblings.iter().map(|sibling| sibling.rfilename.as_str()));
     let files = info.siblings.into_iter().filter(|sibling| belongs(&sibling.rfilename, safetensors));
-    let mut files = files.map(HubFile::read).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut files = files.map(HubFile::read).collect::<Result<Vec<_>>>()?;
     files.sort_by(|a, b| a.name.cmp(&b.name));
-    ensure!(!files.is_empty(), "the repository is empty");
+    require!(!files.is_empty(), Hub, "the repository is empty");
     Ok(files)
 }
 
-/// Whether one of these files holds weights in safetensors.
+/// Whether one of these files is a safetensors file.
 pub(super) fn has_safetensors<'a>(mut names: impl Iterator<Item = &'a str>) -> bool {
     names.any(|name| name.ends_with(".safetensors"))
 }
 
-/// Whether a file belongs to the model, in a repository with or without safetensors. Hidden files are not content,
-/// here as in a folder.
+/// Whether a file belongs to the model. `safetensors` says whether the repository has safetensors files: then
+/// other weight formats do not belong. Hidden files never do, as in a local folder.
 pub(super) fn belongs(name: &str, safetensors: bool) -> bool {
     let hidden = name.split('/').any(|part| part.starts_with('.'));
     !(hidden || safetensors && OTHER_FORMATS.iter().any(|ending| name.ends_with(ending)))
@@ -60,55 +62,53 @@ fn is_plain(name: &str) -> bool {
 }
 
 impl HubFile {
-    fn read(sibling: Sibling) -> anyhow::Result<Self> {
+    fn read(sibling: Sibling) -> Result<Self> {
         let name = sibling.rfilename;
         let (etag, size) = match sibling.lfs {
             Some(lfs) => (Some(lfs.sha256).filter(|etag| is_hex(etag, 64)), Some(lfs.size)),
             None => (sibling.blob_id.filter(|etag| is_hex(etag, 40)), sibling.size),
         };
         let problem = || format!("the hub does not say how long `{name}` is and what its digest is");
-        let (etag, size) = etag.zip(size).with_context(problem)?;
+        let (etag, size) = etag.zip(size).ok_or_else(|| Error::Hub(problem()))?;
         Ok(Self { name, size, etag })
     }
 
-    /// Begins to hash the file.
+    /// Returns a hasher that is ready for the file's content.
     pub(super) fn hasher(&self) -> Hasher {
         if self.etag.len() == 64 {
             return Hasher::new(&SHA256);
         }
-        // Git hashes a heading along with the content.
+        // Git hashes a header before the content.
         let mut hasher = Hasher::new(&SHA1_FOR_LEGACY_USE_ONLY);
         hasher.update(format!("blob {}\0", self.size).as_bytes());
         hasher
     }
 
-    /// Names the digest that it is checked by.
+    /// Returns the name of the hash function of the digest.
     pub(super) fn algorithm(&self) -> &'static str {
         if self.etag.len() == 64 { "sha256" } else { "git's sha1" }
     }
 
-    /// Whether the file at `path` is this file. `read` is told how much was read so far.
-    pub(super) fn is_at(
-        &self,
-        path: &Path,
-        read: &dyn Fn(u64) -> anyhow::Result<()>,
-    ) -> anyhow::Result<bool> {
+    /// Whether the file at `path` has this file's size and digest. `read` is called with the number of bytes
+    /// read so far.
+    pub(super) fn is_at(&self, path: &Path, read: &dyn Fn(u64) -> Result<()>) -> Result<bool> {
         let Ok(mut file) = File::open(path) else { return Ok(false) };
         if file.metadata().is_ok_and(|metadata| !metadata.is_file() || metadata.len() != self.size) {
             return Ok(false);
         }
         let mut hasher = self.hasher();
-        hash_all(&mut file, &mut hasher, read).with_context(|| format!("cannot read {}", path.display()))?;
+        hash_all(&mut file, path, &mut hasher, read)?;
         Ok(finish(hasher) == self.etag)
     }
 }
 
-/// Hashes what is left of `file`; returns how much that was.
+/// Hashes the rest of `file`; returns its length in bytes.
 pub(super) fn hash_all(
     file: &mut File,
+    path: &Path,
     hasher: &mut Hasher,
-    read: &dyn Fn(u64) -> anyhow::Result<()>,
-) -> anyhow::Result<u64> {
+    read: &dyn Fn(u64) -> Result<()>,
+) -> Result<u64> {
     let mut block = vec![0; BLOCK_BYTES];
     let mut length = 0;
     loop {
@@ -116,9 +116,9 @@ pub(super) fn hash_all(
             Ok(0) => return Ok(length),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Ok(Err(error).at("read", path)?),
         };
-        hasher.update(block.get(..count).context("BUG: no more was read than there is room for")?);
+        hasher.update(block.get(..count).or_bug("no more was read than there is room for")?);
         length += count as u64;
         read(length)?;
     }

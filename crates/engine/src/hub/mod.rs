@@ -1,5 +1,5 @@
-//! Models on the Hugging Face hub: what a revision is now, and the files of a commit, downloaded and checked.
-//! Knows nothing of nodes, nor of what the files mean. The only room that goes to the network.
+//! Models on the Hugging Face hub: the commit of a revision, and the files of a commit, which are checked.
+//! Knows nothing of nodes, nor of what the files mean. It is the only module that talks to the hub.
 
 mod cache;
 mod file;
@@ -12,38 +12,50 @@ pub use cache::HubCache;
 use std::fs;
 use std::path::Path;
 
-use anyhow::Context;
 use file::{belongs, has_safetensors, wanted};
 use pauses::persist;
 use transfer::Transfer;
 use web::Web;
 
+use crate::Error;
+use crate::error::{Context, Result, require};
 use crate::origin::{Commit, HubSource, Origin};
 use artifact::Interrupted;
 
-/// Reports how many bytes are there, of how many; answers whether to go on.
+/// Called with the bytes present so far and the total, both in bytes. An error stops the download.
 pub type Tick<'a> = &'a dyn Fn(u64, u64) -> Result<(), Interrupted>;
 
-/// Asks the hub which commit the revision of a source is now.
-pub fn resolve(cache: &HubCache, source: &HubSource) -> anyhow::Result<Commit> {
+/// Returns the commit that the revision of a source is now. If the revision is a commit itself, the hub is
+/// not asked.
+///
+/// # Errors
+///
+/// Fails if `HF_HUB_OFFLINE` is set, the hub cannot be reached, it refuses, or its answer names no commit.
+pub fn resolve(cache: &HubCache, source: &HubSource) -> Result<Commit> {
     if let Some(commit) = source.commit() {
         return Ok(commit);
     }
     let web = Web::from_env(cache)?;
     let info = persist(&|| Ok(()), || web.info(&source.repo, &source.revision))?;
-    let commit = info.sha.parse().with_context(|| format!("the hub's answer for {source}"))?;
+    let commit = info.sha.parse();
+    let commit = commit.map_err(|error| Error::Hub(format!("the hub's answer for {source}: {error}")))?;
     cache.note(source, &commit);
     Ok(commit)
 }
 
-/// Brings the files of a commit that belong to the model into the cache, and checks all of them; returns their
-/// names. What is there is not downloaded again.
-pub fn download(cache: &HubCache, origin: &Origin, tick: Tick<'_>) -> anyhow::Result<Vec<String>> {
+/// Downloads the files of a commit that belong to the model into the cache, and checks all of them; returns
+/// their names. Files that are already there are checked but not downloaded again.
+///
+/// # Errors
+///
+/// Fails if `HF_HUB_OFFLINE` is set, the hub cannot be reached, it refuses, or it sends other content than it
+/// lists. Also fails if the cache cannot be read or written, or `tick` asks to stop.
+pub fn download(cache: &HubCache, origin: &Origin, tick: Tick<'_>) -> Result<Vec<String>> {
     let web = Web::from_env(cache)?;
     let commit = origin.commit.to_string();
     let info = persist(&|| tick(0, 0), || web.info(&origin.repo, &commit))?;
-    anyhow::ensure!(info.sha == commit, "the hub answers for {origin} with the commit {:?}", info.sha);
-    let files = wanted(info).with_context(|| format!("cannot take {origin}"))?;
+    require!(info.sha == commit, Hub, "the hub answers for {origin} with the commit {:?}", info.sha);
+    let files = wanted(info).within(|| format!("cannot take {origin}"))?;
     let total = files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.size));
     let mut before: u64 = 0;
     for file in &files {
@@ -54,8 +66,8 @@ pub fn download(cache: &HubCache, origin: &Origin, tick: Tick<'_>) -> anyhow::Re
     Ok(files.into_iter().map(|file| file.name).collect())
 }
 
-/// Returns the names of the files of a commit that belong to the model and lie in the cache, without asking whether
-/// these are all.
+/// Returns the names of the files of a commit that belong to the model and are in the cache. They may not be
+/// all files of the model: the hub is not asked.
 pub fn present(cache: &HubCache, origin: &Origin) -> Vec<String> {
     let mut names = Vec::new();
     list(&cache.snapshot(origin), "", &mut names);
@@ -64,7 +76,7 @@ pub fn present(cache: &HubCache, origin: &Origin) -> Vec<String> {
     names
 }
 
-/// What cannot be read is not there.
+/// Adds the names of all files below `folder`. What cannot be read is skipped.
 fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());

@@ -1,28 +1,30 @@
-//! Asking again: which failures pass, how often and after how long.
+//! Retries: which failures are retried, how often, and after which pause.
 //! Knows nothing of what is asked.
 
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::Error;
+use crate::error::{Context, Result};
 use artifact::Interrupted;
 
-/// How often something is asked again before it counts as failed.
+/// How often a request is retried before it fails.
 const ATTEMPTS: u32 = 4;
 
-/// The first pause; each is twice as long as the one before.
+/// The first pause. Each further pause is twice as long.
 const FIRST: Duration = Duration::from_millis(250);
 
-/// How often a pause looks whether it was asked to stop.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// How often a pause checks whether to stop.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A failure, by whether another attempt may succeed.
+/// A failure. After a passing one another attempt may succeed; after a lasting one none will.
 pub(super) enum Fault {
-    Passing(anyhow::Error),
-    Lasting(anyhow::Error),
+    Passing(Error),
+    Lasting(Error),
 }
 
 impl Fault {
-    /// Counts it as one that passes, because the same was answered before.
+    /// Makes it a passing failure. For requests that the server had already begun to answer.
     pub(super) fn passing(self) -> Self {
         match self {
             Self::Passing(error) | Self::Lasting(error) => Self::Passing(error),
@@ -30,10 +32,10 @@ impl Fault {
     }
 }
 
-/// Whether to go on.
+/// Called during a pause. An error stops the retries.
 pub(super) type GoOn<'a> = &'a dyn Fn() -> Result<(), Interrupted>;
 
-/// The pauses between attempts; when they are used up, the last failure stands.
+/// The pauses between attempts. When they are used up, the last failure is returned.
 pub(super) struct Pauses {
     left: u32,
     next: Duration,
@@ -46,19 +48,19 @@ impl Default for Pauses {
 }
 
 impl Pauses {
-    /// Waits before the next attempt, or returns the fault if there is to be none.
-    pub(super) fn wait(&mut self, fault: Fault, go_on: GoOn<'_>) -> anyhow::Result<()> {
+    /// Waits before the next attempt, or returns the failure if there is no further attempt.
+    pub(super) fn wait(&mut self, fault: Fault, go_on: GoOn<'_>) -> Result<()> {
         let error = match fault {
             Fault::Lasting(error) => return Err(error),
             Fault::Passing(error) => error,
         };
         if self.left == 0 {
-            return Err(error.context(format!("tried {} times", ATTEMPTS + 1)));
+            return Err(error).within(|| format!("tried {} times", ATTEMPTS + 1));
         }
         let mut rest = self.next;
         while !rest.is_zero() {
             go_on()?;
-            let slice = rest.min(PATIENCE);
+            let slice = rest.min(POLL_INTERVAL);
             sleep(slice);
             rest -= slice;
         }
@@ -68,11 +70,8 @@ impl Pauses {
     }
 }
 
-/// Asks until there is an answer, or a failure that does not pass.
-pub(super) fn persist<T>(
-    go_on: GoOn<'_>,
-    mut attempt: impl FnMut() -> Result<T, Fault>,
-) -> anyhow::Result<T> {
+/// Calls `attempt` until it succeeds, fails lastingly, or the retries are used up.
+pub(super) fn persist<T>(go_on: GoOn<'_>, mut attempt: impl FnMut() -> Result<T, Fault>) -> Result<T> {
     let mut pauses = Pauses::default();
     loop {
         match attempt() {

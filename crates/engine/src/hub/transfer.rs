@@ -1,4 +1,4 @@
-//! One file on its way into the hub's cache: a part that grows, is checked, and only then gets its name.
+//! The download of one file into the hub's cache: it grows, is checked, and only then gets its final name.
 //! Knows nothing of the other files.
 
 use std::fs::{self, File, OpenOptions};
@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
 use ring::digest::Context as Hasher;
 use ureq::Body;
 use ureq::http::{Response, StatusCode};
@@ -17,16 +16,18 @@ use super::cache::HubCache;
 use super::file::{BLOCK_BYTES, HubFile, finish, hash_all};
 use super::pauses::{Fault, Pauses};
 use super::web::Web;
+use crate::Error;
+use crate::error::{Context, OrBug, Result, fail};
 use crate::origin::Origin;
 use artifact::{AtPath, Interrupted};
 
-/// How often a process that waits for another's download looks again.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// How often a process that waits for another's download checks the lock.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Is told how much of the file is there; answers whether to go on.
+/// Called with the bytes of the file present so far. An error stops the download.
 pub(super) type Got<'a> = &'a dyn Fn(u64) -> Result<(), Interrupted>;
 
-/// A file to be fetched, and where from and to.
+/// A file to download, its source, and the cache it goes to.
 pub(super) struct Transfer<'a> {
     pub(super) cache: &'a HubCache,
     pub(super) web: &'a Web,
@@ -35,9 +36,9 @@ pub(super) struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// Brings the file into the snapshot of its commit. What lies there already is hashed too: a model from a
-    /// damaged cache would be one that nobody can explain.
-    pub(super) fn run(&self, got: Got<'_>) -> anyhow::Result<()> {
+    /// Brings the file into the snapshot of its commit. A file that is already there is hashed too: nobody
+    /// could explain a model that came from a damaged cache.
+    pub(super) fn run(&self, got: Got<'_>) -> Result<()> {
         let Self { cache, origin, file, .. } = self;
         let read = |length| got(length).map_err(Into::into);
         let path = cache.snapshot(origin).join(&file.name);
@@ -50,13 +51,13 @@ impl Transfer<'_> {
         }
         let _lock = self.lock(got)?;
         if !file.is_at(&blob, &read)? {
-            self.fetch(&blob, got).with_context(|| format!("cannot download `{}` of {origin}", file.name))?;
+            self.fetch(&blob, got).within(|| format!("cannot download `{}` of {origin}", file.name))?;
         }
         link(&blob, &path, &file.etag)
     }
 
-    /// Waits until no other process downloads the same content.
-    fn lock(&self, got: Got<'_>) -> anyhow::Result<File> {
+    /// Takes the lock on the content. Waits while another process downloads it.
+    fn lock(&self, got: Got<'_>) -> Result<File> {
         let path = self.cache.lock(&self.origin.repo, &self.file.etag);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).at("create", folder)?;
@@ -69,18 +70,18 @@ impl Transfer<'_> {
                 Err(fs::TryLockError::Error(error)) => return Ok(Err(error).at("lock", &path)?),
             }
             got(0)?;
-            sleep(PATIENCE);
+            sleep(POLL_INTERVAL);
         }
     }
 
-    fn fetch(&self, blob: &Path, got: Got<'_>) -> anyhow::Result<()> {
+    fn fetch(&self, blob: &Path, got: Got<'_>) -> Result<()> {
         let mut part = Part::open(blob, self.file, got)?;
         let mut pauses = Pauses::default();
         let mut farthest = part.length;
         while part.length < self.file.size {
             let Err(fault) = self.receive(&mut part, got) else { continue };
-            // Whoever gets on has not failed.
-            // Farther than ever: a server that sends the same beginning again and again makes no progress.
+            // Progress restarts the count of retries. Only a new farthest point is progress: a server that
+            // sends the same beginning again and again makes none.
             if part.length > farthest {
                 farthest = part.length;
                 pauses = Pauses::default();
@@ -90,7 +91,7 @@ impl Transfer<'_> {
         part.keep(self.file, blob)
     }
 
-    /// Takes what comes until the file is whole or the connection is lost.
+    /// Receives bytes until the file is complete or the connection is lost.
     fn receive(&self, part: &mut Part, got: Got<'_>) -> Result<(), Fault> {
         let mut response = self.web.get(self.origin, &self.file.name, part.length)?;
         part.align(&response)?;
@@ -121,23 +122,26 @@ impl Transfer<'_> {
 }
 
 fn lost(part: &Part, file: &HubFile) -> Fault {
-    Fault::Passing(anyhow!("the connection ended after {} of {} bytes; build again", part.length, file.size))
+    Fault::Passing(Error::Hub(format!(
+        "the connection ended after {} of {} bytes; build again",
+        part.length, file.size
+    )))
 }
 
-/// What is there of a file. It lies beside the content it is to become, and stays when a run ends early: the next
-/// one goes on where it ended.
+/// The part of a file that was downloaded so far. It lies beside its final content and is kept when a run
+/// ends early, so that the next run continues it.
 struct Part {
     path: PathBuf,
     file: File,
     hasher: Hasher,
     length: u64,
-    /// The hasher of nothing, to begin anew with.
+    /// The hasher before any content, for a restart.
     empty: Hasher,
 }
 
 impl Part {
-    fn open(blob: &Path, wanted: &HubFile, got: Got<'_>) -> anyhow::Result<Self> {
-        // Not the name that the Python library uses: its parts may have holes.
+    fn open(blob: &Path, wanted: &HubFile, got: Got<'_>) -> Result<Self> {
+        // The Python library's name for partial files is not used, because its partial files may have holes.
         let path = blob.with_extension("pipeline.incomplete");
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let (file, empty) = (file.at("open", &path)?, wanted.hasher());
@@ -146,11 +150,11 @@ impl Part {
             part.restart()?;
         }
         let read = |length| got(length).map_err(Into::into);
-        part.length = hash_all(&mut part.file, &mut part.hasher, &read)?;
+        part.length = hash_all(&mut part.file, &part.path, &mut part.hasher, &read)?;
         Ok(part)
     }
 
-    /// Makes the part end where the answer begins.
+    /// Checks that the response begins where the part ends. If it does not, empties the part.
     fn align(&mut self, response: &Response<Body>) -> Result<(), Fault> {
         if self.length == 0 && response.status() == StatusCode::OK {
             return Ok(());
@@ -161,33 +165,34 @@ impl Part {
             return Ok(());
         }
         self.restart().map_err(Fault::Lasting)?;
-        // A server that knows no ranges sends all of it.
+        // A server that does not support ranges sends the whole file.
         if response.status() == StatusCode::OK {
             return Ok(());
         }
-        Err(Fault::Passing(anyhow!("the answer begins elsewhere than was asked; build again")))
+        Err(Fault::Passing(Error::Hub("the answer begins elsewhere than was asked; build again".to_owned())))
     }
 
-    fn restart(&mut self) -> anyhow::Result<()> {
+    fn restart(&mut self) -> Result<()> {
         self.file.set_len(0).and_then(|()| self.file.rewind()).at("empty", &self.path)?;
         (self.hasher, self.length) = (self.empty.clone(), 0);
         Ok(())
     }
 
-    fn append(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).at("write", &self.path)?;
         self.hasher.update(bytes);
         self.length += bytes.len() as u64;
         Ok(())
     }
 
-    /// Gives the part its name, if it is what the hub lists.
-    fn keep(self, wanted: &HubFile, blob: &Path) -> anyhow::Result<()> {
+    /// Moves the part to its final name, if its digest is the one the hub lists. Otherwise removes it.
+    fn keep(self, wanted: &HubFile, blob: &Path) -> Result<()> {
         let found = finish(self.hasher);
         if found != wanted.etag {
             discard(&self.path);
             let (algorithm, etag) = (wanted.algorithm(), &wanted.etag);
-            bail!(
+            fail!(
+                Hub,
                 "what came has another content: its {algorithm} is {found}, but the hub lists {etag}; it was \
                  removed; build again, and if it stays so, look for a proxy or a mirror on the way"
             );
@@ -196,27 +201,27 @@ impl Part {
         Ok(fs::rename(&self.path, blob).at("put in place", blob)?)
     }
 
-    fn wrong_length(&self, wanted: &HubFile, found: u64) -> anyhow::Error {
+    fn wrong_length(&self, wanted: &HubFile, found: u64) -> Error {
         discard(&self.path);
-        anyhow!(
+        Error::Hub(format!(
             "what came has another length: {found} bytes, but the hub lists {}; it was removed; build again, and if \
              it stays so, look for a proxy or a mirror on the way",
             wanted.size
-        )
+        ))
     }
 }
 
-/// Removes a part that is known to be wrong. If it cannot be, the next run finds it wrong again.
+/// Removes a part that is known to be wrong. If that fails, the next run finds it wrong again.
 fn discard(path: &Path) {
     let _ = fs::remove_file(path);
 }
 
-/// Makes `path` in a snapshot a link to the content, whatever was there before.
-fn link(blob: &Path, path: &Path, etag: &str) -> anyhow::Result<()> {
-    let folder = path.parent().context("BUG: a file of a snapshot lies in a folder")?;
-    let repository = blob.ancestors().nth(2).context("BUG: a content lies in a repository")?;
+/// Makes `path` in a snapshot a symbolic link to the content, and replaces what was there before.
+fn link(blob: &Path, path: &Path, etag: &str) -> Result<()> {
+    let folder = path.parent().or_bug("a file of a snapshot lies in a folder")?;
+    let repository = blob.ancestors().nth(2).or_bug("a content lies in a repository")?;
     let depth = folder.strip_prefix(repository).map_or(2, |below| below.components().count());
-    // Relative, so that the cache may be moved.
+    // The target is relative, so that the cache can be moved.
     let target = Path::new(&"../".repeat(depth)).join("blobs").join(etag);
     let link = tempfile::Builder::new().prefix(".link-").make_in(folder, |name| symlink(&target, name));
     let link = link.at("link in", folder)?.into_temp_path();

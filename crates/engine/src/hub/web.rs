@@ -1,15 +1,15 @@
-//! Requests to the hub: addresses and headers by the crate `hf_hub`, timeouts, and failures in words.
+//! HTTP requests to the hub: URLs and headers from the crate `hf_hub`, timeouts, and error messages.
 //! Knows nothing of files on this machine.
 //!
-//! The crate's own download is not used: it renames a file into the cache without looking at its length or digest,
-//! and starts over where the connection was lost in the middle of a run. Its 1.0 line does no better there, is
-//! asynchronous, and brings 175 more packages (its `hf-xet` cannot be left out) where 0.5 brings 28; both measured.
+//! The crate's own download is not used. It renames a file into the cache without checking its length or
+//! digest, and it starts over when the connection is lost in the middle of a run. Version 1.0 of the crate
+//! does no better there, is asynchronous, and adds 175 packages (`hf-xet` cannot be left out); version 0.5
+//! adds 28. Both numbers were measured.
 
 use std::env::var;
 use std::io;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
 use hf_hub::api::sync::{Api, ApiBuilder};
 use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
@@ -19,12 +19,14 @@ use ureq::{Agent, Body};
 
 use super::cache::{HubCache, Token, token_path};
 use super::pauses::Fault;
+use crate::Error;
+use crate::error::{Result, require};
 use crate::origin::Origin;
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
-/// How long the other side may be silent. Short, because Ctrl-C is looked at between two reads; a slow answer costs
-/// another attempt, no more.
+/// How long the server may be silent. This is short because Ctrl-C is checked between two reads. A slow
+/// answer only costs another attempt.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// The hub, at the address that `HF_ENDPOINT` names.
@@ -35,7 +37,7 @@ pub(super) struct Web {
     token: Option<Token>,
 }
 
-/// What the hub says of a repository at a revision.
+/// What the hub says about a repository at a revision.
 #[derive(Debug, Deserialize)]
 pub(super) struct Info {
     pub(super) sha: String,
@@ -43,18 +45,18 @@ pub(super) struct Info {
     pub(super) siblings: Vec<Sibling>,
 }
 
-/// One file of a repository. All but the name is there only because it was asked for.
+/// One file of a repository. The hub sends the fields other than the name only on request.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Sibling {
     pub(super) rfilename: String,
     pub(super) size: Option<u64>,
-    /// Git's sha1 of the file, or of the pointer that stands for a large one.
+    /// Git's sha1 of the file, or of the git LFS pointer of a large file.
     pub(super) blob_id: Option<String>,
     pub(super) lfs: Option<Lfs>,
 }
 
-/// A file that is too large for git.
+/// The LFS entry of a file that is too large for git.
 #[derive(Debug, Deserialize)]
 pub(super) struct Lfs {
     pub(super) sha256: String,
@@ -62,11 +64,12 @@ pub(super) struct Lfs {
 }
 
 impl Web {
-    pub(super) fn from_env(cache: &HubCache) -> anyhow::Result<Self> {
+    pub(super) fn from_env(cache: &HubCache) -> Result<Self> {
         let offline = var("HF_HUB_OFFLINE")
             .is_ok_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"));
-        anyhow::ensure!(
+        require!(
             !offline,
+            Hub,
             "the hub must be asked, but HF_HUB_OFFLINE is set; unset it, or use a folder as `source`"
         );
         let endpoint = var("HF_ENDPOINT").ok().filter(|value| !value.is_empty());
@@ -80,8 +83,8 @@ impl Web {
             .with_token(token.as_ref().map(|token| token.text.clone()))
             .with_user_agent("pipeline", env!("CARGO_PKG_VERSION"))
             .build()
-            .context("cannot set up the client of the hub")?;
-        // A large file is redirected to another host, which must not see the token.
+            .map_err(|error| Error::Hub(format!("cannot set up the client of the hub: {error}")))?;
+        // The hub redirects large files to another host, which must not see the token.
         let agent = Agent::config_builder()
             .redirect_auth_headers(RedirectAuthHeaders::SameHost)
             .http_status_as_error(false)
@@ -93,7 +96,7 @@ impl Web {
         Ok(Self { api, agent: agent.into(), endpoint, token })
     }
 
-    /// Asks what `repo` is at `revision`, with the length and digest of each file.
+    /// Requests the commit and the files of `repo` at `revision`, with the length and digest of each file.
     pub(super) fn info(&self, repo: &str, revision: &str) -> Result<Info, Fault> {
         let at = Repo::with_revision(repo.to_owned(), RepoType::Model, revision.to_owned());
         let request = self.api.repo(at).info_request().query("blobs", "true");
@@ -108,17 +111,17 @@ impl Web {
         response.body_mut().read_json().map_err(|error| match error {
             ureq::Error::Json(error) => {
                 let problem = format!("{} answers of `{repo}` what is none of a hub's", self.endpoint);
-                Fault::Lasting(anyhow::Error::new(error).context(problem))
+                Fault::Lasting(Error::Hub(format!("{problem}: {error}")))
             }
             error => self.unreachable(error),
         })
     }
 
-    /// Asks for the bytes of a file from the one numbered `start`.
+    /// Requests the bytes of a file, starting at the offset `start` in bytes.
     pub(super) fn get(&self, origin: &Origin, name: &str, start: u64) -> Result<Response<Body>, Fault> {
         let at = Repo::with_revision(origin.repo.clone(), RepoType::Model, origin.commit.to_string());
         let url = self.api.repo(at).url(&percent_encode(name));
-        // What is packed on the way has another length than what is listed.
+        // Without this header the server may compress the body, and its length would not be the listed one.
         let mut request = self.agent.get(url).header("Accept-Encoding", "identity");
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {}", token.text));
@@ -133,7 +136,7 @@ impl Web {
         Ok(response)
     }
 
-    /// Says what a status means. `asked` is what was asked of the repository.
+    /// Turns an HTTP status into an error message. `asked` says what was requested from the repository.
     fn check(&self, response: &Response<Body>, repo: &str, asked: &str) -> Result<(), Fault> {
         let status = response.status();
         let code = response.headers().get("X-Error-Code").and_then(|code| code.to_str().ok());
@@ -142,19 +145,19 @@ impl Web {
             return Ok(());
         }
         Err(match (status.as_u16(), code) {
-            (401 | 403, _) => Fault::Lasting(anyhow!("{}", self.denied(repo, status.as_u16()))),
-            (404, Some("RepoNotFound")) => Fault::Lasting(anyhow!(
+            (401 | 403, _) => Fault::Lasting(Error::Hub(self.denied(repo, status.as_u16()))),
+            (404, Some("RepoNotFound")) => Fault::Lasting(Error::Hub(format!(
                 "there is no model `{repo}` at {endpoint}; look at the name behind `hf:`"
-            )),
-            (404, _) => Fault::Lasting(anyhow!(
+            ))),
+            (404, _) => Fault::Lasting(Error::Hub(format!(
                 "`{repo}` at {endpoint} does not have {asked}; its branches and tags are at \
                  {endpoint}/{repo}/tree/main"
-            )),
-            (408 | 429 | 500..=599, _) => Fault::Passing(anyhow!(
+            ))),
+            (408 | 429 | 500..=599, _) => Fault::Passing(Error::Hub(format!(
                 "{endpoint} is asked for `{repo}` and answers {status}; build again later, or use a folder as \
                  `source`"
-            )),
-            _ => Fault::Lasting(anyhow!("{endpoint} is asked for `{repo}` and answers {status}")),
+            ))),
+            _ => Fault::Lasting(Error::Hub(format!("{endpoint} is asked for `{repo}` and answers {status}"))),
         })
     }
 
@@ -173,25 +176,26 @@ impl Web {
         }
     }
 
-    /// Says that there is no way to the hub.
+    /// Turns a failed connection into an error message.
     pub(super) fn unreachable(&self, error: ureq::Error) -> Fault {
         let problem = format!(
             "cannot reach {}: {error}; use a folder as `source`, or build where the hub is reachable",
             self.endpoint
         );
-        // Nobody listens there, or there is no network at all: to ask again would only keep the user waiting. What
-        // the system says is in the text, not in the chain: the hints for failures of the disk do not fit it.
+        // If nobody listens there or there is no network, a retry only keeps the user waiting. The system's
+        // error goes into the text and not into the error chain, because the hints for disk errors do not fit
+        // it.
         match error {
-            ureq::Error::HostNotFound | ureq::Error::BadUri(_) => Fault::Lasting(anyhow!(problem)),
+            ureq::Error::HostNotFound | ureq::Error::BadUri(_) => Fault::Lasting(Error::Hub(problem)),
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                Fault::Lasting(anyhow!(problem))
+                Fault::Lasting(Error::Hub(problem))
             }
-            _ => Fault::Passing(anyhow!(problem)),
+            _ => Fault::Passing(Error::Hub(problem)),
         }
     }
 }
 
-/// Writes a file name as it stands in an address: the crate puts it there as it is.
+/// Percent-encodes a file name for a URL, because the crate inserts it as it is.
 fn percent_encode(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for byte in name.bytes() {

@@ -10,7 +10,12 @@ use artifact::Artifact;
 
 impl Planner<'_> {
     /// Returns what changed since the node was last built here.
-    pub(super) fn changes(&self, id: NodeId, recipe: &Recipe, stock: Option<&Artifact>) -> Vec<Change> {
+    pub(super) fn changes(
+        &self,
+        id: NodeId,
+        recipe: &Recipe,
+        source_files: Option<&Artifact>,
+    ) -> Vec<Change> {
         let own_origin = self.sources.own_origin(self.graph, id);
         let Some((old, action)) = self.last(id) else {
             let never = own_origin.map(|origin| Change::NeverDownloaded { origin });
@@ -26,10 +31,10 @@ impl Planner<'_> {
             changes.retain(|change| !measured(change));
         }
         if node.stage.is_reference()
-            && let Some(stock) = stock
+            && let Some(source_files) = source_files
         {
             changes.retain(|change| !matches!(change, Change::Input { role, .. } if role == "source"));
-            changes.extend(file_changes(&action.artifact, stock));
+            changes.extend(file_changes(&action.artifact, source_files));
         } else if own_origin.is_some() {
             // Its digest says no more than the commit.
             changes.retain(|change| !matches!(change, Change::Input { role, .. } if role == "source"));
@@ -38,8 +43,13 @@ impl Planner<'_> {
     }
 
     /// Returns what changed of a node itself, leaving out the inputs that are not known yet.
-    pub(super) fn own_changes(&self, id: NodeId, recipe: &Recipe, stock: Option<&Artifact>) -> Vec<Change> {
-        let mut changes = self.changes(id, recipe, stock);
+    pub(super) fn known_changes(
+        &self,
+        id: NodeId,
+        recipe: &Recipe,
+        source_files: Option<&Artifact>,
+    ) -> Vec<Change> {
+        let mut changes = self.changes(id, recipe, source_files);
         changes.retain(|change| {
             !matches!(change, Change::Input { new: None, .. } | Change::Origin { new: None, .. })
         });
@@ -47,9 +57,9 @@ impl Planner<'_> {
     }
 
     fn last(&self, id: NodeId) -> Option<(Recipe, Action)> {
-        let key = self.memo.node(&self.graph.node(id).name)?.key;
+        let key = self.state.nodes.get(&self.graph.node(id).name)?.key;
         let action = self.store.action(&key)?;
-        let recipe = serde_json::from_value(action.recipe.clone()).ok()?;
+        let recipe = Recipe::read(&action.recipe)?;
         Some((recipe, action))
     }
 }

@@ -8,9 +8,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::thread::Scope;
 
-use anyhow::Context;
-
-use super::{Event, Message, Scheduler, State};
+use super::{Message, NodeState, Scheduler};
+use crate::Error;
+use crate::error::{OrBug, Result};
+use crate::event::Event;
 use crate::graph::NodeId;
 use crate::plan::Decision;
 use crate::recipe::Change;
@@ -23,32 +24,32 @@ pub(super) const AT_ONCE: usize = 2;
 
 impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     /// Starts to bring the artifact of a node here.
-    pub(super) fn fetch<'s>(&mut self, id: NodeId, scope: &'s Scope<'s, 'a>) -> anyhow::Result<()>
+    pub(super) fn fetch<'s>(&mut self, id: NodeId, scope: &'s Scope<'s, 'a>) -> Result<()>
     where
         'p: 's,
     {
-        let decision = self.decisions.get(&id).context("BUG: a queued node was decided on")?;
-        let artifact = decision.artifact.clone().context("BUG: what is fetched is known")?;
-        let share = self.planner.share.context("BUG: what is fetched is in a remote")?;
+        let decision = self.decisions.get(&id).or_bug("a queued node was decided on")?;
+        let artifact = decision.artifact.clone().or_bug("what is fetched is known")?;
+        let share = self.planner.share.or_bug("what is fetched is in a remote")?;
         let node = &self.planner.graph.node(id).name;
         for change in &decision.changes {
             if let Change::Damaged { problem } = change {
                 let message = format!("{problem}; it is fetched again");
-                self.progress.event(&Event::Warning { node, message });
+                self.observer.event(&Event::Warning { node, message });
             }
         }
-        self.progress.event(&Event::Fetching { node, bytes: artifact.size() });
-        self.states[id.index()] = Some(State::Running);
+        self.observer.event(&Event::Fetching { node, bytes: artifact.size() });
+        self.set(id, NodeState::Running);
         let (store, sender, cancel) = (self.planner.store, self.sender.clone(), self.options.cancel);
         scope.spawn(move || {
             let tick = |done, total| {
                 // The owner outlives the transfers, and a lost tick would harm nobody.
-                let _ = sender.send(Message::Tick(id, done, total));
+                let _ = sender.send(Message::Progress(id, done, total));
                 if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
             };
             let outcome = catch_unwind(AssertUnwindSafe(|| share.pull(store, &artifact, &tick)));
             let outcome = outcome.unwrap_or_else(|_| {
-                Err(Miss::Here(anyhow::anyhow!("BUG: the transfer panicked; see above")))
+                Err(Miss::LocalIo(Error::Bug("the transfer panicked; see above".to_owned())))
             });
             let _ = sender.send(Message::Fetched(id, outcome));
         });
@@ -56,55 +57,55 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     }
 
     /// What was fetched is put in place; what could not be had is decided on again, now without the remote.
-    pub(super) fn fetched(
-        &mut self,
-        id: NodeId,
-        outcome: Result<Vec<(Stat, Digest)>, Miss>,
-    ) -> anyhow::Result<()> {
+    pub(super) fn fetched(&mut self, id: NodeId, outcome: Result<Vec<(Stat, Digest)>, Miss>) -> Result<()> {
         self.remote.leave();
         self.tell_notices();
-        let decision = self.decisions.remove(&id).context("BUG: a running node was decided on")?;
+        let decision = self.decisions.remove(&id).or_bug("a running node was decided on")?;
         let stats = match outcome {
             Ok(stats) => stats,
             Err(Miss::Interrupted(_)) => {
                 self.summary.interrupted = true;
-                self.states[id.index()] = Some(State::Waiting(0));
+                self.set(id, NodeState::Waiting(0));
                 return Ok(());
             }
-            Err(Miss::Here(error)) => return self.failed(id, &error),
+            Err(Miss::LocalIo(error)) => {
+                self.failed(id, &error);
+                return Ok(());
+            }
             Err(Miss::Lost(_) | Miss::Down(_)) => {
                 if let (Some(share), Some(key)) = (self.planner.share, &decision.key) {
                     share.forget(key);
                 }
-                self.states[id.index()] = Some(State::Waiting(0));
+                self.set(id, NodeState::Waiting(0));
                 self.ready.push_back(id);
                 return Ok(());
             }
         };
         for (stat, digest) in stats {
-            self.planner.memo.remember(stat, digest);
+            self.planner.state.stats.remember(stat, digest);
         }
-        let artifact = decision.artifact.clone().context("BUG: what is fetched is known")?;
-        if let Err(error) = self.place(id, &artifact) {
+        let artifact = decision.artifact.clone().or_bug("what is fetched is known")?;
+        if let Err(error) = self.put_in_place(id, &artifact) {
             if !self.is_gone(id, &artifact) {
-                return self.failed(id, &error);
+                self.failed(id, &error);
+                return Ok(());
             }
             // What was here already and no record named was collected while the rest arrived.
-            self.states[id.index()] = Some(State::Waiting(0));
+            self.set(id, NodeState::Waiting(0));
             self.ready.push_back(id);
             return Ok(());
         }
-        self.keep(&decision)?;
+        self.keep_record(&decision)?;
         let node = &self.planner.graph.node(id).name;
         let (bytes, digest) = (artifact.size(), artifact.digest());
-        self.progress.event(&Event::Fetched { node, bytes, artifact: digest });
+        self.observer.event(&Event::Fetched { node, bytes, artifact: digest });
         self.done(id, &decision, artifact, decision.failure.clone())?;
         self.summary.fetched += usize::from(self.summary.done.contains_key(&id));
         Ok(())
     }
 
     /// Keeps the record of what the team made, once its files are in place or not wanted.
-    pub(super) fn keep(&self, decision: &Decision) -> Result<(), IoError> {
+    pub(super) fn keep_record(&self, decision: &Decision) -> Result<(), IoError> {
         match (self.planner.share, &decision.key) {
             (Some(share), Some(key)) => share.keep(key, self.planner.store),
             _ => Ok(()),
@@ -120,12 +121,12 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         if absent.is_empty() {
             return false;
         }
-        self.planner.need(&absent);
-        self.states[id.index()] = Some(State::Waiting(absent.len()));
+        self.planner.materialize(&absent);
+        self.set(id, NodeState::Waiting(absent.len()));
         for input in absent {
             self.dependents[input.index()].push(id);
-            if self.states[input.index()] == Some(State::Done) {
-                self.states[input.index()] = Some(State::Waiting(0));
+            if self.state(input) == Some(NodeState::Done) {
+                self.set(input, NodeState::Waiting(0));
                 self.ready.push_back(input);
             }
         }
@@ -134,7 +135,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
 
     /// Notes a source on the hub that is known by its commit, while its files are not here.
     pub(super) fn note_absent(&mut self, id: NodeId, decision: &Decision) {
-        if decision.changes.iter().any(|change| matches!(change, Change::NotDownloaded { .. })) {
+        if decision.lacks_download() {
             self.absent.insert(id);
         }
     }
@@ -142,7 +143,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     /// Passes on what is to be said of the remote.
     pub(super) fn tell_notices(&mut self) {
         for message in self.planner.share.map(crate::share::Share::notices).unwrap_or_default() {
-            self.progress.event(&Event::Notice { message });
+            self.observer.event(&Event::Notice { message });
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::Scheduler;
 use crate::lockfile::{Locked, Lockfile};
 use crate::plan::Decision;
-use crate::share::Kind;
+use crate::share::SharePolicy;
 use crate::verify::{Difference, describe, differences};
 use artifact::{Artifact, FileEntry};
 
@@ -36,7 +36,7 @@ impl Scheduler<'_, '_> {
         let is_it = |artifact: &Artifact| artifact.reproducible_digest() == locked.artifact;
         // What was recorded before the stage ran; its own record is there by now.
         let ours = || decision.artifact.clone();
-        let theirs = || Some(self.planner.share?.record(&locked.key, Kind::Made)?.artifact);
+        let theirs = || Some(self.planner.share?.record(&locked.key, SharePolicy::Made)?.artifact);
         let old = ours().filter(is_it).or_else(|| theirs().filter(is_it))?;
         let describe = |old: &FileEntry, new: &FileEntry| self.describe(old, new);
         differences(&old, made, &describe).into_iter().next()

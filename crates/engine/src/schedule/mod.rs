@@ -2,18 +2,22 @@
 //! Knows nothing of YAML, of what a stage computes, or of terminals.
 //!
 //! One thread owns all state; the threads of stages own nothing but a channel to it. A node goes through
-//! `Waiting → Queued → Running → Done`, or ends `Failed` or `Skipped`. It is decided on anew when its last input is
-//! done: an input that came out the same makes it fresh, and the rebuild stops there.
+//! `Waiting → Queued → Running → Done`, or ends `Failed` or `Skipped`; [`Scheduler::set`] is the only place where that
+//! happens. A node is decided on again when its last input is done: an input that came out the same makes it fresh, and
+//! the rebuild stops there. What a stage made is sent to the remote by one more thread, beside the build.
 
-mod event;
 mod fetch;
-mod inputs;
+mod finish;
+mod link;
 mod locked;
-mod place;
 mod pool;
+mod records;
+mod state;
 mod task;
+mod upload;
 
-pub use event::{Event, Progress};
+pub(crate) use upload::send;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,21 +25,25 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, Scope};
 use std::time::Duration;
 
-use anyhow::Context;
 use pool::Pool;
-use task::{Executed, Task, execute};
+use state::NodeState;
+use task::{Download, Executed, Task, execute};
+use upload::{UploadEvent, Uploads};
 
+use crate::error::{OrBug, Result, fail};
+use crate::event::{Event, Observer};
 use crate::graph::NodeId;
 use crate::lockfile::Lockfile;
 use crate::plan::{Decision, Planner, Verdict};
 use crate::recipe::Change;
 use crate::share::Miss;
-use crate::stage::Unit;
+use crate::stage::{Environment, Unit, WorkerProgram};
 use crate::store::Stat;
+use crate::{Error, inputs};
 use artifact::{Artifact, Digest, Interrupted};
 
 /// How often the owner looks whether it was asked to stop.
-const PATIENCE: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How to build.
 #[derive(Debug)]
@@ -48,7 +56,11 @@ pub struct Options<'a> {
     pub locked: Option<&'a Lockfile>,
     /// Take what the cache and the remote have, and fail a node that would have to run.
     pub fetch_only: bool,
-    /// Set by Ctrl-C.
+    /// Send what is made to the remote, if there is one.
+    pub upload: bool,
+    /// What answers requests for MLX.
+    pub worker: &'a WorkerProgram,
+    /// Set by whoever wants the build to stop.
     pub cancel: &'a AtomicBool,
 }
 
@@ -57,13 +69,13 @@ pub struct Options<'a> {
 pub struct Summary {
     /// The nodes whose stage ran.
     pub ran: Vec<NodeId>,
-    /// The nodes taken from the cache.
+    /// How many nodes were taken from the cache.
     pub linked: usize,
-    /// The nodes brought from the remote.
+    /// How many nodes were brought from the remote.
     pub fetched: usize,
     /// The nodes that failed.
     pub failed: Vec<NodeId>,
-    /// The nodes not run because another failed.
+    /// How many nodes were not run because another failed.
     pub skipped: usize,
     /// Whether it was asked to stop.
     pub interrupted: bool,
@@ -71,44 +83,48 @@ pub struct Summary {
     pub done: BTreeMap<NodeId, (Digest, Digest)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Waiting(usize),
-    Queued,
-    Running,
-    Done,
-    Failed,
-    Skipped,
-}
-
+/// What the threads tell the owner.
 enum Message {
-    Tick(NodeId, u64, u64),
-    Ended(NodeId, Result<Executed, anyhow::Error>),
+    Progress(NodeId, u64, u64),
+    Ended(NodeId, Result<Executed>),
     Fetched(NodeId, Result<Vec<(Stat, Digest)>, Miss>),
+    Upload(UploadEvent),
 }
 
-/// Runs what is stale among `ids`, each after its inputs; returns how it went.
+/// Runs what is stale among `ids`, each after its inputs; returns how it went. A node that fails is no error: it is in the
+/// summary, and the observer was told.
+///
+/// # Errors
+/// Fails if a source cannot be read, or if the cache or `artifacts/` cannot be written.
 pub fn run(
     planner: Planner<'_>,
     ids: &[NodeId],
     options: &Options<'_>,
-    progress: &mut dyn Progress,
-) -> anyhow::Result<Summary> {
+    observer: &mut dyn Observer,
+) -> Result<Summary> {
     let (sender, receiver) = channel();
-    thread::scope(|scope| Scheduler::new(planner, ids, options, progress, sender).run(scope, &receiver))
+    thread::scope(|scope| {
+        let mut scheduler = Scheduler::new(planner, ids, options, observer, sender);
+        scheduler.start_uploads(scope);
+        let built = scheduler.build(scope, &receiver);
+        scheduler.finish_uploads(&receiver);
+        built.map(|()| scheduler.summary)
+    })
 }
 
 struct Scheduler<'a, 'p> {
     planner: Planner<'a>,
-    options: &'p Options<'p>,
-    progress: &'p mut dyn Progress,
+    options: &'p Options<'a>,
+    observer: &'p mut dyn Observer,
     sender: Sender<Message>,
-    states: Vec<Option<State>>,
+    /// By number; none for a node that is not asked for.
+    states: Vec<Option<NodeState>>,
     dependents: Vec<Vec<NodeId>>,
     ready: VecDeque<NodeId>,
     cpu: Pool,
     mlx: Pool,
     remote: Pool,
+    uploads: Uploads,
     /// The nodes that are done, but whose files are not here.
     absent: HashSet<NodeId>,
     decisions: BTreeMap<NodeId, Decision>,
@@ -120,8 +136,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     fn new(
         planner: Planner<'a>,
         ids: &[NodeId],
-        options: &'p Options<'p>,
-        progress: &'p mut dyn Progress,
+        options: &'p Options<'a>,
+        observer: &'p mut dyn Observer,
         sender: Sender<Message>,
     ) -> Self {
         let count = planner.graph.len();
@@ -130,7 +146,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         for &id in ids {
             // The inputs that are not written are done before those that are.
             let inputs: Vec<_> = planner.graph.written_inputs(id).map(|(_, input)| input).collect();
-            states[id.index()] = Some(State::Waiting(inputs.len()));
+            states[id.index()] = Some(NodeState::Waiting(inputs.len()));
             if inputs.is_empty() {
                 ready.push_back(id);
             }
@@ -139,7 +155,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         Self {
             planner,
             options,
-            progress,
+            observer,
             sender,
             states,
             dependents,
@@ -147,6 +163,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             cpu: Pool::new(options.jobs),
             mlx: Pool::new(1),
             remote: Pool::new(fetch::AT_ONCE),
+            uploads: Uploads::default(),
             absent: HashSet::new(),
             decisions: BTreeMap::new(),
             artifacts: BTreeMap::new(),
@@ -159,7 +176,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     /// - start what the pools have room for, unless a failure or Ctrl-C says to stop;
     /// - if nothing runs, nothing more can happen: the build is over;
     /// - else wait for a message, and begin again.
-    fn run<'s>(mut self, scope: &'s Scope<'s, 'a>, receiver: &Receiver<Message>) -> anyhow::Result<Summary>
+    fn build<'s>(&mut self, scope: &'s Scope<'s, 'a>, receiver: &Receiver<Message>) -> Result<()>
     where
         'p: 's,
     {
@@ -178,16 +195,15 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 }
             }
             if self.cpu.running() + self.mlx.running() + self.remote.running() == 0 {
-                return Ok(self.summary);
+                return Ok(());
             }
-            match receiver.recv_timeout(PATIENCE) {
-                Ok(Message::Tick(id, done, total)) => self.tick(id, done, total),
+            match receiver.recv_timeout(POLL_INTERVAL) {
+                Ok(Message::Progress(id, done, total)) => self.progress(id, done, total),
                 Ok(Message::Ended(id, outcome)) => self.ended(id, outcome)?,
                 Ok(Message::Fetched(id, outcome)) => self.fetched(id, outcome)?,
+                Ok(Message::Upload(event)) => self.uploaded(event),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    anyhow::bail!("BUG: the scheduler holds a sender itself")
-                }
+                Err(RecvTimeoutError::Disconnected) => fail!(Bug, "the scheduler holds a sender itself"),
             }
         }
     }
@@ -197,213 +213,127 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         self.summary.interrupted || (!self.summary.failed.is_empty() && !self.options.keep_going)
     }
 
-    fn decide(&mut self, id: NodeId) -> anyhow::Result<()> {
+    fn decide(&mut self, id: NodeId) -> Result<()> {
         let artifacts = &self.artifacts;
         let made = |input: NodeId| artifacts.get(&input).map(Artifact::reproducible_digest);
         let decision = self.planner.decide(id, &made)?;
         self.tell_notices();
-        let failure = decision.failure.clone();
         if matches!(decision.verdict, Verdict::Fresh | Verdict::Cached | Verdict::Recorded) {
-            self.keep(&decision)?;
+            self.keep_record(&decision)?;
         }
+        let node = self.planner.graph.node(id);
         match (decision.verdict, decision.artifact.clone()) {
             (Verdict::Fresh, Some(artifact)) => {
-                self.done(id, &decision, artifact, failure)?;
+                self.done(id, &decision, artifact, decision.failure.clone())?;
                 self.note_absent(id, &decision);
-                Ok(())
             }
             (Verdict::Cached, Some(artifact)) => {
                 self.link(id, &decision, artifact)?;
                 self.note_absent(id, &decision);
-                Ok(())
             }
             (Verdict::Recorded, Some(artifact)) => {
-                self.planner.shelf.unpoint(&self.planner.graph.node(id).name, &artifact)?;
-                self.done(id, &decision, artifact, failure)?;
+                self.planner.artifacts_dir.unlink(&node.name, &artifact)?;
+                self.done(id, &decision, artifact, decision.failure.clone())?;
                 self.absent.insert(id);
-                Ok(())
             }
             (Verdict::Remote, Some(_)) => {
-                self.states[id.index()] = Some(State::Queued);
+                self.set(id, NodeState::Queued);
                 self.remote.enqueue(id);
                 self.decisions.insert(id, decision);
-                Ok(())
             }
-            (Verdict::Waits, _) => anyhow::bail!("BUG: a node is decided on when its inputs are done"),
-            _ if self.options.fetch_only && !self.planner.graph.node(id).stage.is_reference() => self.failed(
-                id,
-                &anyhow::anyhow!("neither the cache nor the remote has it; `pipeline build` makes it"),
-            ),
-            _ if self.lacks_inputs(id) => Ok(()),
-            _ => self.queue(id, decision),
+            (Verdict::Waits, _) => fail!(Bug, "a node is decided on when its inputs are done"),
+            _ if self.options.fetch_only && !node.stage.is_reference() => {
+                let problem = "neither the cache nor the remote has it; `pipeline build` makes it";
+                self.failed(id, &Error::NotBuilt(problem.to_owned()));
+            }
+            _ if self.lacks_inputs(id) => {}
+            _ => {
+                self.set(id, NodeState::Queued);
+                self.pool(id).enqueue(id);
+                self.decisions.insert(id, decision);
+            }
         }
-    }
-
-    fn queue(&mut self, id: NodeId, decision: Decision) -> anyhow::Result<()> {
-        self.states[id.index()] = Some(State::Queued);
-        let uses_mlx = self.planner.graph.node(id).stage.uses_mlx(self.planner.backend);
-        if uses_mlx { &mut self.mlx } else { &mut self.cpu }.enqueue(id);
-        self.decisions.insert(id, decision);
         Ok(())
     }
 
-    fn start<'s>(&mut self, id: NodeId, scope: &'s Scope<'s, 'a>) -> anyhow::Result<()>
+    /// Returns the pool that the stage of a node runs in.
+    fn pool(&mut self, id: NodeId) -> &mut Pool {
+        let uses_mlx = self.planner.graph.node(id).stage.uses_mlx(self.planner.backend);
+        if uses_mlx { &mut self.mlx } else { &mut self.cpu }
+    }
+
+    /// Starts a stage on a thread of its own.
+    fn start<'s>(&mut self, id: NodeId, scope: &'s Scope<'s, 'a>) -> Result<()>
     where
         'p: 's,
     {
-        let decision = self.decisions.get(&id).context("BUG: a queued node was decided on")?;
+        let task = match self.task(id) {
+            Ok(task) => task,
+            Err(error) => {
+                self.pool(id).leave();
+                self.decisions.remove(&id);
+                self.failed(id, &error);
+                return Ok(());
+            }
+        };
+        let decision = self.decisions.get(&id).or_bug("a queued node was decided on")?;
         let node = self.planner.graph.node(id);
         for change in &decision.changes {
             if let Change::Damaged { problem } = change {
                 let message = format!("{problem}; it is built again");
-                self.progress.event(&Event::Warning { node: &node.name, message });
+                self.observer.event(&Event::Warning { node: &node.name, message });
             }
         }
-        self.progress.event(&Event::Started {
-            node: &node.name,
-            stage: node.stage.word(),
-            changes: &decision.changes,
-        });
-        self.states[id.index()] = Some(State::Running);
-        let task = Task {
-            id,
-            stage: node.stage.clone(),
-            inputs: self.inputs(id)?,
-            recipe: decision.recipe.clone().context("BUG: a queued node has a recipe")?,
-            stock: decision.stock.clone(),
-            download: self.download(id),
-            rerun: !decision.changes.is_empty() && decision.artifact.is_some(),
-            forced: decision.changes.contains(&Change::Forced),
-        };
+        let (stage, changes) = (node.stage.word(), decision.changes.as_slice());
+        self.observer.event(&Event::Started { node: &node.name, stage, changes });
+        self.set(id, NodeState::Running);
         let Planner { store, share, backend, .. } = self.planner;
+        let environment = Environment { backend, worker: self.options.worker };
         let (sender, cancel) = (self.sender.clone(), self.options.cancel);
         scope.spawn(move || {
             let tick = |done, total| {
-                // The owner outlives the stages, and a lost tick would harm nobody.
-                let _ = sender.send(Message::Tick(id, done, total));
+                // The owner outlives the stages, and a lost message would harm nobody.
+                let _ = sender.send(Message::Progress(id, done, total));
                 if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
             };
-            let outcome = catch_unwind(AssertUnwindSafe(|| execute(&task, store, share, backend, &tick)));
-            let outcome =
-                outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("BUG: the stage panicked; see above")));
+            let run = AssertUnwindSafe(|| execute(&task, store, share, &environment, &tick));
+            let outcome = catch_unwind(run)
+                .unwrap_or_else(|_| Err(Error::Bug("the stage panicked; see above".to_owned())));
             let _ = sender.send(Message::Ended(task.id, outcome));
         });
         Ok(())
     }
 
-    fn tick(&mut self, id: NodeId, done: u64, total: u64) {
+    /// Returns what the thread of a stage needs.
+    fn task(&mut self, id: NodeId) -> Result<Task> {
+        let artifacts = &self.artifacts;
+        let inputs = inputs::find(&mut self.planner, id, &|input| artifacts.get(&input))?;
+        let decision = self.decisions.get(&id).or_bug("a queued node was decided on")?;
+        let Planner { graph, sources, .. } = &self.planner;
+        let download = sources.own_origin(graph, id).map(|origin| Download {
+            cache: sources.cache().clone(),
+            origin,
+            content: sources.content(id),
+        });
+        Ok(Task {
+            id,
+            stage: graph.node(id).stage.clone(),
+            inputs,
+            recipe: decision.recipe.clone().or_bug("a queued node has a recipe")?,
+            source_files: decision.source_files.clone(),
+            download,
+            rerun: !decision.changes.is_empty() && decision.artifact.is_some(),
+            forced: decision.changes.contains(&Change::Forced),
+        })
+    }
+
+    fn progress(&mut self, id: NodeId, done: u64, total: u64) {
         if total > 0 {
             let node = self.planner.graph.node(id);
             let fetching =
                 self.decisions.get(&id).is_some_and(|decision| decision.verdict == Verdict::Remote);
             let unit = if fetching { Unit::Bytes } else { node.stage.unit() };
-            self.progress.event(&Event::Progress { node: &node.name, unit, done, total });
+            self.observer.event(&Event::Progress { node: &node.name, unit, done, total });
         }
-    }
-
-    fn ended(&mut self, id: NodeId, outcome: Result<Executed, anyhow::Error>) -> anyhow::Result<()> {
-        let node = self.planner.graph.node(id);
-        let pool = if node.stage.uses_mlx(self.planner.backend) { &mut self.mlx } else { &mut self.cpu };
-        pool.leave();
-        let decision = self.decisions.remove(&id).context("BUG: a running node was decided on")?;
-        let executed = match outcome {
-            Ok(executed) => executed,
-            Err(error) if error.chain().any(|cause| cause.is::<Interrupted>()) => {
-                self.summary.interrupted = true;
-                self.states[id.index()] = Some(State::Waiting(0));
-                return Ok(());
-            }
-            Err(error) => return self.failed(id, &error),
-        };
-        for (stat, digest) in executed.stats {
-            self.planner.memo.remember(stat, digest);
-        }
-        let artifact = executed.artifact;
-        if let Err(error) = self.place(id, &artifact) {
-            return self.failed(id, &error);
-        }
-        let node = self.planner.graph.node(id);
-        let digest = artifact.digest();
-        let Some(seconds) = executed.seconds else {
-            self.progress.event(&Event::Linked { node: &node.name, edited: None, artifact: digest });
-            self.done(id, &decision, artifact, executed.failure)?;
-            self.summary.linked += usize::from(self.summary.done.contains_key(&id));
-            return Ok(());
-        };
-        let (stage, bytes) = (node.stage.word(), artifact.size());
-        self.progress.event(&Event::Built { node: &node.name, stage, seconds, bytes, artifact: digest });
-        for message in executed.warnings {
-            self.progress.event(&Event::Warning { node: &node.name, message });
-        }
-        self.summary.ran.push(id);
-        let recorded = self.done(id, &decision, artifact, executed.failure)?;
-        if let Some(key) = decision.key.filter(|_| recorded) {
-            self.progress.event(&Event::Recorded { node: &node.name, key });
-        }
-        Ok(())
-    }
-
-    /// The artifact of a node is in place. A gate that did not hold fails it now; it stays where it is, and is not
-    /// locked. Returns whether it is what the lock says, if it has to be.
-    fn done(
-        &mut self,
-        id: NodeId,
-        decision: &Decision,
-        artifact: Artifact,
-        failure: Option<String>,
-    ) -> anyhow::Result<bool> {
-        let name = &self.planner.graph.node(id).name;
-        let key = decision.key.context("BUG: a node that is done has a recipe")?;
-        let digest = artifact.reproducible_digest();
-        if let Some(problem) = self.options.locked.and_then(|lock| self.differs(lock, decision, &artifact)) {
-            self.failed(id, &anyhow::anyhow!(problem))?;
-            return Ok(false);
-        }
-        self.planner.memo.remember_node(name, key, &artifact, failure.as_deref());
-        self.planner.store.used(&key);
-        if let Some(failure) = failure {
-            self.failed(id, &anyhow::anyhow!(failure))?;
-            return Ok(true);
-        }
-        self.summary.done.insert(id, (key, digest));
-        self.artifacts.insert(id, artifact);
-        self.absent.remove(&id);
-        self.states[id.index()] = Some(State::Done);
-        for dependent in std::mem::take(&mut self.dependents[id.index()]) {
-            if let Some(State::Waiting(missing)) = &mut self.states[dependent.index()] {
-                *missing -= 1;
-                if *missing == 0 {
-                    self.ready.push_back(dependent);
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    /// A failed node takes those that are made from it along.
-    fn failed(&mut self, id: NodeId, error: &anyhow::Error) -> anyhow::Result<()> {
-        let graph = self.planner.graph;
-        let cause =
-            error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
-        self.states[id.index()] = Some(State::Failed);
-        self.summary.failed.push(id);
-        self.progress.event(&Event::Failed {
-            node: &graph.node(id).name,
-            error: format!("{error:#}"),
-            cause,
-        });
-        let mut lost = self.dependents[id.index()].clone();
-        while let Some(dependent) = lost.pop() {
-            if self.states[dependent.index()] != Some(State::Skipped) {
-                self.states[dependent.index()] = Some(State::Skipped);
-                self.summary.skipped += 1;
-                self.progress.event(&Event::Skipped {
-                    node: &graph.node(dependent).name,
-                    because: &graph.node(id).name,
-                });
-                lost.extend(&self.dependents[dependent.index()]);
-            }
-        }
-        Ok(())
     }
 }

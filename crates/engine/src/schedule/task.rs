@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Instant;
 
+use super::records::records;
+use crate::error::Result;
 use crate::graph::NodeId;
 use crate::hub::{self, HubCache};
 use crate::origin::Origin;
 use crate::recipe::Recipe;
-use crate::share::{Kind, Share};
-use crate::stage::{self, BackendKind, Inputs, Stage};
-use crate::store::{Action, LocalStore, Stat, take_stock_of};
+use crate::share::{Share, SharePolicy};
+use crate::stage::{self, Environment, Inputs, Stage};
+use crate::store::{Action, LocalStore, Stat, hash_files};
 use artifact::{Artifact, Digest, FileEntry, Made, Output, Tick};
 
 /// What the thread of a stage hands back.
@@ -31,7 +33,7 @@ pub(super) struct Task {
     pub(super) stage: Stage,
     pub(super) inputs: Inputs,
     pub(super) recipe: Recipe,
-    pub(super) stock: Option<Artifact>,
+    pub(super) source_files: Option<Artifact>,
     /// The source, if it is on the hub.
     pub(super) download: Option<Download>,
     /// Run it although a record of it exists: the user said so, or what the record names is damaged.
@@ -53,9 +55,9 @@ pub(super) fn execute(
     task: &Task,
     store: &LocalStore,
     share: Option<&Share>,
-    backend: BackendKind,
+    environment: &Environment<'_>,
     tick: Tick<'_>,
-) -> anyhow::Result<Executed> {
+) -> Result<Executed> {
     let key = task.recipe.key();
     let _lock = store.lock(&key, &|| tick(0, 0))?;
     if !task.rerun
@@ -71,29 +73,27 @@ pub(super) fn execute(
     }
     let start = Instant::now();
     let downloaded = task.download.as_ref().map(|download| download.run(tick)).transpose()?;
-    let folder = store.stage(&key)?;
+    let folder = store.output_folder(&key)?;
     let output = Output::new(folder.clone());
     let mut inputs = task.inputs.clone();
     inputs.measured = task.measured(store, share, tick).unwrap_or_default();
-    stage::run(&task.stage, &inputs, &output, backend, tick)?;
+    stage::run(&task.stage, &inputs, &output, environment, tick)?;
     let Made { artifact: made, warnings, failure } = output.finish();
     // Until the record is written nothing tells the collector that the contents are needed.
-    let hold = store.hold()?;
-    let (artifact, stats) = match (downloaded, &task.stock) {
+    let hold = store.gc_lock()?;
+    let (artifact, stats) = match (downloaded, &task.source_files) {
         (Some(downloaded), _) => downloaded,
-        (None, Some(stock)) if task.stage.is_reference() => (stock.clone(), Vec::new()),
+        (None, Some(source_files)) if task.stage.is_reference() => (source_files.clone(), Vec::new()),
         _ => {
-            let stats = store.adopt(&folder, &made)?;
+            let stats = store.put_files(&folder, &made)?;
             (made, stats)
         }
     };
     let seconds = start.elapsed().as_secs_f64();
-    let recipe = serde_json::to_value(&task.recipe)?;
+    let recipe = serde_json::to_value(&task.recipe).expect("BUG: a recipe has a JSON form");
     let action = Action { artifact: artifact.clone(), failure: failure.clone(), recipe, seconds };
-    store.record(&key, &action)?;
-    if let Some(measurement) = task.recipe.measurement().map(|recipe| recipe.key()).filter(|own| *own != key)
-    {
-        store.record(&measurement, &Action { failure: None, ..action })?;
+    for (key, action) in records(&task.recipe, action) {
+        store.put_record(&key, &action)?;
     }
     drop(hold);
     Ok(Executed { artifact, stats, seconds: Some(seconds), warnings, failure })
@@ -113,7 +113,7 @@ impl Task {
         }
         let key = self.recipe.measurement()?.key();
         let theirs = || {
-            let action = share?.record(&key, Kind::Measured)?;
+            let action = share?.record(&key, SharePolicy::Measured)?;
             share?.pull(store, &action.artifact, tick).ok().map(|_| action)
         };
         let action = store.action(&key).or_else(theirs)?;
@@ -128,16 +128,16 @@ impl Task {
 impl Download {
     /// Brings the files to this machine. The artifact is what the commit has, not what lies in the folder: other
     /// programs download into it too.
-    fn run(&self, tick: Tick<'_>) -> anyhow::Result<(Artifact, Vec<(Stat, Digest)>)> {
+    fn run(&self, tick: Tick<'_>) -> Result<(Artifact, Vec<(Stat, Digest)>)> {
         let Self { cache, origin, content } = self;
         let folder = cache.snapshot(origin);
         // What is there and is what the lock says needs no list from the hub: a build on a machine without a network.
         if let Some(content) = content
-            && let Ok(found) = take_stock_of(&folder, &hub::present(cache, origin))
+            && let Ok(found) = hash_files(&folder, &hub::present(cache, origin))
             && found.0.reproducible_digest() == *content
         {
             return Ok(found);
         }
-        take_stock_of(&folder, &hub::download(cache, origin, tick)?)
+        hash_files(&folder, &hub::download(cache, origin, tick)?)
     }
 }

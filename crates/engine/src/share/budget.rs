@@ -1,18 +1,18 @@
-//! Doing many transfers at once, as many as memory allows.
+//! Runs many transfers at once, as many as memory allows.
 //! Knows nothing of what is transferred.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
-/// How many transfers there are at once: enough to hide the time that an answer takes.
+/// How many transfers run at once: enough to hide the time until the remote answers.
 const WORKERS: usize = 16;
 
-/// How many bytes of chunks are in memory at once.
+/// The limit on the memory that running transfers may use, in bytes.
 const MEMORY: u64 = 256 << 20;
 
-/// Does `work` for each of `jobs`, several at once, such that the sum of their `bytes` stays within bounds. Stops at the
-/// first error, and returns it.
+/// Does `work` for each of `jobs`, several at once. `bytes` says how much memory a job needs; the sum over
+/// the running jobs stays within [`MEMORY`]. Stops at the first error and returns it.
 pub(super) fn each<J: Sync, E: Send>(
     jobs: &[J],
     bytes: impl Fn(&J) -> u64 + Sync,
@@ -24,7 +24,7 @@ pub(super) fn each<J: Sync, E: Send>(
         while !stop.load(Ordering::Relaxed)
             && let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed))
         {
-            // A job that is larger than all there is takes all there is.
+            // A job that needs more than the whole budget takes the whole budget and runs alone.
             let needed = bytes(job).min(MEMORY);
             let free = budget.lock().unwrap_or_else(PoisonError::into_inner);
             let free = freed.wait_while(free, |free| *free < needed);

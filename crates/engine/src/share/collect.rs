@@ -1,9 +1,10 @@
-//! Collecting what nobody needs in the remote: old records, and the contents that no record names.
+//! Garbage collection in the remote: removes old records, and contents that no record names.
 //! Knows nothing of nodes; is told which keys are current.
 //!
-//! A remote has many writers and no locks. So nothing is removed that was written within the grace period: it may be on
-//! its way into a record. A writer who was told that a content is there, just before it goes, leaves a record with a hole:
-//! for whoever finds it a miss, which is built and sent again.
+//! A remote has many writers and no locks. So contents that were written within the grace period are kept: a
+//! record that names them may follow. One race remains. A writer learns that a content exists just before it
+//! is removed, and then writes a record that names it. Whoever reads that record gets a miss, builds the node
+//! and uploads it again.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -13,68 +14,77 @@ use super::budget::each;
 use super::{LONGEST_LIST, LONGEST_RECORD, Share, chunk_name, file_name, may_be_cut};
 use crate::attestation::Claim;
 use crate::sign::Envelope;
-use crate::store::{ChunkList, Held, RemoteError};
+use crate::store::{ChunkList, RemoteError, RemoteObject};
 use artifact::{Digest, FileEntry};
 
-/// What may go.
+/// How old an object must be before it is removed.
 #[derive(Clone, Copy, Debug)]
-pub struct Spare {
-    /// Records that are not current and were written so long ago; none if nothing is said.
+pub struct Retention {
+    /// The age from which a record that is not current is removed; if `None`, such records are kept.
     pub older_than: Option<Duration>,
-    /// Contents without a record that were written so long ago.
+    /// The age from which a content that no record names, or a record that cannot be read, is removed.
     pub grace: Duration,
 }
 
-/// What goes, decided before anything is removed.
+/// What will be removed; decided before anything is removed.
 #[derive(Debug, Default)]
-pub struct Waste {
-    /// The records.
-    pub records: Vec<Held>,
-    /// The contents and lists.
-    pub contents: Vec<Held>,
-    /// How many records stay.
+pub struct RemoteGcPlan {
+    /// The records to remove.
+    pub records: Vec<RemoteObject>,
+    /// The chunks and chunk lists to remove.
+    pub contents: Vec<RemoteObject>,
+    /// How many records are kept.
     pub left_records: usize,
-    /// How many bytes stay.
+    /// How many bytes are kept.
     pub left_bytes: u64,
 }
 
-impl Waste {
-    /// Returns how many bytes go.
+impl RemoteGcPlan {
+    /// Returns how many bytes are removed.
     pub fn bytes(&self) -> u64 {
         self.records.iter().chain(&self.contents).map(|held| held.size).sum()
     }
 }
 
 impl Share {
-    /// Decides what goes. `current` are the keys of what is in use. Whatever cannot be read now ends this: on
-    /// incomplete knowledge nothing is removed.
-    pub fn waste(&self, current: &HashSet<Digest>, spare: Spare) -> Result<Waste, RemoteError> {
+    /// Decides what to remove. `current` holds the keys that are in use. A failed read ends this: nothing is
+    /// removed on incomplete knowledge.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the remote cannot be opened, refuses, or does not answer.
+    pub fn plan_gc(
+        &self,
+        current: &HashSet<Digest>,
+        retention: Retention,
+    ) -> Result<RemoteGcPlan, RemoteError> {
         let remote = self.remote()?;
         let now = SystemTime::now();
-        let age = |held: &Held| now.duration_since(held.modified).unwrap_or_default();
+        let age = |held: &RemoteObject| now.duration_since(held.modified).unwrap_or_default();
         let records = self.claims(&remote.list("actions")?)?;
         let is_current = |claim: &Claim| current.contains(&claim.key);
-        // Others with the very same artifact take no room of their own; of a benchmark it is what was measured.
+        // A record with the same artifact as a current one is kept too: its contents stay anyway. For a
+        // benchmark, the artifact is the measurement.
         let claims = records.iter().filter_map(|(_, claim)| claim.as_ref());
         let kept = claims.filter(|claim| is_current(claim));
         let kept: HashSet<_> = kept.map(|claim| claim.action.artifact.digest()).collect();
-        let goes = |(held, claim): &(Held, Option<Claim>)| match claim {
+        let goes = |(held, claim): &(RemoteObject, Option<Claim>)| match claim {
             Some(claim) if kept.contains(&claim.action.artifact.digest()) => false,
-            Some(_) => spare.older_than.is_some_and(|limit| age(held) > limit),
-            None => age(held) > spare.grace,
+            Some(_) => retention.older_than.is_some_and(|limit| age(held) > limit),
+            None => age(held) > retention.grace,
         };
         let (gone, left): (Vec<_>, Vec<_>) = records.into_iter().partition(goes);
         let named = self.names(&left)?;
         let contents = [remote.list("files")?, remote.list("chunks")?].concat();
         let (contents, rest): (Vec<_>, Vec<_>) =
-            contents.into_iter().partition(|held| !named.contains(&held.name) && age(held) > spare.grace);
+            contents.into_iter().partition(|held| !named.contains(&held.name) && age(held) > retention.grace);
         let left_bytes = left.iter().map(|(held, _)| held).chain(&rest).map(|held| held.size).sum();
         let records = gone.into_iter().map(|(held, _)| held).collect();
-        Ok(Waste { records, contents, left_records: left.len(), left_bytes })
+        Ok(RemoteGcPlan { records, contents, left_records: left.len(), left_bytes })
     }
 
-    /// Reads what records say, in their order; nothing of one that is none.
-    fn claims(&self, records: &[Held]) -> Result<Vec<(Held, Option<Claim>)>, RemoteError> {
+    /// Reads the claims in `records`; returns them sorted by name, with `None` for what is not a record.
+    fn claims(&self, records: &[RemoteObject]) -> Result<Vec<(RemoteObject, Option<Claim>)>, RemoteError> {
         let claims = Mutex::new(Vec::new());
         each(
             records,
@@ -90,8 +100,8 @@ impl Share {
         Ok(claims)
     }
 
-    /// Returns the names that the files of records lie under.
-    fn names(&self, records: &[(Held, Option<Claim>)]) -> Result<HashSet<String>, RemoteError> {
+    /// Returns the names of all chunks and chunk lists that `records` need.
+    fn names(&self, records: &[(RemoteObject, Option<Claim>)]) -> Result<HashSet<String>, RemoteError> {
         let named: Mutex<HashSet<String>> = Mutex::default();
         let claims: Vec<_> = records.iter().filter_map(|(_, claim)| claim.as_ref()).collect();
         each(
@@ -102,16 +112,22 @@ impl Share {
         Ok(named.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Removes what goes: the records first, so that whatever interrupts this, no record names what is gone.
-    pub fn remove(&self, waste: &Waste) -> Result<(), RemoteError> {
-        for held in [&waste.records, &waste.contents] {
+    /// Removes the objects in `waste`. Records are removed first, so if this is interrupted, no record names
+    /// a content that is gone.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the remote cannot be opened, refuses, or does not answer; some objects may be gone by then.
+    pub fn collect(&self, plan: &RemoteGcPlan) -> Result<(), RemoteError> {
+        for held in [&plan.records, &plan.contents] {
             each(held, |_| 0, |held| self.remote()?.remove(&held.name))?;
         }
         Ok(())
     }
 
-    /// Reads what a record names. Who signed it does not matter here: a stranger's record keeps its contents, too.
-    fn read_claim(&self, held: &Held) -> Result<Option<Claim>, RemoteError> {
+    /// Reads the claim in a record. The signature is not checked: the records of untrusted signers keep their
+    /// contents too.
+    fn read_claim(&self, held: &RemoteObject) -> Result<Option<Claim>, RemoteError> {
         let json = match self.remote()?.get(&held.name, LONGEST_RECORD) {
             Err(RemoteError::TooLong { .. }) => None,
             found => found?,
@@ -120,7 +136,7 @@ impl Share {
         Ok(payload.and_then(|payload| Claim::parse(&payload).ok()))
     }
 
-    /// Notes the names that a file of a record lies under.
+    /// Adds the names of the chunks and the chunk list of `file` to `named`.
     fn mark(&self, file: &FileEntry, named: &Mutex<HashSet<String>>) -> Result<(), RemoteError> {
         let mut names = vec![chunk_name(&file.digest), file_name(&file.digest)];
         if may_be_cut(&file.path, file.size) {

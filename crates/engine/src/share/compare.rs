@@ -1,4 +1,4 @@
-//! Where a file here differs from one in the remote, found by fetching one chunk of it.
+//! Where a local file differs from a file in the remote, found by fetching one chunk.
 //! Knows nothing of why they should be the same.
 
 use std::fs::File;
@@ -10,8 +10,8 @@ use artifact::{Digest, FileEntry};
 use weights::tensor::layout;
 
 impl Share {
-    /// Names the first tensor, or else the first byte, in which the file at `ours` differs from the one that the remote
-    /// has as `theirs`; nothing if that cannot be found out.
+    /// Describes where the file at `ours` first differs from the remote file `theirs`: by tensor, or else by
+    /// byte offset. Returns `None` if that cannot be determined.
     pub fn first_difference(&self, theirs: &FileEntry, ours: &Path) -> Option<String> {
         let list = self.chunks_of(theirs).ok()?;
         let own = ChunkList::of_file(ours, &theirs.path).ok()?;

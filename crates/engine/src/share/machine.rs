@@ -1,4 +1,4 @@
-//! The class of this machine: two of one class measure about the same times.
+//! The class of this machine: machines of one class measure about the same times.
 //! Knows nothing of what is measured.
 
 use std::env::consts::{ARCH, OS};
@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::thread::available_parallelism;
 
-/// Returns the class in words, such as `linux x86_64, 8 threads, AMD Ryzen 7 5800X`.
+/// Returns the class as text, such as `linux x86_64, 8 threads, AMD Ryzen 7 5800X`.
 pub(super) fn class() -> &'static str {
     static CLASS: OnceLock<String> = OnceLock::new();
     CLASS.get_or_init(|| {
@@ -17,7 +17,7 @@ pub(super) fn class() -> &'static str {
     })
 }
 
-/// Asks the system for the chip's name.
+/// Asks the operating system for the name of the processor.
 fn chip() -> Option<String> {
     if OS == "macos" {
         let output = Command::new("sysctl").args(["-n", "machdep.cpu.brand_string"]).output().ok()?;

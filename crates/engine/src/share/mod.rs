@@ -1,25 +1,28 @@
-//! The team's cache: records of actions that can be believed, and the files they name, brought here and sent there.
-//! Knows nothing of nodes and recipes; a remote that is down, slow, damaged or hostile is a miss, never a failure.
+//! The team's cache: signed records of actions, and the files they name, shared through a remote.
+//! Knows nothing of nodes and recipes. A remote that is down, slow, damaged or hostile is a miss, never a
+//! failure.
 //!
 //! ```text
-//! actions/KEY.json    the signed record of an action, written last, over whatever is there
-//! files/ab/cdef…      of a file in several chunks: which, in order
-//! chunks/ab/cdef…     the content whose blake3 begins with ab, as it is or as zstd
+//! actions/KEY.json    the signed record of an action; written last, replaces an older one
+//! files/ab/cdef…      the chunk list of the file whose blake3 begins with ab, if it has several chunks
+//! chunks/ab/cdef…     the chunk whose blake3 begins with ab, plain or as a zstd frame
 //! ```
-//! Everything but the records is named after its content, and hashed again when it arrives. So nothing rests on what
-//! the storage promises: two who write the same name write the same bytes, and of two records of one key either will do.
+//!
+//! Everything except the records is named after content, and the content is hashed again when it arrives. So
+//! the storage need not promise anything: two writers of one name write the same content, and of two records
+//! of one key either is good.
 
-mod arrival;
 mod budget;
 mod collect;
 mod compare;
 mod machine;
 mod packing;
+mod partial_file;
 mod pull;
 mod push;
 mod sources;
 
-pub use collect::{Spare, Waste};
+pub use collect::{RemoteGcPlan, Retention};
 pub use pull::Miss;
 pub use push::Unsent;
 
@@ -29,41 +32,41 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use crate::attestation::{self, Claim};
 use crate::sign::{Envelope, NotBelieved, PublicKey, SecretKey};
 use crate::store::{Action, LONGEST_CHUNK, LocalStore, Remote, RemoteError};
-use artifact::{Digest, Interrupted, IoError};
+use artifact::{Digest, Interrupted, IoError, in_one_line};
 
-/// The longest record that is read, in bytes: a model in ten thousand files has less.
+/// The longest record that is read, in bytes. The record of a model in ten thousand files is shorter.
 const LONGEST_RECORD: u64 = 16 << 20;
 
-/// The longest list of chunks that is read, in bytes.
+/// The longest chunk list that is read, in bytes.
 const LONGEST_LIST: u64 = 64 << 20;
 
-/// Told how many bytes of how many have been moved; answers whether to go on.
+/// Called with the bytes transferred so far and the total, both in bytes. An error stops the transfer.
 pub type Tick<'a> = &'a (dyn Fn(u64, u64) -> Result<(), Interrupted> + Sync);
 
-/// What of an action travels.
+/// Which parts of an action are shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SharePolicy {
     /// The record and the files.
     Made,
-    /// The record alone: the files lie at their source.
+    /// The record alone. The files stay at their source.
     Source,
-    /// The record and the files, between machines of one class only: times are in them.
+    /// The record and the files, but only between machines of one class, because they contain times.
     Measured,
 }
 
 /// What is needed to use a remote.
 pub struct Settings {
-    /// Who may be believed, beside ourselves.
+    /// The keys whose signatures are trusted, besides our own.
     pub trusted: Vec<PublicKey>,
-    /// Our own key, if we have one.
+    /// Our own key to sign with, if we have one.
     pub own: Option<SecretKey>,
-    /// What pipeline.lock says that the action of a key made.
+    /// For the key of an action, the reproducible digest of its artifact in `pipeline.lock`.
     pub locked: HashMap<Digest, Digest>,
-    /// Whether chunks are made smaller where that gains something.
+    /// Whether chunks are compressed if that makes them shorter by at least a twentieth.
     pub compress: bool,
 }
 
-/// The team's cache. The storage is opened when something is first asked of it: most builds ask nothing.
+/// The team's cache. The storage is opened on first use, because most builds do not need it.
 pub struct Share {
     url: String,
     remote: OnceLock<Result<Remote, RemoteError>>,
@@ -75,49 +78,55 @@ pub struct Share {
 struct State {
     records: HashMap<Digest, Option<Known>>,
     notices: Vec<String>,
-    /// Why records were not used, as far as it was said.
+    /// The reasons already reported for records that were not used. Each reason is reported once.
     passed_over: HashSet<String>,
     is_down: bool,
-    /// Whether the user was told that the remote fails: once in a build is enough.
+    /// Whether the user was told that the remote fails. Once per build is enough.
     is_told: bool,
-    /// Whether something was found not to be what it should be; then nothing that is there counts as there.
+    /// Whether damage was found in the remote. Then existence checks are skipped and everything is uploaded
+    /// again.
     is_damaged: bool,
     traffic: Traffic,
 }
 
-/// A record that was asked for and can be believed.
+/// A record from the remote that was checked and is trusted.
 #[derive(Clone, Debug)]
 struct Known {
     action: Action,
     envelope: Vec<u8>,
 }
 
-/// What was moved, in bytes of content.
+/// How much was transferred, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Traffic {
-    /// Sent, as it went over the wire.
+    /// Uploaded, as sent over the network, which may be compressed.
     pub sent: u64,
-    /// Not sent, because the remote had it.
+    /// Not uploaded, because the remote had it already.
     pub already_there: u64,
-    /// Brought here, as it came over the wire.
+    /// Downloaded, as received over the network, which may be compressed.
     pub fetched: u64,
-    /// Not brought here, because another file had it.
+    /// Not downloaded, because another local file had it already.
     pub already_here: u64,
 }
 
 impl Share {
-    /// Names the storage; nothing is asked of it yet.
+    /// Sets the address of the storage. Nothing is opened or requested yet.
     pub fn new(url: &str, settings: Settings) -> Self {
         Self { url: url.to_owned(), remote: OnceLock::new(), settings, state: Mutex::default() }
     }
 
-    /// Returns the storage itself.
+    /// Returns the storage, and opens it on the first call.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the storage cannot be opened; later calls return the same error.
     pub fn remote(&self) -> Result<&Remote, RemoteError> {
         self.remote.get_or_init(|| Remote::open(&self.url)).as_ref().map_err(Clone::clone)
     }
 
-    /// Returns the record of the action of `key`, if the remote has one that can be believed. It is asked for once.
-    pub fn record(&self, key: &Digest, kind: Kind) -> Option<Action> {
+    /// Returns the record of the action of `key`, if the remote has one that is trusted. Each key is
+    /// requested once; the answer is remembered.
+    pub fn record(&self, key: &Digest, kind: SharePolicy) -> Option<Action> {
         let known = |state: &State| state.records.get(key).cloned();
         if let Some(known) = known(&self.state()) {
             return known.map(|known| known.action);
@@ -127,8 +136,8 @@ impl Share {
         found.map(|known| known.action)
     }
 
-    /// Asks for many records at once, so that a plan that wants them one after the other need not wait for each.
-    pub fn prefetch(&self, wanted: &[(Digest, Kind)]) {
+    /// Requests many records at once, so that a plan that needs one after the other does not wait for each.
+    pub fn prefetch(&self, wanted: &[(Digest, SharePolicy)]) {
         let asked = budget::each(
             wanted,
             |_| 0,
@@ -137,24 +146,29 @@ impl Share {
                 if self.is_down() { Err(()) } else { Ok(()) }
             },
         );
-        // That it is down was noted; there is nothing else that could go wrong.
+        // The only error is that the remote is down, and that is already noted.
         asked.unwrap_or(());
     }
 
-    /// Keeps the record of `key` in our own cache. Called last: the files it names are in place, or not wanted.
+    /// Writes the record of `key` and its signed statement to the local cache, if a record is known. Call
+    /// this last, when the files it names are in place or not wanted.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the local cache cannot be written.
     pub fn keep(&self, key: &Digest, store: &LocalStore) -> Result<(), IoError> {
         let known = self.state().records.get(key).cloned().flatten();
         let Some(Known { action, envelope }) = known else { return Ok(()) };
-        store.attest(key, &envelope)?;
-        store.record(key, &action)
+        store.put_attestation(key, &envelope)?;
+        store.put_record(key, &action)
     }
 
-    /// Forgets the record of `key`: what it names cannot be had.
+    /// Forgets the record of `key`, because the files it names cannot be fetched.
     pub fn forget(&self, key: &Digest) {
         self.state().records.insert(*key, None);
     }
 
-    fn ask(&self, key: &Digest, kind: Kind) -> Option<Known> {
+    fn ask(&self, key: &Digest, kind: SharePolicy) -> Option<Known> {
         let asked = self.remote().and_then(|remote| remote.ask(&record_name(key, kind), LONGEST_RECORD));
         let json = match asked {
             Ok(found) => found?,
@@ -172,7 +186,8 @@ impl Share {
         }
     }
 
-    /// Checks who says what a record says, and that it answers our question.
+    /// Checks that a trusted key signed a record, that it is the record of `key`, and that it agrees with
+    /// `pipeline.lock`.
     fn believe(&self, key: &Digest, json: &[u8]) -> Result<Action, NotUsed> {
         let (claim, _) = open(json, &self.believed())?;
         if claim.key != *key {
@@ -185,28 +200,30 @@ impl Share {
         }
     }
 
-    /// Returns who may be believed.
+    /// Returns the keys that are trusted, our own included.
     fn believed(&self) -> Vec<PublicKey> {
         let own = self.settings.own.iter().map(SecretKey::public);
         self.settings.trusted.iter().copied().chain(own).collect()
     }
 
-    /// Returns what was moved.
+    /// Returns how much was transferred so far.
     pub fn traffic(&self) -> Traffic {
         self.state().traffic
     }
 
-    /// Takes what the user should be told, in order.
+    /// Removes and returns the messages for the user, oldest first.
     pub fn notices(&self) -> Vec<String> {
         std::mem::take(&mut self.state().notices)
     }
 
-    /// Whether the remote was found not to answer. It is not asked again.
+    /// Whether the remote counts as down: a read failed, or an upload got no answer in time. Then it is not
+    /// asked for records again.
     pub fn is_down(&self) -> bool {
         self.state().is_down
     }
 
-    /// Says why a record is not used; of many that are not used for one reason, the first.
+    /// Tells the user why a record is not used. If several records have the same reason, only the first is
+    /// reported.
     fn pass_over(&self, key: &Digest, problem: &NotUsed) {
         let problem = problem.to_string();
         if self.state().passed_over.insert(problem.clone()) {
@@ -218,7 +235,8 @@ impl Share {
         self.state().notices.push(text);
     }
 
-    /// A remote that fails once is left alone: a build must not wait for it at every node.
+    /// Notes that the remote is down, and tells the user once. It is not asked again, because a build must
+    /// not wait for it at every node.
     fn failed(&self, error: &RemoteError) {
         self.state().is_down = true;
         if !std::mem::replace(&mut self.state().is_told, true) {
@@ -227,55 +245,62 @@ impl Share {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change of the state is one statement: a thread that panicked has left none half-made.
+        // Every change of the state is one statement, so a thread that panicked left no half-made change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Why a record is passed over.
+/// Why a record is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum NotUsed {
-    /// Nobody we trust says so.
+    /// No trusted key signed it.
     #[error(transparent)]
     NotBelieved(#[from] NotBelieved),
-    /// What is signed is not the statement of an action.
+    /// What is signed is not a statement about an action.
     #[error("{0}")]
     NotAClaim(String),
     /// It is the record of another action.
     #[error("it is the record of {}", .0.short())]
     Other(Digest),
-    /// It is not what pipeline.lock says.
+    /// It disagrees with `pipeline.lock`.
     #[error("it says {}, but pipeline.lock has {}", made.short(), locked.short())]
     Unlocked {
-        /// What the record says.
+        /// The reproducible digest of the artifact in the record.
         made: Digest,
-        /// What the lock says.
+        /// The digest in `pipeline.lock`.
         locked: Digest,
     },
 }
 
-/// Opens the signed statement of an action; returns it and who signed it.
+/// Opens the signed statement of an action; returns it and the key that signed it.
+///
+/// # Errors
+///
+/// Fails if `json` is not an envelope, no key in `believed` signed it, or it does not hold the statement of
+/// an action.
 pub fn open(json: &[u8], believed: &[PublicKey]) -> Result<(Claim, PublicKey), NotUsed> {
     let (payload, signer) = Envelope::parse(json)?.open(attestation::PAYLOAD_TYPE, believed)?;
     let claim = Claim::parse(&payload).map_err(|error| {
-        // What is wrong with its files is a level below.
-        NotUsed::NotAClaim(format!("{:#}", anyhow::Error::new(error)))
+        // The causes are included: a problem with its files is one level below.
+        NotUsed::NotAClaim(in_one_line(&error))
     })?;
     Ok((claim, signer))
 }
 
-/// Returns the signed statement that the action of `key` made what it made.
-pub fn seal(key: &Digest, kind: Kind, action: &Action, own: &SecretKey) -> Vec<u8> {
-    let machine = (kind == Kind::Measured).then(|| machine::class().to_owned());
+/// Returns the statement that the action of `key` made its artifact, signed with `own`, as the JSON of an
+/// envelope. A measurement also states the machine's class.
+pub fn seal(key: &Digest, kind: SharePolicy, action: &Action, own: &SecretKey) -> Vec<u8> {
+    let machine = (kind == SharePolicy::Measured).then(|| machine::class().to_owned());
     let claim = Claim { key: *key, action: action.clone(), machine };
     Envelope::seal(attestation::PAYLOAD_TYPE, claim.to_json(), own).to_json()
 }
 
-/// The name of a record. That of a measurement depends on the class of machine too: a slower one has other times.
-fn record_name(key: &Digest, kind: Kind) -> String {
+/// Returns the name of a record. For a measurement the name depends on the machine's class too, because a
+/// slower machine measures other times.
+fn record_name(key: &Digest, kind: SharePolicy) -> String {
     match kind {
-        Kind::Measured => format!("actions/{}.json", Digest::of_json(&(key, machine::class()))),
-        Kind::Made | Kind::Source => format!("actions/{key}.json"),
+        SharePolicy::Measured => format!("actions/{}.json", Digest::of_json(&(key, machine::class()))),
+        SharePolicy::Made | SharePolicy::Source => format!("actions/{key}.json"),
     }
 }
 
@@ -293,7 +318,8 @@ fn file_name(digest: &Digest) -> String {
     content_name("files", digest)
 }
 
-/// Whether a file of this name and size can have several chunks. One that has not is named after its own content.
+/// Whether a file of this name and size (in bytes) can have several chunks. If not, it is one chunk with the
+/// file's own digest.
 fn may_be_cut(path: &str, size: u64) -> bool {
     size > LONGEST_CHUNK || path.ends_with(".safetensors")
 }

@@ -1,19 +1,19 @@
-//! A chunk as it lies in the remote: its bytes, or their zstd frame where that is shorter by a twentieth.
+//! How a chunk is stored in the remote: plain, or as a zstd frame if that is shorter by at least a twentieth.
 //! Knows nothing of who sends it.
 //!
-//! What arrives is told apart by its length: a frame is shorter than its chunk. It is unpacked, to the chunk's length and
-//! no further, and hashed.
+//! The two forms are told apart by length: a frame is shorter than its chunk. A frame is unpacked to the
+//! chunk's length and no further, and then hashed.
 
 use crate::store::Chunk;
 use artifact::Digest;
 
-/// Fast: weights hardly shrink, and text shrinks at any level.
+/// The zstd level. It is a fast one: weights hardly shrink, and text shrinks at any level.
 const LEVEL: i32 = 3;
 
-/// How much of a chunk is tried before all of it is, in bytes.
+/// How many bytes of a chunk are compressed as a test before the whole chunk is.
 const SAMPLE: usize = 256 << 10;
 
-/// Returns the bytes to send for a chunk.
+/// Returns the bytes to upload for a chunk: its zstd frame if that is short enough, else the chunk itself.
 pub(super) fn pack(bytes: Vec<u8>) -> Vec<u8> {
     let middle = bytes.len() / 2;
     let sample = bytes.get(middle.saturating_sub(SAMPLE / 2)..).unwrap_or(&bytes);
@@ -24,15 +24,15 @@ pub(super) fn pack(bytes: Vec<u8>) -> Vec<u8> {
     smaller(&bytes).unwrap_or(bytes)
 }
 
-/// Returns the zstd frame of `bytes`, if it is shorter by a twentieth.
+/// Returns the zstd frame of `bytes`, if it is shorter by at least a twentieth.
 fn smaller(bytes: &[u8]) -> Option<Vec<u8>> {
     let packed = zstd::bulk::compress(bytes, LEVEL).ok()?;
     (packed.len() <= bytes.len() - bytes.len().div_ceil(20)).then_some(packed)
 }
 
-/// Returns the bytes of `chunk` from what arrived, or nothing if it is something else. What has the chunk's length is
-/// taken as it is: the whole file is hashed before it is taken in, and hashing all twice would be felt. A frame that
-/// claims or holds more than the chunk's length is not unpacked further than that.
+/// Returns the bytes of `chunk` from what arrived, or `None` if it is something else. Bytes of the chunk's
+/// length are returned unchecked: the whole file is hashed before it enters the store, and hashing everything
+/// twice would be slow. A frame is never unpacked beyond the chunk's length, whatever it claims or holds.
 pub(super) fn unpack(arrived: Vec<u8>, chunk: &Chunk) -> Option<Vec<u8>> {
     let length = usize::try_from(chunk.length).ok()?;
     if arrived.len() == length {

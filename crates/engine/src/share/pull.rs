@@ -1,53 +1,64 @@
-//! Bringing the files of an artifact here: only the chunks that no file here has, each hashed, then the whole.
+//! Downloads the files of an artifact: only the chunks that no local file has. The whole file is hashed.
 //! Knows nothing of why they are wanted.
 //!
-//! A file arrives in `cache/tmp/DIGEST.partial`. What arrived before a break is found again by its hash, so the next
-//! attempt fetches the rest, and no note is kept of how far one came.
+//! A file arrives in `cache/tmp/DIGEST.partial`. After an interruption the next attempt finds the chunks that
+//! arrived by their hashes and fetches the rest. No other note of the progress is kept.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use super::arrival::Arrival;
 use super::budget::each;
 use super::packing::unpack;
+use super::partial_file::PartialFile;
 use super::sources::Sources;
 use super::{LONGEST_LIST, Share, Tick, chunk_name, file_name};
+use crate::Error;
 use crate::store::{Chunk, ChunkList, LONGEST_CHUNK, LocalStore, RemoteError, Stat};
-use artifact::{Artifact, AtPath, Digest, FileEntry, Interrupted, IoError};
+use artifact::{Artifact, AtPath, Digest, FileEntry, Interrupted, IoError, in_one_line};
 
 /// Why an artifact did not arrive.
 #[derive(Debug, thiserror::Error)]
 pub enum Miss {
-    /// Something that a record names is not in the remote, or is not what its name says.
+    /// A file that a record names is missing from the remote, or its content does not match its digest.
     #[error("{0}")]
     Lost(String),
-    /// The remote does not answer.
+    /// The remote does not answer, or refuses.
     #[error(transparent)]
     Down(#[from] RemoteError),
     /// Somebody asked to stop.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
-    /// The disk here failed.
-    #[error("{0:#}")]
-    Here(#[from] anyhow::Error),
+    /// A local file cannot be read or written.
+    #[error("{}", in_one_line(.0))]
+    LocalIo(Error),
+}
+
+impl From<Error> for Miss {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Interrupted(interrupted) => Self::Interrupted(interrupted),
+            Error::Remote(error) => Self::Down(error),
+            error => Self::LocalIo(error),
+        }
+    }
 }
 
 impl From<IoError> for Miss {
     fn from(error: IoError) -> Self {
-        Self::Here(error.into())
+        Self::LocalIo(error.into())
     }
 }
 
-/// How far a pull has come.
-struct Progress<'a> {
+/// The progress of one pull, in bytes.
+struct PullProgress<'a> {
     tick: Tick<'a>,
     done: AtomicU64,
     total: u64,
 }
 
-impl Progress<'_> {
+impl PullProgress<'_> {
     fn add(&self, bytes: u64) -> Result<(), Interrupted> {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         (self.tick)(done, self.total)
@@ -55,15 +66,21 @@ impl Progress<'_> {
 }
 
 impl Share {
-    /// Brings the files of `artifact` that are not here into `store`; returns the states of all of them. On a miss, which
-    /// the user is told of, the files that did arrive are kept.
+    /// Downloads the files of `artifact` that `store` does not have; returns the states and digests of all
+    /// files. After a failure, the files that did arrive are kept. The user is told if the remote is down or
+    /// lacks a file.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the remote does not answer or lacks a file, a local file cannot be read or written, or `tick`
+    /// asks to stop.
     pub fn pull(
         &self,
         store: &LocalStore,
         artifact: &Artifact,
         tick: Tick<'_>,
     ) -> Result<Vec<(Stat, Digest)>, Miss> {
-        let progress = Progress { tick, done: AtomicU64::new(0), total: artifact.size() };
+        let progress = PullProgress { tick, done: AtomicU64::new(0), total: artifact.size() };
         let pulled = self.pull_files(store, artifact, &progress);
         match &pulled {
             Err(Miss::Down(error)) => self.failed(error),
@@ -76,19 +93,21 @@ impl Share {
         pulled
     }
 
-    /// Brings small files side by side, because each takes the time of an answer and of the disk, and large ones one after
-    /// the other, because each has chunks to be brought side by side.
+    /// Downloads small files in parallel, because each waits for an answer and for the disk. Large files
+    /// follow one after the other, because the chunks of each are downloaded in parallel.
     fn pull_files(
         &self,
         store: &LocalStore,
         artifact: &Artifact,
-        progress: &Progress<'_>,
+        progress: &PullProgress<'_>,
     ) -> Result<Vec<(Stat, Digest)>, Miss> {
         let stats = Mutex::new(Vec::new());
         let pull = |file: &&FileEntry| {
             let stat = self.pull_file(store, file, progress).map_err(|miss| match miss {
-                // What arrives has no name of its own yet.
-                Miss::Here(error) => Miss::Here(error.context(file.path.clone())),
+                // The partial file is named after a digest, so the error gets the file's own name too.
+                Miss::LocalIo(error) => {
+                    Miss::LocalIo(Error::Within { place: file.path.clone(), source: Box::new(error) })
+                }
                 miss => miss,
             })?;
             stats.lock().unwrap_or_else(PoisonError::into_inner).push((stat, file.digest));
@@ -101,11 +120,16 @@ impl Share {
         Ok(stats.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn pull_file(&self, store: &LocalStore, file: &FileEntry, progress: &Progress<'_>) -> Result<Stat, Miss> {
+    fn pull_file(
+        &self,
+        store: &LocalStore,
+        file: &FileEntry,
+        progress: &PullProgress<'_>,
+    ) -> Result<Stat, Miss> {
         let object = store.object_path(&file.digest);
         let go_on = || (progress.tick)(progress.done.load(Ordering::Relaxed), progress.total);
-        // Another process may be bringing the same file; then it is here when that one is done.
-        let (partial, _lock) = store.arrival(&file.digest, &go_on)?;
+        // Another process may be downloading the same file. When it is done, the file is in the store.
+        let (partial, _lock) = store.partial_file(&file.digest, &go_on)?;
         if Digest::of_file(&object).is_ok_and(|(digest, _)| digest == file.digest) {
             progress.add(file.size)?;
             return Ok(Stat::at(&object).at("read", &object)?);
@@ -113,20 +137,22 @@ impl Share {
         let list = self.chunks_of(file)?;
         let sources = Sources::find(store, &list)?;
         if let Err(miss) = self.fill(&partial, file, &list, &sources, progress) {
-            // What breaks off is gone on with; what cannot be had is not.
+            // An interrupted download is continued later. If the remote has lost or damaged the file, what
+            // arrived is removed.
             if matches!(miss, Miss::Lost(_)) {
                 std::fs::remove_file(&partial).at("remove", &partial)?;
             }
             return Err(miss);
         }
-        let stat = store.take_in(&partial, &file.digest)?;
+        let stat = store.put_partial(&partial, &file.digest)?;
         if list.count() > 1 {
-            store.keep_chunk_list(&file.digest, &list)?;
+            store.put_chunk_list(&file.digest, &list)?;
         }
         Ok(stat)
     }
 
-    /// Asks which chunks make up a file. One that is short and has no list is a chunk itself.
+    /// Returns the chunks of a file. A file that cannot be cut is one chunk, and so is one without a list in
+    /// the remote that is no longer than a chunk may be.
     pub(super) fn chunks_of(&self, file: &FileEntry) -> Result<ChunkList, Miss> {
         if !super::may_be_cut(&file.path, file.size) {
             return Ok(ChunkList::of_one(file.digest, file.size));
@@ -138,28 +164,29 @@ impl Share {
         };
         match json {
             Some(Some(json)) => {
-                ChunkList::parse(&json, file.size).map_err(|error| lost(file, &format!("{error:#}")))
+                ChunkList::parse(&json, file.size).map_err(|error| lost(file, &error.to_string()))
             }
             Some(None) if file.size <= LONGEST_CHUNK => Ok(ChunkList::of_one(file.digest, file.size)),
             _ => Err(lost(file, "the list of its chunks is gone or too long")),
         }
     }
 
-    /// Fills `partial` with the chunks of `file` that it does not have yet, until it is the file.
+    /// Writes the chunks of `file` that `partial` lacks, and checks the digest of the whole file.
     fn fill(
         &self,
         partial: &Path,
         file: &FileEntry,
         list: &ChunkList,
         sources: &Sources,
-        progress: &Progress<'_>,
+        progress: &PullProgress<'_>,
     ) -> Result<(), Miss> {
         let places: Vec<_> = list.places().collect();
-        let arrival = Arrival::open(partial, file.size, &places)?;
+        let arrival = PartialFile::open(partial, file.size, &places)?;
         let indices: Vec<_> = (0..places.len()).collect();
         let length = |index: &usize| places.get(*index).map_or(0, |(_, chunk)| chunk.length);
         let digest = thread::scope(|scope| {
-            // The chunks are what the list says, but the list is only the storage's word.
+            // The whole file is hashed too: the chunk list is unsigned, and a plain chunk is not hashed when
+            // it arrives.
             let whole = scope.spawn(|| arrival.digest());
             let over = arrival.over();
             let filled = each(
@@ -183,18 +210,19 @@ impl Share {
         })
     }
 
-    /// Returns the bytes of a chunk from another file here, else from the remote.
+    /// Returns the bytes of a chunk from another local file, else from the remote.
     fn find(&self, file: &FileEntry, chunk: &Chunk, sources: &Sources) -> Result<Vec<u8>, Miss> {
         let Some(bytes) = sources.get(chunk) else { return self.fetch(file, chunk) };
         self.state().traffic.already_here += chunk.length;
         Ok(bytes)
     }
 
-    /// Fetches a chunk. Its length is right; whether its bytes are is seen when the whole is hashed.
+    /// Fetches a chunk. Its length is checked here; the bytes of a plain chunk are checked when the whole
+    /// file is hashed.
     pub(super) fn fetch(&self, file: &FileEntry, chunk: &Chunk) -> Result<Vec<u8>, Miss> {
         let name = chunk_name(&chunk.digest);
         let damaged = |what: &str| damaged(file, chunk, what);
-        // What does not shrink is sent as it is, so nothing is longer than the chunk.
+        // A chunk that does not shrink is stored plain, so no object is longer than its chunk.
         let arrived = match self.remote()?.get(&name, chunk.length) {
             Ok(found) => found.ok_or_else(|| damaged("is gone"))?,
             Err(RemoteError::TooLong { size, .. }) => {

@@ -1,4 +1,4 @@
-//! Sending an artifact to the team: the chunks that the remote lacks, the lists of them, and last the record.
+//! Uploads an artifact to the remote: the chunks that it lacks, their chunk lists, and last the record.
 //! Knows nothing of who will want it.
 
 use std::fs::File;
@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::budget::each;
 use super::packing::pack;
-use super::{Kind, Share, Tick, chunk_name, file_name, open, record_name, seal};
+use super::{Share, SharePolicy, Tick, chunk_name, file_name, open, record_name, seal};
+use crate::Error;
 use crate::store::{Action, Chunk, ChunkList, LocalStore, RemoteError, read_range};
-use artifact::{AtPath, Digest, FileEntry, Interrupted, IoError};
+use artifact::{AtPath, Digest, FileEntry, Interrupted, IoError, in_one_line};
 
-/// Why an artifact was not sent.
+/// Why an artifact was not uploaded.
 #[derive(Debug, thiserror::Error)]
 pub enum Unsent {
     /// There is no key to sign with.
@@ -20,31 +21,47 @@ pub enum Unsent {
     /// The remote does not answer, or refuses.
     #[error(transparent)]
     Down(#[from] RemoteError),
-    /// The remote does not answer, or refuses, and the user knows.
+    /// The remote does not answer, or refuses, and the user was already told that it fails.
     #[error("the remote fails")]
-    Told,
+    AlreadyReported,
     /// Somebody asked to stop.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
-    /// The disk here failed, or what lies on it is not what it should be.
-    #[error("{0:#}")]
-    Here(#[from] anyhow::Error),
+    /// A local file cannot be read or written, or its content was altered.
+    #[error("{}", in_one_line(.0))]
+    LocalIo(Error),
+}
+
+impl From<Error> for Unsent {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Interrupted(interrupted) => Self::Interrupted(interrupted),
+            Error::Remote(error) => Self::Down(error),
+            error => Self::LocalIo(error),
+        }
+    }
 }
 
 impl From<IoError> for Unsent {
     fn from(error: IoError) -> Self {
-        Self::Here(error.into())
+        Self::LocalIo(error.into())
     }
 }
 
 impl Share {
-    /// Sends the action of `key`, signed: its files if they travel, then its record. What the remote has is not sent. One
-    /// that refuses may still be read; one that is silent is left alone.
+    /// Uploads the action of `key`: first its files, if `kind` shares them, then its signed record. What the
+    /// remote already has is skipped. If the remote refuses, records are still read from it; if it does not
+    /// answer in time, they are not.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no key to sign with, the remote refuses or does not answer, a local file cannot be
+    /// read or was altered, or `tick` asks to stop.
     pub fn push(
         &self,
         store: &LocalStore,
         key: &Digest,
-        kind: Kind,
+        kind: SharePolicy,
         action: &Action,
         tick: Tick<'_>,
     ) -> Result<(), Unsent> {
@@ -52,29 +69,31 @@ impl Share {
         let Err(Unsent::Down(error)) = &sent else { return sent };
         let mut state = self.state();
         state.is_down |= matches!(error, RemoteError::Silent { .. });
-        if std::mem::replace(&mut state.is_told, true) { Err(Unsent::Told) } else { sent }
+        if std::mem::replace(&mut state.is_told, true) { Err(Unsent::AlreadyReported) } else { sent }
     }
 
     fn push_action(
         &self,
         store: &LocalStore,
         key: &Digest,
-        kind: Kind,
+        kind: SharePolicy,
         action: &Action,
         tick: Tick<'_>,
     ) -> Result<(), Unsent> {
         let envelope = self.statement(store, key, kind, action)?;
-        if kind != Kind::Source {
+        if kind != SharePolicy::Source {
             let (done, total) = (AtomicU64::new(0), action.artifact.size());
             let add = |bytes: u64| tick(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
-            // Small files side by side, because each takes the time of two answers; of large ones the chunks.
+            // Small files are uploaded in parallel, because each waits for two answers. Large files go one
+            // after the other, with their chunks in parallel.
             let push = |file: &&FileEntry| self.push_file(store, file, &add);
             let (large, small): (Vec<_>, Vec<_>) =
                 action.artifact.files().iter().partition(|file| super::may_be_cut(&file.path, file.size));
             each(&small, |file| 2 * file.size, push)?;
             large.iter().try_for_each(push)?;
         }
-        // A record that we believe and that says the same stays, whoever signed it: others may not believe us.
+        // A trusted record with the same artifact is not replaced, whoever signed it: others may not trust
+        // our key.
         let same = |theirs: Action| theirs.artifact == action.artifact;
         if !self.record(key, kind).is_some_and(same) {
             self.remote()?.put(&record_name(key, kind), envelope)?;
@@ -82,12 +101,13 @@ impl Share {
         Ok(())
     }
 
-    /// Returns the statement that goes out: the one that is kept, whoever of us signed it, else our own.
+    /// Returns the statement to upload: the one in the local cache if it is trusted and still right, whoever
+    /// signed it, else a new one signed with our own key.
     fn statement(
         &self,
         store: &LocalStore,
         key: &Digest,
-        kind: Kind,
+        kind: SharePolicy,
         action: &Action,
     ) -> Result<Vec<u8>, Unsent> {
         if let Some(kept) = store.attestation(key)
@@ -99,7 +119,7 @@ impl Share {
         }
         let own = self.settings.own.as_ref().ok_or(Unsent::NoKey)?;
         let envelope = seal(key, kind, action, own);
-        store.attest(key, &envelope)?;
+        store.put_attestation(key, &envelope)?;
         Ok(envelope)
     }
 
@@ -135,10 +155,10 @@ impl Share {
             return Ok(());
         }
         let bytes = read_range(file, &(at..at + chunk.length)).at("read", path)?;
-        // What is sent under this name is what the name says, or nothing is.
+        // A name in the remote promises its content, so altered bytes are not uploaded.
         if Digest::of(&bytes) != chunk.digest {
             let problem = "was altered since it was stored; `pipeline build` makes it again";
-            return Err(anyhow::anyhow!("{} {problem}", path.display()).into());
+            return Err(Error::Store(format!("{} {problem}", path.display())).into());
         }
         let bytes = if self.settings.compress { pack(bytes) } else { bytes };
         let sent = bytes.len() as u64;
@@ -147,8 +167,9 @@ impl Share {
         Ok(())
     }
 
-    /// Whether the remote has something under `name`. Once damage was found in it, all that is sent is sent anew: what
-    /// was damaged there is right again when the nodes that stumbled over it are built.
+    /// Whether the remote has an object under `name`. After damage was found in the remote, the answer is
+    /// always no, so everything is uploaded again. This repairs damaged objects when the affected nodes are
+    /// built.
     fn has(&self, name: &str) -> Result<bool, RemoteError> {
         if self.state().is_damaged {
             return Ok(false);
@@ -157,8 +178,9 @@ impl Share {
     }
 }
 
-/// Returns how a stored file is cut. Where that is known the file is not read.
-fn cut(store: &LocalStore, path: &Path, file: &FileEntry) -> anyhow::Result<ChunkList> {
+/// Returns the chunks of a stored file. The file is read only if it can be cut and its chunk list is not
+/// kept.
+fn cut(store: &LocalStore, path: &Path, file: &FileEntry) -> crate::Result<ChunkList> {
     if !super::may_be_cut(&file.path, file.size) {
         return Ok(ChunkList::of_one(file.digest, file.size));
     }
@@ -167,7 +189,7 @@ fn cut(store: &LocalStore, path: &Path, file: &FileEntry) -> anyhow::Result<Chun
     }
     let list = ChunkList::of_file(path, &file.path)?;
     if list.count() > 1 {
-        store.keep_chunk_list(&file.digest, &list)?;
+        store.put_chunk_list(&file.digest, &list)?;
     }
     Ok(list)
 }

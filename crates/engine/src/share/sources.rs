@@ -1,22 +1,24 @@
-//! Chunks that another file in the cache has already: of two fine-tunings of one base, most of them.
+//! Finds chunks in other files of the local cache: two fine-tunings of one base share most of theirs.
 //! Knows nothing of the remote.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::PathBuf;
 
+use crate::Result;
 use crate::store::{Chunk, ChunkList, LocalStore, read_range};
 use artifact::Digest;
 
-/// Where chunks that are wanted lie in stored files.
+/// For each wanted chunk that was found: the path of the stored file, and the offset in bytes.
 pub(super) struct Sources {
     places: HashMap<Digest, (PathBuf, u64)>,
 }
 
 impl Sources {
-    /// Looks for the chunks of `wanted` in the files of `store`: those whose cutting is known, and those with the
-    /// same header, which are cut for it. A header says every tensor's name, type, shape and place.
-    pub(super) fn find(store: &LocalStore, wanted: &ChunkList) -> anyhow::Result<Self> {
+    /// Looks for the chunks of `wanted` in two kinds of files in `store`: those whose chunk list is kept, and
+    /// those with the same safetensors header, which are cut now. A header gives the name, type, shape and
+    /// offset of every tensor.
+    pub(super) fn find(store: &LocalStore, wanted: &ChunkList) -> Result<Self> {
         let mut sources = Self { places: HashMap::new() };
         if wanted.count() < 2 {
             return Ok(sources);
@@ -42,7 +44,7 @@ impl Sources {
         }
     }
 
-    /// Reads a chunk, if a file has it and still has it unaltered.
+    /// Returns the bytes of a chunk, if a stored file has it and was not altered.
     pub(super) fn get(&self, chunk: &Chunk) -> Option<Vec<u8>> {
         let (path, at) = self.places.get(&chunk.digest)?;
         let bytes = read_range(&File::open(path).ok()?, &(*at..*at + chunk.length)).ok()?;
@@ -50,7 +52,7 @@ impl Sources {
     }
 }
 
-/// Cuts a stored file, if it begins with the chunk `header`.
+/// Cuts a stored file into chunks, if it begins with the chunk `header`.
 fn cut_sibling(store: &LocalStore, object: &Digest, header: &Chunk) -> Option<ChunkList> {
     let path = store.object_path(object);
     let begin = read_range(&File::open(&path).ok()?, &(0..header.length)).ok()?;
@@ -58,7 +60,7 @@ fn cut_sibling(store: &LocalStore, object: &Digest, header: &Chunk) -> Option<Ch
         return None;
     }
     let list = ChunkList::of_file(&path, "model.safetensors").ok()?;
-    // Kept, so that it is cut once; if that fails, it is cut again next time.
-    let _ = store.keep_chunk_list(object, &list);
+    // The list is kept, so that the file is cut only once. If that fails, it is cut again next time.
+    let _ = store.put_chunk_list(object, &list);
     Some(list)
 }

@@ -1,33 +1,33 @@
 //! DSSE, the envelope of a signed text: <https://github.com/secure-systems-lab/dsse>.
-//! Knows nothing of what the text says; it is handed out only after a key that is trusted has vouched for it.
+//! Knows nothing of what the text says. [`Envelope::open`] returns the text only if a trusted key signed it.
 
 use serde::{Deserialize, Serialize};
 
 use super::key::{PublicKey, SecretKey};
 use super::{base64_text, shown};
 
-/// The longest text that is signed or believed.
+/// The longest payload that is accepted, in bytes.
 const PAYLOAD_BYTES: usize = 16 << 20;
 
-/// The longest envelope that is read: the text in base64, and room for what is around it.
+/// The longest envelope that is read, in bytes: a payload in base64, and 64 KiB for the rest.
 const ENVELOPE_BYTES: usize = PAYLOAD_BYTES / 3 * 4 + (64 << 10);
 
-/// How many signatures are looked at: each costs a multiplication on the curve for each key that is trusted.
+/// The most signatures that an envelope may have. Each may cost one Ed25519 verification per trusted key.
 const SIGNATURES: usize = 16;
 
-/// How many unknown keys a message names.
+/// The most unknown keys that an error message names.
 const NAMED: usize = 3;
 
-/// A text, what kind of text it is, and who signed both.
+/// A text, its type, and the signatures over both.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// What kind of text it is, as a media type.
+    /// The type of the text, as a media type.
     #[serde(rename = "payloadType")]
     pub payload_type: String,
-    /// The text. Not to be believed before [`Envelope::open`].
+    /// The text. It is not trusted until [`Envelope::open`] returns it.
     #[serde(with = "base64_text")]
     pub payload: Vec<u8>,
-    /// Who signed it. The standard lets empty fields be left out.
+    /// The signatures. The standard allows leaving out empty fields.
     #[serde(default)]
     pub signatures: Vec<Signature>,
 }
@@ -35,7 +35,8 @@ pub struct Envelope {
 /// One signature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
-    /// Whose it claims to be: a hint which key to try, and no more. Here it is the text of the public key.
+    /// The key that is said to have made it. It is only a hint which key to try. We write the text of the
+    /// public key here.
     #[serde(default)]
     pub keyid: String,
     /// The signature itself.
@@ -43,40 +44,44 @@ pub struct Signature {
     pub sig: Vec<u8>,
 }
 
-/// Why an envelope is not believed.
+/// Why an envelope is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum NotBelieved {
-    /// It is no envelope.
+    /// It is not an envelope.
     #[error("it is not a DSSE envelope: {0}")]
     Malformed(String),
-    /// It holds another kind of text.
+    /// It holds another type of text.
     #[error("it holds a `{}`, which is not what was asked for", shown(.0))]
     Kind(String),
     /// Nobody signed it.
     #[error("nobody signed it")]
     Unsigned,
-    /// Nobody who is trusted signed it.
+    /// No trusted key signed it.
     #[error("it is signed by {}, who is not trusted", named(.0))]
     Unknown(Vec<String>),
-    /// It says that somebody who is trusted signed it, which is not so.
+    /// It names a trusted key as its signer, but the signature is wrong.
     #[error("it says that {} signed it, but the signature is not of this text: it was altered or forged", .0.short())]
     Forged(PublicKey),
 }
 
 impl Envelope {
-    /// Signs `payload`.
+    /// Signs `payload` and its type with `key`.
     pub fn seal(payload_type: &str, payload: Vec<u8>, key: &SecretKey) -> Self {
         let sig = key.sign(&pre_authentication_encoding(payload_type, &payload));
         let signatures = vec![Signature { keyid: key.public().to_string(), sig }];
         Self { payload_type: payload_type.to_owned(), payload, signatures }
     }
 
-    /// Returns the envelope as JSON, the same bytes for the same envelope.
+    /// Returns the envelope as JSON. The same envelope always gives the same bytes.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("BUG: an envelope has a JSON form")
     }
 
-    /// Reads an envelope. Fields that the standard does not have are ignored, as it demands.
+    /// Reads an envelope. Unknown fields are ignored, as the standard demands.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the bytes are not the JSON of an envelope, or it is too long, or has too many signatures.
     pub fn parse(bytes: &[u8]) -> Result<Self, NotBelieved> {
         let malformed = |what: String| NotBelieved::Malformed(what);
         if bytes.len() > ENVELOPE_BYTES {
@@ -93,7 +98,11 @@ impl Envelope {
         Ok(envelope)
     }
 
-    /// Returns the text and who vouches for it, if somebody in `trusted` signed it as `payload_type`.
+    /// Returns the text and the key that signed it, if a key in `trusted` signed it as `payload_type`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the envelope has another type, or no valid signature by a key in `trusted`.
     pub fn open(
         &self,
         payload_type: &str,
@@ -121,14 +130,14 @@ impl Envelope {
 }
 
 impl Signature {
-    /// A signature without a hint may be anybody's.
+    /// Whether `key` may have made this signature. A signature without a key id may be by any key.
     fn may_be_of(&self, key: &PublicKey) -> bool {
         self.keyid.is_empty() || self.keyid == key.to_string()
     }
 }
 
-/// Returns what is signed: the kind and the text, each with its length before it, so that no other pair of kind and
-/// text reads the same.
+/// Returns the bytes that are signed, as DSSE version 1 defines them. The type and the text are each preceded
+/// by their length, so no other pair of type and text gives the same bytes.
 fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
     [head.as_bytes(), payload].concat()
@@ -217,7 +226,7 @@ mod tests {
         assert!(matches!(refused(&envelope), NotBelieved::Unsigned));
         let kind = sealed().open("text/plain", &[key('a').public()]).unwrap_err();
         assert!(matches!(kind, NotBelieved::Kind(_)), "{kind}");
-        // The kind is signed too: it cannot be exchanged for the one that is asked for.
+        // The type is signed too: it cannot be replaced by the requested one.
         let mut envelope = Envelope::seal("text/plain", b"hello world".to_vec(), &key('a'));
         envelope.payload_type = KIND.to_owned();
         assert!(matches!(refused(&envelope), NotBelieved::Forged(_)));

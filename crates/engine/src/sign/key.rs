@@ -1,41 +1,43 @@
-//! Ed25519 keys and their texts: `ed25519:` and base64 for the public one, `ed25519-secret:` for the secret one.
+//! Ed25519 keys and their text forms: `ed25519:BASE64` (public) and `ed25519-secret:BASE64` (secret).
 //! Knows nothing of where keys are kept.
 
 use std::fmt;
 use std::str::FromStr;
 
-use anyhow::anyhow;
 use ring::rand::SystemRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::base64_text::{decode_exactly, encode};
+use crate::Error;
+use crate::error::Result;
 
 const PUBLIC: &str = "ed25519:";
 const SECRET: &str = "ed25519-secret:";
 
-/// How much of a key's base64 is shown where it need not be told from every other key in the world.
+/// How many base64 characters of a key are shown where it need not be unique.
 const SHORT_CHARS: usize = 8;
 
-/// The public half of a key: who has it can check signatures, and may show it to anybody.
+/// The public half of a key. It checks signatures and may be shown to anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey([u8; 32]);
 
-/// The text is not a key. The text itself is never repeated: it may be a secret in the wrong place.
+/// The text is not a key. The error never repeats the text, because it may be a secret key in the wrong
+/// place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKey {
-    /// It does not begin as a key does.
+    /// It does not begin with the prefix of a key.
     #[error("a {kind} key begins with `{prefix}`")]
     Prefix {
-        /// Which half was asked for.
+        /// Which half was expected: `public` or `secret`.
         kind: &'static str,
-        /// How that one begins.
+        /// The prefix of that half.
         prefix: &'static str,
     },
-    /// It begins as a key does, and goes on in another way.
+    /// It has the prefix of a key, but no valid key after it.
     #[error("after `{0}` come 32 bytes in base64, which are 44 characters")]
     Body(&'static str),
-    /// It is a secret key where everybody can read it.
+    /// It is a secret key where a public key belongs, so others may read it.
     #[error("this is a secret key: take it away from here; `pipeline keys show` prints the public one")]
     Secret,
 }
@@ -46,7 +48,7 @@ impl PublicKey {
         &self.0
     }
 
-    /// Returns the beginning of the text, for messages.
+    /// Returns the beginning of the text form, for messages.
     pub fn short(&self) -> String {
         let text = encode(&self.0);
         let start: String = text.chars().take(SHORT_CHARS).collect();
@@ -91,18 +93,23 @@ impl<'de> Deserialize<'de> for PublicKey {
     }
 }
 
-/// The secret half of a key: who has it can sign. It has no `Debug` and no `Display`, so that it is not printed by
-/// accident.
+/// The secret half of a key. Whoever has it can sign. It has no `Debug` and no `Display`, so that it is not
+/// printed by accident.
 pub struct SecretKey {
     seed: [u8; 32],
     pair: Ed25519KeyPair,
 }
 
 impl SecretKey {
-    /// Makes a new key of the system's randomness.
-    pub fn generate() -> anyhow::Result<Self> {
+    /// Makes a new key from the operating system's random numbers.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the system has no random numbers.
+    pub fn generate() -> Result<Self> {
         let seed = ring::rand::generate::<[u8; 32]>(&SystemRandom::new());
-        let seed = seed.map_err(|_| anyhow!("the system has no random numbers, so no key can be made"))?;
+        let seed = seed
+            .map_err(|_| Error::Key("the system has no random numbers, so no key can be made".to_owned()))?;
         Ok(Self::of_seed(seed.expose()))
     }
 
@@ -111,7 +118,7 @@ impl SecretKey {
         Self { seed, pair }
     }
 
-    /// Returns the text that [`FromStr`] reads: the secret itself.
+    /// Returns the text form that [`FromStr`] reads. It contains the secret itself.
     pub fn to_text(&self) -> String {
         format!("{SECRET}{}", encode(&self.seed))
     }
@@ -122,7 +129,7 @@ impl SecretKey {
         PublicKey(bytes.expect("BUG: an Ed25519 public key has 32 bytes"))
     }
 
-    /// Returns the signature of `message`.
+    /// Returns the Ed25519 signature of `message`: 64 bytes (RFC 8032).
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         self.pair.sign(message).as_ref().to_vec()
     }
@@ -203,7 +210,7 @@ mod tests {
             let error = text.parse::<SecretKey>().err().unwrap().to_string();
             assert!(!error.contains(text.rsplit(':').next().unwrap()), "{error}");
         }
-        // Bits that no byte holds are refused: a key has one text.
+        // The unused last bits of the base64 must be zero, so that a key has one text.
         let last = public.len() - 2;
         let other =
             format!("{}{}=", &public[..last], if public[last..].starts_with('B') { 'C' } else { 'B' });

@@ -1,40 +1,48 @@
-//! Where the user's secret key lies: in a variable, or in a file that nobody else can read.
+//! The user's secret key, in an environment variable or in a file that nobody else can read.
 //! Knows nothing of what is signed with it.
 
 use std::env;
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, Permissions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
-
 use super::key::{PublicKey, SecretKey};
+use crate::error::{Error, OrBug, Result, require};
 
-/// The variable that holds the text of a secret key, for machines that have no home: CI.
+/// The environment variable for the text of a secret key. It is meant for machines without a home folder,
+/// such as CI.
 pub const VARIABLE: &str = "PIPELINE_SIGNING_KEY";
 
 const NO_KEY: &str = "no key as `pipeline keys init` writes it";
 
-/// A key file is shorter than this, line feeds and all.
+/// The most bytes that are read of a key file, line feeds included.
 const FILE_BYTES: u64 = 1024;
 
-/// Returns the user's key: that of the variable, else that of the file, else none.
-pub fn load() -> anyhow::Result<Option<SecretKey>> {
+/// Returns the key from the variable, or else from the user's file; `None` if there is neither.
+///
+/// # Errors
+///
+/// Fails if the variable or the file does not hold a key, the file cannot be read, or others may read it.
+pub fn load() -> Result<Option<SecretKey>> {
     match env::var_os(VARIABLE).filter(|text| !text.is_empty()) {
-        // A secret that CI does not hand out, as to pull requests from forks, is an empty variable there.
-        Some(text) => {
-            read(&text.to_string_lossy()).with_context(|| format!("{VARIABLE} holds {NO_KEY}")).map(Some)
-        }
+        // If CI withholds a secret, as for pull requests from forks, the variable is set but empty.
+        Some(text) => parse(&text.to_string_lossy(), VARIABLE).map(Some),
         None => KeyFile::of_user()?.map_or(Ok(None), |file| file.load()),
     }
 }
 
-/// Makes a key and writes it to the user's file; returns where that is, and the public half.
-pub fn create() -> anyhow::Result<(PathBuf, PublicKey)> {
+/// Makes a key and writes it to the user's file; returns the path and the public half.
+///
+/// # Errors
+///
+/// Fails if there is no place for a key, there is a key already, or the file cannot be written.
+pub fn create() -> Result<(PathBuf, PublicKey)> {
     let file = KeyFile::of_user()?;
-    let file = file.context("neither XDG_CONFIG_HOME nor HOME says where a key could be kept")?;
+    let file = file.ok_or_else(|| {
+        Error::Key("neither XDG_CONFIG_HOME nor HOME says where a key could be kept".to_owned())
+    })?;
     let key = file.create()?;
     Ok((file.path, key))
 }
@@ -46,63 +54,81 @@ pub struct KeyFile {
 }
 
 impl KeyFile {
-    /// Names the file at `path`; nothing is read or made yet.
+    /// Sets the path of the file. Nothing is read or created yet.
     pub fn new(path: PathBuf) -> Self {
         Self { path }
     }
 
-    /// Names the user's file; none where the user has no home.
-    pub fn of_user() -> anyhow::Result<Option<Self>> {
+    /// Returns the user's key file, whether it exists or not: `pipeline/signing-key` below `XDG_CONFIG_HOME`
+    /// or `~/.config`. Returns `None` if the user has no home folder.
+    ///
+    /// # Errors
+    ///
+    /// None at present: every path returns `Ok`.
+    pub fn of_user() -> Result<Option<Self>> {
         let folder = |name: &str| env::var_os(name).filter(|value: &OsString| !value.is_empty());
-        // The XDG standard has relative paths ignored.
+        // The XDG standard says that relative paths are ignored.
         let config = folder("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
         let config = config.or_else(|| env::home_dir().map(|home| home.join(".config")));
         let Some(config) = config.filter(|path| path.is_absolute()) else { return Ok(None) };
         Ok(Some(Self::new(config.join("pipeline/signing-key"))))
     }
 
-    /// Reads the key; none if there is no file.
-    pub fn load(&self) -> anyhow::Result<Option<SecretKey>> {
+    /// Reads the key; `None` if there is no file.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read, others may read it, or it does not hold a key.
+    pub fn load(&self) -> Result<Option<SecretKey>> {
         let path = self.path.display();
+        let failed = |attempt| refused(attempt, &self.path);
         let file = match File::open(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            file => file.with_context(|| format!("cannot read {path}"))?,
+            file => file.map_err(failed("read"))?,
         };
-        // The open file is asked, not the path: what is checked is what is read.
-        let mode = file.metadata().with_context(|| format!("cannot read {path}"))?.mode();
-        ensure!(
+        // The mode of the open file is checked, not that of the path, so the checked file is the one that is
+        // read.
+        let mode = file.metadata().map_err(failed("read"))?.mode();
+        require!(
             mode & 0o077 == 0,
+            Key,
             "others may read the secret key in {path}; close it with: chmod 600 {path}"
         );
         let mut text = String::new();
-        file.take(FILE_BYTES).read_to_string(&mut text).with_context(|| format!("cannot read {path}"))?;
-        read(&text).with_context(|| format!("{path} holds {NO_KEY}")).map(Some)
+        file.take(FILE_BYTES).read_to_string(&mut text).map_err(failed("read"))?;
+        parse(&text, &path).map(Some)
     }
 
-    /// Makes a key and writes it. A key that is there already is never replaced: what it signed would be orphaned.
-    pub fn create(&self) -> anyhow::Result<PublicKey> {
+    /// Makes a key and writes it; returns the public half. An existing key is never replaced: its signatures
+    /// would be orphaned.
+    ///
+    /// # Errors
+    ///
+    /// Fails if something exists at the path, the system has no random numbers, or the file cannot be
+    /// written.
+    pub fn create(&self) -> Result<PublicKey> {
         let path = self.path.display();
         let there =
             || format!("there is a key in {path} already; `pipeline keys show` prints its public half");
         if self.path.symlink_metadata().is_ok() {
-            bail!(there());
+            return Err(Error::Key(there()));
         }
-        let folder = self.path.parent().context("BUG: a key file lies in a folder")?;
+        let folder = self.path.parent().or_bug("a key file lies in a folder")?;
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.with_context(|| format!("cannot create {}", folder.display()))?;
+        made.map_err(refused("create", folder))?;
         let key = SecretKey::generate()?;
         match write_new(&self.path, folder, &key) {
-            // Another process was faster.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => bail!(there()),
-            written => written.with_context(|| format!("cannot write {path}"))?,
+            // Another process created a key meanwhile.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(Error::Key(there())),
+            written => written.map_err(refused("write", &self.path))?,
         }
         Ok(key.public())
     }
 }
 
-/// Writes the key beside its place, in a file that is closed to others from its first moment, and links it into
-/// place once it is on the disk: there is never half a key, and never one that others could have read.
-fn write_new(path: &Path, folder: &Path, key: &SecretKey) -> std::io::Result<()> {
+/// Writes the key to a temporary file that only the user can read, syncs it, and links it into place without
+/// replacing anything. So there is never a partial key file, nor one that others could have read.
+fn write_new(path: &Path, folder: &Path, key: &SecretKey) -> io::Result<()> {
     let mut builder = tempfile::Builder::new();
     let mut file = builder.prefix(".key-").permissions(Permissions::from_mode(0o600)).tempfile_in(folder)?;
     file.write_all(key.to_text().as_bytes())?;
@@ -112,8 +138,16 @@ fn write_new(path: &Path, folder: &Path, key: &SecretKey) -> std::io::Result<()>
     File::open(folder)?.sync_all()
 }
 
-fn read(text: &str) -> anyhow::Result<SecretKey> {
-    Ok(text.trim().parse()?)
+/// Parses the text of a key. `place` is where the text was found, for the error, which never repeats the text
+/// itself.
+fn parse(text: &str, place: impl std::fmt::Display) -> Result<SecretKey> {
+    text.trim().parse().map_err(|error| Error::Key(format!("{place} holds {NO_KEY}: {error}")))
+}
+
+/// Turns a system error into an error with the system's message as text and not as a cause, because the hints
+/// for errors of the cache's disk do not fit it.
+fn refused(attempt: &str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |error| Error::Key(format!("cannot {attempt} {}: {error}", path.display()))
 }
 
 #[cfg(test)]

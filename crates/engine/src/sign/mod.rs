@@ -1,4 +1,4 @@
-//! Signatures: Ed25519 keys, the envelope that carries a signed text, and where the user's secret key lies.
+//! Signatures: Ed25519 keys, the envelope that carries a signed text, and the user's secret key.
 //! Knows nothing of what is signed, nor of whom the user trusts.
 
 mod base64_text;
@@ -10,11 +10,11 @@ pub use envelope::{Envelope, NotBelieved, Signature};
 pub use key::{InvalidKey, PublicKey, SecretKey};
 pub use key_file::{KeyFile, VARIABLE, create, load};
 
-/// How much of a text from outside is shown, in characters.
+/// The most characters of an untrusted text that are shown.
 const SHOWN_CHARS: usize = 80;
 
-/// Returns a text from outside as it may stand in a message: its control characters escaped, and not all of it where
-/// it is long.
+/// Returns an untrusted text in a form that is safe in a message: control characters are escaped, and a long
+/// text is cut after 80 characters.
 pub fn shown(text: &str) -> String {
     let mut chars = text.chars().flat_map(char::escape_debug);
     let mut out: String = chars.by_ref().take(SHOWN_CHARS).collect();

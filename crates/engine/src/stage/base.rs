@@ -3,20 +3,20 @@
 
 use std::path::Path;
 
-use anyhow::{Context, ensure};
-
+use crate::error::{Context, Result, require};
 use artifact::Output;
 use weights::checkpoint::{Checkpoint, read_json};
 
 /// Checks configuration, weights and tokenizer.
-pub(super) fn check(folder: &Path, output: &Output) -> anyhow::Result<()> {
+pub(super) fn check(folder: &Path, output: &Output) -> Result<()> {
     let checkpoint = Checkpoint::open(folder)?;
-    ensure!(
+    require!(
         checkpoint.config.contains_key("model_type"),
+        Source,
         "{}/config.json has no `model_type`",
         folder.display()
     );
-    ensure!(!checkpoint.weights().is_empty(), "{} holds no tensors", folder.display());
+    require!(!checkpoint.weights().is_empty(), Source, "{} holds no tensors", folder.display());
     if checkpoint.drops_a_head_unsaid() {
         let model_type = checkpoint.model_type();
         output.warn(format!(
@@ -24,7 +24,8 @@ pub(super) fn check(folder: &Path, output: &Output) -> anyhow::Result<()> {
              embedding for the head of a `{model_type}` then; if the head is its own, write `false` there"
         ));
     }
-    let tokenizer = read_json(&folder.join("tokenizer.json")).context("a base needs its tokenizer")?;
-    ensure!(tokenizer.contains_key("model"), "{}/tokenizer.json has no `model`", folder.display());
+    let tokenizer =
+        read_json(&folder.join("tokenizer.json")).within(|| "a base needs its tokenizer".to_owned())?;
+    require!(tokenizer.contains_key("model"), Source, "{}/tokenizer.json has no `model`", folder.display());
     Ok(())
 }

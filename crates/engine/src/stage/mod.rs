@@ -7,12 +7,12 @@ mod params;
 mod worker;
 
 pub use params::{BackendKind, Benchmark, Config, Kind, Stage};
+pub use worker::WorkerProgram;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-
+use crate::error::{OrBug, Result, require};
 use artifact::{Output, Tick};
 use protocol::MLX_ID;
 use weights::adapter::Adapter;
@@ -40,16 +40,22 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    fn folder(&self, role: &str) -> anyhow::Result<&Path> {
-        self.folders
-            .get(role)
-            .map(PathBuf::as_path)
-            .with_context(|| format!("BUG: there is no input `{role}`"))
+    fn folder(&self, role: &str) -> Result<&Path> {
+        self.folders.get(role).map(PathBuf::as_path).or_bug("a stage has its inputs")
     }
 
-    fn source(&self) -> anyhow::Result<&Path> {
-        self.source.as_deref().context("BUG: there is no source")
+    fn source(&self) -> Result<&Path> {
+        self.source.as_deref().or_bug("there is no source")
     }
+}
+
+/// What stages are computed with.
+#[derive(Clone, Copy, Debug)]
+pub struct Environment<'a> {
+    /// What weights are computed with.
+    pub backend: BackendKind,
+    /// What answers requests for MLX.
+    pub worker: &'a WorkerProgram,
 }
 
 /// What a stage counts as it goes.
@@ -87,13 +93,15 @@ pub fn run(
     stage: &Stage,
     inputs: &Inputs,
     output: &Output,
-    backend: BackendKind,
+    environment: &Environment<'_>,
     tick: Tick<'_>,
-) -> anyhow::Result<()> {
+) -> Result<()> {
     let operation = match stage {
         Stage::Base => return base::check(inputs.source()?, output),
         Stage::Adapter => return Ok(Adapter::open(inputs.source()?)?.check()?),
-        Stage::Benchmark(parameters) => return benchmark::run(parameters, inputs, output, tick),
+        Stage::Benchmark(parameters) => {
+            return benchmark::run(parameters, inputs, output, environment.worker, tick);
+        }
         Stage::Fuse(options) => {
             let adapter = inputs.folder("adapter")?.to_owned();
             Operation::Fuse { adapter, options: options.clone() }
@@ -106,25 +114,25 @@ pub fn run(
         }
     };
     let job = Job { model: inputs.folder("model")?.to_owned(), operation, origin: inputs.origin.clone() };
-    match backend {
-        BackendKind::Mlx => worker::rewrite(job, output, tick),
+    match environment.backend {
+        BackendKind::Mlx => environment.worker.rewrite(job, output, tick),
         BackendKind::Cpu => Ok(job.run(output, &Cpu::default(), tick)?),
     }
 }
 
 /// Checks what can be known before anything runs, so that a mistake at the end of a graph is not found after an
 /// hour of work. `bases` are the model folders outside the graph that the node descends from.
-pub fn preflight(stage: &Stage, source: Option<&Path>, bases: &[PathBuf]) -> anyhow::Result<()> {
+pub fn preflight(stage: &Stage, source: Option<&Path>, bases: &[PathBuf]) -> Result<()> {
     match stage {
         Stage::Base | Stage::Adapter => {
-            let source = source.context("BUG: there is no source")?;
-            anyhow::ensure!(source.is_dir(), "the source {} is not a folder", source.display());
+            let source = source.or_bug("there is no source")?;
+            require!(source.is_dir(), Source, "the source {} is not a folder", source.display());
         }
         Stage::Quantize(parameters) => {
             bases.iter().try_for_each(|base| Job::check_quantize(parameters, base))?;
         }
         Stage::Benchmark(parameters) => {
-            benchmark::preflight(parameters, source.context("BUG: there is no suite")?)?;
+            benchmark::preflight(parameters, source.or_bug("there is no suite")?)?;
         }
         Stage::Fuse(_) => {}
     }

@@ -1,104 +1,137 @@
 //! The worker: a process of its own for what runs on MLX, asked over a pipe in JSON lines.
 //! Knows nothing of what MLX does with the request; `src/bin/pipeline-mlx.rs` is the other end.
 //!
-//! A process of its own, because load time and peak memory are then the configuration's own, because MLX wants one
-//! thread, and because loading the MLX library takes longer than deciding that nothing is to be done.
-//! The worker ends when its standard input does: it cannot outlive the build that asked.
+//! It is a process of its own for three reasons: load time and peak memory are then those of one configuration, MLX
+//! wants one thread, and loading the MLX library takes longer than deciding that nothing is to be done.
+//! The worker ends when its standard input ends, so it cannot outlive the build that asked.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
 use std::time::Duration;
+use std::{env, thread};
 
-use anyhow::{Context, anyhow, bail};
-
+use crate::Error;
+use crate::error::{OrBug, Result, fail};
 use artifact::{Interrupted, Output, Tick};
 use protocol::{Evaluate, Measure, Measured, Reply, Request, TextEval};
 use weights::rewrite::Job;
 
-/// The name of the worker's program, which lies beside ours.
+/// The name of the worker's program.
 const PROGRAM: &str = "pipeline-mlx";
+
+/// The variable that says where the worker is.
+const VARIABLE: &str = "PIPELINE_WORKER";
 
 /// How often a waiting build looks whether it was interrupted.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Has texts evaluated; `tick` gets the number of texts done.
-pub(super) fn evaluate(
-    request: Evaluate,
-    tick: &dyn Fn(u64) -> Result<(), Interrupted>,
-) -> anyhow::Result<TextEval> {
-    match ask(&Request::Evaluate(request), &|done, _| tick(done))? {
-        Reply::Evaluated(eval) => Ok(eval),
-        other => bail!("BUG: the worker answered {other:?}"),
-    }
+/// Where the worker's program is.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerProgram {
+    explicit: Option<PathBuf>,
 }
 
-/// Has a configuration measured; `tick` gets the number of answers given.
-pub(super) fn measure(
-    request: Measure,
-    tick: &dyn Fn(u64) -> Result<(), Interrupted>,
-) -> anyhow::Result<Measured> {
-    match ask(&Request::Measure(request), &|done, _| tick(done))? {
-        Reply::Measured(measured) => Ok(*measured),
-        other => bail!("BUG: the worker answered {other:?}"),
+impl WorkerProgram {
+    /// Takes the program at `path`, whatever the environment says.
+    pub fn at(path: PathBuf) -> Self {
+        Self { explicit: Some(path) }
     }
-}
 
-/// Has a model made on MLX.
-pub(super) fn rewrite(job: Job, output: &Output, tick: Tick<'_>) -> anyhow::Result<()> {
-    let request = Request::Rewrite { job, output: output.folder().to_owned() };
-    match ask(&request, &|done, total| tick(done, total))? {
-        Reply::Rewritten { artifact, warnings } => {
-            output.accept(&artifact);
-            warnings.into_iter().for_each(|warning| output.warn(warning));
-            Ok(())
+    /// Returns the program: the explicit path, else what `PIPELINE_WORKER` says, else `pipeline-mlx` beside this program.
+    fn path(&self) -> Result<PathBuf> {
+        if let Some(path) = &self.explicit {
+            return Ok(path.clone());
         }
-        other => bail!("BUG: the worker answered {other:?}"),
+        if let Some(path) = env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
+            return Ok(path.into());
+        }
+        let ours = env::current_exe();
+        let ours =
+            ours.map_err(|error| Error::Worker(format!("cannot find this program's own path: {error}")))?;
+        Ok(ours.parent().unwrap_or(Path::new(".")).join(PROGRAM))
     }
-}
 
-/// Sends one request and waits for its last reply.
-fn ask(request: &Request, tick: &dyn Fn(u64, u64) -> Result<(), Interrupted>) -> anyhow::Result<Reply> {
-    let mut worker = Worker::start()?;
-    worker.send(request)?;
-    loop {
-        match worker.lines.recv_timeout(POLL_INTERVAL) {
-            Ok(line) => match serde_json::from_str(&line).context("BUG: the worker answered no JSON")? {
-                Reply::Progress(done, total) => tick(done, total)?,
-                Reply::Failed(message) => return Err(anyhow!(message)),
-                last => return Ok(last),
-            },
-            Err(RecvTimeoutError::Timeout) => tick(0, 0)?,
-            Err(RecvTimeoutError::Disconnected) => return Err(worker.explain_end(tick)),
+    /// Has texts evaluated; `tick` gets the number of texts done.
+    pub(super) fn evaluate(
+        &self,
+        request: Evaluate,
+        tick: &dyn Fn(u64) -> Result<(), Interrupted>,
+    ) -> Result<TextEval> {
+        match self.ask(&Request::Evaluate(request), &|done, _| tick(done))? {
+            Reply::Evaluated(eval) => Ok(eval),
+            other => fail!(Bug, "the worker answered {other:?}"),
         }
     }
+
+    /// Has a configuration measured; `tick` gets the number of answers given.
+    pub(super) fn measure(
+        &self,
+        request: Measure,
+        tick: &dyn Fn(u64) -> Result<(), Interrupted>,
+    ) -> Result<Measured> {
+        match self.ask(&Request::Measure(request), &|done, _| tick(done))? {
+            Reply::Measured(measured) => Ok(*measured),
+            other => fail!(Bug, "the worker answered {other:?}"),
+        }
+    }
+
+    /// Has a model made on MLX.
+    pub(super) fn rewrite(&self, job: Job, output: &Output, tick: Tick<'_>) -> Result<()> {
+        let request = Request::Rewrite { job, output: output.folder().to_owned() };
+        match self.ask(&request, &|done, total| tick(done, total))? {
+            Reply::Rewritten { artifact, warnings } => {
+                output.accept(&artifact);
+                warnings.into_iter().for_each(|warning| output.warn(warning));
+                Ok(())
+            }
+            other => fail!(Bug, "the worker answered {other:?}"),
+        }
+    }
+
+    /// Starts a worker, sends one request and waits for its last reply.
+    fn ask(&self, request: &Request, tick: &dyn Fn(u64, u64) -> Result<(), Interrupted>) -> Result<Reply> {
+        let mut worker = Worker::start(&self.path()?)?;
+        worker.send(request)?;
+        loop {
+            match worker.lines.recv_timeout(POLL_INTERVAL) {
+                Ok(line) => match serde_json::from_str(&line).ok().or_bug("the worker answers in JSON")? {
+                    Reply::Progress(done, total) => tick(done, total)?,
+                    Reply::Failed(message) => return Err(Error::Worker(message)),
+                    last => return Ok(last),
+                },
+                Err(RecvTimeoutError::Timeout) => tick(0, 0)?,
+                Err(RecvTimeoutError::Disconnected) => return Err(worker.explain_end(tick)),
+            }
+        }
+    }
 }
 
+/// A running worker.
 struct Worker {
     child: Child,
     lines: Receiver<String>,
 }
 
 impl Worker {
-    fn start() -> anyhow::Result<Self> {
-        let program = program()?;
-        let command = Command::new(&program)
+    fn start(program: &Path) -> Result<Self> {
+        let command = Command::new(program)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn();
         let mut child = command.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => {
-                anyhow!("{} is missing; it is installed together with pipeline", program.display())
-            }
-            _ => anyhow!("cannot start {}: {error}", program.display()),
+            ErrorKind::NotFound => Error::Worker(format!(
+                "{} is missing; it is installed together with pipeline",
+                program.display()
+            )),
+            _ => Error::Worker(format!("cannot start {}: {error}", program.display())),
         })?;
-        let output = child.stdout.take().context("BUG: the worker's output is a pipe")?;
+        let output = child.stdout.take().or_bug("the worker's output is a pipe")?;
         let (sender, lines) = channel();
         thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
+            for line in BufReader::new(output).lines().map_while(std::result::Result::ok) {
                 if sender.send(line).is_err() {
                     break;
                 }
@@ -107,35 +140,45 @@ impl Worker {
         Ok(Self { child, lines })
     }
 
-    fn send(&mut self, request: &Request) -> anyhow::Result<()> {
-        let mut line = serde_json::to_vec(request)?;
+    fn send(&mut self, request: &Request) -> Result<()> {
+        let mut line = serde_json::to_vec(request).expect("BUG: a request has a JSON form");
         line.push(b'\n');
-        let input = self.child.stdin.as_mut().context("BUG: the worker's input is a pipe")?;
-        input.write_all(&line).context("cannot write to the worker")
+        let input = self.child.stdin.as_mut().or_bug("the worker's input is a pipe")?;
+        input.write_all(&line).map_err(|error| Error::Worker(format!("cannot write to the worker: {error}")))
     }
 
-    /// The worker ended without a last word: by Ctrl-C, which reaches it too, or by a signal of the system.
-    fn explain_end(&mut self, tick: &dyn Fn(u64, u64) -> Result<(), Interrupted>) -> anyhow::Error {
+    /// Says why a worker ended without a last reply: Ctrl-C, which reaches it too, or a signal of the system.
+    fn explain_end(&mut self, tick: &dyn Fn(u64, u64) -> Result<(), Interrupted>) -> Error {
         thread::sleep(POLL_INTERVAL);
         if let Err(interrupted) = tick(0, 0) {
             return interrupted.into();
         }
         match self.child.wait() {
-            Ok(status) => anyhow!("the worker ended early ({status}); was there enough memory?"),
-            Err(error) => anyhow!("the worker ended early: {error}"),
+            Ok(status) => {
+                Error::Worker(format!("the worker ended early ({status}); was there enough memory?"))
+            }
+            Err(error) => Error::Worker(format!("the worker ended early: {error}")),
         }
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // It has nothing to lose: what it wrote lies in our own unfinished folder.
+        // Nothing is lost: what it wrote lies in this process's own unfinished folder.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-fn program() -> anyhow::Result<PathBuf> {
-    let ours = std::env::current_exe().context("cannot find our own program")?;
-    Ok(ours.parent().unwrap_or(Path::new(".")).join(PROGRAM))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_explicit_path_counts_first_and_a_missing_worker_is_named() {
+        let program = WorkerProgram::at(PathBuf::from("/nowhere/worker"));
+        assert_eq!(program.path().unwrap(), Path::new("/nowhere/worker"));
+        let error = Worker::start(&program.path().unwrap()).err().unwrap();
+        assert_eq!(error.to_string(), "/nowhere/worker is missing; it is installed together with pipeline");
+    }
 }

@@ -13,9 +13,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, available_parallelism};
 
-use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
+use crate::error::{Result, require};
 use artifact::{AtPath, Digest};
 use weights::tensor::layout;
 
@@ -49,7 +50,7 @@ pub struct ChunkList {
 impl ChunkList {
     /// Cuts the file at `path` and hashes its chunks, on as many threads as there are processors. `name` is what the
     /// file is called in its artifact: the name tells whether it has tensors.
-    pub fn of_file(path: &Path, name: &str) -> anyhow::Result<Self> {
+    pub fn of_file(path: &Path, name: &str) -> Result<Self> {
         let file = File::open(path).at("read", path)?;
         let size = file.metadata().at("read", path)?.len();
         let ranges = cut(path, name, size);
@@ -102,16 +103,18 @@ impl ChunkList {
     }
 
     /// Reads a list that somebody else wrote, of a file of `size` bytes.
-    pub fn parse(json: &[u8], size: u64) -> anyhow::Result<Self> {
-        let pairs: Vec<(Digest, u64)> =
-            serde_json::from_slice(json).context("the list of chunks is not valid")?;
-        anyhow::ensure!(pairs.len() <= MOST, "the list has {} chunks; the limit is {MOST}", pairs.len());
+    pub fn parse(json: &[u8], size: u64) -> Result<Self> {
+        let pairs: Vec<(Digest, u64)> = serde_json::from_slice(json)
+            .map_err(|error| Error::Store(format!("the list of chunks is not valid: {error}")))?;
+        require!(pairs.len() <= MOST, Store, "the list has {} chunks; the limit is {MOST}", pairs.len());
         let mut total = 0u64;
         for (_, length) in &pairs {
-            anyhow::ensure!((1..=LONGEST).contains(length), "the list has a chunk of {length} bytes");
-            total = total.checked_add(*length).context("the list is longer than any file")?;
+            require!((1..=LONGEST).contains(length), Store, "the list has a chunk of {length} bytes");
+            total = total
+                .checked_add(*length)
+                .ok_or_else(|| Error::Store("the list is longer than any file".to_owned()))?;
         }
-        anyhow::ensure!(total == size, "the chunks have {total} bytes, but the file has {size}");
+        require!(total == size, Store, "the chunks have {total} bytes, but the file has {size}");
         Ok(Self { chunks: pairs.into_iter().map(|(digest, length)| Chunk { digest, length }).collect() })
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-use super::memo::{seal, unseal};
+use super::checksum::{strip_checksum, with_checksum};
 use super::{KeyLock, LocalStore};
 
 /// The counts; those of one build, or of all. A field that is new is zero in an older file.
@@ -47,7 +47,7 @@ impl LocalStore {
     /// Returns the counts of all builds on this cache.
     pub fn counters(&self) -> Counters {
         let bytes = fs::read(self.counters_path()).unwrap_or_default();
-        unseal(&bytes).and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default()
+        strip_checksum(&bytes).and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default()
     }
 
     /// Adds the counts of a build. Two builds that end at once wait for each other; where there is no lock or no room,
@@ -60,7 +60,7 @@ impl LocalStore {
         let mut all = self.counters();
         all.add(build);
         if let Ok(body) = serde_json::to_vec(&all) {
-            self.save(&self.counters_path(), &seal(&body));
+            self.put_cache_file(&self.counters_path(), &with_checksum(&body));
         }
     }
 }
@@ -81,7 +81,7 @@ mod tests {
         fs::write(store.counters_path(), "{}").unwrap();
         assert_eq!(store.counters(), Counters::default());
         // As an older program wrote it.
-        fs::write(store.counters_path(), seal(br#"{"misses":3}"#)).unwrap();
+        fs::write(store.counters_path(), with_checksum(br#"{"misses":3}"#)).unwrap();
         assert_eq!(store.counters(), Counters { misses: 3, ..Counters::default() });
     }
 }

@@ -10,9 +10,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::artifacts_dir::hash_in;
 use super::local::{list, remove};
-use super::shelf::hash_in;
-use super::{Action, Hold, LocalStore, Memo, Shelf};
+use super::{Action, ArtifactsDir, GcLock, LocalStore, StatCache};
+use crate::error::Result;
 use artifact::{Artifact, AtPath, Digest};
 
 /// A content that no record names may be on its way into one, unless it is as old as this.
@@ -30,17 +31,17 @@ pub struct Limits {
     pub older_than: Option<Duration>,
 }
 
-/// The collector of one cache and its shelf, which has both for itself.
+/// The collector of one cache and its artifacts_dir, which has both for itself.
 pub struct Collector<'a> {
     store: &'a LocalStore,
-    shelf: &'a Shelf,
+    artifacts_dir: &'a ArtifactsDir,
     now: SystemTime,
-    _alone: Hold,
+    _alone: GcLock,
 }
 
 /// What may go, decided before anything is removed.
 #[derive(Debug, Default)]
-pub struct Plan {
+pub struct GcPlan {
     /// The records, the one used longest ago first.
     pub records: Vec<Unused>,
     /// The folders in `artifacts/`.
@@ -90,20 +91,20 @@ struct Record {
 
 impl LocalStore {
     /// Waits until no process puts anything in place, and keeps those to come waiting until the collector is dropped.
-    pub fn collector<'a>(&'a self, shelf: &'a Shelf) -> anyhow::Result<Collector<'a>> {
-        let alone = self.hold_alone()?;
-        Ok(Collector { store: self, shelf, now: SystemTime::now(), _alone: alone })
+    pub fn collector<'a>(&'a self, artifacts_dir: &'a ArtifactsDir) -> Result<Collector<'a>> {
+        let alone = self.gc_lock_exclusive()?;
+        Ok(Collector { store: self, artifacts_dir, now: SystemTime::now(), _alone: alone })
     }
 }
 
 impl Collector<'_> {
     /// Decides what goes. `current` are the keys of what is in use.
-    pub fn plan(&self, current: &HashSet<Digest>, limits: Limits) -> anyhow::Result<Plan> {
+    pub fn plan(&self, current: &HashSet<Digest>, limits: Limits) -> Result<GcPlan> {
         let objects = self.store.stored()?;
-        let busy = self.store.busy_since()?;
+        let busy = self.store.oldest_running()?;
         let records = self.records(current, busy)?;
         let mut ledger = Ledger::new(&objects, &records);
-        let mut plan = Plan::default();
+        let mut plan = GcPlan::default();
         // A content that a running process has just put down is younger than its process.
         let settled =
             |written: &SystemTime| self.age(*written) > SETTLED && busy.is_none_or(|busy| *written < busy);
@@ -147,12 +148,12 @@ impl Collector<'_> {
 
     /// Removes what is to go: the records first, so that whatever interrupts this, no record names what is gone. What is
     /// remembered of the files that stay is kept right.
-    pub fn sweep(&self, plan: &Plan, memo: &mut Memo) -> anyhow::Result<()> {
+    pub fn sweep(&self, plan: &GcPlan, stats: &mut StatCache) -> Result<()> {
         for record in &plan.records {
             remove(&self.store.action_path(&record.key))?;
         }
         for folder in &plan.folders {
-            self.shelf.discard(folder, self.store, memo)?;
+            self.artifacts_dir.discard(folder, self.store, stats)?;
         }
         for digest in &plan.objects {
             let object = self.store.object_path(digest);
@@ -165,8 +166,9 @@ impl Collector<'_> {
     }
 
     /// Reads all records, the one used longest ago first, and marks those that stay.
-    fn records(&self, current: &HashSet<Digest>, busy: Option<SystemTime>) -> anyhow::Result<Vec<Record>> {
-        let pointed: HashSet<_> = self.shelf.targets()?.iter().filter_map(|name| hash_in(name)).collect();
+    fn records(&self, current: &HashSet<Digest>, busy: Option<SystemTime>) -> Result<Vec<Record>> {
+        let pointed: HashSet<_> =
+            self.artifacts_dir.targets()?.iter().filter_map(|name| hash_in(name)).collect();
         let mut records = Vec::new();
         for (key, used) in self.store.actions()? {
             // A record that cannot be read names nothing; the next build writes it anew.
@@ -188,14 +190,14 @@ impl Collector<'_> {
     }
 
     /// Returns the folders of ours that no name points at and none of the records that are left knows.
-    fn folders(&self, left: &[Record]) -> anyhow::Result<Vec<PathBuf>> {
+    fn folders(&self, left: &[Record]) -> Result<Vec<PathBuf>> {
         let known: HashSet<_> = left.iter().map(|record| record.action.artifact.digest().short()).collect();
-        let mut folders = self.shelf.folders()?;
+        let mut folders = self.artifacts_dir.folders()?;
         folders.retain(|(_, hash)| !known.contains(hash));
         Ok(folders.into_iter().map(|(folder, _)| folder).collect())
     }
 
-    fn partials(&self) -> anyhow::Result<Vec<PathBuf>> {
+    fn partials(&self) -> Result<Vec<PathBuf>> {
         let mut found = list(&self.store.tmp())?;
         let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
         found.retain(|path| {
@@ -266,7 +268,7 @@ fn size_of(path: &Path) -> u64 {
 
 impl LocalStore {
     /// Returns the size of each stored content and when it was written.
-    pub(super) fn stored(&self) -> anyhow::Result<BTreeMap<Digest, (u64, SystemTime)>> {
+    pub(super) fn stored(&self) -> Result<BTreeMap<Digest, (u64, SystemTime)>> {
         let mut stored = BTreeMap::new();
         for digest in self.objects()? {
             let path = self.object_path(&digest);
@@ -277,7 +279,7 @@ impl LocalStore {
     }
 
     /// Returns the key of each record and when it was last used.
-    pub(super) fn actions(&self) -> anyhow::Result<Vec<(Digest, SystemTime)>> {
+    pub(super) fn actions(&self) -> Result<Vec<(Digest, SystemTime)>> {
         let mut actions = Vec::new();
         for path in list(&self.actions_path())? {
             let name = path.file_name().and_then(|name| name.to_str());

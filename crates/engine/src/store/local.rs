@@ -5,7 +5,7 @@
 //! objects/ab/cdef…    the content whose blake3 begins with ab
 //! actions/KEY.json    the record of an action, written after the objects it names
 //! gc.lock             held by whoever puts something in place, and alone by the collector
-//! memo, witness       what only saves time: what this machine remembers, and its last answer with its grounds
+//! stats, witness       what only saves time: what this machine remembers, and its last answer with its grounds
 //! stats               how often builds hit, counted
 //! tmp/KEY/            the output folder of a running action, guarded by tmp/KEY.lock
 //! ```
@@ -20,12 +20,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use super::hold::Shared;
-use super::{Action, Hold, KeyLock, Memo, Stat};
+use super::gc_lock::Shared;
+use super::{Action, GcLock, KeyLock, Stat, StatCache};
+use crate::error::Result;
 use artifact::{Artifact, AtPath, Digest, FileEntry, Interrupted, IoError};
 
 /// How often a process that waits for another looks again.
-const PATIENCE: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long a file that has arrived in part is kept for somebody to go on with it.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -54,7 +55,7 @@ impl LocalStore {
 
     /// Makes the folders that are missing, a workspace for this process, and removes what killed processes
     /// left in `tmp/`. Needed before anything is written; a second call does nothing.
-    pub fn prepare(&mut self) -> anyhow::Result<()> {
+    pub fn prepare(&mut self) -> Result<()> {
         if self.workspace.is_some() {
             return Ok(());
         }
@@ -66,7 +67,8 @@ impl LocalStore {
         let tmp = self.tmp();
         // The lock comes first: what lies in `tmp/` without one is taken for a dead process's.
         let path = tempfile::Builder::new().prefix("run-").suffix(".lock").tempfile_in(&tmp);
-        let path = path.at("create a file in", &tmp)?.into_temp_path().keep()?;
+        let path = path.and_then(|file| file.into_temp_path().keep().map_err(|error| error.error));
+        let path = path.at("create a file in", &tmp)?;
         let lock = KeyLock::wait(&path).at("lock", &path)?;
         let folder = path.with_extension("");
         fs::create_dir(&folder).at("create", &folder)?;
@@ -75,7 +77,7 @@ impl LocalStore {
     }
 
     /// Removes this process's workspace.
-    pub fn finish(&mut self) -> anyhow::Result<()> {
+    pub fn finish(&mut self) -> Result<()> {
         self.workspace.take().map_or(Ok(()), |workspace| Ok(remove(&workspace.folder)?))
     }
 
@@ -89,12 +91,12 @@ impl LocalStore {
     }
 
     /// Returns where the memory of this cache lies.
-    pub fn memo_path(&self) -> PathBuf {
+    pub fn state_path(&self) -> PathBuf {
         self.root.join("memo")
     }
 
     /// Returns where the witness of the last build that had nothing to do lies.
-    pub fn witness_path(&self) -> PathBuf {
+    pub fn stamp_path(&self) -> PathBuf {
         self.root.join("witness")
     }
 
@@ -104,7 +106,7 @@ impl LocalStore {
 
     /// Writes the memory or the witness, also when nothing was built and there is no workspace. One that cannot be
     /// written is no failure: the next run is slower, no more.
-    pub fn save(&self, path: &Path, bytes: &[u8]) {
+    pub fn put_cache_file(&self, path: &Path, bytes: &[u8]) {
         let tmp = self.tmp();
         let file =
             tempfile::NamedTempFile::new_in(tmp).and_then(|mut file| file.write_all(bytes).map(|()| file));
@@ -132,20 +134,20 @@ impl LocalStore {
 
     /// Keeps the collector waiting for as long as the answer lives. Whoever puts several things in place that need each
     /// other holds it over all of them; each of them holds it too.
-    pub fn hold(&self) -> Result<Arc<Hold>, IoError> {
+    pub fn gc_lock(&self) -> Result<Arc<GcLock>, IoError> {
         let path = self.root.join("gc.lock");
         self.shared.take(&path).at("lock", &path)
     }
 
     /// Keeps everybody waiting who puts something in place.
-    pub(super) fn hold_alone(&self) -> Result<Hold, IoError> {
+    pub(super) fn gc_lock_exclusive(&self) -> Result<GcLock, IoError> {
         fs::create_dir_all(&self.root).at("create", &self.root)?;
         let path = self.root.join("gc.lock");
-        Hold::alone(&path).at("lock", &path)
+        GcLock::alone(&path).at("lock", &path)
     }
 
     /// Returns when the oldest process that runs now took its workspace; none if none runs.
-    pub(super) fn busy_since(&self) -> anyhow::Result<Option<SystemTime>> {
+    pub(super) fn oldest_running(&self) -> Result<Option<SystemTime>> {
         let mut oldest = None;
         for path in list(&self.tmp())? {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -163,19 +165,19 @@ impl LocalStore {
 
     /// Waits for the right to run the action of `key`; no other process runs it meanwhile. `go_on` is asked
     /// while another does, which may take long.
-    pub fn lock(&self, key: &Digest, go_on: &dyn Fn() -> Result<(), Interrupted>) -> anyhow::Result<KeyLock> {
+    pub fn lock(&self, key: &Digest, go_on: &dyn Fn() -> Result<(), Interrupted>) -> Result<KeyLock> {
         let path = self.tmp().join(format!("{key}.lock"));
         loop {
             if let Some(lock) = KeyLock::try_take(&path).at("lock", &path)? {
                 return Ok(lock);
             }
             go_on()?;
-            thread::sleep(PATIENCE);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
     /// Returns an empty folder for the output of the action of `key`.
-    pub fn stage(&self, key: &Digest) -> anyhow::Result<PathBuf> {
+    pub fn output_folder(&self, key: &Digest) -> Result<PathBuf> {
         let folder = self.workspace().join(key.to_string());
         remove(&folder)?;
         fs::create_dir(&folder).at("create", &folder)?;
@@ -183,7 +185,7 @@ impl LocalStore {
     }
 
     /// Removes the unfinished work whose process is gone: that whose lock can be had.
-    pub fn sweep(&self) -> anyhow::Result<()> {
+    pub fn sweep(&self) -> Result<()> {
         for path in list(&self.tmp())? {
             if may_go_on(&path) {
                 continue;
@@ -207,13 +209,13 @@ impl LocalStore {
 
     /// Notes that the record under `key` is in use, for the collector. One that cannot be changed is no failure: what it
     /// names goes earlier, no more.
-    pub fn used(&self, key: &Digest) {
+    pub fn mark_used(&self, key: &Digest) {
         let _ = File::open(self.action_path(key)).and_then(|file| file.set_modified(SystemTime::now()));
     }
 
     /// Writes the record under `key`. Called last: every object it names is in place and synced.
-    pub fn record(&self, key: &Digest, action: &Action) -> Result<(), IoError> {
-        let _hold = self.hold()?;
+    pub fn put_record(&self, key: &Digest, action: &Action) -> Result<(), IoError> {
+        let _hold = self.gc_lock()?;
         self.write(
             &self.action_path(key),
             &serde_json::to_vec(action).expect("BUG: a record has a JSON form"),
@@ -231,18 +233,18 @@ impl LocalStore {
         move_file(&unfinished, path).at("write", path)
     }
 
-    /// Moves the files of a finished output folder to their digests; returns their states for the memo. The
+    /// Moves the files of a finished output folder to their digests; returns their states for the stats. The
     /// files were hashed and synced by whoever wrote them.
-    pub fn adopt(&self, folder: &Path, artifact: &Artifact) -> anyhow::Result<Vec<(Stat, Digest)>> {
-        let _hold = self.hold()?;
+    pub fn put_files(&self, folder: &Path, artifact: &Artifact) -> Result<Vec<(Stat, Digest)>> {
+        let _hold = self.gc_lock()?;
         let mut stats = Vec::new();
         for file in artifact.files() {
             let object = self.object_path(&file.digest);
             // A content that is there already is not stored twice, unless it was altered meanwhile.
             if Digest::of_file(&object).ok().is_none_or(|(digest, _)| digest != file.digest) {
-                self.store(&folder.join(&file.path), &object)?;
+                self.put_object(&folder.join(&file.path), &object)?;
             }
-            self.discard_arrival(&file.digest)?;
+            self.discard_partial(&file.digest)?;
             let metadata = fs::metadata(&object).at("read", &object)?;
             stats.push((Stat::of(&metadata), file.digest));
         }
@@ -250,7 +252,7 @@ impl LocalStore {
         Ok(stats)
     }
 
-    pub(super) fn store(&self, written: &Path, object: &Path) -> Result<(), IoError> {
+    pub(super) fn put_object(&self, written: &Path, object: &Path) -> Result<(), IoError> {
         let parent = object.parent().expect("BUG: an object lies in a folder");
         fs::create_dir_all(parent).at("create", parent)?;
         fs::set_permissions(written, Permissions::from_mode(0o444)).at("protect", written)?;
@@ -259,9 +261,9 @@ impl LocalStore {
     }
 
     /// Checks that the content of `file` is there and whole. Reads it only if it changed since it was hashed.
-    pub fn check(&self, file: &FileEntry, memo: &mut Memo) -> Result<Stat, Damage> {
+    pub fn check(&self, file: &FileEntry, stats: &mut StatCache) -> Result<Stat, Damage> {
         let path = self.object_path(&file.digest);
-        match memo.digest_of(&path) {
+        match stats.digest_of(&path) {
             Ok((digest, stat)) if digest == file.digest => Ok(stat),
             Ok((digest, _)) => Err(Damage::Altered { path, digest }),
             Err(error) if error.kind() == ErrorKind::NotFound => Err(Damage::Missing { path }),
@@ -270,7 +272,7 @@ impl LocalStore {
     }
 
     /// Returns the digests of all stored contents, sorted.
-    pub fn objects(&self) -> anyhow::Result<Vec<Digest>> {
+    pub fn objects(&self) -> Result<Vec<Digest>> {
         let root = self.root.join("objects");
         let mut digests = Vec::new();
         for folder in list(&root)? {

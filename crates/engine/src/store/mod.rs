@@ -1,33 +1,38 @@
 //! Where artifacts lie: the cache, the folder of links, and what is remembered of both between two runs.
 //! Knows nothing of what an artifact means, nor of nodes, recipes or stages.
 
-mod arrivals;
+mod artifacts_dir;
+mod built_nodes;
+mod checksum;
 mod chunk;
 mod counters;
 mod gc;
+mod gc_lock;
 mod hash;
-mod hold;
 mod local;
+mod local_state;
 mod lock;
-mod memo;
 mod remote;
-mod shelf;
 mod source;
+mod stat_cache;
 mod totals;
-mod witness;
+mod transfer_state;
+mod up_to_date;
 
+pub use artifacts_dir::{ArtifactState, ArtifactsDir};
+pub use built_nodes::{BuiltNode, BuiltNodes};
 pub use chunk::{Chunk, ChunkList, LONGEST as LONGEST_CHUNK, read as read_range};
 pub use counters::Counters;
-pub use gc::{Collector, Left, Limits, Plan, Unused};
-pub use hold::Hold;
+pub use gc::{Collector, GcPlan, Left, Limits, Unused};
+pub use gc_lock::GcLock;
 pub use local::{Damage, LocalStore};
+pub use local_state::LocalState;
 pub use lock::KeyLock;
-pub use memo::{Known, Memo, Stat};
-pub use remote::{Held, Remote, RemoteError};
-pub use shelf::{Shelf, ShelfState};
-pub use source::{narrow, take_stock, take_stock_of};
+pub use remote::{Remote, RemoteError, RemoteObject};
+pub use source::{hash_files, hash_source, restrict_to};
+pub use stat_cache::{Stat, StatCache};
 pub use totals::Totals;
-pub use witness::Witness;
+pub use up_to_date::UpToDateStamp;
 
 use serde::{Deserialize, Serialize};
 

@@ -6,30 +6,31 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::hash::hash_all;
-use super::{Memo, Stat};
+use super::{Stat, StatCache};
+use crate::error::{Result, fail};
 use artifact::{Artifact, AtPath, Digest, FileEntry};
 
 /// Lists the file at `path`, or the files of the folder at `path`, with their digests; reads only what may have
 /// changed since it was last hashed. Names that begin with a dot (`.DS_Store`, `.git`) are not content.
-pub fn take_stock(path: &Path, memo: &mut Memo) -> anyhow::Result<Artifact> {
+pub fn hash_source(path: &Path, stats: &mut StatCache) -> Result<Artifact> {
     let mut found = Vec::new();
     if fs::metadata(path).at("read", path)?.is_dir() {
-        walk(path, "", &mut found, memo)?;
+        walk(path, "", &mut found, stats)?;
     } else {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         found.push((path.to_owned(), name));
     }
-    memo.learn(&found.iter().map(|(path, _)| path.as_path()).collect::<Vec<_>>());
+    stats.hash_changed(&found.iter().map(|(path, _)| path.as_path()).collect::<Vec<_>>());
     let entries = found.into_iter().map(|(path, name)| {
-        let (digest, stat) = memo.digest_of(&path).at("read", &path)?;
+        let (digest, stat) = stats.digest_of(&path).at("read", &path)?;
         Ok(FileEntry { digest, path: name, size: stat.size(), volatile: false })
     });
-    Ok(Artifact::new(entries.collect::<anyhow::Result<_>>()?))
+    Ok(Artifact::new(entries.collect::<Result<_>>()?))
 }
 
 /// Lists the files `names` below `folder`, which were put there just now and will not be changed, with their digests;
 /// returns their states for the memory.
-pub fn take_stock_of(folder: &Path, names: &[String]) -> anyhow::Result<(Artifact, Vec<(Stat, Digest)>)> {
+pub fn hash_files(folder: &Path, names: &[String]) -> Result<(Artifact, Vec<(Stat, Digest)>)> {
     let paths: Vec<_> = names.iter().map(|name| folder.join(name)).collect();
     let hashed = hash_all(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>());
     let (mut files, mut stats) = (Vec::new(), Vec::new());
@@ -43,7 +44,7 @@ pub fn take_stock_of(folder: &Path, names: &[String]) -> anyhow::Result<(Artifac
 
 /// Returns a folder with the files of `artifact` and no others: `folder` itself, or links into it at `narrowed`. The
 /// hub's cache is shared, and another program may have downloaded files into it that we leave out.
-pub fn narrow(folder: PathBuf, artifact: &Artifact, narrowed: PathBuf) -> anyhow::Result<PathBuf> {
+pub fn restrict_to(folder: PathBuf, artifact: &Artifact, narrowed: PathBuf) -> Result<PathBuf> {
     if !has_others(&folder, "", artifact)? || narrowed.exists() {
         return Ok(if narrowed.exists() { narrowed } else { folder });
     }
@@ -56,7 +57,7 @@ pub fn narrow(folder: PathBuf, artifact: &Artifact, narrowed: PathBuf) -> anyhow
     Ok(narrowed)
 }
 
-fn has_others(folder: &Path, prefix: &str, artifact: &Artifact) -> anyhow::Result<bool> {
+fn has_others(folder: &Path, prefix: &str, artifact: &Artifact) -> Result<bool> {
     for found in fs::read_dir(folder).at("read", folder)? {
         let found = found.at("read", folder)?;
         let name = format!("{prefix}{}", found.file_name().to_string_lossy());
@@ -77,20 +78,20 @@ fn walk(
     folder: &Path,
     prefix: &str,
     files: &mut Vec<(PathBuf, String)>,
-    memo: &mut Memo,
-) -> anyhow::Result<()> {
-    memo.look(folder).at("read", folder)?;
+    stats: &mut StatCache,
+) -> Result<()> {
+    stats.observe(folder).at("read", folder)?;
     for found in fs::read_dir(folder).at("read", folder)? {
         let path = found.at("read", folder)?.path();
         let name = path.file_name().unwrap_or_default().to_str();
-        let Some(name) = name else { anyhow::bail!("the file name {} is not UTF-8", path.display()) };
+        let Some(name) = name else { fail!(Store, "the file name {} is not UTF-8", path.display()) };
         if name.starts_with('.') {
             continue;
         }
         let name = format!("{prefix}{name}");
         // `metadata` follows links: the hub's cache is made of them.
         if fs::metadata(&path).at("read", &path)?.is_dir() {
-            walk(&path, &format!("{name}/"), files, memo)?;
+            walk(&path, &format!("{name}/"), files, stats)?;
         } else {
             files.push((path, name));
         }
@@ -109,7 +110,7 @@ mod tests {
         for name in ["b", "a", ".hidden", "onnx/c"] {
             fs::write(folder.path().join(name), name).unwrap();
         }
-        let stock = take_stock(folder.path(), &mut Memo::default()).unwrap();
+        let stock = hash_source(folder.path(), &mut StatCache::default()).unwrap();
         let paths: Vec<_> = stock.files().iter().map(|file| file.path.as_str()).collect();
         assert_eq!(paths, ["a", "b", "onnx/c"]);
     }
@@ -122,10 +123,10 @@ mod tests {
         for name in ["a", "onnx/c"] {
             fs::write(folder.join(name), name).unwrap();
         }
-        let (stock, _) = take_stock_of(&folder, &["a".to_owned(), "onnx/c".to_owned()]).unwrap();
-        assert_eq!(narrow(folder.clone(), &stock, narrowed.clone()).unwrap(), folder);
+        let (stock, _) = hash_files(&folder, &["a".to_owned(), "onnx/c".to_owned()]).unwrap();
+        assert_eq!(restrict_to(folder.clone(), &stock, narrowed.clone()).unwrap(), folder);
         fs::write(folder.join("onnx/other.bin"), "").unwrap();
-        assert_eq!(narrow(folder, &stock, narrowed.clone()).unwrap(), narrowed);
-        assert_eq!(take_stock(&narrowed, &mut Memo::default()).unwrap(), stock);
+        assert_eq!(restrict_to(folder, &stock, narrowed.clone()).unwrap(), narrowed);
+        assert_eq!(hash_source(&narrowed, &mut StatCache::default()).unwrap(), stock);
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use super::LocalStore;
+use crate::error::Result;
 use artifact::Digest;
 
 /// What is in the cache.
@@ -22,7 +23,7 @@ pub struct Totals {
 
 impl LocalStore {
     /// Counts what is there. What a record names and is not stored, such as the files of a source, does not count.
-    pub fn totals(&self) -> anyhow::Result<Totals> {
+    pub fn totals(&self) -> Result<Totals> {
         let stored = self.stored()?;
         let size = |digest: &Digest| stored.get(digest).map_or(0, |(size, _)| *size);
         let bytes = stored.values().map(|(size, _)| size).sum();

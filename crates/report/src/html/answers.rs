@@ -1,4 +1,4 @@
-//! Every query with the answers to it, folded: hundreds of them stay one page.
+//! Every query with its answers, folded so that hundreds of queries fit on one page.
 //! Knows nothing of scorers.
 
 use std::fmt::Write;
@@ -8,7 +8,7 @@ use super::super::answers::{Query, Same};
 use super::text::escape;
 
 impl Report<'_> {
-    /// Returns a line for each query that unfolds to its answers; nothing if there are none.
+    /// Returns a line for each query, which unfolds to its answers. It is empty if there are no queries.
     pub(super) fn answers(&self) -> String {
         let queries = self.queries();
         if queries.is_empty() {

@@ -1,19 +1,21 @@
 //! One axis of a plot: where a value lies on it, and where its ticks are.
-//! Knows nothing of what it measures.
+//! Knows nothing of what the values mean.
 
-/// A range of values on a range of places.
+/// Maps a range of values to a range of places.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Axis {
-    /// The least and the greatest value.
+    /// The values at the two ends, lowest first.
     values: [f64; 2],
-    /// Where they lie, in the plot's units.
+    /// The places of these two values, in the plot's units.
     places: [f64; 2],
-    /// Whether factors, not differences, are alike in length.
+    /// Whether the scale is logarithmic.
     logarithmic: bool,
 }
 
 impl Axis {
-    /// Spans the values, with a little room at both ends; all between `ends`, and those as many as are given.
+    /// Makes an axis that spans the values, with a little room at both ends. An end that is given in `ends`
+    /// is used as it is. The scale is logarithmic if no end is given, all values are positive, and they
+    /// differ by a factor of more than 8.
     pub(super) fn of(values: impl Iterator<Item = f64>, ends: [Option<f64>; 2], places: [f64; 2]) -> Self {
         let values: Vec<_> = values.filter(|value| value.is_finite()).collect();
         let least = values.iter().copied().fold(f64::INFINITY, f64::min);
@@ -24,13 +26,13 @@ impl Axis {
         let room = span * 0.1;
         let [low, high] = match logarithmic {
             true => [least / (most / least).powf(0.08), most * (most / least).powf(0.08)],
-            // What is never negative has no room below nothing.
+            // If no value is negative, there is no room below 0.
             false => [if least >= 0.0 { (least - room).max(0.0) } else { least - room }, most + room],
         };
         Self { values: [ends[0].unwrap_or(low), ends[1].unwrap_or(high)], places, logarithmic }
     }
 
-    /// Returns where a value lies.
+    /// Returns the place of a value. A value outside the axis gets the place of the nearer end.
     pub(super) fn place(&self, value: f64) -> f64 {
         let scale = |value: f64| if self.logarithmic { value.ln() } else { value };
         let [low, high] = self.values.map(scale);
@@ -55,7 +57,7 @@ impl Axis {
     }
 }
 
-/// Returns the next 1, 2, 2.5 or 5 times a power of ten.
+/// Rounds up to 1, 2, 2.5 or 5 times a power of ten.
 fn round_up(step: f64) -> f64 {
     let power = 10_f64.powf(step.log10().floor());
     let steps = [1.0, 2.0, 2.5, 5.0, 10.0].map(|factor| factor * power);

@@ -8,7 +8,7 @@ use super::super::table::speed;
 use super::text::escape;
 use protocol::Timings;
 
-/// What is measured: its heading, its class, and its value.
+/// What is measured: its heading, its CSS class, and its value.
 type Measure = (&'static str, &'static str, fn(&Timings) -> f64);
 
 const MEASURES: [Measure; 2] = [
@@ -17,7 +17,7 @@ const MEASURES: [Measure; 2] = [
 ];
 
 impl Report<'_> {
-    /// Returns a row with two bars for each configuration; nothing if none was timed.
+    /// Returns a table row with two bars for each configuration; empty if none was timed.
     pub(super) fn bars(&self) -> String {
         let timed: Vec<_> = self.timings.configs.iter().collect();
         if timed.is_empty() {

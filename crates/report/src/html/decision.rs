@@ -7,7 +7,7 @@ use super::super::{Conclusion, Finding, Report};
 use super::text::{escape, prose};
 
 impl Report<'_> {
-    /// Returns a card for each gate and verdict; nothing if there are none.
+    /// Returns a card for each gate and verdict; empty if there are none.
     pub(super) fn decision(&self) -> String {
         if !self.is_judged() {
             return String::new();
@@ -47,7 +47,7 @@ fn heading(kind: &str, config: &str, against: Option<&str>) -> String {
     format!("<h3><span class=\"kind\">{kind}</span> {}{against}</h3>\n", escape(config))
 }
 
-/// A sign that does not need colour.
+/// Returns a sign that can be read without colour.
 fn mark(good: bool) -> &'static str {
     match good {
         true => "<span class=\"mark\" aria-hidden=\"true\">✓</span>",

@@ -1,4 +1,4 @@
-//! The tables of the page: all figures, and how well texts were foreseen.
+//! The tables of the page: all figures, and how well the texts were predicted.
 //! Knows nothing of plots.
 
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use super::super::Report;
 use super::text::escape;
 
 impl Report<'_> {
-    /// Returns the table of all figures, the configuration to ship marked.
+    /// Returns the table of all figures, in which the configuration to ship is marked.
     pub(super) fn figures(&self) -> String {
         let columns = self.columns();
         let mut out = open("All figures");
@@ -43,7 +43,7 @@ impl Report<'_> {
         out
     }
 
-    /// Returns how well each configuration foresaw the texts; nothing if there were none.
+    /// Returns the table of how well each configuration predicted the texts; empty if there were none.
     pub(super) fn text_evals(&self) -> String {
         let configs = self.results.configs.iter();
         let read: Vec<_> =
@@ -88,7 +88,7 @@ impl Report<'_> {
     }
 }
 
-/// Opens a table that scrolls on its own where it is too wide for the page.
+/// Opens a table that scrolls on its own if it is too wide for the page.
 fn open(label: &str) -> String {
     format!(
         "<div class=\"wide\" role=\"region\" aria-label=\"{label}\" tabindex=\"0\"><table class=\"figures\">\n"

@@ -9,7 +9,8 @@ use super::text::{escape, prose};
 use weights::survival::Survival;
 
 impl Report<'_> {
-    /// Returns a map for each configuration that has one, those that lost the most open; nothing if none has one.
+    /// Returns a heat map for each configuration with a survival, lowest survival first. A map is open unless
+    /// the fine-tuning is intact. The text is empty if no configuration has a survival.
     pub(super) fn heat(&self) -> String {
         let configs = self.results.configs.iter();
         let mut configs: Vec<_> =
@@ -93,7 +94,7 @@ fn write_cells(out: &mut String, name: &str, layers: &Layers) {
         out.push_str("<tbody class=\"others\">\n");
         for (module, value) in &layers.others {
             let label = module.strip_prefix("model.").unwrap_or(module);
-            // A name may be broken between its words.
+            // The browser may break a name between its words.
             let label = escape(label).replace('_', "_<wbr>").replace('.', ".<wbr>");
             let _ = write!(out, "<tr><th scope=\"row\">{label}</th>");
             write_cell(out, *value, layers.kinds.len().max(1));
@@ -106,12 +107,13 @@ fn write_cells(out: &mut String, name: &str, layers: &Layers) {
 
 fn write_cell(out: &mut String, value: f64, columns: usize) {
     let span = if columns > 1 { format!(" colspan=\"{columns}\"") } else { String::new() };
-    // A hair less than nothing is nothing, not -0.00.
+    // A value that rounds to zero is written 0.00, not -0.00.
     let value = if value.abs() < 0.005 { 0.0 } else { value };
     let _ = write!(out, "<td class=\"heat h{}\"{span}>{value:.2}</td>", step(value));
 }
 
-/// Returns the tenth that a value is nearest to; less than nothing counts as nothing, and more than all as all.
+/// Returns the tenth that is nearest to a value, from 0 to 10. Values below 0 count as 0, values above 1 as
+/// 1.
 fn step(value: f64) -> usize {
     (0..10).filter(|tenth| value >= (f64::from(*tenth) + 0.5) / 10.0).count()
 }

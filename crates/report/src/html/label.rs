@@ -1,4 +1,4 @@
-//! Where the names of points are written so that they cover neither points nor each other.
+//! Places the names of points so that they cover neither points nor each other.
 //! Knows nothing of what is plotted.
 
 /// A rectangle: left, top, right, bottom.
@@ -11,14 +11,14 @@ pub(super) struct Area {
 }
 
 impl Area {
-    /// Returns how much of both is the same.
+    /// Returns the size of the area that both share.
     pub(super) fn overlap(&self, other: &Self) -> f64 {
         let width = self.right.min(other.right) - self.left.max(other.left);
         let height = self.bottom.min(other.bottom) - self.top.max(other.top);
         width.max(0.0) * height.max(0.0)
     }
 
-    /// Returns the place in it that is nearest to a point.
+    /// Returns the place in the rectangle that is nearest to a point.
     pub(super) fn nearest(&self, (x, y): (f64, f64)) -> (f64, f64) {
         (x.clamp(self.left, self.right), y.clamp(self.top, self.bottom))
     }
@@ -31,18 +31,20 @@ impl Area {
     }
 }
 
-/// How high a line of text is.
+/// The height of a line of text.
 const HEIGHT: f64 = 15.0;
-/// How far from its point a name begins, nearest first.
+/// The possible distances between a point and its name, nearest first.
 const DISTANCES: [f64; 8] = [9.0, 20.0, 34.0, 50.0, 68.0, 90.0, 115.0, 145.0];
-/// In which directions, the best first: right, left, above, below, and between.
+/// The possible directions from a point to its name, best first: right, left, above, below, then the
+/// diagonals.
 const DIRECTIONS: [(f64, f64); 8] =
     [(1.0, 0.0), (-1.0, 0.0), (0.0, -1.0), (0.0, 1.0), (0.7, -0.7), (0.7, 0.7), (-0.7, -0.7), (-0.7, 0.7)];
 
 /// Places a text of each width beside its point, within `frame`.
 ///
-/// One after the other takes the nearest place that is free of points, bars and the texts before it, and that no other
-/// point seems to own; where none is, the one that offends least.
+/// The texts are placed one after the other. Each gets the nearest place that is free of points, bars and
+/// earlier texts, and that does not seem to belong to another point. If there is no such place, it gets the
+/// place with the lowest penalty.
 pub(super) fn place(points: &[(f64, f64)], widths: &[f64], bars: &[Area], frame: &Area) -> Vec<Area> {
     let dot = |(x, y): &(f64, f64)| Area { left: x - 6.0, top: y - 6.0, right: x + 6.0, bottom: y + 6.0 };
     let marks: Vec<_> = points.iter().map(dot).chain(bars.iter().copied()).collect();
@@ -50,7 +52,7 @@ pub(super) fn place(points: &[(f64, f64)], widths: &[f64], bars: &[Area], frame:
     for (point, width) in points.iter().zip(widths) {
         let offence = |area: &Area| {
             let covered = |others: &[Area]| others.iter().map(|other| area.overlap(other)).sum::<f64>();
-            // Two texts on each other are the worst: neither can be read.
+            // Overlapping texts get the highest penalty, because neither can be read.
             covered(&marks)
                 + 50.0 * covered(&placed)
                 + points.iter().map(|other| claim(area, *point, *other)).sum::<f64>()
@@ -78,7 +80,8 @@ pub(super) fn is_legible(areas: &[Area], points: &[(f64, f64)]) -> bool {
         .all(|(index, area)| is_alone(index, area) && !points.iter().any(|point| is_on(area, *point)))
 }
 
-/// Says how much a text for `own` seems to be one for `other`, because that is nearer or on the way.
+/// Returns a penalty if a text for `own` seems to belong to `other`, because `other` is nearer to it or lies
+/// on the way to it.
 fn claim(area: &Area, own: (f64, f64), other: (f64, f64)) -> f64 {
     let distance = |a: (f64, f64), b: (f64, f64)| (a.0 - b.0).hypot(a.1 - b.1);
     if distance(own, other) < 1.0 {
@@ -86,7 +89,7 @@ fn claim(area: &Area, own: (f64, f64), other: (f64, f64)) -> f64 {
     }
     let end = area.nearest(own);
     let length = distance(own, end).max(1e-9);
-    // How far along the line between `own` and the text the other point is.
+    // How far `other` is along the line from `own` to the text.
     let along = ((other.0 - own.0) * (end.0 - own.0) + (other.1 - own.1) * (end.1 - own.1)) / length;
     let along = along.clamp(0.0, length) / length;
     let foot = (own.0 + along * (end.0 - own.0), own.1 + along * (end.1 - own.1));
@@ -98,7 +101,7 @@ fn claim(area: &Area, own: (f64, f64), other: (f64, f64)) -> f64 {
 fn candidates((x, y): (f64, f64), width: f64) -> impl Iterator<Item = Area> {
     DISTANCES.into_iter().flat_map(move |distance| {
         DIRECTIONS.into_iter().map(move |(dx, dy)| {
-            // The side that faces the point is `distance` away from it.
+            // The side of the text that faces the point is `distance` away from the point.
             let left = x + dx * distance - width * (1.0 - dx.signum() * f64::from(dx != 0.0)) / 2.0;
             let top = y + dy * distance - HEIGHT * (1.0 - dy.signum() * f64::from(dy != 0.0)) / 2.0;
             Area { left, top, right: left + width, bottom: top + HEIGHT }
@@ -132,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_name_is_not_written_where_another_point_seems_to_own_it() {
-        // At the right of the second there is no room, and at its left is the first.
+        // There is no room at the right of the second point, and the first point is at its left.
         let points = [(500.0, 100.0), (530.0, 100.0)];
         let labels = place(&points, &[60.0, 68.0], &[], &FRAME);
         assert_eq!(labels[0].right, 491.0);

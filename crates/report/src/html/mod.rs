@@ -1,4 +1,4 @@
-//! `report.html`: the report as one page that loads nothing and runs nothing.
+//! `report.html`: the report as one HTML page that loads no other file and runs no script.
 //! Knows nothing of Markdown.
 
 mod answers;
@@ -19,13 +19,14 @@ use super::outcome::{Outcome, Tone};
 use protocol::Timings;
 use text::{escape, prose};
 
-/// What the page may do: use the styles written in it, and nothing else.
+/// The Content-Security-Policy: the page may use its own styles and `data:` images, and nothing else.
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
 const STYLE: &str = include_str!("style.css");
 
-/// One part of the page: its name in addresses, its heading, and its HTML, empty if there is nothing to show.
+/// One part of the page: its name in addresses, its heading and its HTML, which is empty if there is nothing
+/// to show.
 struct Section {
     id: &'static str,
     heading: &'static str,
@@ -33,7 +34,7 @@ struct Section {
 }
 
 impl Report<'_> {
-    /// Returns the report as one page of HTML that loads nothing and runs nothing.
+    /// Returns the report as one HTML page that loads no other file and runs no script.
     pub fn html(&self) -> String {
         let title = escape(&self.results.suite);
         let sections: Vec<_> =
@@ -75,7 +76,7 @@ impl Report<'_> {
         ]
     }
 
-    /// Says how much was measured.
+    /// Says how many configurations, queries and tokens were measured.
     fn counts(&self) -> String {
         let count = |count: usize, one: &str, many: &str| match count {
             1 => format!("1 {one}"),
@@ -93,7 +94,7 @@ impl Report<'_> {
         format!("<p class=\"counts\">{}</p>\n", parts.join(" · "))
     }
 
-    /// Says what follows, and which gates failed and how.
+    /// Writes the outcome, and which gates failed and why.
     fn banner(&self) -> String {
         let Outcome { tone, headline, detail } = self.outcome();
         let (class, mark) = match tone {
@@ -161,7 +162,7 @@ mod tests {
         let mut sample = sample::rich();
         sample.results.suite = HOSTILE.to_owned();
         sample.timings.machine.backend = HOSTILE.to_owned();
-        // As a name it is in tables, in the plot, in attributes and in sentences.
+        // A name appears in tables, in the plot, in attributes and in sentences.
         let (_, mut results) = sample.results.configs.shift_remove_entry("4bit").unwrap();
         results.survival.as_mut().unwrap().cause = Some(HOSTILE.to_owned());
         let tensors = &mut results.survival.as_mut().unwrap().tensors;

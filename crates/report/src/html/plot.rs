@@ -1,4 +1,4 @@
-//! Points with their intervals, names and Pareto front, in lines and words.
+//! A plot of points with their intervals, names and Pareto front, as SVG and in words.
 //! Knows nothing of benchmarks.
 
 use std::fmt::Write;
@@ -18,23 +18,24 @@ pub(super) struct Point<'a> {
     pub(super) interval: [f64; 2],
 }
 
-/// What is plotted upwards.
+/// What the vertical axis shows.
 pub(super) struct Upwards {
     pub(super) title: &'static str,
     /// Whether less is better.
     pub(super) falling: bool,
-    /// The ends of the axis that do not depend on the values.
+    /// The ends of the axis; `None` where the end depends on the values.
     pub(super) ends: [Option<f64>; 2],
     pub(super) show: fn(f64) -> String,
 }
 
-/// The proportions of a plot: one for wide pages and one for phones, where words must not shrink.
+/// The dimensions of a plot. There is one shape for wide pages and one for phones, so that the text does not
+/// shrink on a phone.
 pub(super) struct Shape {
     class: &'static str,
     width: f64,
     height: f64,
     ticks: usize,
-    /// How many characters of a name are written.
+    /// The maximum number of characters of a name.
     letters: usize,
 }
 
@@ -43,7 +44,7 @@ pub(super) const SHAPES: [Shape; 2] = [
     Shape { class: "slim", width: 358.0, height: 400.0, ticks: 3, letters: 16 },
 ];
 
-/// Room for words at the left, top, right and bottom.
+/// The room for text at the left, top, right and bottom.
 const MARGINS: [f64; 4] = [46.0, 30.0, 12.0, 44.0];
 
 /// A plot with its axes.
@@ -57,16 +58,16 @@ pub(super) struct Plot<'a> {
     up: Axis,
 }
 
-/// What is written beside each point, and where.
+/// The text beside each point, and its place.
 struct Labels {
     texts: Vec<String>,
     areas: Vec<Area>,
-    /// Whether they are numbers, to be looked up below the plot.
+    /// Whether the texts are numbers, whose names are listed below the plot.
     are_numbers: bool,
 }
 
 impl<'a> Plot<'a> {
-    /// Lays out the points in a shape; the configuration to ship is marked.
+    /// Lays out the points in a shape; `choice` is the configuration to ship, which is marked.
     pub(super) fn new(
         points: &'a [Point<'a>],
         upwards: &'a Upwards,
@@ -82,7 +83,7 @@ impl<'a> Plot<'a> {
         Self { points, upwards, shape, choice, frame, across, up }
     }
 
-    /// Returns the plot, and below it the names if they had no room in it.
+    /// Returns the plot as SVG, and below it a list of the names if there is no room for them in the plot.
     pub(super) fn draw(&self) -> String {
         let Shape { class, width, height, .. } = self.shape;
         let title = self.upwards.title;
@@ -106,7 +107,7 @@ impl<'a> Plot<'a> {
         out
     }
 
-    /// Says in words what is to be seen.
+    /// Describes the plot in words.
     fn words(&self) -> String {
         let point = |point: &Point<'_>| {
             format!("{}: {} at {}", point.name, (self.upwards.show)(rounded(point.value)), bytes(point.bytes))
@@ -157,7 +158,7 @@ impl<'a> Plot<'a> {
         );
     }
 
-    /// Draws steps: between two sizes one gets what the smaller gives.
+    /// Draws the front as steps: between two sizes, the value is that of the smaller one.
     fn draw_front(&self, out: &mut String) {
         let mut path = String::new();
         for index in self.front() {
@@ -188,7 +189,7 @@ impl<'a> Plot<'a> {
             let class = if front.contains(&index) { "on" } else { "off" };
             let chosen = if self.choice == Some(point.name) { " chosen" } else { "" };
             draw_leader(out, (x, y), &area);
-            // The end that faces the point stays where it is, however wide the letters are.
+            // The text is anchored at the end that faces the point: this end stays in place in every font.
             let (anchor, beside) = match (area.left >= x, area.right <= x) {
                 (true, _) => ("start", area.left + 2.0),
                 (_, true) => ("end", area.right - 2.0),
@@ -208,12 +209,12 @@ impl<'a> Plot<'a> {
         }
     }
 
-    /// Returns what is written beside the points: their names, or numbers where the names have no room.
+    /// Returns the texts beside the points: their names, or numbers if there is no room for the names.
     fn labels(&self) -> Labels {
         let points: Vec<_> = self.points.iter().map(|point| self.at(point)).collect();
         let bars: Vec<_> = self.points.iter().map(|point| self.bar(point)).collect();
         let label = |texts: Vec<String>, are_numbers| {
-            // About what wide fonts need at this size; in narrower ones there is room to spare.
+            // An estimate for wide fonts at this size; narrower fonts need less.
             let widths: Vec<_> = texts.iter().map(|text| text.chars().count() as f64 * 7.4 + 4.0).collect();
             Labels { areas: place(&points, &widths, &bars, &self.frame), texts, are_numbers }
         };
@@ -224,7 +225,7 @@ impl<'a> Plot<'a> {
         label((1..=self.points.len()).map(|number| number.to_string()).collect(), true)
     }
 
-    /// Returns the names without what all begin with, and not too long.
+    /// Returns the names, shortened and without a long beginning that all of them share.
     fn names(&self) -> Vec<String> {
         let alike = alike(self.points.iter().map(|point| point.name));
         let name = |point: &Point<'_>| match alike {
@@ -245,7 +246,7 @@ impl<'a> Plot<'a> {
     }
 }
 
-/// Draws a line to a name that is not beside its point.
+/// Draws a line from a point to its name, if the name is not close to the point.
 fn draw_leader(out: &mut String, (x, y): (f64, f64), area: &Area) {
     let end = area.nearest((x, y));
     if (end.0 - x).hypot(end.1 - y) > 14.0 {
@@ -257,7 +258,7 @@ fn draw_leader(out: &mut String, (x, y): (f64, f64), area: &Area) {
     }
 }
 
-/// Removes what adding has left in the last places.
+/// Rounds to four decimal places, which removes the rounding errors of additions.
 fn rounded(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }

@@ -1,4 +1,4 @@
-//! How good each configuration is against its size on disk.
+//! The plot of how good each configuration is against its size on disk.
 //! Knows nothing of how it is drawn.
 
 use super::super::Report;
@@ -15,7 +15,8 @@ const PERPLEXITY: Upwards = Upwards {
 };
 
 impl Report<'_> {
-    /// Returns the plot and its heading: of accuracy if there were queries, else of perplexity, else nothing.
+    /// Returns the plot and its heading. It shows accuracy if there were queries, otherwise perplexity. The
+    /// plot is empty if there is neither.
     pub(super) fn scatter(&self) -> (String, &'static str) {
         let (points, upwards, heading) = match self.points() {
             (points, _) if !points.is_empty() => (points, ACCURACY, "Accuracy against size"),

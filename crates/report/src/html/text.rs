@@ -1,7 +1,7 @@
-//! Text as HTML: nothing that is not ours becomes markup.
+//! Text as HTML, escaped so that only our own text can become markup.
 //! Knows nothing of what it says.
 
-/// Escapes text for contents and for attributes between either kind of quotes.
+/// Escapes text for the contents of elements, and for attributes between either kind of quotes.
 pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -11,7 +11,7 @@ pub(super) fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            // HTML has no such character.
+            // HTML does not allow this character.
             '\0' => out.push('\u{FFFD}'),
             c => out.push(c),
         }
@@ -19,7 +19,7 @@ pub(super) fn escape(text: &str) -> String {
     out
 }
 
-/// Escapes a sentence of ours, in which what stands between backticks is code.
+/// Escapes a sentence of ours, except that text between backticks becomes code.
 pub(super) fn prose(text: &str) -> String {
     if text.matches('`').count() % 2 == 1 {
         return escape(text);
@@ -32,19 +32,20 @@ pub(super) fn prose(text: &str) -> String {
     parts.map(part).collect()
 }
 
-/// Returns at most `most` characters of a name, with a sign where some are missing.
+/// Returns at most `most` characters of a name, with `…` in the middle if some are left out.
 pub(super) fn shorten(name: &str, most: usize) -> String {
     let count = name.chars().count();
     if count <= most {
         return name.to_owned();
     }
-    // What tells names of a sweep apart is at their ends.
+    // The names of a sweep differ at their ends.
     let tail = most / 2;
     let head = name.chars().take(most - tail - 1);
     head.chain(['…']).chain(name.chars().skip(count - tail)).collect()
 }
 
-/// Returns how many bytes all names begin alike with, up to a sign between words; 0 where little would be gained.
+/// Returns how many bytes all names share at their beginning, up to a separator such as `-`. It is 0 if they
+/// share fewer than 8 bytes, or if there is only one name.
 pub(super) fn alike<'a>(mut names: impl Iterator<Item = &'a str>) -> usize {
     let Some(first) = names.next() else { return 0 };
     let (mut length, mut count) = (first.len(), 1);

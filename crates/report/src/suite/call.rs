@@ -6,22 +6,23 @@ use serde_json::{Deserializer, Map, Value as Json};
 /// A call of a tool.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Call {
-    /// The tool.
+    /// The name of the tool.
     pub name: String,
-    /// What it is given; none if nothing is said of it.
+    /// The arguments; `None` if the call does not give any.
     pub arguments: Option<Json>,
 }
 
 impl Call {
-    /// Whether `made` is a call of this tool, with these arguments where they are said.
+    /// Whether `made` is a call of this tool. If this call gives arguments, `made` must have the same ones.
     pub(super) fn is_made_by(&self, made: &Self) -> bool {
         let nothing = Json::Object(Map::new());
         let same = |wanted| is_same(wanted, made.arguments.as_ref().unwrap_or(&nothing));
         self.name == made.name && self.arguments.as_ref().is_none_or(same)
     }
 
-    /// Reads `{"name": …, "arguments": …}` as Qwen and Hermes write it, `parameters` as Llama does, or a `function`
-    /// around it as OpenAI does, where the arguments may be a text that holds JSON.
+    /// Reads a call in one of three forms. Qwen and Hermes write `{"name": …, "arguments": …}`. Llama writes
+    /// `parameters` instead of `arguments`. OpenAI puts the call into a `function`, and the arguments may be
+    /// a text that holds JSON.
     fn read(value: &Json) -> Option<Self> {
         let call = value.get("function").filter(|function| function.is_object()).unwrap_or(value);
         let name = call.get("name")?.as_str()?.to_owned();
@@ -34,7 +35,8 @@ impl Call {
     }
 }
 
-/// Whether an answer calls a tool. A tag counts even if what is in it is no JSON: the model meant to.
+/// Whether an answer calls a tool. A `<tool_call>` tag counts even if it does not hold JSON, because the
+/// model meant to call a tool. Without a tag, the call must have arguments.
 pub(super) fn holds_tool_call(text: &str) -> bool {
     text.contains(OPEN) || calls(text).iter().any(|call| call.arguments.is_some())
 }
@@ -43,7 +45,8 @@ const OPEN: &str = "<tool_call>";
 const CLOSE: &str = "</tool_call>";
 const FENCE: &str = "```";
 
-/// Returns the calls in an answer: those in tags; if there is no tag, those in fences; if there is none, bare ones.
+/// Returns the calls in an answer. If there is a tag, only calls in tags count. Otherwise the calls in fences
+/// count, and if there are none, the bare ones.
 pub(super) fn calls(text: &str) -> Vec<Call> {
     if text.contains(OPEN) {
         let tagged = text.split(OPEN).skip(1).map(|rest| rest.split(CLOSE).next().unwrap_or(rest));
@@ -54,7 +57,7 @@ pub(super) fn calls(text: &str) -> Vec<Call> {
     if found.is_empty() { values(text).iter().filter_map(Call::read).collect() } else { found }
 }
 
-/// Returns the JSON objects in a text, also those in a list, outermost only.
+/// Returns the JSON objects in a text. Objects in a list are included, objects in another object are not.
 fn values(text: &str) -> Vec<Json> {
     let mut found = Vec::new();
     let mut rest = text;
@@ -72,7 +75,7 @@ fn values(text: &str) -> Vec<Json> {
     found
 }
 
-/// Whether two values are the same to a tool: order of keys does not matter, nor whether 2 is written 2.0.
+/// Whether two values are the same to a tool. The order of keys does not matter, and 2 is the same as 2.0.
 fn is_same(a: &Json, b: &Json) -> bool {
     match (a, b) {
         (Json::Number(a), Json::Number(b)) => a == b || a.as_f64() == b.as_f64(),

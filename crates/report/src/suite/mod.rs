@@ -1,4 +1,4 @@
-//! A benchmark suite as written, in YAML or JSON lines: queries, what is expected of each answer, and texts to read.
+//! A benchmark suite, read from YAML or JSON lines: queries, what is expected of each answer, and texts.
 //! Knows nothing of models; scoring an answer needs only its text.
 
 mod call;
@@ -10,16 +10,17 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
+use crate::Error;
 use artifact::AtPath;
 use text::yaml::{At, Fields, Problem, Tree, Value};
 
-/// How many tokens an answer may have where the suite does not say.
+/// The maximum number of tokens in an answer, if the suite does not say.
 const MAX_TOKENS: usize = 128;
 
-/// How many tokens of a text are read in one go where the suite does not say.
+/// The window size for texts in tokens, if the suite does not say.
 const CONTEXT: usize = 512;
 
-/// How often a suite may have its queries answered, and warm up, at most.
+/// The highest values of `repeats` and `warmup` that a suite may have.
 const MOST_RUNS: usize = 1000;
 
 /// A suite.
@@ -27,13 +28,13 @@ const MOST_RUNS: usize = 1000;
 pub struct Suite {
     /// Its name in reports.
     pub name: String,
-    /// The most tokens an answer may have.
+    /// The maximum number of tokens in an answer.
     pub max_tokens: usize,
-    /// How often every query is answered, for the timings.
+    /// How many times each query is answered, for the timings.
     pub repeats: usize,
-    /// How many answers are given before the first that is timed.
+    /// How many answers are generated, but not timed, before the first timed one.
     pub warmup: usize,
-    /// How many tokens of a text are read in one go.
+    /// The window size for texts, in tokens.
     pub context: usize,
     /// The queries, in order.
     pub queries: Vec<Query>,
@@ -41,7 +42,7 @@ pub struct Suite {
     pub texts: Vec<String>,
 }
 
-/// What holds for all queries that do not say otherwise.
+/// What applies to every query that does not say otherwise.
 #[derive(Debug, Default)]
 struct Common {
     system: Option<String>,
@@ -49,8 +50,12 @@ struct Common {
 }
 
 impl Suite {
-    /// Reads the suite at `path`: JSON lines if it is called `.jsonl`, else YAML.
-    pub fn read(path: &Path) -> anyhow::Result<Self> {
+    /// Reads the suite at `path`: as JSON lines if the extension is `.jsonl`, otherwise as YAML.
+    ///
+    /// # Errors
+    /// Fails when the file cannot be read, or when it is not a valid suite. In the second case the message
+    /// shows the wrong line.
+    pub fn read(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).at("read the suite", path)?;
         let lines = path.extension().is_some_and(|extension| extension == "jsonl");
         let suite = if lines {
@@ -59,7 +64,7 @@ impl Suite {
         } else {
             Self::parse(&text)
         };
-        suite.map_err(|problem| anyhow::anyhow!(problem.render(path, &text)))
+        suite.map_err(|problem| Error::Suite(problem.render(path, &text)))
     }
 
     fn parse(text: &str) -> Result<Self, Problem> {
@@ -77,8 +82,8 @@ impl Suite {
         suite.check(at)
     }
 
-    /// Reads one object a line: a query, a text as mlx-lm's data sets have them (`{"text": …}`), or, at first, what
-    /// holds for all (`{"suite": {…}}`).
+    /// Reads one JSON object per line: a query, or a text in the form of mlx-lm's data sets, `{"text": …}`.
+    /// The first line may hold the settings of the suite, `{"suite": {…}}`.
     fn parse_lines(text: &str, name: String) -> Result<Self, Problem> {
         let mut suite = None;
         let mut common = Common::default();

@@ -1,4 +1,4 @@
-//! One query of a suite: what is asked, and the scorers of what is answered.
+//! One query of a suite: what is asked, and how the answer is scored.
 //! Knows nothing of models or of the other queries.
 
 use fancy_regex::Regex;
@@ -19,23 +19,23 @@ pub struct Query {
     scorers: Vec<Scorer>,
 }
 
-/// One thing that may be expected of an answer.
+/// One requirement on an answer.
 #[derive(Debug)]
 enum Scorer {
-    /// `expect`: whether it holds a tool call.
+    /// `expect`: whether the answer must contain a tool call.
     Kind { tool: bool },
-    /// `answer`: the very text, apart from space around it.
+    /// `answer`: exactly this text, apart from white space around it.
     Exact(String),
-    /// `contains`: all of these.
+    /// `contains`: all of these texts.
     Contains(Vec<String>),
-    /// `regex`: a match anywhere.
+    /// `regex`: a match anywhere in the answer.
     Regex(Box<Regex>),
-    /// `tool_call`: a call of this tool, with these arguments if they are said.
+    /// `tool_call`: a call of this tool, with these arguments if any are given.
     Call(Call),
 }
 
 impl Query {
-    /// Takes the fields of a query.
+    /// Reads a query from its fields. `common` applies where the query does not say otherwise.
     pub(super) fn read(mut fields: Fields, common: &Common) -> Result<Self, Problem> {
         let system = fields.optional_text("system")?.map(|(text, _)| text);
         let system = system.or_else(|| common.system.clone());
@@ -43,7 +43,8 @@ impl Query {
         let messages = read_messages(&mut fields, system)?;
         let scorers = read_scorers(&mut fields)?;
         let at = fields.at();
-        // First, because a key that was meant to be a scorer says more than that there is none.
+        // Unknown keys are checked first: "did you mean" about a misspelt scorer helps more than "there is no
+        // scorer".
         fields.finish()?;
         if scorers.is_empty() {
             let message = "a query needs one of `expect`, `answer`, `contains`, `regex` and `tool_call`";
@@ -52,17 +53,18 @@ impl Query {
         Ok(Self { conversation: Conversation { messages, tools }, scorers })
     }
 
-    /// Whether it says what the very answer is.
+    /// Whether the query gives the exact answer.
     pub fn has_exact(&self) -> bool {
         self.scorers.iter().any(|scorer| matches!(scorer, Scorer::Exact(_)))
     }
 
-    /// Whether `text` is the very answer, if that is said.
+    /// Whether `text` is the exact answer, apart from white space around it; false if the query gives none.
     pub fn is_exact(&self, text: &str) -> bool {
         self.scorers.iter().any(|scorer| matches!(scorer, Scorer::Exact(_)) && scorer.holds(text))
     }
 
-    /// Scores an answer. It is right if all scorers say so; the very text is scored apart where there are others.
+    /// Scores an answer. It passes if all scorers pass. If there are other scorers, the exact text is scored
+    /// too, but it does not decide whether the answer passes.
     pub fn score(&self, text: &str) -> Answer {
         let scores: IndexMap<String, bool> =
             self.scorers.iter().map(|scorer| (scorer.word().to_owned(), scorer.holds(text))).collect();
@@ -84,7 +86,7 @@ impl Query {
     }
 }
 
-/// The word of the scorer that compares the very text.
+/// The key of the scorer that compares the exact text.
 const EXACT: &str = "answer";
 
 impl Scorer {
@@ -103,14 +105,15 @@ impl Scorer {
             Self::Kind { tool } => holds_tool_call(text) == *tool,
             Self::Exact(answer) => answer.trim() == text.trim(),
             Self::Contains(parts) => parts.iter().all(|part| text.contains(part)),
-            // A pattern that would take for ever matches nothing.
+            // If matching fails, such as for a pattern that backtracks too long, it counts as no match.
             Self::Regex(regex) => regex.is_match(text).unwrap_or(false),
             Self::Call(call) => calls(text).iter().any(|made| call.is_made_by(made)),
         }
     }
 }
 
-/// Takes `prompt`, or else `messages`, the system message before them.
+/// Reads `prompt` or `messages` and puts the system message before them. If `messages` begins with a system
+/// message of its own, that one replaces it.
 fn read_messages(fields: &mut Fields, system: Option<String>) -> Result<Vec<Json>, Problem> {
     let mut messages: Vec<Json> = Vec::new();
     messages.extend(system.map(|system| json!({"role": "system", "content": system})));
@@ -167,7 +170,7 @@ fn read_contains(tree: Tree) -> Result<Scorer, Problem> {
     };
     let texts = parts.into_iter().map(|part| match part.value {
         Value::Text(text) if !text.is_empty() => Ok(text),
-        // `contains: 4` is a number to YAML.
+        // YAML reads `contains: 4` as a number.
         Value::Int(number) => Ok(number.to_string()),
         _ => Err(Problem::new(
             part.at,

@@ -1,4 +1,4 @@
-//! Taking the fields of a map one by one, strictly: what is not taken at the end is an unknown key.
+//! Takes the fields of a map one by one; a field that nobody takes is an unknown key, which is an error.
 //! Knows nothing of what the fields are for.
 
 use super::{At, Key, Problem, Tree, Value};
@@ -13,7 +13,10 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// Opens a map; `owner` names it in messages ("node `8bit`").
+    /// Opens a map; `owner` names it in messages, such as "node `8bit`".
+    ///
+    /// # Errors
+    /// Fails when `tree` is not a map.
     pub fn open(tree: Tree, owner: impl Into<String>) -> Result<Self, Problem> {
         let owner = owner.into();
         match tree.value {
@@ -27,7 +30,7 @@ impl Fields {
         self.at
     }
 
-    /// Takes the value of `name`, if it is there and not null.
+    /// Takes the value of `name`; `None` if the key is absent or its value is null.
     pub fn take(&mut self, name: &'static str) -> Option<Tree> {
         self.asked.push(name);
         let index = self.entries.iter().position(|(key, _)| key.text == name)?;
@@ -35,12 +38,17 @@ impl Fields {
         (tree.value != Value::Null).then_some(tree)
     }
 
-    /// Takes the value of `name`, which must be there.
+    /// Takes the value of `name`, which is required.
+    ///
+    /// # Errors
+    /// Fails when `name` is absent or null.
     pub fn need(&mut self, name: &'static str) -> Result<Tree, Problem> {
         self.take(name).ok_or_else(|| self.missing(name))
     }
 
-    /// Complains that `name` is missing, or about the key that was probably meant to be it.
+    /// Returns the problem that `name` is missing. If a key looks like a misspelt `name`, the problem is that
+    /// this
+    /// key is unknown.
     pub fn missing(&self, name: &str) -> Problem {
         let near = self.entries.iter().find(|(key, _)| nearest(&key.text, [name]).is_some());
         match near {
@@ -53,18 +61,27 @@ impl Fields {
         Problem::new(key.at, format!("unknown key `{}` in {}; {hint}", key.text, self.owner))
     }
 
-    /// Takes a text that must be there.
+    /// Takes a required text and its place. A whole number counts as text.
+    ///
+    /// # Errors
+    /// Fails when `name` is absent or null, or is neither a text nor a whole number.
     pub fn text(&mut self, name: &'static str) -> Result<(String, At), Problem> {
         let tree = self.need(name)?;
         as_text(tree, name)
     }
 
-    /// Takes a text that may be absent.
+    /// Takes an optional text and its place. A whole number counts as text.
+    ///
+    /// # Errors
+    /// Fails when the value is neither a text nor a whole number.
     pub fn optional_text(&mut self, name: &'static str) -> Result<Option<(String, At)>, Problem> {
         self.take(name).map(|tree| as_text(tree, name)).transpose()
     }
 
-    /// Takes a text that must be one of `words`.
+    /// Takes an optional text that must be one of `words`, and returns what is paired with that word.
+    ///
+    /// # Errors
+    /// Fails when the value is not a text or is not one of `words`.
     pub fn word<T: Copy>(&mut self, name: &'static str, words: &[(&str, T)]) -> Result<Option<T>, Problem> {
         let Some((text, at)) = self.optional_text(name)? else { return Ok(None) };
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
@@ -76,7 +93,10 @@ impl Fields {
         Err(Problem::new(at, format!("`{name}` must be one of {list}, not `{text}`{hint}")))
     }
 
-    /// Takes a whole number that must be one of `choices`.
+    /// Takes a whole number that must be one of `choices`. If `name` is absent, it is `default`.
+    ///
+    /// # Errors
+    /// Fails when the value is not one of `choices`, or when `name` is absent and there is no `default`.
     pub fn choice(
         &mut self,
         name: &'static str,
@@ -101,13 +121,16 @@ impl Fields {
         Err(Problem::new(tree.at, format!("`{name}` must be one of {list}, not {shown}: MLX has no other")))
     }
 
-    /// Whether `name` is there and was not taken yet.
+    /// Whether `name` is present, not null, and not taken yet.
     pub fn has(&mut self, name: &'static str) -> bool {
         self.asked.push(name);
         self.entries.iter().any(|(key, tree)| key.text == name && tree.value != Value::Null)
     }
 
-    /// Takes a truth value; absent means false.
+    /// Takes a boolean; absent means false.
+    ///
+    /// # Errors
+    /// Fails when the value is not a boolean.
     pub fn flag(&mut self, name: &'static str) -> Result<bool, Problem> {
         let Some(tree) = self.take(name) else { return Ok(false) };
         match tree.value {
@@ -116,7 +139,10 @@ impl Fields {
         }
     }
 
-    /// Takes a whole number of at least 1.
+    /// Takes an optional whole number of at least 1.
+    ///
+    /// # Errors
+    /// Fails when the value is not a whole number of at least 1.
     pub fn count(&mut self, name: &'static str) -> Result<Option<usize>, Problem> {
         let Some(tree) = self.take(name) else { return Ok(None) };
         match tree.value {
@@ -125,7 +151,10 @@ impl Fields {
         }
     }
 
-    /// Takes a whole number of at least 0.
+    /// Takes an optional whole number of at least 0.
+    ///
+    /// # Errors
+    /// Fails when the value is not a whole number of at least 0.
     pub fn whole(&mut self, name: &'static str) -> Result<Option<usize>, Problem> {
         let Some(tree) = self.take(name) else { return Ok(None) };
         match tree.value {
@@ -134,7 +163,10 @@ impl Fields {
         }
     }
 
-    /// Takes the items of a list; absent means none, and empty is a mistake.
+    /// Takes the items of a list; absent means no items.
+    ///
+    /// # Errors
+    /// Fails when the value is not a list, or is an empty one.
     pub fn list(&mut self, name: &'static str) -> Result<Vec<Tree>, Problem> {
         let Some(tree) = self.take(name) else { return Ok(Vec::new()) };
         match tree.value {
@@ -144,17 +176,22 @@ impl Fields {
         }
     }
 
-    /// Whether nothing is left.
+    /// Whether no field is left.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Takes whatever is left, as it is.
+    /// Takes all fields that are left, in the order in which they are written.
     pub fn rest(mut self) -> Vec<(Key, Tree)> {
         std::mem::take(&mut self.entries)
     }
 
-    /// Complains about the first field that nobody took.
+    /// Checks that every field was taken.
+    ///
+    /// # Errors
+    /// Fails on the first field that nobody took. The message suggests the most similar known key, or lists
+    /// all
+    /// known keys.
     pub fn finish(self) -> Result<(), Problem> {
         let Some((key, _)) = self.entries.first() else { return Ok(()) };
         let hint = match nearest(&key.text, self.asked.iter().copied()) {
@@ -168,7 +205,7 @@ impl Fields {
 fn as_text(tree: Tree, name: &str) -> Result<(String, At), Problem> {
     match tree.value {
         Value::Text(text) => Ok((text, tree.at)),
-        // A node named `8` is a number to YAML and a name to us.
+        // YAML reads a node name such as `8` as a number, but it is a name.
         Value::Int(number) => Ok((number.to_string(), tree.at)),
         _ => Err(Problem::new(tree.at, format!("`{name}` must be a text, not {}", tree.kind()))),
     }

@@ -1,4 +1,4 @@
-//! The one door to YAML: text in, a tree of values out, each with its place in the file.
+//! The only place that parses YAML: it turns text into a tree of values, each with its place in the file.
 //! Knows nothing of what the keys mean.
 
 mod fields;
@@ -29,7 +29,7 @@ impl From<Location> for At {
     }
 }
 
-/// A value and where it stands.
+/// A value and its place in the file.
 #[derive(Clone, Debug)]
 pub struct Tree {
     /// Where the value begins.
@@ -38,7 +38,7 @@ pub struct Tree {
     pub value: Value,
 }
 
-/// What YAML knows.
+/// The kinds of values in YAML.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the names are YAML's own")]
 pub enum Value {
@@ -51,12 +51,12 @@ pub enum Value {
     Map(Vec<(Key, Tree)>),
 }
 
-/// A key of a map and where it stands.
+/// A key of a map and its place in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// Where the key begins.
     pub at: At,
-    /// The key as text, also where it looks like a number.
+    /// The key as text, even if it looks like a number.
     pub text: String,
 }
 
@@ -68,6 +68,9 @@ impl PartialEq for Tree {
 
 impl Tree {
     /// Reads one YAML document. An empty one is `Null`.
+    ///
+    /// # Errors
+    /// Fails when `text` is not valid YAML, when a map has a key twice, or when a whole number is too large.
     pub fn parse(text: &str) -> Result<Self, Problem> {
         serde_saphyr::from_str::<Self>(text).map_err(|error| {
             let at = error.location().map_or(At { line: 1, column: 1 }, At::from);
@@ -75,7 +78,10 @@ impl Tree {
         })
     }
 
-    /// Reads one line of JSON; all that is in it stands where the line begins.
+    /// Reads one line of JSON. Every value in it gets the same place: the beginning of `line`.
+    ///
+    /// # Errors
+    /// Fails when `text` is not valid JSON. The problem is at the column where the parser stopped.
     pub fn parse_json(text: &str, line: u32) -> Result<Self, Problem> {
         let at = At { line, column: 1 };
         serde_json::from_str(text).map(|value| Self::from_json(value, at)).map_err(|error| {
@@ -117,7 +123,7 @@ impl Tree {
         }
     }
 
-    /// Returns the value as JSON, its keys in the order written.
+    /// Returns the value as JSON. The keys keep the order in which they are written.
     pub fn to_json(&self) -> serde_json::Value {
         match &self.value {
             Value::Null => serde_json::Value::Null,
@@ -133,8 +139,9 @@ impl Tree {
     }
 }
 
-/// The parser's messages begin with `line 3 column 5: `, which [`Problem`] says in its own way, and some end with
-/// advice for programmers.
+/// Removes places such as `line 3 column 5: ` from a message of the parser: [`Problem`] shows the place
+/// itself.
+/// The message about duplicate keys is rewritten, because it ends with advice for programmers.
 fn without_place(message: &str) -> String {
     let message = match message.split_once(": ") {
         Some((place, rest)) if place.starts_with("line ") => rest,

@@ -1,5 +1,5 @@
-//! Something wrong at a place in a YAML file, shown with the line it is on.
-//! Knows nothing of what makes it wrong.
+//! An error at a place in a YAML or JSON file, shown with the line it is on.
+//! Knows nothing of what caused it.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::At;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}:{}: {message}", at.line, at.column)]
 pub struct Problem {
-    /// Where.
+    /// The place of the error.
     pub at: At,
     /// What is wrong, and what to do about it.
     pub message: String,
@@ -22,13 +22,13 @@ impl Problem {
         Self { at, message: message.into() }
     }
 
-    /// Returns `FILE:LINE:COLUMN: MESSAGE`, with the offending line of `text` and a caret below it.
+    /// Returns `FILE:LINE:COLUMN: MESSAGE`, followed by that line of `text` and a caret below the column.
     pub fn render(&self, file: &Path, text: &str) -> String {
         let At { line, column } = self.at;
         let mut out = format!("{}:{line}:{column}: {}", file.display(), self.message);
         let index = usize::try_from(line).unwrap_or(usize::MAX).saturating_sub(1);
         if let Some(offending) = text.lines().nth(index) {
-            // A tab stays a tab before the caret, so that it stands below what it points at.
+            // Tabs are copied to the line of the caret, so that the caret is below the right column.
             let before = offending.chars().take(usize::try_from(column).unwrap_or(1).saturating_sub(1));
             let indent: String = before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
             let margin = " ".repeat(line.to_string().len());

@@ -1,6 +1,7 @@
-//! What an adapter's configuration says was trained, against what its file holds: a module that is named and is not
-//! there was lost on the way, and merging the rest would be a silent half.
-//! Knows nothing of shapes; `fit.rs` looks after those.
+//! Compares the modules that an adapter's configuration names with those that its file holds.
+//! Knows nothing of shapes; `fit.rs` checks those.
+//!
+//! A module that is named but missing was lost. Merging the rest would silently apply a part of the adapter.
 
 use std::collections::BTreeSet;
 
@@ -10,25 +11,25 @@ use super::{Adapter, CONFIG_FILE, listed};
 use crate::error::{Result, fail};
 use text::nearest;
 
-/// What a configuration names.
+/// The modules that a configuration names.
 #[derive(Debug)]
 pub(super) enum Named {
-    /// mlx-lm's.
+    /// As mlx-lm names them.
     Keys(Keys),
-    /// PEFT's.
+    /// As PEFT names them.
     Targets(Box<Targets>),
 }
 
 /// mlx-lm's `lora_parameters.keys` and `num_layers`.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
-    /// Names of modules in a layer, or of modules outside the layers; none if all linears were meant.
+    /// Names of modules in a layer, or of modules outside the layers. Empty if all linear layers were meant.
     pub keys: Vec<String>,
-    /// How many layers were trained, counted from the last; none if it is not said.
+    /// How many layers were trained, counted from the last. `None` if the configuration does not say.
     pub last: Option<usize>,
 }
 
-/// PEFT's `target_modules` and what limits it.
+/// PEFT's `target_modules` and the keys that limit it.
 #[derive(Debug)]
 pub(super) struct Targets {
     pub targets: Select,
@@ -41,12 +42,12 @@ pub(super) struct Targets {
     pub containers: Vec<Pattern>,
 }
 
-/// A choice of modules.
+/// A selection of modules.
 #[derive(Debug)]
 pub(super) enum Select {
-    /// None that can be checked.
+    /// Nothing that can be checked.
     Nothing,
-    /// Whole names or their ends after a dot.
+    /// Whole names, or the ends of names after a dot.
     Names(Vec<String>),
     /// A regular expression on whole names.
     Pattern(Pattern),
@@ -58,7 +59,7 @@ impl Default for Named {
     }
 }
 
-/// Refuses an adapter that lacks a module which its configuration names.
+/// Fails if the adapter lacks a module that its configuration names.
 pub(super) fn check(adapter: &Adapter, base: &Base) -> Result<()> {
     let missing = match &adapter.contents.named {
         Named::Keys(keys) => keys.missing(adapter, base),
@@ -75,15 +76,16 @@ pub(super) fn check(adapter: &Adapter, base: &Base) -> Result<()> {
     )
 }
 
-/// Returns the lists of layers in which the adapter changes something: a vision tower that was not trained, or the
-/// layer of a second predictor, is not asked for.
+/// Returns the lists of layers in which the adapter changes something. Other lists are not checked, such as a
+/// vision tower that was not trained, or the layer of a second predictor.
 fn touched(adapter: &Adapter, base: &Base) -> BTreeSet<String> {
     let modules = base.modules().filter(|module| adapter.changes(module));
     modules.filter_map(Layer::of).map(|layer| layer.container.to_owned()).collect()
 }
 
 impl Keys {
-    /// Mirrors the choice of `linear_to_lora_layers` in mlx-lm's `tuner/utils.py`.
+    /// Returns what is missing. Mirrors how `linear_to_lora_layers` in mlx-lm's `tuner/utils.py` selects
+    /// modules.
     fn missing(&self, adapter: &Adapter, base: &Base) -> Vec<String> {
         let touched = touched(adapter, base);
         let mut missing = Vec::new();
@@ -124,12 +126,12 @@ fn near(key: &str, base: &Base) -> String {
 }
 
 impl Targets {
-    /// Mirrors `check_target_module_exists` in PEFT's `tuners/tuners_utils.py`.
+    /// Returns what is missing. Mirrors `check_target_module_exists` in PEFT's `tuners/tuners_utils.py`.
     fn missing(&self, adapter: &Adapter, base: &Base) -> Result<Vec<String>> {
         let touched = touched(adapter, base);
         let mut lost = Vec::new();
         for module in base.modules() {
-            // A stack may be trained in part: the experts that were not have no tensors.
+            // A stack of experts may be trained in part. The experts that were not trained have no tensors.
             let matrix = base.weights.get(&format!("{module}.weight")).is_some_and(|shape| shape.len() == 2);
             if matrix && !adapter.changes(module) && self.trains(module, &touched, base)? {
                 lost.push(module);
@@ -156,7 +158,7 @@ impl Targets {
         Ok(self.targets.selects(module)? && !self.excluded.selects(module)? && self.in_layers(module)?)
     }
 
-    /// Whether `layers_to_transform`, which only limits a list of names, holds the layer of the module.
+    /// Whether `layers_to_transform` holds the layer of the module. The key limits only a list of names.
     fn in_layers(&self, module: &str) -> Result<bool> {
         if self.layers.is_empty() || !matches!(self.targets, Select::Names(_)) {
             return Ok(true);
@@ -185,7 +187,7 @@ fn is_or_ends(module: &str, name: &str) -> bool {
     module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-/// Whether the weight is one of the module `name`, or of a module in it.
+/// Whether the weight belongs to the module `name` or to a module in it.
 fn holds(weight: &str, name: &str) -> bool {
     format!(".{weight}").contains(&format!(".{name}."))
 }

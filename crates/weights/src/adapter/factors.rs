@@ -1,24 +1,24 @@
-//! The two factors of a low-rank update: how a file keeps them, and how they are read in one orientation.
-//! Knows nothing of names, and nothing of the model.
+//! The two factors of a low-rank update: how a file stores them, and how they are read in one orientation.
+//! Knows nothing of names or of the model.
 
 use super::read_whole;
 use crate::error::{Result, fail, require};
 use crate::kernels::Lora;
 use crate::tensor::TensorFiles;
 
-/// A low-rank update as it lies in a file.
+/// A low-rank update as a file stores it.
 #[derive(Debug)]
 pub(super) struct LowRank {
-    /// [rank, in] of each expert.
+    /// `[rank, in]` when it is read, for each expert.
     a: Factor,
-    /// [rank, out] of each expert.
+    /// `[rank, out]` when it is read, for each expert.
     b: Factor,
-    /// DoRA's magnitudes, [out].
+    /// The name of the tensor with DoRA's magnitudes, `[out]`.
     magnitude: Option<String>,
     scale: f32,
     /// The inner dimension.
     pub rank: usize,
-    /// How many experts a stack has; none for a matrix.
+    /// How many experts a stack has; `None` for a matrix.
     pub experts: Option<usize>,
     /// The columns of the weight.
     pub inputs: usize,
@@ -26,22 +26,22 @@ pub(super) struct LowRank {
     pub outputs: usize,
 }
 
-/// One factor and how it lies in the file.
+/// One factor, and its orientation in the file.
 #[derive(Clone, Debug)]
 pub(super) struct Factor {
     /// The tensor's name.
     pub tensor: String,
-    /// Whether the rank is the last dimension, so that the factor is transposed when it is read.
+    /// Whether the rank is the last dimension. Such a factor is transposed when it is read.
     pub rank_last: bool,
 }
 
 impl Factor {
-    /// A factor that lies as [rank, n].
+    /// A factor that is stored as `[rank, n]`.
     pub(super) fn rank_first(tensor: &str) -> Self {
         Self { tensor: tensor.to_owned(), rank_last: false }
     }
 
-    /// A factor that lies as [n, rank].
+    /// A factor that is stored as `[n, rank]`.
     pub(super) fn rank_last(tensor: &str) -> Self {
         Self { tensor: tensor.to_owned(), rank_last: true }
     }
@@ -50,28 +50,30 @@ impl Factor {
         files.get(&self.tensor).map(|tensor| tensor.shape.as_slice()).unwrap_or_default()
     }
 
-    /// Returns (rank, n) of a matrix.
+    /// Returns `(rank, n)` of a matrix with these dimensions.
     fn sides(&self, &[first, last]: &[usize; 2]) -> (usize, usize) {
         if self.rank_last { (last, first) } else { (first, last) }
     }
 
-    /// Reads the factor as [rank, n], or as one of these for each expert.
+    /// Reads the factor as `[rank, n]`: one matrix, or one for each expert.
     fn read(&self, files: &TensorFiles, [rank, n]: [usize; 2]) -> Result<Vec<Vec<f32>>> {
         let values = floats(files, &self.tensor)?;
         let of_expert = |matrix: &[f32]| {
             if !self.rank_last {
                 return matrix.to_vec();
             }
-            // Transposed once, so that a row of the update reads both factors in order.
+            // Transposed once here, so that computing a row of the update reads both factors in order.
             (0..rank).flat_map(|k| matrix.iter().skip(k).step_by(rank).copied()).collect()
         };
-        // `LowRank::new` saw that neither is zero and that their product is not too large.
+        // `LowRank::new` checks that neither is zero. Their product cannot overflow: it is at most the
+        // tensor's size.
         Ok(values.chunks_exact(rank * n).map(of_expert).collect())
     }
 }
 
 impl LowRank {
-    /// Joins two factors that multiply. `format` says how they lie, for the message when they do not.
+    /// Pairs two factors whose inner dimensions agree. `format` says how the format stores them; the message
+    /// shows it if they do not agree.
     pub(super) fn new(
         files: &TensorFiles,
         (a, b): (Factor, Factor),
@@ -82,7 +84,7 @@ impl LowRank {
         let (experts, a_sides, b_sides) = match (a_shape, b_shape) {
             (&[a0, a1], &[b0, b1]) => (None, [a0, a1], [b0, b1]),
             (&[experts, a1, a2], &[same, b1, b2]) if experts == same => (Some(experts), [a1, a2], [b1, b2]),
-            // The flat form of older adapters, which `LoRASwitchLinear.fuse` takes too.
+            // The flat form of older adapters, which `LoRASwitchLinear.fuse` accepts too.
             (&[a0, a1], &[experts, b1, b2]) if experts > 0 && a0.is_multiple_of(experts) => {
                 (Some(experts), [a0 / experts, a1], [b1, b2])
             }
@@ -95,7 +97,7 @@ impl LowRank {
         };
         let ((rank, inputs), (inner, outputs)) = (a.sides(&a_sides), b.sides(&b_sides));
         if rank != inner {
-            // Told by the other two dimensions, which are equal if both lie the other way.
+            // If both factors are transposed, the other two dimensions are equal.
             let hint = if inputs == outputs { "; they look transposed" } else { "" };
             fail!(
                 Adapter,
@@ -128,7 +130,8 @@ impl LowRank {
         self.experts.into_iter().chain([self.outputs, self.inputs]).collect()
     }
 
-    /// Refuses an update whose rank is not the one that the configuration says.
+    /// Fails if the update does not have the rank that the configuration says. `said_by` names the
+    /// configuration in the message.
     pub(super) fn has_rank(&self, rank: u64, said_by: &str) -> Result<()> {
         if self.rank as u64 == rank {
             return Ok(());
@@ -139,7 +142,7 @@ impl LowRank {
         fail!(Adapter, "{said_by} says rank {rank}, but `{a}` has rank {there}{hint}")
     }
 
-    /// Reads the update: one, or one for each expert.
+    /// Reads the update: one for a matrix, or one for each expert of a stack.
     pub(super) fn read(&self, files: &TensorFiles) -> Result<Vec<Option<Lora>>> {
         let a = self.a.read(files, [self.rank, self.inputs])?;
         let b = self.b.read(files, [self.rank, self.outputs])?;

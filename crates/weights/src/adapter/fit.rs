@@ -1,5 +1,5 @@
-//! Whether every tensor of an adapter has its place in a model, and where it might belong if it has none.
-//! Knows neither formats nor how the model's weights are kept. Nothing is guessed: what has no place is an error.
+//! Checks that every tensor of an adapter has a place in a model, and says where a misfit may belong.
+//! Knows neither formats nor how the model's weights are stored. Nothing is guessed: a misfit is an error.
 
 use std::collections::BTreeMap;
 
@@ -10,30 +10,31 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Result, fail};
 use text::nearest;
 
-/// The model that an adapter is laid on.
+/// The model that an adapter is applied to: the names and shapes of its weights.
 #[derive(Debug)]
 pub struct Base {
     pub(super) weights: BTreeMap<String, Vec<usize>>,
-    /// How many layers each list of them has: `model.layers` and the number.
+    /// How many layers each list of layers has, by the name of the list, such as `model.layers`.
     layers: BTreeMap<String, usize>,
 }
 
 impl Base {
-    /// Takes the model of a checkpoint.
+    /// Describes the model of a checkpoint.
     pub fn of(checkpoint: &Checkpoint) -> Self {
         let weights = checkpoint.weights().iter();
         Self::new(weights.map(|(name, weight)| (name.clone(), weight.shape.clone())), &checkpoint.config)
     }
 
-    /// Takes the names of the weights, their shapes as they would be without quantization, and `config.json`.
+    /// Describes a model by the names of its weights, their shapes as they are without quantization, and
+    /// `config.json`.
     pub fn new(weights: impl IntoIterator<Item = (String, Vec<usize>)>, config: &Map<String, Value>) -> Self {
         let weights: BTreeMap<_, _> = weights.into_iter().collect();
         let said = said_layers(config);
         let mut layers = BTreeMap::new();
         for layer in weights.keys().filter_map(|name| Layer::of(name)) {
             let count: &mut usize = layers.entry(layer.container.to_owned()).or_default();
-            // No more than the configuration says: checkpoints may carry a further layer for predicting several tokens,
-            // which no model has at run time.
+            // Not more than the configuration says: a checkpoint may have an extra layer for predicting
+            // several tokens, which no model has at run time.
             *count = layer.number.saturating_add(1).max(*count).min(said.unwrap_or(usize::MAX));
         }
         Self { weights, layers }
@@ -44,7 +45,7 @@ impl Base {
         self.weights.keys().filter_map(|name| name.strip_suffix(".weight"))
     }
 
-    /// Returns how many layers `container` has.
+    /// Returns how many layers the list `container` has.
     pub(super) fn layers(&self, container: &str) -> usize {
         self.layers.get(container).copied().unwrap_or_default()
     }
@@ -58,7 +59,7 @@ fn said_layers(config: &Map<String, Value>) -> Option<usize> {
     said.find_map(|layers| usize::try_from(layers.as_u64()?).ok())
 }
 
-/// A name taken apart at its first number: `model.layers.3.mlp.up_proj` is layer 3 of `model.layers`.
+/// A name split at its first number: `model.layers.3.mlp.up_proj` is layer 3 of `model.layers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layer<'a> {
     pub container: &'a str,
@@ -76,18 +77,18 @@ impl<'a> Layer<'a> {
     }
 }
 
-/// A change without a place.
+/// An update that has no place in the model.
 struct Misfit<'a> {
-    /// What the message calls it.
+    /// How the message names the update.
     what: String,
     name: &'a str,
     shape: Vec<usize>,
-    /// The shape of the weight of that name, or none.
+    /// The shape of the model's weight with that name, if there is one.
     found: Option<&'a [usize]>,
     hint: &'static str,
 }
 
-/// Refuses an adapter of which a part has no place in `base`.
+/// Fails if a part of the adapter has no place in `base`.
 pub(super) fn check(adapter: &Adapter, base: &Base) -> Result<()> {
     let names: Vec<String> = adapter.names().collect();
     let mut misfits = Vec::new();
@@ -140,8 +141,8 @@ fn misfit_of_low_rank<'a>(adapter: &Adapter, base: &'a Base, name: &'a str) -> O
     Some(Misfit { what: format!("`{module}`"), name, shape, found, hint })
 }
 
-/// Whether the update of one expert has its slice in a stack of all of them. A stack that has an update of its own,
-/// or two stacks that may be meant, are no place.
+/// Whether the update of one expert fits a slice of a stack of experts. It does not if the stack has an
+/// update of its own, or if two stacks are possible.
 fn lands_on_a_stack(adapter: &Adapter, base: &Base, module: &str, shape: &[usize]) -> bool {
     let stacks = stacks_of(module);
     let mut there = stacks.iter().filter_map(|(stack, expert)| {
@@ -154,7 +155,7 @@ fn lands_on_a_stack(adapter: &Adapter, base: &Base, module: &str, shape: &[usize
     fits && !own && there.next().is_none()
 }
 
-/// Says so if the adapter was made for more layers than there are.
+/// Returns a note for the message if the adapter was made for more layers than the model has.
 fn too_deep(base: &Base, names: &[String]) -> String {
     let deepest = names.iter().filter_map(|name| Layer::of(name)).max_by_key(|layer| layer.number);
     let Some(layer) = deepest else { return String::new() };
@@ -178,12 +179,12 @@ impl Misfit<'_> {
     }
 }
 
-/// Returns where in the model a name might belong, for a message.
+/// Returns a note for the message on where in the model a name may belong.
 fn elsewhere(base: &Base, name: &str) -> String {
     if name.starts_with("lm_head.") && base.weights.keys().any(|name| name.ends_with("embed_tokens.weight")) {
         return "; its output head is tied to its embedding".to_owned();
     }
-    // The same below another prefix: `language_model.model.layers.0…` for `model.layers.0…`.
+    // The same name below another prefix: `language_model.model.layers.0…` for `model.layers.0…`.
     let tails = name.match_indices('.').filter_map(|(at, _)| name.get(at + 1..));
     let tails = std::iter::once(name).chain(tails.filter(|tail| Layer::of(tail).is_some()));
     for tail in tails {

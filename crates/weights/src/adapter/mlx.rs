@@ -1,5 +1,6 @@
-//! mlx-lm's format, mirroring `tuner/{lora,dora,utils}.py` of 0.32.2: `adapters.safetensors`, `adapter_config.json`.
-//! Knows nothing of PEFT, nor of the model.
+//! mlx-lm's format, as in `tuner/{lora,dora,utils}.py` of 0.32.2: `adapters.safetensors`,
+//! `adapter_config.json`.
+//! Knows nothing of PEFT or of the model.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +13,14 @@ use crate::Error;
 use crate::error::{Context, Result, fail, require};
 use crate::tensor::TensorFiles;
 
-/// How a factor lies here, for messages.
+/// How this format stores the factors, for messages.
 const FORMAT: &str = "mlx-lm keeps lora_a as [in, rank] and lora_b as [rank, out]";
 const STACKED: &str =
     "mlx-lm keeps a stack's lora_a as [experts, rank, in] and lora_b as [experts, out, rank]";
 const EMBEDDED: &str = "mlx-lm keeps an embedding's lora_a as [vocabulary, rank] and lora_b as [rank, dims]";
 
-/// The names that mlx-lm's models give to an `nn.Embedding`. The factors of an embedding lie otherwise than those of
-/// a linear, and the name, not the shape, decides which it is.
+/// The names that mlx-lm's models give to an `nn.Embedding`. The factors of an embedding have another
+/// orientation than those of a linear layer. The name decides which it is, not the shape.
 const EMBEDDINGS: [&str; 12] = [
     "embed_tokens",
     "embed_tokens_per_layer",
@@ -45,7 +46,7 @@ struct Parts<'a> {
 
 /// Reads what an adapter of mlx-lm changes.
 pub(super) fn read(files: &TensorFiles, config: &Map<String, Value>) -> Result<Contents> {
-    // Adapters from before this key are LoRA.
+    // Adapters that are older than this key are LoRA.
     let kind = config.get("fine_tune_type").filter(|kind| !kind.is_null());
     match kind.map_or(Some("lora"), Value::as_str) {
         Some("lora") => low_rank(files, config, false),
@@ -102,7 +103,7 @@ fn low_rank(files: &TensorFiles, config: &Map<String, Value>, dora: bool) -> Res
 fn factors(files: &TensorFiles, module: &str, [a, b]: [&str; 2], scale: f32) -> Result<LowRank> {
     let own_name = module.rsplit('.').next().unwrap_or(module);
     if EMBEDDINGS.contains(&own_name) {
-        // weight + (scale·lora_a) @ lora_b: what `Lora` calls b is lora_a, transposed.
+        // The update is (scale·lora_a) @ lora_b. So `b` of a `Lora` is lora_a, transposed.
         return LowRank::new(files, (Factor::rank_first(b), Factor::rank_last(a)), scale, EMBEDDED);
     }
     let stacked = files.get(b).is_some_and(|tensor| tensor.shape.len() == 3);
@@ -153,7 +154,7 @@ fn scale(parameters: &Value) -> Result<f32> {
     finite(scale)
 }
 
-/// Returns the float32 nearest to a scale, which is what mlx-lm multiplies by.
+/// Returns the float32 nearest to a scale, which is what mlx-lm multiplies by. Fails if it is not finite.
 pub(super) fn finite(scale: f64) -> Result<f32> {
     #[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest is meant")]
     let nearest = scale as f32;
@@ -166,14 +167,15 @@ fn keys(parameters: &Value, config: &Map<String, Value>) -> Result<Keys> {
         None | Some(Value::Null) => Vec::new(),
         Some(keys) => texts(keys).within(|| format!("`lora_parameters.keys` in {CONFIG_FILE}"))?,
     };
-    // The older name of the same; 0 and below mean all, as `layers[-max(num_layers, 0):]` does.
+    // `lora_layers` is the older name of `num_layers`. 0 and below mean all, as
+    // `layers[-max(num_layers, 0):]` does.
     let layers = config.get("num_layers").or_else(|| config.get("lora_layers")).and_then(Value::as_i64);
     let last =
         layers.map(|layers| usize::try_from(layers).ok().filter(|last| *last > 0).unwrap_or(usize::MAX));
     Ok(Keys { keys, last })
 }
 
-/// Returns a list of texts.
+/// Reads a JSON list of strings.
 pub(super) fn texts(list: &Value) -> Result<Vec<String>> {
     let text = |item: &Value| {
         item.as_str().map(str::to_owned).ok_or_else(|| Error::Adapter(format!("{item} is no text")))

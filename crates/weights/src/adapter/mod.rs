@@ -1,4 +1,4 @@
-//! An adapter folder, whoever wrote it: which weights it changes, and by how much.
+//! An adapter folder in mlx-lm's or PEFT's format: which weights it changes, and by how much.
 //! Knows nothing of merging, of stages or of models' architectures.
 
 mod coverage;
@@ -29,55 +29,62 @@ const CONFIG_FILE: &str = "adapter_config.json";
 const MLX_FILE: &str = "adapters.safetensors";
 const PEFT_FILE: &str = "adapter_model.safetensors";
 
-/// The highest expert that a name may number, so that a hostile one makes no list as long as it says.
+/// The highest expert number that a name may have. Without a limit, a hostile name could request a list of
+/// any length.
 const MAX_EXPERT: usize = 65_535;
 
-/// An adapter folder, opened and checked; what it changes is read when it is asked for.
+/// An adapter folder, opened and checked. The updates are read on demand.
 #[derive(Debug)]
 pub struct Adapter {
     files: TensorFiles,
     contents: Contents,
-    /// By the module that a stack of experts may be: the module of each expert that has an update.
+    /// For each module name that a stack of experts may have: the experts with an update of their own, by
+    /// number, and their modules.
     experts: BTreeMap<String, BTreeMap<usize, String>>,
 }
 
-/// What a file of either format holds.
+/// The contents of an adapter file, in either format.
 #[derive(Debug, Default)]
 struct Contents {
-    /// The low-rank updates by module, a weight's name without `.weight`.
+    /// The low-rank updates by module. A module's name is its weight's name without `.weight`.
     low_rank: BTreeMap<String, LowRank>,
-    /// The tensors that take a weight's place, by that weight's name.
+    /// The tensors that replace a weight, by that weight's name.
     whole: BTreeMap<String, String>,
-    /// What the configuration says must be there.
+    /// The modules that the configuration names, which must be in the file.
     named: Named,
 }
 
 /// What an adapter does to one weight.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Update {
-    /// A low-rank update of a matrix, or one for each expert of a 3-D stack. An expert without an update has none;
-    /// those after the last of the list have none either.
+    /// A low-rank update of a matrix, or one for each expert of a 3-D stack. The entry of an expert without
+    /// an update is `None`. The list may be shorter than the stack; the experts after its end have no update.
     LowRank(Vec<Option<Lora>>),
-    /// The tensor takes the weight's place.
+    /// The tensor replaces the weight.
     Replace(Whole),
-    /// The tensor takes the weight's place, then the low-rank update is added: PEFT's `base_layer`, which it saves
-    /// beside the update of an embedding.
+    /// The tensor replaces the weight, then the low-rank update is added. This is PEFT's `base_layer`, which
+    /// PEFT saves beside the update of an embedding.
     ReplaceThenAdd(Whole, Lora),
 }
 
-/// A tensor that takes a weight's place.
+/// A tensor that replaces a weight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Whole {
     /// The type of the elements.
     pub float: Float,
-    /// Its shape, that of the weight.
+    /// The shape, which is that of the weight.
     pub shape: Vec<usize>,
-    /// The elements, little-endian, all of them finite.
+    /// The elements, little-endian. All of them are finite.
     pub bytes: Vec<u8>,
 }
 
 impl Adapter {
-    /// Opens an adapter folder of mlx-lm or of PEFT; the name of its weights says which.
+    /// Opens an adapter folder of mlx-lm or of PEFT. The name of the weights file says which.
+    ///
+    /// # Errors
+    /// Fails if a file is missing or cannot be read, if there are weights of both formats, or if there is no
+    /// update. It also fails if the configuration and the tensors contradict each other, or if the adapter
+    /// cannot be merged.
     pub fn open(folder: &Path) -> Result<Self> {
         let (mlx, peft) = (folder.join(MLX_FILE), folder.join(PEFT_FILE));
         let file = match (mlx.exists(), peft.exists()) {
@@ -101,18 +108,30 @@ impl Adapter {
         Ok(Self { files, contents, experts })
     }
 
-    /// Reads every tensor once, and refuses what is no finite float.
+    /// Reads every tensor once, and checks that its elements are finite floats.
+    ///
+    /// # Errors
+    /// Fails if a tensor cannot be read, is not float16, bfloat16 or float32, or holds an infinity or a NaN.
     pub fn check(&self) -> Result<()> {
         self.files.tensors().keys().try_for_each(|name| read_whole(&self.files, name).map(drop))
     }
 
-    /// Checks that every tensor has its place in `base`, and that every module that the configuration names is here.
+    /// Checks that every tensor has a place in `base`, and that the adapter holds every module that its
+    /// configuration names.
+    ///
+    /// # Errors
+    /// Fails if one of the two does not hold. The message lists the tensors or the modules.
     pub fn fits(&self, base: &Base) -> Result<()> {
         fit::check(self, base)?;
         coverage::check(self, base)
     }
 
-    /// Returns what the adapter does to the weight `name`, if it does anything. For an adapter that [`fits`].
+    /// Returns what the adapter does to the weight `name`, or `None` if it does nothing. The adapter must be
+    /// one that [`fits`] the model.
+    ///
+    /// # Errors
+    /// Fails if a tensor cannot be read or holds an infinity or a NaN. It also fails if a stack of experts
+    /// has both a whole tensor and low-rank updates.
     ///
     /// [`fits`]: Self::fits
     pub fn update(&self, name: &str) -> Result<Option<Update>> {
@@ -149,25 +168,26 @@ impl Adapter {
         Ok(loras)
     }
 
-    /// Returns the names of the weights that the adapter changes, as its own file has them.
+    /// Returns the names of the weights that the adapter changes. An expert that the file keeps apart has its
+    /// own name, even if the model stacks its experts.
     pub fn names(&self) -> impl Iterator<Item = String> {
         let low_rank = self.contents.low_rank.keys().map(|module| format!("{module}.weight"));
         let whole = self.contents.whole.keys().cloned();
         whole.chain(low_rank.filter(|name| !self.contents.whole.contains_key(name)))
     }
 
-    /// Returns the bytes that its tensors take.
+    /// Returns how many bytes the adapter's tensors take in its file.
     pub fn stored(&self) -> u64 {
         self.files.tensors().values().map(|tensor| tensor.length as u64).sum()
     }
 
-    /// Whether the adapter does anything to the weight `name`.
+    /// Whether the adapter changes the weight `name`.
     pub fn touches(&self, name: &str) -> bool {
         self.contents.whole.contains_key(name)
             || name.strip_suffix(".weight").is_some_and(|module| self.changes(module))
     }
 
-    /// Whether the weight of `module` is changed.
+    /// Whether the adapter changes the weight of `module`.
     fn changes(&self, module: &str) -> bool {
         self.contents.low_rank.contains_key(module)
             || self.experts.contains_key(module)
@@ -190,7 +210,7 @@ fn read_config(path: &Path) -> Result<Map<String, Value>> {
     serde_json::from_slice(&bytes).within(|| format!("{} is not a JSON object", path.display()))
 }
 
-/// Reads a tensor of finite floats.
+/// Reads a tensor, and checks that its elements are finite floats.
 fn read_whole(files: &TensorFiles, name: &str) -> Result<Whole> {
     let tensor = files.get(name).ok_or_else(|| Error::Bug(format!("`{name}` was there")))?;
     let float = match tensor.element {
@@ -225,8 +245,10 @@ fn experts_by_stack(low_rank: &BTreeMap<String, LowRank>) -> BTreeMap<String, BT
     stacks
 }
 
-/// Returns where a model that stacks its experts may have this expert's module: the names that mlx-lm's `sanitize`
-/// gives in `models/{qwen3_moe,mixtral,afmoe,gemma4_text}.py`. None for a module that is no expert's.
+/// Returns the names under which a model that stacks its experts may hold this expert's module, each with the
+/// expert's number. They are the names that mlx-lm's `sanitize` gives in
+/// `models/{qwen3_moe,mixtral,afmoe,gemma4_text}.py`. The list is empty if the module does not belong to an
+/// expert.
 fn stacks_of(module: &str) -> Vec<(String, usize)> {
     let split = module.rsplit_once(".experts.").and_then(|(owner, rest)| {
         let (expert, projection) = rest.split_once('.')?;
@@ -235,7 +257,7 @@ fn stacks_of(module: &str) -> Vec<(String, usize)> {
         Some((owner, expert, projection))
     });
     let Some((owner, expert, projection)) = split else { return Vec::new() };
-    // Mixtral's names for the same three.
+    // Mixtral's names for the same three projections.
     let projection = match projection {
         "w1" => "gate_proj",
         "w2" => "down_proj",
@@ -246,10 +268,10 @@ fn stacks_of(module: &str) -> Vec<(String, usize)> {
     places.iter().map(|place| (format!("{owner}.{place}.{projection}"), expert)).collect()
 }
 
-/// How many lines of a list an error shows.
+/// How many lines of a list an error message shows.
 const SHOWN: usize = 5;
 
-/// Returns a list for an error: its first lines, and how many more there are.
+/// Formats a list for an error message: its first lines, and how many more there are.
 fn listed(lines: impl ExactSizeIterator<Item = String>) -> String {
     let count = lines.len();
     let mut text = lines.take(SHOWN).collect::<Vec<_>>().join("\n  ");

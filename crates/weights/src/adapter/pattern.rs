@@ -1,12 +1,12 @@
-//! The one door to regular expressions: those that PEFT's configuration holds, which are Python's.
+//! The only file that uses the regular expression crate: Python patterns from PEFT's configuration.
 //! Knows nothing of what they select.
 
 use fancy_regex::Regex;
 
 use crate::{Error, Result};
 
-/// A pattern on the name of a module. Python's dialect has look-around, which asks for an engine that backtracks;
-/// the engine gives up after a million steps, so a hostile pattern ends in an error.
+/// A pattern on the names of modules. Python's dialect has look-around, which needs a backtracking engine.
+/// The engine gives up after a million steps, so a hostile pattern ends in an error.
 #[derive(Debug)]
 pub(super) struct Pattern(Regex);
 
@@ -16,8 +16,8 @@ impl Pattern {
         Self::new(pattern, &format!("^(?:{pattern})$"))
     }
 
-    /// Matches names and their ends after a dot: `re.match(rf"(.*\.)?({key})$", …)` in PEFT's `get_pattern_key`
-    /// (`utils/other.py`).
+    /// Matches whole names, and the ends of names after a dot, as `re.match(rf"(.*\.)?({key})$", …)` does in
+    /// PEFT's `get_pattern_key` (`utils/other.py`).
     pub(super) fn end(pattern: &str) -> Result<Self> {
         Self::new(pattern, &format!(r"^(.*\.)?({pattern})$"))
     }
@@ -29,7 +29,7 @@ impl Pattern {
         Ok(Self(regex))
     }
 
-    /// Whether `name` is selected.
+    /// Whether the pattern matches `name`.
     pub(super) fn matches(&self, name: &str) -> Result<bool> {
         self.0.is_match(name).map_err(|error| Error::Adapter(format!("cannot match `{name}`: {error}")))
     }

@@ -1,5 +1,5 @@
-//! PEFT's format, mirroring 0.21.2: the tensors of `adapter_model.safetensors` by their names.
-//! Knows nothing of the model. What the configuration says stands in `variant.rs`.
+//! PEFT's format, as in 0.21.2: reads the tensors of `adapter_model.safetensors` by their names.
+//! Knows nothing of the model. `variant.rs` reads the configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,15 +12,15 @@ use super::{CONFIG_FILE, Contents, PEFT_FILE};
 use crate::error::{Context, Result, fail, require};
 use crate::tensor::TensorFiles;
 
-/// What `PeftModel` puts before the name of a module.
+/// The prefix that `PeftModel` puts before the name of a module.
 const PREFIX: &str = "base_model.model.";
 
-/// How a factor lies here, for messages.
+/// How this format stores the factors, for messages.
 const FORMAT: &str = "PEFT keeps lora_A as [rank, in] and lora_B as [out, rank]";
 const EMBEDDED: &str =
     "PEFT keeps lora_embedding_A as [rank, vocabulary] and lora_embedding_B as [dims, rank]";
 
-/// The tensors of one module by what they are.
+/// The tensors of one module, by part.
 #[derive(Default)]
 struct Parts<'a>(BTreeMap<&'static str, &'a str>);
 
@@ -31,9 +31,10 @@ const PARTS: [&str; 5] =
 /// Where a tensor belongs.
 #[derive(Debug, PartialEq)]
 enum Place<'a> {
-    /// A part of the module's update, and the name of the adapter if it stands in the tensor's.
+    /// A part of the module's update. `adapter` is the adapter's name, or empty if the tensor's name does not
+    /// have it.
     Part { module: &'a str, part: &'static str, adapter: &'a str },
-    /// The weight of this name.
+    /// The whole weight with this name.
     Whole(String),
     /// The bias of `lora_B`.
     LoraBias,
@@ -51,7 +52,7 @@ pub(super) fn read(files: &TensorFiles, config: &Map<String, Value>) -> Result<C
                 modules.entry(module).or_default().0.insert(part, name)
             }
             Place::Whole(weight) => {
-                // The map would keep one of the two without a word.
+                // Without this check, the map would silently keep one of the two.
                 if let Some(other) = contents.whole.insert(weight, name.clone()) {
                     fail!(Adapter, "`{other}` and `{name}` are for the same weight");
                 }
@@ -77,7 +78,7 @@ fn shown(adapters: &BTreeSet<&str>) -> String {
     adapters.iter().map(name).collect::<Vec<_>>().join(" and ")
 }
 
-/// Reads a tensor's name. PEFT takes the adapter's name out when it saves, but not every trainer does.
+/// Parses a tensor's name. PEFT removes the adapter's name when it saves, but not every trainer does.
 fn place(name: &str) -> Place<'_> {
     let path = name.strip_prefix(PREFIX).unwrap_or(name);
     for part in PARTS {
@@ -86,7 +87,7 @@ fn place(name: &str) -> Place<'_> {
             continue;
         }
         let rest = rest.trim_start_matches('.');
-        // Embeddings and magnitudes are parameters of their own, without `.weight`.
+        // The factors of embeddings and the magnitudes are parameters themselves, without `.weight`.
         let is_parameter = !matches!(part, "lora_A" | "lora_B");
         let adapter = match rest.rsplit_once('.') {
             Some((adapter, "weight")) => adapter,
@@ -100,7 +101,8 @@ fn place(name: &str) -> Place<'_> {
             return Place::Part { module, part, adapter };
         }
     }
-    // `ModulesToSaveWrapper` keeps the trained copy under the adapter's name, and a LoRA layer its own under this.
+    // `ModulesToSaveWrapper` keeps the trained copy in `modules_to_save`, under the adapter's name. A LoRA
+    // layer keeps its own weight in `base_layer`.
     let Some((module, rest)) = path.split_once(".modules_to_save.") else {
         return Place::Whole(path.replacen(".base_layer.", ".", 1));
     };
@@ -112,7 +114,7 @@ fn update(files: &TensorFiles, module: &str, Parts(parts): &Parts<'_>, variant: 
     let part = |name| parts.get(name).copied();
     let (factors, format, is_embedding) = match PARTS.map(part) {
         [Some(a), Some(b), None, None, _] => ((Factor::rank_first(a), Factor::rank_last(b)), FORMAT, false),
-        // The update is (B·A) transposed: what `Lora` calls b is A as it lies.
+        // The update is (B·A) transposed. So `b` of a `Lora` is A as it is stored.
         [None, None, Some(a), Some(b), _] => ((Factor::rank_last(b), Factor::rank_first(a)), EMBEDDED, true),
         _ => {
             let there = parts.values().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and ");
@@ -133,7 +135,8 @@ fn update(files: &TensorFiles, module: &str, Parts(parts): &Parts<'_>, variant: 
     update.has_rank(rank, CONFIG_FILE)?;
     match (variant.use_dora, part("lora_magnitude_vector")) {
         (true, Some(magnitude)) => {
-            // `DoraEmbeddingVariant` scales columns, not rows as the DoRA of a linear and mlx-lm's do.
+            // `DoraEmbeddingVariant` scales columns. The DoRA of a linear layer, and mlx-lm's DoRA, scale
+            // rows.
             require!(
                 !is_embedding,
                 Adapter,

@@ -1,4 +1,4 @@
-//! What PEFT's `adapter_config.json` says of a LoRA: rank, scale, targets, and variants that cannot be merged.
+//! Reads rank, scale and targets of a LoRA from PEFT's `adapter_config.json`; refuses what cannot be merged.
 //! Knows nothing of tensors.
 
 use serde_json::{Map, Value};
@@ -9,7 +9,7 @@ use super::pattern::Pattern;
 use crate::Error;
 use crate::error::{Context, Result, fail, require};
 
-/// Keys of variants that are more than `W + scale·B·A`, and what they are.
+/// Keys of variants that do more than add `scale·B·A` to the weight, and what each of them is.
 const REFUSED: [(&str, &str); 11] = [
     ("fan_in_fan_out", "weights that lie transposed (Conv1D)"),
     ("lora_bias", "a bias of the update"),
@@ -24,8 +24,8 @@ const REFUSED: [(&str, &str); 11] = [
     ("monteclora_config", "MonteCLoRA, which samples the update"),
 ];
 
-/// Initialisations that leave the base as it is. The others (pissa, olora, corda, lora_ga, loftq) train on a changed
-/// base, and an update of that one is wrong for this one.
+/// Initializations that leave the base as it is. The others (pissa, olora, corda, lora_ga, loftq) change the
+/// base before training. Their update is wrong for the unchanged base.
 const HARMLESS: [&str; 4] = ["gaussian", "eva", "orthogonal", "mica"];
 
 /// A configuration that this version can merge.
@@ -85,8 +85,9 @@ impl Variant {
         })
     }
 
-    /// Returns the rank of a module's update and the factor on it: `LoraModel._create_and_replace` (`tuners/lora/model.py`
-    /// lines 309 to 312) and `LoraLayer.update_layer` (`tuners/lora/layer.py` line 278).
+    /// Returns the rank of a module's update and the factor on it. Mirrors `LoraModel._create_and_replace`
+    /// (`tuners/lora/model.py`, lines 309 to 312) and `LoraLayer.update_layer` (`tuners/lora/layer.py`, line
+    /// 278).
     pub(super) fn rank_and_scale(&self, module: &str) -> Result<(u64, f32)> {
         let rank = first(&self.ranks, module)?.unwrap_or(self.rank);
         let alpha = first(&self.alphas, module)?.unwrap_or(self.alpha);
@@ -96,7 +97,8 @@ impl Variant {
     }
 }
 
-/// Returns the value of the first pattern that matches, in the order of the file as PEFT takes them.
+/// Returns the value of the first pattern that matches. The patterns are in the order of the file, as in
+/// PEFT.
 fn first<T: Copy>(patterns: &[(Pattern, T)], module: &str) -> Result<Option<T>> {
     for (pattern, value) in patterns {
         if pattern.matches(module)? {
@@ -106,7 +108,7 @@ fn first<T: Copy>(patterns: &[(Pattern, T)], module: &str) -> Result<Option<T>> 
     Ok(None)
 }
 
-/// Whether a key switches something on.
+/// Whether a key turns something on: it is not absent, null, false or empty.
 fn is_set(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Null | Value::Bool(false)) => false,
@@ -233,7 +235,7 @@ mod tests {
         for pattern in ["proj", "self_attn", "layers.2.self_attn.q_proj", "q_pro"] {
             assert_eq!(rank(pattern), 8, "{pattern}");
         }
-        // The first that matches counts, in the order of the file.
+        // The first pattern that matches is used, in the order of the file.
         assert_eq!(scale(json!({"rank_pattern": {"q_proj": 2, ".*": 4}}), module).0, 2);
     }
 

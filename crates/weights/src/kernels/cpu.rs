@@ -1,5 +1,5 @@
-//! The backend that defines the bytes: plain Rust, every operation in a fixed order.
-//! Knows nothing of files or threads. What the arithmetic is stands in `simd/`.
+//! The backend that defines the bytes: plain Rust, with every operation in a fixed order.
+//! Knows nothing of files, and starts no threads. The arithmetic itself is in `simd/`.
 
 use std::thread::available_parallelism;
 
@@ -39,7 +39,8 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    /// The same sums; what is dequantized need not leave the L1 cache.
+    /// Returns the same sums as the default method. It dequantizes one row at a time, which can stay in the
+    /// L1 cache.
     fn update_stats(
         &self,
         packed: Packed<'_>,
@@ -57,19 +58,20 @@ impl Backend for Cpu {
 }
 
 impl Rows {
-    /// Reads rows as they lie in a file.
+    /// Replaces these rows by the rows in `bytes`: little-endian elements of type `float`, `columns` in each
+    /// row.
     pub fn decode(&mut self, float: Float, columns: usize, bytes: &[u8]) {
         (self.float, self.columns) = (float, columns);
         self.values.resize(bytes.len() / float.size(), 0.0);
         simd::decode(Simd::best(), float, bytes, &mut self.values);
     }
 
-    /// Writes rows as they lie in a file; `bytes` has room for each.
+    /// Writes the rows as little-endian elements of their type. `bytes` has room for all of them.
     pub fn encode(&self, bytes: &mut [u8]) {
         simd::encode(Simd::best(), self.float, &self.values, bytes);
     }
 
-    /// Rounds every value to `float`, half to even.
+    /// Rounds every value to `float`, half to even, and makes `float` the type of the rows.
     pub fn cast(&mut self, float: Float) {
         if self.float != float {
             self.float = float;
@@ -77,7 +79,8 @@ impl Rows {
         }
     }
 
-    /// Returns row and column of the first value that cannot be computed with: infinite, NaN, or 2^127 and more.
+    /// Returns the row and the column of the first value that cannot be computed with: infinite, NaN, or with
+    /// a magnitude of 2^127 or more.
     pub fn first_out_of_range(&self) -> Option<(usize, usize)> {
         if simd::all_in_range(Simd::best(), &self.values) {
             return None;
@@ -103,7 +106,7 @@ mod tests {
         let mut rows = floats(&[1.0, 2.0, 3.0, 4.0], 2);
         Cpu::default().merge(&mut rows, &lora, 0).unwrap();
         assert_eq!(rows.values, [1.5, 7.0, 4.0, 14.0]);
-        // A block that begins at the second row.
+        // A block that starts at the second row.
         let mut rows = floats(&[3.0, 4.0], 2);
         Cpu::default().merge(&mut rows, &lora, 1).unwrap();
         assert_eq!(rows.values, [4.0, 14.0]);
@@ -138,7 +141,8 @@ mod tests {
             let packed = Packed { spec, float: Float::F32, columns: 64, weight: &weight, scales: &scales, biases: &biases };
             Cpu::default().dequantize(packed, &mut rows).unwrap();
             let scale = f32::from_le_bytes(scales).abs();
-            // Half a step but for the far end, which the stretched grid may clip by one.
+            // The error is at most half a step. At the far end it may be a step more, because the stretched
+            // grid clips there.
             for (weight, back) in weights.iter().zip(rows.values) {
                 prop_assert!((weight - back).abs() <= scale * 1.01, "{weight} became {back}, step {scale}");
             }

@@ -1,5 +1,5 @@
 //! The three float types of weights, and rounding between them.
-//! Knows nothing of matrices. Plain loops over bits, so that the compiler can make vectors of them.
+//! Knows nothing of matrices. The loops work on plain bits, so that the compiler can vectorize them.
 
 /// An element type of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ impl Float {
         }
     }
 
-    /// Rounds every value to this type, half to even, and back.
+    /// Rounds every value to this type, half to even, and widens it to float32 again.
     #[inline(always)]
     pub fn round_all(self, values: &mut [f32]) {
         match self {
@@ -29,7 +29,7 @@ impl Float {
         }
     }
 
-    /// Reads little-endian elements of this type; `values` has one place for each.
+    /// Reads little-endian elements of this type into `values`, which has one place for each element.
     #[inline(always)]
     pub fn decode(self, bytes: &[u8], values: &mut [f32]) {
         match self {
@@ -39,7 +39,8 @@ impl Float {
         }
     }
 
-    /// Rounds `values` to this type and writes them little-endian; `bytes` has room for each.
+    /// Rounds `values` to this type, half to even, and writes them little-endian into `bytes`, which has room
+    /// for all of them.
     #[inline(always)]
     pub fn encode(self, values: &[f32], bytes: &mut [u8]) {
         match self {
@@ -64,12 +65,14 @@ fn write<const N: usize>(values: &[f32], bytes: &mut [u8], convert: impl Fn(f32)
     }
 }
 
-/// Widens a float16. Without branches, and without float32's own subnormals, which processors are slow with: the
-/// exponent is moved by an addition; a subnormal float16 gets an exponent that is then taken away again.
+/// Widens a float16 to float32. It takes no branches and makes no float32 subnormals, which are slow on many
+/// processors. An addition rebiases the exponent. A subnormal float16 is widened as if it had the exponent of
+/// 2^-14, and 2^-14 is subtracted afterwards.
 #[inline(always)]
 fn from_half(bits: u16) -> f32 {
     let magnitude = u32::from(bits & 0x7fff) << 13;
-    // 112 takes the bias of float16, 15, to that of float32, 127; infinity and NaN have the largest exponent in both.
+    // Adding 112 to the exponent changes float16's bias, 15, to float32's, 127. Infinity and NaN have the
+    // largest exponent in both types, so 112 is added once more.
     let special = if magnitude >= 0x7c00 << 13 { 112 << 23 } else { 0 };
     let normal = magnitude + (112 << 23) + special;
     let subnormal = (f32::from_bits(magnitude + (113 << 23)) - f32::from_bits(113 << 23)).to_bits();
@@ -77,16 +80,17 @@ fn from_half(bits: u16) -> f32 {
     f32::from_bits(widened | (u32::from(bits & 0x8000) << 16))
 }
 
-/// Rounds to float16, half to even. Without branches: adding the float whose last place is that of the result
-/// rounds in the float unit, as it does in Fabian Giesen's `float_to_half_fast3_rtne`.
+/// Rounds to float16, half to even, without branches. A subnormal result is rounded by a float addition, as
+/// in Fabian Giesen's `float_to_half_fast3_rtne`: the last place of the addend is the last place of the
+/// result.
 #[inline(always)]
 fn to_half(value: f32) -> u16 {
     let bits = value.to_bits();
     let magnitude = bits & 0x7fff_ffff;
-    // Normal numbers: the exponent is moved down and 13 bits are rounded away.
+    // Normal numbers: the exponent is rebiased and 13 bits are rounded off.
     let odd = (magnitude >> 13) & 1;
     let normal = magnitude.wrapping_sub(112 << 23).wrapping_add(0xfff + odd) >> 13;
-    // Subnormal numbers: 0.5 has its last place at 2^-24, that of a subnormal float16.
+    // Subnormal numbers: the last place of 0.5 is 2^-24, which is also that of a subnormal float16.
     let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0x3f00_0000);
     let finite = if magnitude < 113 << 23 { subnormal } else { normal };
     let special = if magnitude > 0x7f80_0000 { 0x7e00 | ((magnitude >> 13) & 0x3ff) } else { 0x7c00 };
@@ -97,7 +101,7 @@ fn to_half(value: f32) -> u16 {
     half
 }
 
-/// Rounds to float16 and back, in fewer steps than the two take.
+/// Rounds to float16 and widens again, in fewer steps than `to_half` and `from_half` take together.
 #[inline(always)]
 fn round_to_half(value: f32) -> f32 {
     let bits = value.to_bits();
@@ -116,7 +120,7 @@ fn from_brain(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// Rounds to bfloat16, half to even; a NaN stays one.
+/// Rounds to bfloat16, half to even; a NaN stays a NaN.
 #[inline(always)]
 fn to_brain(value: f32) -> u16 {
     let bits = value.to_bits();
@@ -148,7 +152,7 @@ mod tests {
 
     #[test]
     fn rounds_as_the_half_crate_at_every_border() {
-        // The middle between any two neighbours, and the floats beside it.
+        // The midpoint between any two neighbours, and the floats next to it.
         for bits in 0..0x7c00u16 {
             let middle = (from_half(bits) + from_half(bits + 1)) / 2.0;
             let middle = if bits == 0x7bff { 65520.0 } else { middle };

@@ -1,5 +1,5 @@
 //! The three operations on weights, behind one trait: dequantize, merge, quantize.
-//! Knows nothing of files, names or models: blocks of rows in, blocks of rows out.
+//! Knows nothing of files, names or models: it takes blocks of rows and returns blocks of rows.
 //!
 //! The arithmetic is that of MLX 0.32.2 on the CPU; `docs/weights.md` has the formulas.
 
@@ -16,31 +16,33 @@ pub use update_stats::UpdateStats;
 
 use crate::Result;
 
-/// Rows of floats, widened for computing: every value is one that `float` can hold, so narrowing them loses nothing.
+/// Rows of floats, widened to float32 for computing. `float` can represent every value exactly, so narrowing
+/// loses nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rows {
     /// The type that the values have, or will have, in a file.
     pub float: Float,
-    /// The length of a row.
+    /// The length of a row, in elements.
     pub columns: usize,
-    /// The elements, one row after the other.
+    /// The elements, row by row.
     pub values: Vec<f32>,
 }
 
-/// Quantized rows as they lie in a file, one row after the other.
+/// Quantized rows in the layout of a file, one row after the other.
 #[derive(Clone, Copy, Debug)]
 pub struct Packed<'a> {
-    /// How they are quantized.
+    /// How the rows are quantized.
     pub spec: QuantSpec,
-    /// The type of scales and biases in the affine mode, and of what comes out in every mode.
+    /// The type of the dequantized values. In the affine mode it is also the type of the scales and the
+    /// biases.
     pub float: Float,
-    /// The length of a row before packing.
+    /// The length of a row before packing, in weights.
     pub columns: usize,
-    /// Each row is one little-endian bit stream of `bits`-wide codes.
+    /// The codes. Each row is one little-endian bit stream of `bits`-wide codes.
     pub weight: &'a [u8],
-    /// The step of each group: floats in the affine mode, else a byte each.
+    /// The scale of each group: a float in the affine mode, otherwise one byte.
     pub scales: &'a [u8],
-    /// The value that code 0 stands for in each group; empty but in the affine mode.
+    /// The value that code 0 stands for in each group: a float in the affine mode. Empty in the other modes.
     pub biases: &'a [u8],
 }
 
@@ -53,34 +55,49 @@ pub struct PackedMut<'a> {
     pub biases: &'a mut [u8],
 }
 
-/// A low-rank update of a matrix with `out` rows of `in` columns, in mlx-lm's orientation.
+/// A low-rank update of a matrix `[out, in]`: `scale * (transpose(b) @ a)` is added to the matrix.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lora {
-    /// `lora_a` transposed: [rank, in].
+    /// `[rank, in]`: mlx-lm's `lora_a` of a linear layer, transposed.
     pub a: Vec<f32>,
-    /// `lora_b`: [rank, out].
+    /// `[rank, out]`: mlx-lm's `lora_b` of a linear layer.
     pub b: Vec<f32>,
     /// The factor on the product.
     pub scale: f32,
-    /// The inner dimension.
+    /// The inner dimension of the product.
     pub rank: usize,
-    /// The length that DoRA gives each row: `out` of them.
+    /// DoRA's magnitudes, `[out]`: the length that each row of the updated matrix gets. `None` for plain
+    /// LoRA.
     pub magnitude: Option<Vec<f32>>,
 }
 
-/// The operations. Two stand behind it: [`Cpu`] defines the bytes, `mlx` uses MLX's device.
+/// The operations on weights. There are two implementations: [`Cpu`] defines the bytes, and `mlx` computes on
+/// MLX's device.
 pub trait Backend: Send + Sync {
-    /// Dequantizes into `rows`, whose memory is used again.
+    /// Dequantizes `packed` into `rows`, and reuses the memory of `rows`.
+    ///
+    /// # Errors
+    /// Fails if the backend fails. [`Cpu`] never fails.
     fn dequantize(&self, packed: Packed<'_>, rows: &mut Rows) -> Result<()>;
 
-    /// Adds the update to `rows`, the first of which is the matrix's row `first`.
+    /// Adds the update `lora` to `rows`. The first of `rows` is row `first` of the matrix.
+    ///
+    /// # Errors
+    /// Fails if the backend fails. [`Cpu`] never fails.
     fn merge(&self, rows: &mut Rows, lora: &Lora, first: usize) -> Result<()>;
 
-    /// Quantizes `rows`, whose length the group size divides, into `out`.
+    /// Quantizes `rows` into `out`. The row length is a multiple of the group size.
+    ///
+    /// # Errors
+    /// Fails if the backend fails. [`Cpu`] never fails.
     fn quantize(&self, rows: &Rows, spec: QuantSpec, out: PackedMut<'_>) -> Result<()>;
 
-    /// Sums what became of rows that were quantized; `alike` if the base was quantized the same way. `made` is memory to
-    /// dequantize into.
+    /// Compares the quantized rows in `packed` with the rows before an update, `base`, and after it,
+    /// `updated`. `alike` says that the base is quantized with the same spec. `made` is scratch memory for
+    /// the dequantized rows.
+    ///
+    /// # Errors
+    /// Fails if the backend fails. [`Cpu`] never fails.
     fn update_stats(
         &self,
         packed: Packed<'_>,
@@ -93,12 +110,12 @@ pub trait Backend: Send + Sync {
         Ok(UpdateStats::of_packed(packed, base, updated, Some(made), alike))
     }
 
-    /// How many threads may compute at once.
+    /// Returns how many threads may compute at once.
     fn threads(&self) -> usize;
 }
 
 impl Rows {
-    /// Makes no rows of this type and length.
+    /// Creates an empty block of rows with this type and this row length.
     pub fn new(float: Float, columns: usize) -> Self {
         Self { float, columns, values: Vec::new() }
     }

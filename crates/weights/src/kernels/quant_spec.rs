@@ -9,22 +9,22 @@ use super::Float;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Whole numbers, with a float scale and a float bias for each group.
+    /// Integer codes, with a float scale and a float bias for each group.
     Affine,
-    /// Floats of 4 bits (e2m1), with a power of two (e8m0) for each 32: OCP's MXFP4.
+    /// 4-bit floats (e2m1) with a power-of-two scale (e8m0) for each 32 weights: OCP's MXFP4.
     Mxfp4,
-    /// Floats of 8 bits (e4m3), with a power of two (e8m0) for each 32: OCP's MXFP8.
+    /// 8-bit floats (e4m3) with a power-of-two scale (e8m0) for each 32 weights: OCP's MXFP8.
     Mxfp8,
-    /// Floats of 4 bits (e2m1), with a float of 8 bits (e4m3) for each 16: NVIDIA's NVFP4.
+    /// 4-bit floats (e2m1) with an 8-bit float scale (e4m3) for each 16 weights: NVIDIA's NVFP4.
     Nvfp4,
 }
 
 impl Mode {
-    /// The words of `pipeline.yaml`, of `config.json` and of mlx-lm's `--q-mode`.
+    /// The modes and their names in `pipeline.yaml`, in `config.json` and in mlx-lm's `--q-mode`.
     pub const WORDS: [(&'static str, Self); 4] =
         [("affine", Self::Affine), ("mxfp4", Self::Mxfp4), ("mxfp8", Self::Mxfp8), ("nvfp4", Self::Nvfp4)];
 
-    /// Returns its word.
+    /// Returns the mode's name, as in [`WORDS`](Self::WORDS).
     pub fn word(self) -> &'static str {
         match self {
             Self::Affine => "affine",
@@ -34,7 +34,7 @@ impl Mode {
         }
     }
 
-    /// Returns the bits that MLX has in this mode.
+    /// Returns the numbers of bits per code that MLX supports in this mode.
     pub fn bits(self) -> &'static [usize] {
         match self {
             Self::Affine => &[2, 3, 4, 5, 6, 8],
@@ -43,7 +43,7 @@ impl Mode {
         }
     }
 
-    /// Returns the group sizes that MLX has in this mode.
+    /// Returns the group sizes, in weights, that MLX supports in this mode.
     pub fn group_sizes(self) -> &'static [usize] {
         match self {
             Self::Affine => &[32, 64, 128],
@@ -56,27 +56,29 @@ impl Mode {
 /// How a matrix is quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuantSpec {
-    /// What the codes are.
+    /// The mode, which says what a code stands for.
     pub mode: Mode,
-    /// Bits of a code.
+    /// Bits per code.
     pub bits: usize,
-    /// How many neighbours in a row share a scale.
+    /// How many consecutive weights of a row share a scale.
     pub group_size: usize,
 }
 
 impl QuantSpec {
-    /// Returns the bytes of the codes of `values` weights, which are whole groups.
+    /// Returns how many bytes the codes of `values` weights take. `values` is a multiple of the group size.
     pub fn weight_bytes(&self, values: usize) -> usize {
         values / 8 * self.bits
     }
 
-    /// Returns the bytes of the scales of `values` weights of type `float`.
+    /// Returns how many bytes the scales of `values` weights take. A scale is a `float` in the affine mode,
+    /// and one byte in the other modes.
     pub fn scale_bytes(&self, values: usize, float: Float) -> usize {
         let groups = values / self.group_size;
         if self.mode == Mode::Affine { groups * float.size() } else { groups }
     }
 
-    /// Returns the bytes of the biases of `values` weights of type `float`.
+    /// Returns how many bytes the biases of `values` weights take: as many as the scales in the affine mode,
+    /// and none in the other modes.
     pub fn bias_bytes(&self, values: usize, float: Float) -> usize {
         if self.mode == Mode::Affine { self.scale_bytes(values, float) } else { 0 }
     }

@@ -1,40 +1,44 @@
-//! What is summed over weights to find what became of an update: plain sums, so that those of parts can be added.
-//! Knows nothing of what the sums are called when they are shown.
+//! Sums over weights that tell what is left of an update. They are plain, so the sums of parts can be added.
+//! Knows nothing of what the sums are called in reports.
 
 use super::simd::{self, Simd};
 use super::{Packed, Rows};
 
-/// Sums over weights that are known as they were before an update, updated, and as they were made.
+/// Sums over weights that are known in three forms: before an update (base), after it (updated) and in the
+/// outcome (made).
 ///
-/// In float64. The order of adding is fixed, so any number of threads and any instruction set give the same.
+/// The float sums are float64. The order of the additions is fixed, so any number of threads and any
+/// instruction set give the same result.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct UpdateStats {
-    /// How many weights.
+    /// The number of weights.
     pub weights: u64,
-    /// How many the update changed.
+    /// How many weights the update changed.
     pub changed: u64,
-    /// How many of these were made what they were before.
+    /// How many of the changed weights have exactly their base value in the outcome.
     pub reverted: u64,
-    /// How many were made what rounds to the same, where base and outcome are quantized alike.
+    /// How many of the changed weights quantize to the code of the base. Counted only if base and outcome are
+    /// quantized alike.
     pub returned: u64,
-    /// The update squared.
+    /// The sum of the squared update, `(updated - base)²`.
     pub square: f64,
-    /// The error of what was made, times the update.
+    /// The sum of the error times the update, `(made - updated) * (updated - base)`.
     pub product: f64,
-    /// The error of what was made, squared.
+    /// The sum of the squared error, `(made - updated)²`.
     pub noise: f64,
-    /// The quantization steps squared; 0 if what was made is not quantized.
+    /// The sum of the squared quantization steps; 0 if the outcome is not quantized.
     pub steps: f64,
 }
 
 impl UpdateStats {
-    /// Sums over these rows, which are as many in each.
+    /// Returns the sums over these rows. All three blocks have the same number of rows.
     pub fn of(base: &Rows, updated: &Rows, made: &Rows) -> Self {
         simd::update_stats(Simd::best(), base.columns, &base.values, &updated.values, &made.values)
     }
 
-    /// Sums over rows that were made as codes, dequantized unless they were already: `made`. If the base is quantized
-    /// `alike`, it counts what returned.
+    /// Returns the sums over rows whose outcome is stored as codes. `made` holds the dequantized rows if the
+    /// caller has them; otherwise they are dequantized here. `returned` is counted if the base is quantized
+    /// `alike`, with the same spec.
     pub fn of_packed(
         packed: Packed<'_>,
         base: &Rows,
@@ -48,7 +52,8 @@ impl UpdateStats {
         Self { steps: packed.steps(), ..sums }
     }
 
-    /// Whether there was an update, and all sums are numbers: weights that are only copied may hold what is none.
+    /// Whether the update changed anything and all sums are finite. They may not be: copied weights may
+    /// contain NaN.
     pub fn is_change(&self) -> bool {
         let sums = [self.square, self.product, self.noise, self.steps];
         self.square > 0.0 && sums.iter().all(|sum| sum.is_finite())
@@ -68,15 +73,16 @@ impl UpdateStats {
 }
 
 impl Packed<'_> {
-    /// Returns the sum of the squares of the quantization steps, one for each weight. In the affine mode the step is the
-    /// scale; small floats are closer together near zero, and the step is the one at the weight.
+    /// Returns the sum of the squared quantization steps, one step for each weight. In the affine mode the
+    /// step is the scale. Small floats are closer together near zero, so their step depends on the weight's
+    /// code.
     pub fn steps(self) -> f64 {
         simd::steps(self)
     }
 }
 
 impl Rows {
-    /// Whether these are the same values, to the bit.
+    /// Whether both blocks hold the same values, bit for bit.
     pub fn same(&self, other: &Self) -> bool {
         simd::same(Simd::best(), &self.values, &other.values)
     }
@@ -121,7 +127,8 @@ mod tests {
         let packed =
             Packed { spec, float: Float::F32, columns: 32, weight: &[0; 16], scales: &scale, biases: &scale };
         let (base, mut updated, mut made) = ([0.0; 32], [0.0; 32], [0.0; 32]);
-        // Returned exactly; returned to a grid point that moved; moved to the next step; never changed by the update.
+        // Returned exactly; returned to a grid point that moved; moved to the next step; never changed by the
+        // update.
         (updated[0], updated[1], updated[20]) = (0.3, 0.3, 0.7);
         (made[1], made[20], made[30]) = (0.1, 1.0, 0.1);
         let stats = UpdateStats::of_packed(packed, &rows(&base), &rows(&updated), Some(&rows(&made)), true);
@@ -141,12 +148,13 @@ mod tests {
         // A group of 32 with the scale -0.5.
         let scale = (-0.5f32).to_le_bytes();
         assert_eq!(packed(Mode::Affine, 4, 32, &[0; 16], &scale).steps(), 32.0 * 0.25);
-        // e2m1 0 1 | 2 | 4 -6, the scale 2^1: steps of 0.5 0.5 | 1 | 2 2 times 2; eleven more zeros.
+        // The e2m1 values 0, 1, 2, 4 and -6, with the scale 2^1. Their steps are 0.5, 0.5, 1, 2 and 2, times
+        // 2. The other 27 codes are zeros.
         let mut codes = [0; 16];
         (codes[0], codes[1], codes[2]) = (0x20, 0x64, 0x0f);
         let squares = 1.0 + 1.0 + 4.0 + 16.0 + 16.0 + 27.0;
         assert_eq!(packed(Mode::Mxfp4, 4, 32, &codes, &[128]).steps(), squares);
-        // e4m3: 1 has a step of 1/8, a subnormal one of 2^-9.
+        // In e4m3 the step at 1 is 1/8, and that of a subnormal value is 2^-9.
         let mut codes = [0; 32];
         codes[0] = 0x38;
         let squares = 1.0 / 64.0 + 31.0 * 2f64.powi(-18);

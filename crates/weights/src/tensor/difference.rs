@@ -1,5 +1,5 @@
-//! The first tensor in which two safetensors files differ, and how.
-//! Knows nothing of why they should be the same. Reads both by blocks, never a whole tensor.
+//! Finds the first tensor in which two safetensors files differ, and says how.
+//! Knows nothing of why they should be the same. Reads both files in blocks, never a whole tensor.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,11 +7,14 @@ use std::path::Path;
 use super::{TensorFiles, TensorRef};
 use crate::error::Result;
 
-/// How much of each file is in memory at a time.
+/// How many bytes of each file are in memory at a time.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// Compares the file `b` with the file `a`, which was there before. Returns what is to be said of the first tensor, by
-/// name, that differs; nothing if all tensors are the same, although the files may still differ in their headers.
+/// Compares the safetensors file `b` with the older file `a`. Returns a message about the first tensor, by
+/// name, that differs. Returns `None` if all tensors are the same; the headers of the files may still differ.
+///
+/// # Errors
+/// Fails if a file cannot be read or is not a valid safetensors file.
 pub fn first_difference(a: &Path, b: &Path) -> Result<Option<String>> {
     let (before, now) = (TensorFiles::open(a)?, TensorFiles::open(b)?);
     let names: BTreeSet<_> = before.tensors().keys().chain(now.tensors().keys()).collect();
@@ -38,7 +41,7 @@ fn differing_form(old: &TensorRef, new: &TensorRef) -> Option<String> {
     (old.shape != new.shape).then(|| format!("has the shape {:?}, not {:?}", new.shape, old.shape))
 }
 
-/// Returns the first byte in which two tensors of one form differ.
+/// Returns the offset of the first byte in which two tensors of the same type and shape differ.
 fn first_byte(
     name: &str,
     before: &TensorFiles,

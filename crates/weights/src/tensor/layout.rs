@@ -1,5 +1,5 @@
-//! Where in a safetensors file the header ends and each tensor lies, for those who move bytes and read no weights.
-//! Knows nothing of types and shapes beyond that they fit.
+//! The byte layout of a safetensors file, for code that moves bytes and reads no weights.
+//! Knows nothing of types and shapes, except that they fit.
 
 use std::fs::File;
 use std::ops::Range;
@@ -12,13 +12,16 @@ use artifact::AtPath;
 /// The parts of one safetensors file, which follow each other without a gap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Where the header ends, in bytes from the file's beginning.
+    /// Where the header ends, in bytes from the start of the file.
     pub header: u64,
-    /// The tensors in the order they lie in: name, and bytes from the file's beginning.
+    /// The tensors in file order: the name, and the range in bytes from the start of the file.
     pub tensors: Vec<(String, Range<u64>)>,
 }
 
-/// Reads the header of the safetensors file at `path`. A file that is none, or is cut short, is an error.
+/// Reads the layout of the safetensors file at `path` from its header.
+///
+/// # Errors
+/// Fails if the file cannot be read, is not a safetensors file, or is truncated.
 pub fn layout(path: &Path) -> Result<Layout> {
     let (metadata, header) = read_header(&File::open(path).at("read", path)?, path)?;
     let place = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
@@ -26,7 +29,7 @@ pub fn layout(path: &Path) -> Result<Layout> {
         (name, header + begin as u64..header + end as u64)
     };
     let mut tensors: Vec<_> = metadata.tensors().into_iter().map(place).collect();
-    // Tensors without elements lie at the same place; their names keep the order the same.
+    // Tensors without elements may lie at the same offset. Sorting by name too makes their order fixed.
     tensors.sort_by(|(a, at), (b, bt)| (at.start, at.end, a).cmp(&(bt.start, bt.end, b)));
     Ok(Layout { header, tensors })
 }

@@ -12,7 +12,7 @@ pub use reader::{TensorFiles, TensorRef};
 pub use safetensors::Dtype as Element;
 pub use writer::{TensorSpec, TensorWriter, to_pretty_json};
 
-/// The name of a model's weights in one file.
+/// The name of the file with a model's weights, if they are in one file.
 pub const SINGLE_FILE: &str = "model.safetensors";
 
 /// The name of the file that says which shard holds which tensor.

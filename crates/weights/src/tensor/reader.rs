@@ -1,4 +1,4 @@
-//! Reading tensors by name from one safetensors file or from shards with an index; hostile headers are refused.
+//! Reads tensors by name, from one safetensors file or from indexed shards, and refuses hostile headers.
 //! Knows nothing of what the tensors are for. Reads with `pread`, never a whole file.
 
 use std::collections::BTreeMap;
@@ -16,10 +16,10 @@ use crate::Error;
 use crate::error::{Context, OrBug, Result, fail, require};
 use artifact::AtPath;
 
-/// The longest header that is read, the limit of the safetensors crate itself.
+/// The longest header that is read, in bytes. The safetensors crate has the same limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// Where one tensor lies.
+/// The type and shape of one tensor, and where it lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorRef {
     /// The type of its elements.
@@ -46,7 +46,12 @@ struct Index {
 }
 
 impl TensorFiles {
-    /// Opens the weights of the model in `folder`: the shards that its index names, else the single file.
+    /// Opens the weights of the model in `folder`: the shards that its index names, or the single file if
+    /// there is no index.
+    ///
+    /// # Errors
+    /// Fails if a file cannot be read or is not a valid safetensors file. It also fails if the index cannot
+    /// be parsed, or if it and the shards contradict each other.
     pub fn open_model(folder: &Path) -> Result<Self> {
         let index = folder.join(INDEX_FILE);
         if !index.exists() {
@@ -75,6 +80,9 @@ impl TensorFiles {
     }
 
     /// Opens one safetensors file.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be read or is not a valid safetensors file.
     pub fn open(path: &Path) -> Result<Self> {
         let mut files = Self { files: Vec::new(), tensors: BTreeMap::new() };
         files.add(path)?;
@@ -86,7 +94,7 @@ impl TensorFiles {
         let (metadata, start) =
             read_header(&file, path).within(|| format!("{} is damaged", path.display()))?;
         let number = self.files.len();
-        // In an order, so that of several mistakes the same one is told.
+        // In a fixed order, so that of several mistakes the same one is always reported.
         let tensors: BTreeMap<_, _> = metadata.tensors().into_iter().collect();
         for (name, info) in tensors {
             let (begin, end) = info.data_offsets;
@@ -123,17 +131,20 @@ impl TensorFiles {
         &self.tensors
     }
 
-    /// Returns the tensor of this name.
+    /// Returns the tensor with this name.
     pub fn get(&self, name: &str) -> Option<&TensorRef> {
         self.tensors.get(name)
     }
 
-    /// Returns the names of the files, in the order they were opened.
+    /// Returns the paths of the files, in the order in which they were opened.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|(path, _)| path.as_path())
     }
 
     /// Reads the bytes of the tensor `name`: little-endian elements, the last dimension fastest.
+    ///
+    /// # Errors
+    /// Fails if there is no such tensor or if its file cannot be read.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         let tensor =
             self.tensors.get(name).ok_or_else(|| Error::Format(format!("there is no tensor `{name}`")))?;
@@ -142,7 +153,11 @@ impl TensorFiles {
         Ok(bytes)
     }
 
-    /// Fills `bytes` from the tensor `name`, beginning at its byte `from`.
+    /// Fills `bytes` from the tensor `name`, starting at its byte `from`.
+    ///
+    /// # Errors
+    /// Fails if there is no such tensor or if its file cannot be read. A range beyond the tensor's end is a
+    /// bug.
     pub fn read_part(&self, name: &str, from: usize, bytes: &mut [u8]) -> Result<()> {
         let tensor =
             self.tensors.get(name).ok_or_else(|| Error::Format(format!("there is no tensor `{name}`")))?;
@@ -154,9 +169,11 @@ impl TensorFiles {
     }
 }
 
-/// Reads and checks the header: its length first, so that a lie about it allocates nothing. The safetensors crate
-/// checks that the tensors follow each other without gap or overlap and that each shape fits its bytes; here it is
-/// checked that they end where the file ends.
+/// Reads and checks the header of a safetensors file. Returns it with the offset of the data, in bytes.
+///
+/// The header's length is checked first, so that a false length allocates nothing. The safetensors crate
+/// checks that the tensors follow each other without gap or overlap, and that each shape fits its bytes. This
+/// function checks that the last tensor ends where the file ends.
 pub(super) fn read_header(file: &File, path: &Path) -> Result<(Metadata, u64)> {
     let length = file.metadata().at("read", path)?.len();
     let mut prefix = [0; 8];

@@ -1,9 +1,9 @@
-//! Writing tensors in the safetensors format, one at a time, in shards with an index; the same bytes on every run.
+//! Writes tensors one at a time, as safetensors shards with an index; every run gives the same bytes.
 //! Knows nothing of where the folder is, nor of what the tensors are for.
 //!
 //! MLX's own writer orders tensors by a hash map and leaves the data unaligned, so its files differ between
-//! systems. Here tensors are sorted by name and the header is padded with spaces so that data begins at a multiple
-//! of eight bytes, as the safetensors crate does it.
+//! systems. Here tensors are sorted by name. The header is padded with spaces so that data begins at a
+//! multiple of eight bytes, as in the safetensors crate.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -17,10 +17,10 @@ use super::{INDEX_FILE, SINGLE_FILE};
 use crate::error::{Context, OrBug, Result, fail, require};
 use artifact::{AtPath, Output, OutputFile};
 
-/// The most a shard holds: mlx-lm's 5 GB (`MAX_FILE_SIZE_GB`).
+/// The most bytes that a shard holds: 5 GiB, as mlx-lm's `MAX_FILE_SIZE_GB`.
 const SHARD_BYTES: u64 = 5 << 30;
 
-/// What a tensor will be, before its bytes are there.
+/// The name, type and shape of a tensor that is going to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
     /// Its name.
@@ -44,9 +44,9 @@ pub struct TensorWriter<'a> {
     output: &'a Output,
     shards: Vec<Shard>,
     current: Option<OutputFile<'a>>,
-    /// The shard and the tensor in it that is due.
+    /// The next tensor to write: the index of its shard, and its index in the shard.
     due: (usize, usize),
-    /// The bytes of that tensor that are written.
+    /// How many bytes of that tensor are written.
     written: u64,
 }
 
@@ -56,7 +56,10 @@ struct Shard {
 }
 
 impl<'a> TensorWriter<'a> {
-    /// Lays out `tensors`, in any order, in shards below `output`.
+    /// Lays out `tensors`, given in any order, in shards below `output`.
+    ///
+    /// # Errors
+    /// Fails if two tensors have the same name.
     pub fn new(output: &'a Output, mut tensors: Vec<TensorSpec>) -> Result<Self> {
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         if let Some([first, _]) = tensors.array_windows().find(|[a, b]| a.name == b.name) {
@@ -65,12 +68,16 @@ impl<'a> TensorWriter<'a> {
         Ok(Self { output, shards: lay_out(tensors, SHARD_BYTES), current: None, due: (0, 0), written: 0 })
     }
 
-    /// Returns the specs in the order in which their bytes are due.
+    /// Returns the specs in the order in which their bytes must be pushed.
     pub fn order(&self) -> impl Iterator<Item = &TensorSpec> {
         self.shards.iter().flat_map(|shard| &shard.tensors)
     }
 
-    /// Writes the next bytes of the tensor `name`, which must be due: all of it, or a part after another.
+    /// Writes the next bytes of the tensor `name`: all of it, or its next part. It must be the next tensor in
+    /// [`order`](Self::order).
+    ///
+    /// # Errors
+    /// Fails if the shard cannot be created or written. A wrong order or too many bytes are a bug.
     pub fn push(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         let (shard, index) = self.due;
         let spec = self.shards.get(shard).and_then(|shard| shard.tensors.get(index));
@@ -108,6 +115,9 @@ impl<'a> TensorWriter<'a> {
     }
 
     /// Closes the last shard and writes the index. `parameters` is the number of weights before packing.
+    ///
+    /// # Errors
+    /// Fails if a file cannot be written. Missing tensors are a bug.
     pub fn finish(mut self, parameters: u64) -> Result<()> {
         if self.current.is_none() {
             self.begin(0)?;
@@ -132,7 +142,7 @@ impl<'a> TensorWriter<'a> {
     }
 }
 
-/// Returns `value` as mlx-lm writes its JSON files: four spaces a level, keys sorted.
+/// Serializes `value` as mlx-lm writes its JSON files: four spaces per level, keys sorted.
 pub fn to_pretty_json(mut value: Value) -> Vec<u8> {
     value.sort_all_objects();
     let mut bytes = Vec::new();
@@ -142,8 +152,8 @@ pub fn to_pretty_json(mut value: Value) -> Vec<u8> {
     bytes
 }
 
-/// Splits the sorted tensors into shards of at most `limit` bytes, a larger tensor alone in its own; mlx-lm's
-/// `make_shards` counts the same way.
+/// Splits the sorted tensors into shards of at most `limit` bytes. A larger tensor gets a shard of its own.
+/// mlx-lm's `make_shards` counts the same way.
 fn lay_out(tensors: Vec<TensorSpec>, limit: u64) -> Vec<Shard> {
     let mut groups = vec![Vec::new()];
     let mut size = 0;
@@ -163,7 +173,7 @@ fn lay_out(tensors: Vec<TensorSpec>, limit: u64) -> Vec<Shard> {
     groups.into_iter().enumerate().map(|(index, tensors)| Shard { name: name(index + 1), tensors }).collect()
 }
 
-/// Returns the header of a file with these tensors, its length first.
+/// Returns the header of a file with these tensors: the header's length in bytes, then the padded JSON.
 fn header(tensors: &[TensorSpec]) -> Vec<u8> {
     let mut entries = Map::new();
     entries.insert("__metadata__".to_owned(), json!({"format": "mlx"}));

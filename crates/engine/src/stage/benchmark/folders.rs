@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use serde_json::Value;
 
+use crate::error::{OrBug, Result};
 use crate::stage::{Benchmark, Inputs};
 use artifact::AtPath;
 use protocol::{Evaluate, Measure};
@@ -16,27 +16,49 @@ use weights::adapter::{Adapter, Base};
 use weights::checkpoint::Checkpoint;
 use weights::survival::{Survival, read_survival};
 
+/// The folders of one configuration.
 pub(super) struct Folders<'a> {
     model: &'a Path,
     adapter: Option<&'a Path>,
 }
 
+/// What the files of a configuration say of it.
+pub(super) struct Facts {
+    /// Bytes of all files of the model and of the adapter.
+    pub(super) disk_bytes: u64,
+    /// Bits that the tensors take, per weight of the model.
+    pub(super) bits_per_weight: f64,
+    /// How most weights are quantized, as `config.json` says; none if they are floats.
+    pub(super) quantization: Option<Quantization>,
+    /// What quantizing left of a fine-tuning, as its node found.
+    pub(super) survival: Option<Survival>,
+}
+
 impl<'a> Folders<'a> {
     /// Finds the folders of the configuration called `name`.
-    pub(super) fn of(parameters: &Benchmark, name: &str, inputs: &'a Inputs) -> anyhow::Result<Self> {
+    pub(super) fn of(parameters: &Benchmark, name: &str, inputs: &'a Inputs) -> Result<Self> {
         let config = parameters.configs.iter().find(|config| config.name == name);
-        let config = config.with_context(|| format!("BUG: there is no config `{name}`"))?;
+        let config = config.or_bug("a benchmark has the config that is measured")?;
         let folder = |role: &str| inputs.folder(&format!("{name}.{role}"));
         let adapter = config.adapter.then(|| folder("adapter")).transpose()?;
         Ok(Self { model: folder("model")?, adapter })
     }
 
-    /// Refuses an adapter that does not fit before a model is loaded for it.
-    pub(super) fn check(&self) -> anyhow::Result<()> {
-        match self.adapter {
-            Some(adapter) => Ok(Adapter::open(adapter)?.fits(&Base::of(&Checkpoint::open(self.model)?))?),
-            None => Ok(()),
+    /// Reads what the files say, and refuses an adapter that does not fit before a model is loaded for it.
+    pub(super) fn facts(&self) -> Result<Facts> {
+        let checkpoint = Checkpoint::open(self.model)?;
+        let mut stored = checkpoint.stored();
+        if let Some(folder) = self.adapter {
+            let adapter = Adapter::open(folder)?;
+            adapter.fits(&Base::of(&checkpoint))?;
+            stored += adapter.stored();
         }
+        Ok(Facts {
+            disk_bytes: self.disk_bytes()?,
+            bits_per_weight: stored as f64 * 8.0 / checkpoint.parameters() as f64,
+            quantization: quantization(&checkpoint),
+            survival: read_survival(self.model)?,
+        })
     }
 
     /// Asks for answers to the queries.
@@ -68,8 +90,7 @@ impl<'a> Folders<'a> {
         (self.model.to_owned(), self.adapter.map(Path::to_owned))
     }
 
-    /// Bytes of all files of the model and of the adapter.
-    pub(super) fn disk_bytes(&self) -> anyhow::Result<u64> {
+    fn disk_bytes(&self) -> Result<u64> {
         let mut sum = 0;
         for folder in [Some(self.model), self.adapter].into_iter().flatten() {
             for entry in fs::read_dir(folder).at("read", folder)? {
@@ -79,30 +100,11 @@ impl<'a> Folders<'a> {
         }
         Ok(sum)
     }
+}
 
-    /// Bits that the tensors take, per weight of the model.
-    pub(super) fn bits_per_weight(&self) -> anyhow::Result<f64> {
-        let checkpoint = Checkpoint::open(self.model)?;
-        let mut stored = checkpoint.stored();
-        if let Some(adapter) = self.adapter {
-            stored += Adapter::open(adapter)?.stored();
-        }
-        Ok(stored as f64 * 8.0 / checkpoint.parameters() as f64)
-    }
-
-    /// How most weights are quantized, as `config.json` says; none if they are floats.
-    pub(super) fn quantization(&self) -> anyhow::Result<Option<Quantization>> {
-        let checkpoint = Checkpoint::open(self.model)?;
-        let Some(section) = checkpoint.config.get("quantization") else { return Ok(None) };
-        let number =
-            |key: &str| section.get(key).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
-        let mode = section.get("mode").and_then(Value::as_str).unwrap_or("affine");
-        let read = |bits, group_size| Quantization { bits, group_size, mode: mode.to_owned() };
-        Ok(number("bits").zip(number("group_size")).map(|(bits, group_size)| read(bits, group_size)))
-    }
-
-    /// What quantizing left of a fine-tuning, as its node found.
-    pub(super) fn survival(&self) -> anyhow::Result<Option<Survival>> {
-        Ok(read_survival(self.model)?)
-    }
+fn quantization(checkpoint: &Checkpoint) -> Option<Quantization> {
+    let section = checkpoint.config.get("quantization")?;
+    let number = |key: &str| usize::try_from(section.get(key)?.as_u64()?).ok();
+    let mode = section.get("mode").and_then(Value::as_str).unwrap_or("affine");
+    Some(Quantization { bits: number("bits")?, group_size: number("group_size")?, mode: mode.to_owned() })
 }

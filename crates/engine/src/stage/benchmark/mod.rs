@@ -7,12 +7,11 @@ mod folders;
 use std::path::Path;
 use std::thread::available_parallelism;
 
-use anyhow::{Context, ensure};
-use folders::Folders;
+use folders::{Facts, Folders};
 use indexmap::IndexMap;
 
-use super::worker::{evaluate, measure};
-use super::{Benchmark, Inputs};
+use super::{Benchmark, Inputs, WorkerProgram};
+use crate::error::{Context, Result, fail, require};
 use artifact::{Interrupted, Output, Tick};
 use protocol::{MLX_ID, Measured, TextEval, Timings};
 use report::suite::{Query, Suite};
@@ -23,17 +22,18 @@ pub(super) fn run(
     parameters: &Benchmark,
     inputs: &Inputs,
     output: &Output,
+    worker: &WorkerProgram,
     tick: Tick<'_>,
-) -> anyhow::Result<()> {
+) -> Result<()> {
     let (results, timings) = match earlier(inputs) {
         Some(earlier) => earlier,
-        None => run_all(parameters, inputs, tick)?,
+        None => run_all(parameters, inputs, worker, tick)?,
     };
     let judgement = judge(&parameters.gates, &parameters.verdicts, &results, &timings);
-    output.write("results.json", &pretty(&results)?)?;
-    output.write_volatile("readings.json", &pretty(&results.text_evals())?)?;
-    output.write_volatile("timings.json", &pretty(&timings)?)?;
-    output.write_volatile("verdicts.json", &pretty(&judgement)?)?;
+    output.write("results.json", &pretty(&results))?;
+    output.write_volatile("readings.json", &pretty(&results.text_evals()))?;
+    output.write_volatile("timings.json", &pretty(&timings))?;
+    output.write_volatile("verdicts.json", &pretty(&judgement))?;
     let report = Report { results: &results, timings: &timings, judgement: &judgement };
     output.write_volatile("report.md", report.markdown().as_bytes())?;
     output.write_volatile("report.html", report.html().as_bytes())?;
@@ -52,7 +52,12 @@ fn earlier(inputs: &Inputs) -> Option<(Results, AllTimings)> {
 }
 
 /// Has every configuration answer and read.
-fn run_all(parameters: &Benchmark, inputs: &Inputs, tick: Tick<'_>) -> anyhow::Result<(Results, AllTimings)> {
+fn run_all(
+    parameters: &Benchmark,
+    inputs: &Inputs,
+    worker: &WorkerProgram,
+    tick: Tick<'_>,
+) -> Result<(Results, AllTimings)> {
     let suite = Suite::read(inputs.source()?)?;
     let reference = parameters.reference.as_deref();
     let reference = reference.map(|name| Folders::of(parameters, name, inputs)).transpose()?;
@@ -66,8 +71,8 @@ fn run_all(parameters: &Benchmark, inputs: &Inputs, tick: Tick<'_>) -> anyhow::R
     for (index, config) in parameters.configs.iter().enumerate() {
         let folders = Folders::of(parameters, &config.name, inputs)?;
         let count = |done: u64| tick((index * each) as u64 + done, (parameters.configs.len() * each) as u64);
-        let (own, timed) = run_config(&suite, &folders, reference.as_ref(), &count)
-            .with_context(|| format!("cannot measure the config `{}`", config.name))?;
+        let (own, timed) = run_config(&suite, &folders, reference.as_ref(), worker, &count)
+            .within(|| format!("cannot measure the config `{}`", config.name))?;
         results.configs.insert(config.name.clone(), own);
         timings.configs.extend(timed.map(|timed| (config.name.clone(), timed)));
     }
@@ -76,11 +81,12 @@ fn run_all(parameters: &Benchmark, inputs: &Inputs, tick: Tick<'_>) -> anyhow::R
 
 /// Checks what can be known of a benchmark before anything runs: the suite at `source`, and whether it can answer what
 /// the gates and verdicts ask.
-pub(super) fn preflight(parameters: &Benchmark, source: &Path) -> anyhow::Result<()> {
+pub(super) fn preflight(parameters: &Benchmark, source: &Path) -> Result<()> {
     let suite = Suite::read(source)?;
     let (queries, texts) = (!suite.queries.is_empty(), !suite.texts.is_empty());
-    ensure!(
+    require!(
         parameters.reference.is_none() || texts,
+        Source,
         "`reference` needs `texts` in the suite, and it has none"
     );
     let gates = parameters.gates.iter().flat_map(|gate| &gate.criteria);
@@ -94,11 +100,12 @@ pub(super) fn preflight(parameters: &Benchmark, source: &Path) -> anyhow::Result
             Quantity::Exact if !suite.queries.iter().any(Query::has_exact) => "an `answer`",
             Quantity::Perplexity | Quantity::Kl if !texts => "`texts`",
             Quantity::Kl if parameters.reference.is_none() => {
-                anyhow::bail!("`kl` is asked for, but the node has no `reference` to compare with")
+                fail!(Source, "`kl` is asked for, but the node has no `reference` to compare with")
             }
             _ => continue,
         };
-        anyhow::bail!(
+        fail!(
+            Source,
             "`{}` is asked for, but the suite {} lacks {missing}",
             quantity.word(),
             source.display()
@@ -108,10 +115,10 @@ pub(super) fn preflight(parameters: &Benchmark, source: &Path) -> anyhow::Result
 }
 
 /// Returns the JSON in the order of the fields and of the configurations, not sorted: people read it.
-fn pretty(value: &impl serde::Serialize) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec_pretty(value)?;
+fn pretty(value: &impl serde::Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(value).expect("BUG: a result has a JSON form");
     bytes.push(b'\n');
-    Ok(bytes)
+    bytes
 }
 
 fn machine() -> Machine {
@@ -129,19 +136,20 @@ fn run_config(
     suite: &Suite,
     folders: &Folders<'_>,
     reference: Option<&Folders<'_>>,
+    worker: &WorkerProgram,
     count: &dyn Fn(u64) -> Result<(), Interrupted>,
-) -> anyhow::Result<(ConfigResults, Option<Timings>)> {
-    folders.check()?;
+) -> Result<(ConfigResults, Option<Timings>)> {
+    let facts = folders.facts()?;
     let measured = match suite.queries.is_empty() {
         true => None,
-        false => Some(measure(folders.measure(suite), count)?),
+        false => Some(worker.measure(folders.measure(suite), count)?),
     };
     let answered = (suite.queries.len() * suite.repeats) as u64;
     let eval = match suite.texts.is_empty() {
         true => None,
-        false => Some(evaluate(folders.evaluate(suite, reference), &|done| count(answered + done))?),
+        false => Some(worker.evaluate(folders.evaluate(suite, reference), &|done| count(answered + done))?),
     };
-    let results = score(suite, measured.as_ref(), eval, folders)?;
+    let results = score(suite, measured.as_ref(), eval, facts)?;
     Ok((results, measured.map(|measured| measured.timings)))
 }
 
@@ -149,11 +157,11 @@ fn score(
     suite: &Suite,
     measured: Option<&Measured>,
     eval: Option<TextEval>,
-    folders: &Folders<'_>,
-) -> anyhow::Result<ConfigResults> {
+    facts: Facts,
+) -> Result<ConfigResults> {
     let texts = measured.map_or(&[][..], |measured| &measured.answers);
     let total = suite.queries.len();
-    ensure!(texts.len() == total, "the worker answered {} of {total} queries", texts.len());
+    require!(texts.len() == total, Source, "the worker answered {} of {total} queries", texts.len());
     let answers: Vec<_> = suite.queries.iter().zip(texts).map(|(query, text)| query.score(text)).collect();
     let correct = answers.iter().filter(|answer| answer.pass).count();
     let exact = suite.queries.iter().zip(texts).filter(|(query, text)| query.is_exact(text));
@@ -164,12 +172,12 @@ fn score(
         accuracy_interval: wilson(correct, total),
         exact: exact.count(),
         exact_total: suite.queries.iter().filter(|query| query.has_exact()).count(),
-        disk_bytes: folders.disk_bytes()?,
-        bits_per_weight: folders.bits_per_weight()?,
-        quantization: folders.quantization()?,
+        disk_bytes: facts.disk_bytes,
+        bits_per_weight: facts.bits_per_weight,
+        quantization: facts.quantization,
         perplexity: eval.map(|eval| eval.perplexity),
         divergence: eval.and_then(|eval| eval.divergence),
-        survival: folders.survival()?,
+        survival: facts.survival,
         answers,
     })
 }

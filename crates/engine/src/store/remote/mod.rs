@@ -1,8 +1,8 @@
-//! Storage that the team has, as names and bytes: a shared folder, S3 and what speaks it, Google's, Azure's.
-//! Knows nothing of what the bytes are; the only room with async in it, which nobody outside sees.
+//! The team's storage as names and bytes: a folder, S3 and compatible services, Google Cloud Storage, Azure.
+//! Knows nothing of what the bytes are. It is the only module with async code, and its own functions block.
 //!
-//! Names are content digests or are overwritten whole, so nothing here asks the storage for locks or conditions:
-//! some that speak S3 ignore them. A transfer that breaks off is taken up where it was by the client below us.
+//! A name is a content digest or is overwritten as a whole, so the storage needs no locks and no conditional
+//! requests, which some S3-compatible services ignore. The client resumes a download that breaks off.
 
 mod place;
 mod profile;
@@ -17,26 +17,26 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use place::Purpose;
 use tokio::runtime::Runtime;
 
-/// How long a question that is answered in a few bytes may take, retries included.
+/// How long a request with a short answer may take, retries included.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 
-/// How many bytes are sent in a second at the least, where others are sent beside them: the limit on sending is this
-/// much above [`ANSWER_PATIENCE`].
+/// The slowest upload that is allowed, in bytes per second, while other uploads run beside it. An upload may
+/// take [`ANSWER_PATIENCE`] plus the time it needs at this rate.
 const SLOWEST: u64 = 64 << 10;
 
 /// The storage, opened.
 pub struct Remote {
     storage: Arc<dyn ObjectStore>,
-    /// Made when something is first written: most that read never write.
+    /// Opened at the first write, because most processes only read.
     writer: OnceLock<Result<Arc<dyn ObjectStore>, String>>,
     prefix: Name,
     runtime: Runtime,
     url: String,
 }
 
-/// What the storage says of one name.
+/// What the storage says about one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct RemoteObject {
     /// The name below the prefix.
     pub name: String,
     /// Length in bytes.
@@ -45,10 +45,10 @@ pub struct Held {
     pub modified: SystemTime,
 }
 
-/// The storage could not be asked, or said no.
+/// The storage could not be reached, or it refused.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RemoteError {
-    /// The address cannot be understood, or what must be known to use it is missing.
+    /// The address is invalid, or something needed to use it is missing.
     #[error("the remote {url} cannot be opened: {problem}")]
     Address {
         /// The address as the user wrote it.
@@ -56,47 +56,52 @@ pub enum RemoteError {
         /// What is wrong.
         problem: String,
     },
-    /// It does not answer, or refuses.
+    /// The storage refuses, or the connection fails.
     #[error("the remote {url} failed to {verb} {name}: {problem}")]
     Failed {
         /// The address as the user wrote it.
         url: String,
-        /// What was asked.
+        /// The operation that was requested.
         verb: &'static str,
-        /// Of what.
+        /// The name of the object or folder.
         name: String,
-        /// What came back.
+        /// The error that came back.
         problem: String,
     },
-    /// It says nothing.
+    /// The storage does not answer in time.
     #[error("the remote {url} failed to {verb} {name}: no answer within {seconds} s")]
     Silent {
         /// The address as the user wrote it.
         url: String,
-        /// What was asked.
+        /// The operation that was requested.
         verb: &'static str,
-        /// Of what.
+        /// The name of the object or folder.
         name: String,
-        /// How long it was waited for.
+        /// How long the client waited, in seconds.
         seconds: u64,
     },
-    /// What lies there is longer than it may be.
+    /// The object is longer than allowed.
     #[error("{name} in the remote {url} has {size} bytes, more than the {limit} it may have")]
     TooLong {
         /// The address as the user wrote it.
         url: String,
-        /// Of what.
+        /// The name of the object or folder.
         name: String,
-        /// What the storage says.
+        /// Its length in bytes.
         size: u64,
-        /// What was allowed.
+        /// The longest length that was allowed, in bytes.
         limit: u64,
     },
 }
 
 impl Remote {
-    /// Opens the storage at `url`; nothing is asked of it yet. Credentials and endpoints come from the environment
-    /// variables of each provider, and for S3 from the AWS command line's profiles too.
+    /// Opens the storage at `url`. Nothing is requested from it yet. Credentials and endpoints come from each
+    /// provider's environment variables, and for S3 also from the profiles of the AWS command line.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the address is invalid, the folder of a `file://` address cannot be created, or no client can
+    /// be set up.
     pub fn open(url: &str) -> Result<Self, RemoteError> {
         let problem = |problem: String| RemoteError::Address { url: url.to_owned(), problem };
         let (storage, prefix) = place::open(url, Purpose::Reading).map_err(problem)?;
@@ -106,12 +111,21 @@ impl Remote {
         Ok(Self { storage: storage.into(), writer: OnceLock::new(), prefix, runtime, url: url.to_owned() })
     }
 
-    /// Returns the bytes under `name`, or nothing if there is no such name. More than `limit` bytes are not read.
+    /// Returns the bytes under `name`, or `None` if there is no such name.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the storage refuses or does not answer, or if the object has more than `limit` bytes.
     pub fn get(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, RemoteError> {
         self.runtime.block_on(self.get_bounded(name, limit))
     }
 
-    /// The same for a few bytes that somebody waits for.
+    /// Like [`Remote::get`], but for a short answer that somebody waits for: gives up after 20 s.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the storage refuses or does not answer within 20 s, or if the object has more than `limit`
+    /// bytes.
     pub fn ask(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, RemoteError> {
         let answer = async { tokio::time::timeout(ANSWER_PATIENCE, self.get_bounded(name, limit)).await };
         self.runtime.block_on(answer).unwrap_or_else(|_| Err(self.silent("read", name, ANSWER_PATIENCE)))
@@ -134,7 +148,7 @@ impl Remote {
         while let Some(block) = blocks.next().await {
             let block = block.map_err(|error| self.failed("read", name, &error))?;
             bytes.extend_from_slice(&block);
-            // The length was the storage's word; what it sends may be longer.
+            // The storage may send more bytes than it announced.
             if bytes.len() as u64 > limit {
                 return Err(too_long(bytes.len() as u64));
             }
@@ -142,7 +156,11 @@ impl Remote {
         Ok(Some(bytes))
     }
 
-    /// Writes `bytes` under `name`, whole or not at all.
+    /// Writes `bytes` under `name`, completely or not at all. Gives up after 20 s plus 1 s for every 64 KiB.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the storage cannot be opened for writing, refuses, or does not answer in time.
     pub fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
         let patience = ANSWER_PATIENCE + Duration::from_secs(bytes.len() as u64 / SLOWEST);
         let full = self.full(name);
@@ -159,7 +177,11 @@ impl Remote {
         self.writer.get_or_init(open).as_deref().map_err(problem)
     }
 
-    /// Returns the length in bytes of what is under `name`, or nothing if there is no such name.
+    /// Returns the length in bytes of the object under `name`, or `None` if there is no such name.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the storage refuses or does not answer within 20 s.
     pub fn size(&self, name: &str) -> Result<Option<u64>, RemoteError> {
         let full = self.full(name);
         let answer = async { tokio::time::timeout(ANSWER_PATIENCE, self.storage.head(&full)).await };
@@ -171,22 +193,30 @@ impl Remote {
         }
     }
 
-    /// Returns what lies below `folder`, sorted by name.
-    pub fn list(&self, folder: &str) -> Result<Vec<Held>, RemoteError> {
+    /// Returns the objects below `folder`, sorted by name.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the storage refuses or does not answer.
+    pub fn list(&self, folder: &str) -> Result<Vec<RemoteObject>, RemoteError> {
         let full = self.full(folder);
         let listed = self.storage.list(Some(&full)).try_collect::<Vec<_>>();
         let found = self.runtime.block_on(listed).map_err(|error| self.failed("list", folder, &error))?;
         let held = |meta: object_store::ObjectMeta| {
             let name = meta.location.prefix_match(&self.prefix)?;
             let name = name.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/");
-            Some(Held { name, size: meta.size, modified: meta.last_modified.into() })
+            Some(RemoteObject { name, size: meta.size, modified: meta.last_modified.into() })
         };
         let mut held: Vec<_> = found.into_iter().filter_map(held).collect();
         held.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(held)
     }
 
-    /// Removes what is under `name`; what is not there is already removed.
+    /// Removes the object under `name`. A missing object is not an error.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the storage refuses or does not answer.
     pub fn remove(&self, name: &str) -> Result<(), RemoteError> {
         match self.runtime.block_on(self.storage.delete(&self.full(name))) {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
@@ -215,8 +245,9 @@ impl fmt::Debug for Remote {
     }
 }
 
-/// The errors of the clients are nested five deep and say the address three times; the last two levels say what
-/// happened. One line, and not a page of what a server sent.
+/// Returns the last two levels of an error as one line of at most 300 characters. The clients' errors are
+/// nested five deep and repeat the address three times, and the last two levels say what happened. The limit
+/// cuts off long server answers.
 fn innermost(error: &object_store::Error) -> String {
     let mut chain = vec![error.to_string()];
     let mut next = std::error::Error::source(error);

@@ -1,4 +1,4 @@
-//! From the address of a remote to a client for it: which provider, its credentials, its patience.
+//! Opens a client for the address of a remote: the provider, its credentials, its timeouts.
 //! Knows nothing of what is stored there.
 
 use std::str::FromStr;
@@ -17,16 +17,17 @@ use super::profile;
 /// What a client is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Bytes come at least every 10 s.
+    /// For reading. A request times out if no bytes come for 10 s.
     Reading,
-    /// The client counts the time until the first byte of the answer, and in it the whole time of sending. So it has no
-    /// limit there, and who sends sets one by the length of what is sent.
+    /// For writing. The client counts the upload itself as waiting for the first byte of the answer, so its
+    /// limit is 1 h here. The caller sets a limit that depends on the length of the upload.
     Writing,
 }
 
 impl Purpose {
-    /// What the clients do unless the environment says otherwise, in the words of `object_store`: a connection is made
-    /// within 5 s, and how long a whole transfer takes is not limited, because links differ a thousandfold.
+    /// Returns the timeouts that hold unless the environment overrides them, as options of `object_store`. A
+    /// connection must be made within 5 s. A whole transfer may take 1 h, because the speeds of links differ
+    /// a thousandfold.
     fn patience(self) -> [(&'static str, &'static str); 3] {
         let silence = if self == Self::Reading { "10 seconds" } else { "1 hour" };
         [("connect_timeout", "5 seconds"), ("read_timeout", silence), ("timeout", "1 hour")]
@@ -49,7 +50,8 @@ pub(super) fn open(url: &str, purpose: Purpose) -> Result<(Box<dyn ObjectStore>,
     Ok((client(scheme, &place, purpose).map_err(|error| super::innermost(&error))?, prefix))
 }
 
-/// A folder, made if it is missing: a mounted share that is not mounted shows as a parent that is missing.
+/// Opens a folder, and creates it if it is missing. Its parent must exist: a missing parent means that a
+/// share is not mounted.
 fn open_folder(path: &str) -> Result<(Box<dyn ObjectStore>, Name), String> {
     if !path.starts_with('/') {
         return Err("file:// takes an absolute path: file:///mnt/team/pipeline".to_owned());
@@ -88,17 +90,17 @@ fn client(scheme: &str, place: &str, purpose: Purpose) -> object_store::Result<B
     })
 }
 
-/// The options that a provider's client knows.
+/// Keeps the options that a provider's client knows.
 fn known<K: FromStr>(options: Vec<(String, String)>) -> impl Iterator<Item = (K, String)> {
     options.into_iter().filter_map(|(name, value)| Some((name.parse().ok()?, value)))
 }
 
-/// A chunk has the name of its content and is hashed by whoever fetches it, so that the signature of a request need not
-/// cover it too: that costs more processor time than all else that sending takes.
+/// The body of an S3 request is not signed. A chunk is named after its content and hashed by whoever fetches
+/// it, and signing the body costs more processor time than all the rest of an upload.
 const UNSIGNED_PAYLOAD: (&str, &str) = ("unsigned_payload", "true");
 
-/// Our defaults, then what is `configured`, then what the environment says under a provider's `prefix`, in lower case as
-/// `object_store` wants it.
+/// Returns our defaults, then the `configured` options, then the environment variables that begin with
+/// `prefix`, in lower case as `object_store` expects. Later options replace earlier ones.
 fn options(prefix: &str, configured: Vec<(String, String)>, purpose: Purpose) -> Vec<(String, String)> {
     let mut options: Vec<_> =
         purpose.patience().map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -108,7 +110,7 @@ fn options(prefix: &str, configured: Vec<(String, String)>, purpose: Purpose) ->
     options.extend(configured);
     let own = std::env::vars().filter(|(name, _)| name.starts_with(prefix));
     options.extend(own.map(|(name, value)| (name.to_ascii_lowercase(), value)));
-    // Somebody who writes http:// in an endpoint means it.
+    // Plain HTTP is allowed if the user writes http:// in the endpoint.
     let is_endpoint =
         |name: &str| matches!(name, "aws_endpoint" | "aws_endpoint_url" | "aws_endpoint_url_s3");
     if options.iter().any(|(name, value)| is_endpoint(name) && value.starts_with("http://")) {
@@ -117,8 +119,8 @@ fn options(prefix: &str, configured: Vec<(String, String)>, purpose: Purpose) ->
     options
 }
 
-/// A server that is down is given up after some seconds; one that is busy gets a few more chances, one that falls silent
-/// one more.
+/// A server that is down is given up after some seconds. A busy server gets a few more attempts, a silent one
+/// gets one.
 fn retries() -> RetryConfig {
     let backoff = BackoffConfig {
         init_backoff: Duration::from_millis(200),
@@ -128,11 +130,12 @@ fn retries() -> RetryConfig {
     RetryConfig { backoff, max_retries: 4, retry_timeout: Duration::from_secs(15) }
 }
 
-/// The TLS of the clients takes its cryptography from `ring`, which is here anyway, not from a second library.
+/// Makes the clients' TLS use the cryptography of `ring`, which is a dependency anyway, and not a second
+/// library.
 fn install_cryptography() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // An error would say that there is one already, which is as well.
+        // An error means that a provider is installed already, which is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
 }

@@ -1,10 +1,10 @@
-//! The AWS command line's profiles: keys, region and endpoint from `~/.aws/credentials` and `~/.aws/config`.
-//! Knows nothing of the other providers, nor of profiles that get their keys by calling a program or a service.
+//! Profiles of the AWS command line: keys, region and endpoint from `~/.aws/credentials` and `~/.aws/config`.
+//! Knows nothing of the other providers, nor of profiles that get their keys from a program or a service.
 
 use std::path::PathBuf;
 use std::{env, fs};
 
-/// The settings that are read, and what `object_store` calls them.
+/// The settings that are read, each with its name in `object_store`.
 const SETTINGS: [(&str, &str); 5] = [
     ("aws_access_key_id", "aws_access_key_id"),
     ("aws_secret_access_key", "aws_secret_access_key"),
@@ -13,8 +13,9 @@ const SETTINGS: [(&str, &str); 5] = [
     ("endpoint_url", "aws_endpoint_url"),
 ];
 
-/// Returns what the profile says, for a user whose environment has no keys itself. The variables are those of the AWS
-/// command line: `AWS_PROFILE`, `AWS_SHARED_CREDENTIALS_FILE`, `AWS_CONFIG_FILE`.
+/// Returns the settings of the user's profile, or nothing if the environment has `AWS_ACCESS_KEY_ID`. The
+/// profile and the files are chosen as by the AWS command line: `AWS_PROFILE`, `AWS_SHARED_CREDENTIALS_FILE`,
+/// `AWS_CONFIG_FILE`.
 pub(super) fn options() -> Vec<(String, String)> {
     if env::var_os("AWS_ACCESS_KEY_ID").is_some() {
         return Vec::new();
@@ -28,7 +29,7 @@ pub(super) fn options() -> Vec<(String, String)> {
         |path: Option<PathBuf>| path.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
     let mut options = section(&read(file("AWS_CONFIG_FILE", "config")), &profile);
     options.extend(section(&read(file("AWS_SHARED_CREDENTIALS_FILE", "credentials")), &profile));
-    // What the environment says of region and endpoint counts more.
+    // The environment takes precedence over the profile.
     let says = |name: &str| env::var_os(name).is_some();
     options.retain(|(name, _)| match name.as_str() {
         "aws_region" => !says("AWS_REGION") && !says("AWS_DEFAULT_REGION"),
@@ -38,7 +39,8 @@ pub(super) fn options() -> Vec<(String, String)> {
     options
 }
 
-/// Returns the settings that we know of `[PROFILE]` or `[profile PROFILE]` in the text of a file.
+/// Returns the settings in [`SETTINGS`] from the section `[PROFILE]` or `[profile PROFILE]` in the text of a
+/// file.
 fn section(text: &str, profile: &str) -> Vec<(String, String)> {
     let mut inside = false;
     let mut found = Vec::new();

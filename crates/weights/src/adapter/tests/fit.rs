@@ -1,4 +1,4 @@
-//! Where an adapter lands, what it must hold, and what is said of one that does not fit.
+//! Where an adapter lands, what it must hold, and the message for one that does not fit.
 
 use serde_json::json;
 
@@ -22,15 +22,15 @@ fn experts_of_their_own_land_on_the_stack() {
         assert_eq!(there, [false, false, true]);
     }
     assert!(refusal(read(4, "up_proj").fits(&experts)).contains("which the model does not have"));
-    // A name that numbers more experts than any model has makes no list of that length.
+    // A huge expert number in a name does not make a list of that length.
     assert_eq!(read(usize::MAX, "up_proj").update(stack).unwrap(), None);
-    // A model that keeps them apart takes each where it is.
+    // In a model that does not stack its experts, the update lands on the expert's own weight.
     read(2, "up_proj").fits(&base(&[("mlp.experts.2.up_proj.weight", &[3, 2])])).unwrap();
 }
 
 #[test]
 fn transposed_factors_are_refused_with_a_hint() {
-    // Rank 1, 2 columns, 3 rows, as PEFT keeps them, in a file of mlx-lm.
+    // Rank 1, 2 columns, 3 rows: oriented as in PEFT, but in a file of mlx-lm.
     let foreign: [Tensor<'_>; 2] = [("q.lora_a", &[1, 2], &[1.; 2]), ("q.lora_b", &[3, 1], &[1.; 3])];
     let message = refusal(mlx(json!({}), &foreign));
     assert!(
@@ -38,7 +38,7 @@ fn transposed_factors_are_refused_with_a_hint() {
             .ends_with("mlx-lm keeps lora_a as [in, rank] and lora_b as [rank, out]; they look transposed"),
         "{message}"
     );
-    // Of a square weight they multiply, to something of another shape or another rank.
+    // For a square weight, transposed factors do multiply, but the shape or the rank is wrong.
     let square: [Tensor<'_>; 2] = [("q.lora_a", &[1, 2], &[1.; 2]), ("q.lora_b", &[2, 1], &[1.; 2])];
     let message = refusal(mlx(json!({"lora_parameters": {"rank": 1, "scale": 1}}), &square));
     assert!(
@@ -50,7 +50,7 @@ fn transposed_factors_are_refused_with_a_hint() {
         message.ends_with("`q` updates [1, 1], but `q.weight` is [2, 2]; its factors look transposed"),
         "{message}"
     );
-    // The right rank, but the weight is the other way round.
+    // The rank is right, but rows and columns of the weight are swapped.
     let swapped: [Tensor<'_>; 2] = [("q.lora_a", &[2, 1], &[1.; 2]), ("q.lora_b", &[1, 3], &[1.; 3])];
     let message = refusal(mlx(json!({}), &swapped).unwrap().fits(&base(&[("q.weight", &[2, 3])])));
     assert!(

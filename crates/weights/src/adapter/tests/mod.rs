@@ -55,7 +55,7 @@ fn base(weights: &[(&str, &[usize])]) -> Base {
     Base::new(weights, &serde_json::Map::new())
 }
 
-/// Two layers of two projections, [3, 2] each.
+/// Two layers with two projections of `[3, 2]` each, and an embedding.
 fn two_layers() -> Base {
     base(&[
         ("model.embed_tokens.weight", &[4, 2]),

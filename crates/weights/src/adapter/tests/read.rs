@@ -1,4 +1,4 @@
-//! What an adapter of either format says that it changes, by hand, and what cannot be read.
+//! What an adapter of either format changes, worked out by hand, and what cannot be read.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -158,7 +158,7 @@ fn the_files_tell_the_format() {
     assert!(refusal(Adapter::open(both.path())).contains("adapter_model.bin is a pickle"));
 }
 
-/// The values of a [rows, columns] tensor.
+/// The values of a `[rows, columns]` tensor.
 fn table(rows: usize, columns: usize, value: impl Fn(usize, usize) -> f32) -> Vec<f32> {
     (0..rows * columns).map(|at| value(at / columns, at % columns)).collect()
 }

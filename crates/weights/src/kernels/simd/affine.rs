@@ -1,26 +1,28 @@
-//! MLX's affine mode: whole numbers with a float scale and a float bias for each group.
+//! MLX's affine mode: integer codes with a float scale and a float bias for each group.
 //! Knows nothing of rows; a block is a sequence of groups.
 
 use super::pack::{pack, unpack};
 use super::{Float, Packed, PackedMut, QuantSpec};
 
-/// The smallest step, as in MLX's `quantize`; it keeps a constant group from a division by zero.
+/// The smallest step, as in MLX's `quantize`. It prevents a division by zero in a constant group.
 const SMALLEST_STEP: f32 = 1e-7;
 
-/// Adding this to a value of 0 to 2^22 leaves it rounded, half to even, in the lowest bits of the mantissa.
+/// Adding this to a value from 0 to 2^22 rounds the value, half to even, and leaves it in the lowest bits of
+/// the mantissa.
 const ROUNDING: f32 = 12_582_912.0;
 
-/// How many running minima and maxima are kept side by side; the outcome does not depend on it.
+/// How many running minima and maxima are kept side by side. The result does not depend on it.
 const LANES: usize = 16;
 
-/// The largest group size.
+/// The largest group size of this mode, in weights.
 const LARGEST_GROUP: usize = 128;
 
-/// How many groups share one pass of narrowing their scales.
+/// How many groups form a batch. The scales and biases of a batch are converted in one pass.
 const BATCH: usize = 32;
 
-/// Mirrors `quantize` in MLX's `backend/cpu/quantized.cpp`. A batch of groups goes through it in three steps, so that the
-/// middle one, whose divisions wait for each other, is computed for many groups at once.
+/// Mirrors `quantize` in MLX's `backend/cpu/quantized.cpp`. Each batch of groups takes three steps: ranges,
+/// then scales and biases, then codes. The second step has divisions that wait for each other, so it is
+/// computed for many groups at once.
 #[inline(always)]
 pub(super) fn quantize(float: Float, values: &[f32], spec: QuantSpec, out: PackedMut<'_>) {
     let QuantSpec { bits, group_size, .. } = spec;
@@ -55,7 +57,7 @@ pub(super) fn quantize(float: Float, values: &[f32], spec: QuantSpec, out: Packe
 #[inline(always)]
 fn encode_group(group: &[f32], scale: f32, bias: f32, levels: f32, codes: &mut [u8]) {
     for (value, code) in group.iter().zip(codes) {
-        // Clamped first, which is the same as after rounding.
+        // Clamping before rounding gives the same result as clamping after it.
         let level = (value - bias) / scale;
         let level = if level > 0.0 { level } else { 0.0 };
         let level = if level < levels { level } else { levels };
@@ -69,8 +71,8 @@ fn levels(bits: usize) -> f32 {
     ((1u32 << bits) - 1) as f32
 }
 
-/// Returns scale and bias of a group with this range: the larger end falls on a grid point, and the step is stretched
-/// so that zero does too.
+/// Returns the scale and the bias of a group with this range. The end with the larger magnitude becomes a
+/// grid point, and the step is stretched so that zero becomes one too.
 #[inline(always)]
 fn step(low: f32, high: f32, levels: f32) -> (f32, f32) {
     let step = (high - low) / levels;
@@ -82,23 +84,26 @@ fn step(low: f32, high: f32, levels: f32) -> (f32, f32) {
     (if stretched { edge / edge_level } else { step }, if stretched { edge } else { 0.0 })
 }
 
-/// Rounds half to even, as `round_ties_even` does, in operations that every instruction set has for vectors.
+/// Rounds half to even, as `round_ties_even` does, but only with operations that every instruction set has
+/// for vectors.
 #[inline(always)]
 fn round(value: f32) -> f32 {
-    // From 2^23 on every float is a whole number. The sum leaves no place for a fraction.
+    // From 2^23 on every float is an integer, so the sum has no bits left for a fraction.
     let magnitude = value.abs();
     let rounded = (magnitude + 8_388_608.0) - 8_388_608.0;
     let rounded = if magnitude < 8_388_608.0 { rounded } else { magnitude };
     rounded.copysign(value)
 }
 
-/// Returns minimum and maximum: one after the other, because in one loop the compiler mixes both into each vector.
+/// Returns the minimum and the maximum. They take two loops, because in one loop the compiler mixes both into
+/// each vector.
 #[inline(always)]
 fn range(group: &[f32]) -> (f32, f32) {
     (extreme::<false>(group), extreme::<true>(group))
 }
 
-/// Returns the largest value, or the smallest. There is no NaN, so the order of comparing does not matter.
+/// Returns the largest value of a group, or the smallest. There is no NaN, so the order of the comparisons
+/// does not matter.
 #[inline(always)]
 fn extreme<const LARGEST: bool>(group: &[f32]) -> f32 {
     let chunks = group.as_chunks::<LANES>().0;
@@ -124,7 +129,8 @@ fn pick<const LARGEST: bool>(a: f32, b: f32) -> f32 {
     if beyond { a } else { b }
 }
 
-/// Mirrors `affine_dequantize` in MLX's `ops.cpp`: the product and the sum are each rounded to the type.
+/// Mirrors `affine_dequantize` in MLX's `ops.cpp`: the product and the sum are each rounded to the weight's
+/// type.
 #[inline(always)]
 pub(super) fn dequantize(packed: Packed<'_>, values: &mut [f32]) {
     let Packed { spec: QuantSpec { bits, group_size, .. }, float, weight, scales, biases, .. } = packed;
@@ -149,7 +155,7 @@ pub(super) fn dequantize(packed: Packed<'_>, values: &mut [f32]) {
     }
 }
 
-/// Returns the sum of the squares of the steps, one for each weight.
+/// Returns the sum of the squared steps, one step for each weight.
 pub(super) fn steps(packed: Packed<'_>) -> f64 {
     let Packed { spec, float, scales, .. } = packed;
     let (mut steps, mut sum) = ([0.0; BATCH], 0.0);
@@ -167,7 +173,8 @@ mod tests {
 
     #[test]
     fn quantizes_by_hand() {
-        // Range -1..2 in 2 bits: the larger end, 2, is level -2 of a step of -1, so scale -1 and bias 2.
+        // The range is -1 to 2, in 2 bits. The end with the larger magnitude, 2, is level -2 with a step of
+        // -1. So the scale is -1 and the bias is 2.
         let mut group = [0.0; 16];
         group[..4].copy_from_slice(&[-1.0, 0.0, 0.6, 2.0]);
         let (low, high) = range(&group);

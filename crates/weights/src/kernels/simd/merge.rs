@@ -1,10 +1,10 @@
-//! Adding a low-rank update to rows, in mlx-lm's order of operations.
+//! Adds a low-rank update to rows, in mlx-lm's order of operations.
 //! Knows nothing of where the factors come from.
 
 use super::{Lora, Rows};
 
-/// Mirrors `LoRALinear.fuse` and `DoRALinear.fuse` of mlx-lm: the update is a float32 sum over k ascending, rounded to
-/// the weight's type before it is added.
+/// Mirrors `LoRALinear.fuse` and `DoRALinear.fuse` of mlx-lm. The update is summed in float32, over k in
+/// ascending order, and rounded to the weight's type before it is added.
 #[inline(always)]
 pub(super) fn merge(rows: &mut Rows, lora: &Lora, first: usize, delta: &mut [f32]) {
     let Rows { float, columns, values } = rows;
@@ -29,8 +29,8 @@ pub(super) fn merge(rows: &mut Rows, lora: &Lora, first: usize, delta: &mut [f32
     }
 }
 
-/// Gives the row the length `magnitude`. Its own length is summed in float64 in the order of the elements: mlx-lm
-/// sums in the weight's type, which in float16 loses most of it.
+/// Scales the row to the length `magnitude`. The row's own length is summed in float64, in the order of the
+/// elements. mlx-lm sums in the weight's type, which loses most of the precision in float16.
 #[inline(always)]
 fn stretch(row: &mut [f32], magnitude: f32) {
     let square: f64 = row.iter().map(|value| f64::from(*value) * f64::from(*value)).sum();

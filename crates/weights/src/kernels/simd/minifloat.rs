@@ -1,22 +1,23 @@
-//! MLX's modes of small floats: mxfp4, mxfp8 and nvfp4.
+//! MLX's small-float modes: mxfp4, mxfp8 and nvfp4.
 //! Knows nothing of rows; a block is a sequence of groups.
 //!
-//! Mirrors what `fp_quantize` and `fp_dequantize` in MLX's `ops.cpp` come to on the CPU, where they are made of
-//! array operations: each is rounded to the type of the weight.
+//! Mirrors `fp_quantize` and `fp_dequantize` in MLX's `ops.cpp` as they run on the CPU. There they are built
+//! from array operations, and the result of each operation is rounded to the type of the weight.
 
 use super::pack::{pack, unpack};
 use super::{Float, Mode, Packed};
 
-/// The largest group size of these modes.
+/// The largest group size of these modes, in weights.
 const LARGEST_GROUP: usize = 32;
 
-/// The middles between the values of e2m1, 0 0.5 1 1.5 2 3 4 6. A value on a middle goes to the smaller magnitude, the first of two that are as near.
+/// The midpoints between the values of e2m1, which are 0, 0.5, 1, 1.5, 2, 3, 4 and 6. A value on a midpoint
+/// goes to the smaller magnitude: of two codes at the same distance, the first is taken.
 const MIDDLES: [f32; 7] = [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0];
 
-/// Above this, float32 does not tell all distances to the values of e2m1 apart.
+/// From this magnitude on, float32 cannot distinguish all distances from a value to the values of e2m1.
 const BLURRED: f32 = 4_194_304.0;
 
-/// Quantizes `values`, finite and of type `float`.
+/// Quantizes `values`, which are finite. `float` can represent every value exactly.
 #[inline(always)]
 pub(super) fn quantize(mode: Mode, float: Float, values: &[f32], weight: &mut [u8], scales: &mut [u8]) {
     let (bits, group_size) = (mode.bits()[0], mode.group_sizes()[0]);
@@ -47,7 +48,7 @@ fn encode_all(values: &[f32], codes: &mut [u8], encode: impl Fn(f32) -> u8) {
     }
 }
 
-/// Returns the code of a group's scale, and the scale.
+/// Returns the code of a group's scale, and the scale itself.
 #[inline(always)]
 fn scale_of(mode: Mode, float: Float, group: &[f32]) -> (u8, f32) {
     let top = if mode == Mode::Mxfp8 { 448.0 } else { 6.0 };
@@ -58,14 +59,15 @@ fn scale_of(mode: Mode, float: Float, group: &[f32]) -> (u8, f32) {
         return (code, from_e4m3(code));
     }
     let exponent = if step[0] == 0.0 { 0 } else { ceil_log2(step[0]) };
-    // MLX lets the code wrap where the exponent is below -127, which takes weights below 1e-37.
+    // MLX lets the code wrap around if the exponent is below -127. This needs a group whose weights are all
+    // below 1.4e-36.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it wraps, as MLX does")]
     let code = (exponent + 127) as u8;
     (code, power_of_two(exponent))
 }
 
-/// Returns the largest magnitude. Magnitudes are ordered as their bits are, and a maximum of whole numbers may be taken in
-/// any order; a NaN is larger than all.
+/// Returns the largest magnitude; a NaN is larger than all. Magnitudes are ordered like their bits, and a
+/// maximum of integers may be taken in any order.
 #[inline(always)]
 fn peak_of(group: &[f32]) -> f32 {
     f32::from_bits(group.iter().fold(0, |peak, value| peak.max(value.to_bits() & 0x7fff_ffff)))
@@ -74,7 +76,7 @@ fn peak_of(group: &[f32]) -> f32 {
 /// Returns the smallest e with 2^e ≥ `value`, which is positive.
 #[inline(always)]
 fn ceil_log2(value: f32) -> i32 {
-    // A subnormal number has no exponent of its own: 2^64 times it has.
+    // A subnormal number has no exponent of its own, so it is multiplied by 2^64 first.
     let (value, shift) =
         if value < f32::MIN_POSITIVE { (value * f32::from_bits((127 + 64) << 23), 64) } else { (value, 0) };
     let bits = value.to_bits();
@@ -82,7 +84,7 @@ fn ceil_log2(value: f32) -> i32 {
     exponent + i32::from(bits & 0x7f_ffff != 0)
 }
 
-/// Returns 2^`exponent`, for -149 to 127.
+/// Returns 2^`exponent`, for exponents from -149 to 127.
 #[inline(always)]
 fn power_of_two(exponent: i32) -> f32 {
     #[expect(clippy::cast_sign_loss, reason = "the exponent is in the range that is named")]
@@ -90,7 +92,7 @@ fn power_of_two(exponent: i32) -> f32 {
     f32::from_bits(bits)
 }
 
-/// Returns the nearest e2m1; the sign of a zero is lost.
+/// Returns the code of the nearest e2m1 value. The sign of a zero is lost.
 #[inline(always)]
 fn to_e2m1(value: f32) -> u8 {
     let magnitude = value.abs();
@@ -98,7 +100,8 @@ fn to_e2m1(value: f32) -> u8 {
     index | if value < 0.0 && index > 0 { 8 } else { 0 }
 }
 
-/// Returns the first e2m1 of those that are nearest as float32 has it; of what is infinite or NaN, 0.
+/// Returns the first e2m1 code with the smallest distance, computed in float32. An infinity or a NaN gives
+/// code 0.
 fn to_nearest_e2m1(value: f32) -> u8 {
     let mut nearest = (0, f32::INFINITY);
     for code in 0..16u8 {
@@ -110,12 +113,12 @@ fn to_nearest_e2m1(value: f32) -> u8 {
     nearest.0
 }
 
-/// Rounds to e4m3, half to even; what is larger than 448 becomes 448. Mirrors `ToFP8` in MLX's `unary_ops.h`.
+/// Rounds to e4m3, half to even; a magnitude above 448 becomes 448. Mirrors `ToFP8` in MLX's `unary_ops.h`.
 #[inline(always)]
 fn to_e4m3(value: f32) -> u8 {
     let sign = value.to_bits() & 0x8000_0000;
     let magnitude = value.to_bits() ^ sign;
-    // Adding 2^14, whose last place is that of a subnormal e4m3, rounds in the float unit.
+    // Subnormal numbers: the last place of 2^14 is that of a subnormal e4m3, so the addition rounds.
     let subnormal = (f32::from_bits(magnitude) + 16384.0).to_bits().wrapping_sub(141 << 23);
     let odd = (magnitude >> 20) & 1;
     let normal = magnitude.wrapping_sub(120 << 23).wrapping_add(0x7_ffff + odd) >> 20;
@@ -129,7 +132,7 @@ fn to_e4m3(value: f32) -> u8 {
 #[inline(always)]
 fn from_e4m3(code: u8) -> f32 {
     let magnitude = u32::from(code & 127);
-    // The exponent is moved from the bias of e4m3, 7, to that of float32; a subnormal code counts units of 2^-9.
+    // The exponent is rebiased from e4m3's bias, 7, to float32's, 127. A subnormal code counts units of 2^-9.
     let normal = f32::from_bits((magnitude << 20) + ((127 - 7) << 23));
     let value = if magnitude < 8 { magnitude as f32 * power_of_two(-9) } else { normal };
     if code & 128 == 0 { value } else { -value }
@@ -138,7 +141,7 @@ fn from_e4m3(code: u8) -> f32 {
 #[inline(always)]
 fn from_e2m1(code: u8) -> f32 {
     let magnitude = u32::from(code & 7);
-    // As for e4m3; the bias is 1, and the subnormal code stands for 0.5.
+    // As in `from_e4m3`, but the bias is 1 and the only subnormal code stands for 0.5.
     let normal = f32::from_bits((magnitude << 22) + ((127 - 1) << 23));
     let value = if magnitude < 2 { magnitude as f32 * 0.5 } else { normal };
     if code & 8 == 0 { value } else { -value }
@@ -148,14 +151,14 @@ fn from_e2m1(code: u8) -> f32 {
 fn from_scale(mode: Mode, scale: u8) -> f32 {
     match mode {
         Mode::Nvfp4 => from_e4m3(scale),
-        // 255 stands for infinity here, 0 for 2^-127.
+        // Code 255 stands for infinity here, and code 0 for 2^-127.
         _ if scale == 255 => f32::INFINITY,
         _ => power_of_two(i32::from(scale) - 127),
     }
 }
 
-/// Returns the sum of the squares of the steps: the step at a code is the distance to the next magnitude with the
-/// same exponent, times the scale.
+/// Returns the sum of the squared steps, one step for each weight. The step at a code is the spacing of the
+/// codes with the same exponent, times the scale.
 pub(super) fn steps(packed: Packed<'_>) -> f64 {
     let Packed { spec, weight, scales, .. } = packed;
     let squares: [f64; 256] = std::array::from_fn(|code| f64::from(step_at(spec.mode, code)).powi(2));
@@ -170,7 +173,8 @@ pub(super) fn steps(packed: Packed<'_>) -> f64 {
     sum
 }
 
-/// Returns the distance between the first code with the exponent of `code` and the next one.
+/// Returns the spacing of the codes with the exponent of `code`: the distance from the first of them to the
+/// next.
 fn step_at(mode: Mode, code: usize) -> f32 {
     #[expect(clippy::cast_possible_truncation, reason = "a code has eight bits at most")]
     let magnitude = |mask: usize| (code & mask) as u8;
@@ -180,7 +184,8 @@ fn step_at(mode: Mode, code: usize) -> f32 {
     }
 }
 
-/// Dequantizes into `values`; the one product is rounded to the type.
+/// Dequantizes into `values`. The scale, and then its product with each code, are rounded to the weight's
+/// type.
 #[inline(always)]
 pub(super) fn dequantize(packed: Packed<'_>, values: &mut [f32]) {
     let Packed { spec, float, weight, scales, .. } = packed;
@@ -224,7 +229,7 @@ mod tests {
         for code in (0..=255u8).filter(|code| code & 127 != 127) {
             assert_eq!(to_e4m3(from_e4m3(code)), code);
         }
-        // Half way between 1 and 1.125, and beyond the largest.
+        // Halfway between 1 and 1.125, beyond the largest value, and the largest negative magnitude.
         assert_eq!([to_e4m3(1.0625), to_e4m3(1e9), to_e4m3(-448.0)], [to_e4m3(1.0), 0x7e, 0xfe]);
     }
 

@@ -1,6 +1,7 @@
 //! The arithmetic on a block of rows, compiled for several instruction sets.
-//! Knows nothing of threads. Written once as plain loops: the order of operations is the source's, and Rust never
-//! fuses a multiply with an add, so every instruction set gives the same bits.
+//! Knows nothing of threads. Each kernel is written once, as plain loops. The compiler keeps the source's
+//! order of operations, and Rust never fuses a multiply with an add. So every instruction set gives the same
+//! bits.
 
 mod affine;
 mod merge;
@@ -10,10 +11,10 @@ mod sums;
 
 use super::{Float, Lora, Mode, Packed, PackedMut, QuantSpec, Rows, UpdateStats};
 
-/// The instruction sets that a block can be computed with.
+/// The instruction sets that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Simd {
-    /// What every processor of the architecture has; on aarch64 that is NEON.
+    /// What every processor of the architecture supports; on aarch64 that includes NEON.
     Baseline,
     /// 256-bit vectors on x86-64.
     #[cfg(target_arch = "x86_64")]
@@ -33,7 +34,7 @@ impl Simd {
         Self::Baseline,
     ];
 
-    /// Whether this processor has the set.
+    /// Whether this processor supports the set.
     fn is_there(self) -> bool {
         match self {
             Self::Baseline => true,
@@ -49,13 +50,14 @@ impl Simd {
         }
     }
 
-    /// Returns the best set that this processor has.
+    /// Returns the best set that this processor supports.
     pub(super) fn best() -> Self {
         Self::ALL.iter().copied().find(|set| set.is_there()).unwrap_or(Self::Baseline)
     }
 }
 
-/// Defines a function that runs its body compiled for the instruction set of its first argument.
+/// Defines a function whose first argument is an instruction set. It runs the body that is compiled for that
+/// set.
 macro_rules! for_each_set {
     ($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? => $body:path) => {
         $(#[$doc])*
@@ -87,52 +89,54 @@ macro_rules! for_each_set {
 }
 
 for_each_set! {
-    /// Widens little-endian elements.
+    /// Reads little-endian elements and widens them to float32.
     fn decode(float: Float, bytes: &[u8], values: &mut [f32]) => Float::decode
 }
 
 for_each_set! {
-    /// Rounds to elements and writes them little-endian.
+    /// Rounds values to `float` and writes them little-endian.
     fn encode(float: Float, values: &[f32], bytes: &mut [u8]) => Float::encode
 }
 
 for_each_set! {
-    /// Whether all values are in range.
+    /// Whether `is_in_range` holds for all values.
     fn all_in_range(values: &[f32]) -> bool => all_in_range_body
 }
 
 for_each_set! {
-    /// Quantizes `values`, whole groups of type `float`.
+    /// Quantizes `values`, which are whole groups. `float` can represent every value exactly.
     fn quantize(float: Float, values: &[f32], spec: QuantSpec, out: PackedMut<'_>) => quantize_body
 }
 
 for_each_set! {
-    /// Dequantizes into `values`, rounded to the type of `packed`.
+    /// Dequantizes into `values`, rounded to the float type of `packed`.
     fn dequantize(packed: Packed<'_>, values: &mut [f32]) => dequantize_body
 }
 
 for_each_set! {
-    /// Adds an update to `rows`, the first of which is row `first`; `delta` has a place for each column.
+    /// Adds an update to `rows`, the first of which is row `first` of the matrix. `delta` is scratch memory
+    /// with one place for each column.
     fn merge(rows: &mut Rows, lora: &Lora, first: usize, delta: &mut [f32]) => merge::merge
 }
 
 for_each_set! {
-    /// Whether the bits of all values are the same.
+    /// Whether `a` and `b` are equal, bit for bit.
     fn same(a: &[f32], b: &[f32]) -> bool => sums::same
 }
 
 for_each_set! {
-    /// Sums over rows as they were, updated, and as they were made.
+    /// Returns the sums over rows before an update (`base`), after it (`updated`) and in the outcome
+    /// (`made`).
     fn update_stats(columns: usize, base: &[f32], updated: &[f32], made: &[f32]) -> UpdateStats => sums::stats
 }
 
 for_each_set! {
-    /// Sums over rows as they were, updated, and as codes.
+    /// Returns the same sums for an outcome that is stored as codes.
     fn update_stats_packed(packed: Packed<'_>, base: &[f32], updated: &[f32], made: Option<&[f32]>, alike: bool) -> UpdateStats
         => sums::stats_packed
 }
 
-/// Returns the sum of the squares of the quantization steps of all weights.
+/// Returns the sum of the squared quantization steps, one step for each weight.
 pub(super) fn steps(packed: Packed<'_>) -> f64 {
     match packed.spec.mode {
         Mode::Affine => affine::steps(packed),
@@ -140,7 +144,8 @@ pub(super) fn steps(packed: Packed<'_>) -> f64 {
     }
 }
 
-/// Whether a value can be computed with: neither infinite nor NaN, and below 2^127, so that a range does not overflow.
+/// Whether a value can be computed with: it is not infinite, not NaN, and its magnitude is below 2^127. So
+/// the range of a group, maximum minus minimum, cannot overflow.
 #[inline(always)]
 pub(super) fn is_in_range(value: f32) -> bool {
     value.to_bits() & 0x7f80_0000 < 0x7f00_0000
@@ -182,7 +187,8 @@ mod tests {
             .collect()
     }
 
-    /// Everything that a set computes of these values: codes, sides, what they stand for, and a merge.
+    /// Everything that an instruction set computes from these values: codes, scales, biases, the dequantized
+    /// values, and a merge.
     fn outcome(simd: Simd, float: Float, row: &[u8], spec: QuantSpec) -> [Vec<u8>; 5] {
         let mut values = vec![0.0; row.len() / float.size()];
         let count = values.len();
@@ -212,7 +218,7 @@ mod tests {
         #[test]
         fn every_instruction_set_gives_the_same_bits(bits in prop::collection::vec(any::<u32>(), 256), spec in prop::sample::select(specs())) {
             for float in [Float::F16, Float::Bf16, Float::F32] {
-                // Any finite value; what is not finite is refused before it comes here.
+                // Finite values only: others are refused before they reach the kernels.
                 let mut values: Vec<f32> = bits.iter().map(|bits| f32::from_bits(bits & 0xbfff_ffff) * 1000.0).collect();
                 float.round_all(&mut values);
                 let mut row = vec![0; 256 * float.size()];

@@ -1,7 +1,7 @@
-//! Codes of 2 to 8 bits, one a byte, and the little-endian bit stream they are stored as.
+//! Packs codes of 2 to 8 bits, one per byte, into the little-endian bit stream of a file, and unpacks them.
 //! Knows nothing of what a code stands for.
 
-/// Packs `codes`, a multiple of eight, in `bits` each.
+/// Packs `codes` in `bits` each. Their number is a multiple of eight.
 #[inline(always)]
 pub(super) fn pack(bits: usize, codes: &[u8], packed: &mut [u8]) {
     match bits {
@@ -14,7 +14,7 @@ pub(super) fn pack(bits: usize, codes: &[u8], packed: &mut [u8]) {
     }
 }
 
-/// Unpacks what [`pack`] packed.
+/// Reverses [`pack`].
 #[inline(always)]
 pub(super) fn unpack(bits: usize, packed: &[u8], codes: &mut [u8]) {
     match bits {
@@ -27,12 +27,13 @@ pub(super) fn unpack(bits: usize, packed: &[u8], codes: &mut [u8]) {
     }
 }
 
-/// Bytes of each pair, of each four and of each eight: what moves together in the three steps.
+/// Masks for the three steps of packing: the lower half of each pair, of each four and of each eight bytes.
+/// The lower half stays in place; the upper half is shifted.
 const PAIRS: u64 = 0x00ff_00ff_00ff_00ff;
 const FOURS: u64 = 0x0000_ffff_0000_ffff;
 const EIGHTS: u64 = 0x0000_0000_ffff_ffff;
 
-/// Two codes make a byte.
+/// Packs two codes of 4 bits into each byte.
 #[inline(always)]
 fn pack_halves(codes: &[u8], packed: &mut [u8]) {
     for (two, byte) in codes.as_chunks::<2>().0.iter().zip(packed) {
@@ -40,7 +41,7 @@ fn pack_halves(codes: &[u8], packed: &mut [u8]) {
     }
 }
 
-/// Eight codes make `BITS` bytes: neighbours are pushed together, then pairs, then fours.
+/// Packs eight codes into `BITS` bytes. It joins neighbouring codes, then pairs of codes, then fours.
 #[inline(always)]
 fn pack_all<const BITS: usize>(codes: &[u8], packed: &mut [u8]) {
     for (eight, bytes) in codes.as_chunks::<8>().0.iter().zip(packed.as_chunks_mut::<BITS>().0) {
@@ -52,7 +53,7 @@ fn pack_all<const BITS: usize>(codes: &[u8], packed: &mut [u8]) {
     }
 }
 
-/// Takes a byte apart into two codes.
+/// Splits each byte into two codes of 4 bits.
 #[inline(always)]
 fn unpack_halves(packed: &[u8], codes: &mut [u8]) {
     for (byte, two) in packed.iter().zip(codes.as_chunks_mut::<2>().0) {
@@ -60,7 +61,7 @@ fn unpack_halves(packed: &[u8], codes: &mut [u8]) {
     }
 }
 
-/// The three steps of [`pack_all`], backwards.
+/// Undoes the three steps of [`pack_all`], in reverse order.
 #[inline(always)]
 fn unpack_all<const BITS: usize>(packed: &[u8], codes: &mut [u8]) {
     let (four, two, one) = ((1 << (4 * BITS)) - 1, (1 << (2 * BITS)) - 1, (1 << BITS) - 1);
@@ -97,7 +98,7 @@ mod tests {
             pack(bits, &codes, &mut packed);
             unpack(bits, &packed, &mut back);
             prop_assert_eq!(&back, &codes);
-            // As one long number, the first code lowest.
+            // The bytes are one long number; the first code has its lowest bits.
             for (index, code) in codes.iter().enumerate() {
                 let stream = |bit: usize| packed[bit / 8] >> (bit % 8) & 1;
                 let read = (0..bits).fold(0, |read, bit| read | stream(index * bits + bit) << bit);

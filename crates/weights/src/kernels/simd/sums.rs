@@ -1,18 +1,19 @@
-//! Sums over weights as they were, updated and made, from which follows what is left of the update.
-//! Knows nothing of how they were made.
+//! Sums over weights before an update, after it and in the outcome; they tell how much of the update is left.
+//! Knows nothing of how the outcome was made.
 
 use super::{Float, Mode, Packed, UpdateStats, dequantize_body};
 
-/// How many sums are kept side by side. It is part of what comes out: a sum of floats depends on its order.
+/// How many partial sums are kept side by side. This affects the result, because a sum of floats depends on
+/// its order.
 const LANES: usize = 16;
 
-/// How many weights are widened at once, in memory that fits the L1 cache.
+/// How many weights are widened to float64 at once, in memory that fits the L1 cache.
 const WIDENED: usize = 128;
 
-/// How many values are compared before a difference is looked for.
+/// How many values are compared before the result is checked.
 const COMPARED: usize = 256;
 
-/// Whether the bits of all values are the same.
+/// Whether `a` and `b` are equal, bit for bit.
 #[inline(always)]
 pub(super) fn same(a: &[f32], b: &[f32]) -> bool {
     let differ = |(a, b): (&[f32], &[f32])| {
@@ -21,7 +22,7 @@ pub(super) fn same(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && !a.chunks(COMPARED).zip(b.chunks(COMPARED)).any(differ)
 }
 
-/// Sums over rows that are there as they were made.
+/// Sums over rows whose outcome, `made`, is given as floats.
 #[inline(always)]
 pub(super) fn stats(columns: usize, base: &[f32], updated: &[f32], made: &[f32]) -> UpdateStats {
     let mut sum = UpdateStats::default();
@@ -30,8 +31,9 @@ pub(super) fn stats(columns: usize, base: &[f32], updated: &[f32], made: &[f32])
     sum
 }
 
-/// Sums over rows that were made as codes. They are dequantized a row at a time, while it is in the L1 cache, unless they
-/// were already: `made`. If base and outcome are quantized `alike`, it counts what returned.
+/// Sums over rows whose outcome is given as codes. `made` holds the dequantized rows if the caller has them.
+/// Otherwise one row at a time is dequantized, and summed while it is in the L1 cache. If base and outcome
+/// are quantized `alike`, `returned` is counted too.
 #[inline(always)]
 pub(super) fn stats_packed(
     packed: Packed<'_>,
@@ -62,7 +64,8 @@ pub(super) fn stats_packed(
         if alike {
             found.returned = match spec.mode {
                 Mode::Affine => returned(float, spec.group_size, part.scales, [base, updated, made]),
-                // These scales seldom change: a weight that returns does so exactly.
+                // The scales of these modes seldom change, so a weight that returns gets exactly its base
+                // value.
                 _ => found.reverted,
             };
         }
@@ -71,7 +74,8 @@ pub(super) fn stats_packed(
     sum
 }
 
-/// Sums in float64. The loops are apart, because in one the compiler makes no vectors of them.
+/// Sums over one row, in float64. The loops are separate because the compiler does not vectorize a combined
+/// loop.
 #[inline(always)]
 fn row(base: &[f32], updated: &[f32], made: &[f32]) -> UpdateStats {
     let (mut square, mut product, mut noise) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
@@ -119,8 +123,9 @@ fn add_products(a: &[f64; WIDENED], b: &[f64; WIDENED], sums: &mut [f64; LANES])
     *sums = lanes;
 }
 
-/// Counts the weights that were changed and came back to within half a step: to the same point of the grid, if it is the
-/// same grid. The points themselves move a little, because the edge of a group is a weight that was changed too.
+/// Counts the weights that the update changed and whose outcome is less than half a step from the base. If
+/// base and outcome are on the same grid, this is the same grid point. The grid may move a little, because
+/// the edge of a group is a weight that the update changed too.
 #[inline(always)]
 fn returned(float: Float, group_size: usize, scales: &[u8], [base, updated, made]: [&[f32]; 3]) -> u64 {
     let sides = scales.chunks_exact(float.size()).zip(base.chunks_exact(group_size));

@@ -1,16 +1,19 @@
 //! Putting the artifact of a node where people look: its folder in `artifacts/`, or a link to its source.
 //! Knows nothing of how the artifact came to be here.
 
-use super::{Event, Scheduler};
+use super::Scheduler;
+use crate::error::Result;
+use crate::event::Event;
 use crate::graph::NodeId;
 use crate::plan::{Decision, Planner};
 use artifact::Artifact;
 
 impl<'a: 'p, 'p> Scheduler<'a, 'p> {
-    pub(super) fn link(&mut self, id: NodeId, decision: &Decision, artifact: Artifact) -> anyhow::Result<()> {
-        if let Err(error) = self.place(id, &artifact) {
+    pub(super) fn link(&mut self, id: NodeId, decision: &Decision, artifact: Artifact) -> Result<()> {
+        if let Err(error) = self.put_in_place(id, &artifact) {
             if !self.is_gone(id, &artifact) {
-                return self.failed(id, &error);
+                self.failed(id, &error);
+                return Ok(());
             }
             // The collector, or a person, has removed it since it was decided on.
             self.ready.push_back(id);
@@ -18,7 +21,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         }
         let node = &self.planner.graph.node(id).name;
         let edited = decision.edited.as_deref();
-        self.progress.event(&Event::Linked { node, edited, artifact: artifact.digest() });
+        self.observer.event(&Event::Linked { node, edited, artifact: artifact.digest() });
         self.done(id, decision, artifact, decision.failure.clone())?;
         self.summary.linked += usize::from(self.summary.done.contains_key(&id));
         Ok(())
@@ -31,13 +34,13 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         sources.target(graph, id).is_none() && objects.any(|object| !object.exists())
     }
 
-    /// Puts the artifact of a node on the shelf.
-    pub(super) fn place(&mut self, id: NodeId, artifact: &Artifact) -> anyhow::Result<()> {
-        let Planner { graph, sources, store, shelf, memo, .. } = &mut self.planner;
+    /// Puts the artifact of a node on the artifacts_dir.
+    pub(super) fn put_in_place(&mut self, id: NodeId, artifact: &Artifact) -> Result<()> {
+        let Planner { graph, sources, store, artifacts_dir, state, .. } = &mut self.planner;
         let node = graph.node(id);
         match sources.target(graph, id) {
-            Some(target) => shelf.point(&node.name, &target, store),
-            None => shelf.place(&node.name, artifact, store, memo),
+            Some(target) => artifacts_dir.link(&node.name, &target, store),
+            None => artifacts_dir.put(&node.name, artifact, store, &mut state.stats),
         }
     }
 }

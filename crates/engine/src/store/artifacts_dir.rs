@@ -8,18 +8,19 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::local::{list, move_file, remove};
-use super::{LocalStore, Memo, Stat};
+use super::{LocalStore, Stat, StatCache};
+use crate::error::{Result, fail};
 use artifact::{Artifact, AtPath, Digest, IoError};
 
 /// The folder of links.
 #[derive(Debug)]
-pub struct Shelf {
+pub struct ArtifactsDir {
     root: PathBuf,
 }
 
-/// What stands on the shelf under a node's name, compared with what should.
+/// What stands on the artifacts_dir under a node's name, compared with what should.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ShelfState {
+pub enum ArtifactState {
     /// The name points at the artifact and every file is as it was linked.
     InPlace,
     /// There is no such name, or it points at another artifact.
@@ -28,7 +29,7 @@ pub enum ShelfState {
     Edited(String),
 }
 
-impl Shelf {
+impl ArtifactsDir {
     /// Names the folder; nothing is read or made yet.
     pub fn new(root: PathBuf) -> Self {
         Self { root }
@@ -40,32 +41,32 @@ impl Shelf {
     }
 
     /// Notes the state of the folder itself, which changes when any name in it points elsewhere.
-    pub fn look(&self, memo: &mut Memo) {
+    pub fn observe(&self, stats: &mut StatCache) {
         // Where there is no folder there are no links either, and those are asked for one by one.
-        let _ = memo.look(&self.root);
+        let _ = stats.observe(&self.root);
     }
 
     /// Compares what stands under `name` with `artifact`.
-    pub fn state(&self, name: &str, artifact: &Artifact, memo: &mut Memo) -> ShelfState {
+    pub fn state(&self, name: &str, artifact: &Artifact, stats: &mut StatCache) -> ArtifactState {
         let hashed = hashed_name(name, artifact);
         if fs::read_link(self.root.join(name)).ok().as_deref() != Some(Path::new(&hashed)) {
-            return ShelfState::Absent;
+            return ArtifactState::Absent;
         }
         let folder = self.root.join(hashed);
-        find_edited(&folder, artifact, memo).map_or(ShelfState::InPlace, ShelfState::Edited)
+        find_edited(&folder, artifact, stats).map_or(ArtifactState::InPlace, ArtifactState::Edited)
     }
 
     /// Puts `artifact` under `name`, with links into `store`, which has every file of it.
-    pub fn place(
+    pub fn put(
         &self,
         name: &str,
         artifact: &Artifact,
         store: &LocalStore,
-        memo: &mut Memo,
-    ) -> anyhow::Result<()> {
-        let _hold = store.hold()?;
+        stats: &mut StatCache,
+    ) -> Result<()> {
+        let _hold = store.gc_lock()?;
         let folder = self.folder(name, artifact);
-        if self.state(name, artifact, memo) == ShelfState::InPlace {
+        if self.state(name, artifact, stats) == ArtifactState::InPlace {
             return Ok(());
         }
         fs::create_dir_all(&self.root).at("create", &self.root)?;
@@ -73,21 +74,21 @@ impl Shelf {
         remove(&unfinished)?;
         fs::create_dir(&unfinished).at("create", &unfinished)?;
         for file in artifact.files() {
-            link(&store.object_path(&file.digest), &unfinished.join(&file.path), file.digest, memo)?;
+            link(&store.object_path(&file.digest), &unfinished.join(&file.path), file.digest, stats)?;
         }
-        self.replace_folder(&unfinished, &folder, artifact, store, memo)?;
-        self.point(name, Path::new(&hashed_name(name, artifact)), store)
+        self.replace_folder(&unfinished, &folder, artifact, store, stats)?;
+        self.link(name, Path::new(&hashed_name(name, artifact)), store)
     }
 
     /// Makes `name` point at `target`: a folder beside it, or a source folder where it lies.
-    pub fn point(&self, name: &str, target: &Path, store: &LocalStore) -> anyhow::Result<()> {
+    pub fn link(&self, name: &str, target: &Path, store: &LocalStore) -> Result<()> {
         let path = self.root.join(name);
         if fs::read_link(&path).is_ok_and(|current| current == target) {
             return Ok(());
         }
         fs::create_dir_all(&self.root).at("create", &self.root)?;
         if fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_symlink()) {
-            anyhow::bail!("{} is not a link of ours; move it away, it is the name of a node", path.display());
+            fail!(Store, "{} is not a link of ours; move it away, it is the name of a node", path.display());
         }
         let unfinished = store.workspace().join(format!("{name}.link"));
         remove(&unfinished)?;
@@ -102,7 +103,7 @@ impl Shelf {
     }
 
     /// Takes the name away from an artifact that is not the node's any more, if what it makes now is not here.
-    pub fn unpoint(&self, name: &str, artifact: &Artifact) -> Result<(), IoError> {
+    pub fn unlink(&self, name: &str, artifact: &Artifact) -> Result<(), IoError> {
         let path = self.root.join(name);
         match fs::read_link(&path) {
             Ok(target) if target != Path::new(&hashed_name(name, artifact)) => {
@@ -113,19 +114,19 @@ impl Shelf {
     }
 
     /// Returns whether `name` points at `target`.
-    pub fn points_at(&self, name: &str, target: &Path) -> bool {
+    pub fn links_to(&self, name: &str, target: &Path) -> bool {
         fs::read_link(self.root.join(name)).is_ok_and(|current| current == target)
     }
 
     /// Returns what the names in the folder point at, as the links have it.
-    pub(super) fn targets(&self) -> anyhow::Result<Vec<String>> {
+    pub(super) fn targets(&self) -> Result<Vec<String>> {
         let targets = list(&self.root)?.into_iter().filter_map(|path| fs::read_link(path).ok());
         Ok(targets.map(|target| target.to_string_lossy().into_owned()).collect())
     }
 
     /// Returns the hashed folders of ours that no name points at, each with the digits in its name. One that is not as we
     /// leave it, with read-only files and nothing else, may be the user's own.
-    pub(super) fn folders(&self) -> anyhow::Result<Vec<(PathBuf, String)>> {
+    pub(super) fn folders(&self) -> Result<Vec<(PathBuf, String)>> {
         let targets = self.targets()?;
         let mut folders = Vec::new();
         for path in list(&self.root)? {
@@ -140,17 +141,22 @@ impl Shelf {
 
     /// Removes a hashed folder. A content that was linked into it has one link less then, which changes its state but not
     /// what it is.
-    pub(super) fn discard(&self, folder: &Path, store: &LocalStore, memo: &mut Memo) -> Result<(), IoError> {
+    pub(super) fn discard(
+        &self,
+        folder: &Path,
+        store: &LocalStore,
+        stats: &mut StatCache,
+    ) -> Result<(), IoError> {
         for path in list(folder)? {
             if fs::symlink_metadata(&path).at("read", &path)?.is_dir() {
-                self.discard(&path, store, memo)?;
+                self.discard(&path, store, stats)?;
                 continue;
             }
             let before = Stat::at(&path).at("read", &path)?;
             remove(&path)?;
-            let object = memo.known(&before).and_then(|digest| Stat::at(&store.object_path(&digest)).ok());
+            let object = stats.known(&before).and_then(|digest| Stat::at(&store.object_path(&digest)).ok());
             if let Some(object) = object.filter(|object| object.file() == before.file()) {
-                memo.relinked(&before, object);
+                stats.relinked(&before, object);
             }
         }
         remove(folder)
@@ -164,11 +170,11 @@ impl Shelf {
         folder: &Path,
         artifact: &Artifact,
         store: &LocalStore,
-        memo: &mut Memo,
+        stats: &mut StatCache,
     ) -> Result<(), IoError> {
         let renamed = match fs::rename(finished, folder) {
             Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
-                if find_edited(folder, artifact, memo).is_none() {
+                if find_edited(folder, artifact, stats).is_none() {
                     return remove(finished);
                 }
                 let old = store.workspace().join("replaced");
@@ -190,15 +196,15 @@ impl Shelf {
 }
 
 /// Looks for a file that was changed, added or removed by hand.
-fn find_edited(folder: &Path, artifact: &Artifact, memo: &mut Memo) -> Option<String> {
+fn find_edited(folder: &Path, artifact: &Artifact, stats: &mut StatCache) -> Option<String> {
     // Before its files, so that what is done to them meanwhile shows in the state of the folder.
     let now = SystemTime::now();
-    let settled = memo.look(folder).ok().filter(|stat| !stat.is_racy(now));
+    let settled = stats.observe(folder).ok().filter(|stat| !stat.is_racy(now));
     let edited = artifact.files().iter().find(|file| {
         let path = folder.join(&file.path);
-        !memo.holds(&path, &file.digest, file.size)
+        !stats.has_content(&path, &file.digest, file.size)
     });
-    edited.map(|file| file.path.clone()).or_else(|| added_file(folder, settled, artifact, memo))
+    edited.map(|file| file.path.clone()).or_else(|| added_file(folder, settled, artifact, stats))
 }
 
 fn hashed_name(name: &str, artifact: &Artifact) -> String {
@@ -212,7 +218,7 @@ pub(super) fn hash_in(name: &str) -> Option<String> {
     (hex && hash.len() == 12 && !name.contains('/')).then(|| hash.to_owned())
 }
 
-fn is_ours(folder: &Path) -> anyhow::Result<bool> {
+fn is_ours(folder: &Path) -> Result<bool> {
     for path in list(folder)? {
         let metadata = fs::symlink_metadata(&path).at("read", &path)?;
         let ours = match metadata.is_dir() {
@@ -229,28 +235,33 @@ fn is_ours(folder: &Path) -> anyhow::Result<bool> {
 /// Looks for a file that the artifact does not have, and for one that is no file any more. A folder whose own state
 /// did not change since it was looked through has the same names in it, so its listing is remembered like a file's
 /// content, unless the folder is too young for its state to be trusted.
-fn added_file(folder: &Path, settled: Option<Stat>, artifact: &Artifact, memo: &mut Memo) -> Option<String> {
+fn added_file(
+    folder: &Path,
+    settled: Option<Stat>,
+    artifact: &Artifact,
+    stats: &mut StatCache,
+) -> Option<String> {
     let flat = artifact.files().iter().all(|file| !file.path.contains('/'));
     let settled = settled.filter(|_| flat);
-    if settled.is_some_and(|stat| memo.known(&stat) == Some(artifact.digest())) {
+    if settled.is_some_and(|stat| stats.known(&stat) == Some(artifact.digest())) {
         return None;
     }
-    let added = find_unknown(folder, "", artifact, memo);
+    let added = find_unknown(folder, "", artifact, stats);
     if let Some(stat) = settled
         && added.is_none()
     {
-        memo.remember(stat, artifact.digest());
+        stats.remember(stat, artifact.digest());
     }
     added
 }
 
-fn find_unknown(folder: &Path, prefix: &str, artifact: &Artifact, memo: &mut Memo) -> Option<String> {
+fn find_unknown(folder: &Path, prefix: &str, artifact: &Artifact, stats: &mut StatCache) -> Option<String> {
     for entry in fs::read_dir(folder).ok()?.flatten() {
         let path = format!("{prefix}{}", entry.file_name().to_string_lossy());
         let unknown = match entry.file_type() {
             Ok(kind) if kind.is_dir() => {
-                let _ = memo.look(&entry.path());
-                find_unknown(&entry.path(), &format!("{path}/"), artifact, memo)
+                let _ = stats.observe(&entry.path());
+                find_unknown(&entry.path(), &format!("{path}/"), artifact, stats)
             }
             Ok(kind) if kind.is_file() && artifact.file(&path).is_some() => None,
             _ => Some(path),
@@ -264,7 +275,7 @@ fn find_unknown(folder: &Path, prefix: &str, artifact: &Artifact, memo: &mut Mem
 
 /// Makes `to` a file with the content of `object` at no cost in space where the file system can: a clone, else
 /// a hard link, else a copy. Read-only, so that an edit by hand takes a decision.
-fn link(object: &Path, to: &Path, digest: Digest, memo: &mut Memo) -> Result<(), IoError> {
+fn link(object: &Path, to: &Path, digest: Digest, stats: &mut StatCache) -> Result<(), IoError> {
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).at("create", parent)?;
     }
@@ -273,8 +284,8 @@ fn link(object: &Path, to: &Path, digest: Digest, memo: &mut Memo) -> Result<(),
         fs::copy(object, to).at("copy to", to)?;
     }
     fs::set_permissions(to, Permissions::from_mode(0o444)).at("protect", to)?;
-    memo.relinked(&before, Stat::of(&fs::metadata(object).at("read", object)?));
-    memo.remember(Stat::of(&fs::metadata(to).at("read", to)?), digest);
+    stats.relinked(&before, Stat::of(&fs::metadata(object).at("read", object)?));
+    stats.remember(Stat::of(&fs::metadata(to).at("read", to)?), digest);
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::recipe::Change;
 use crate::stage::Unit;
+use crate::verify::Comparison;
 use artifact::Digest;
 
 /// What a person or a program is told while a build runs.
@@ -36,6 +37,14 @@ pub enum Event<'a> {
     Notice { message: String },
     /// Something was found and put right.
     Warning { node: &'a str, message: String },
+    /// A node is being made again.
+    Verifying { node: &'a str },
+    /// A node was made again and compared.
+    Verified {
+        node: &'a str,
+        #[serde(skip)]
+        comparison: &'a Comparison,
+    },
     /// A stage failed.
     Failed {
         node: &'a str,
@@ -47,8 +56,16 @@ pub enum Event<'a> {
     Skipped { node: &'a str, because: &'a str },
 }
 
-/// Shows what happens: on a terminal, as lines, or as JSON.
-pub trait Progress: Send {
-    /// Shows one event.
+/// Is told what happens while something runs: shows it on a terminal, writes a log, or ignores it.
+pub trait Observer: Send {
+    /// Takes one event.
     fn event(&mut self, event: &Event<'_>);
+}
+
+/// Ignores all events.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn event(&mut self, _: &Event<'_>) {}
 }

@@ -1,4 +1,4 @@
-//! A file that arrives in chunks, in any order: each written where it belongs, the whole synced and hashed as it grows.
+//! A file that arrives in chunks in any order, and is synced and hashed while it grows.
 //! Knows nothing of where the chunks come from.
 
 use std::fs::File;
@@ -10,20 +10,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::store::{Chunk, read_range};
-use artifact::{AtPath, Digest, HashingWriter};
+use artifact::{AtPath, Digest, HashingWriter, IoError};
 
-/// How many bytes are written before the disk is told to, so that it need not do all at the end.
+/// How many bytes are written before a sync, so that little is left for the last sync.
 const SYNCED_TOGETHER: u64 = 32 << 20;
 
-/// How much is read at a time to be hashed.
+/// How many bytes are read at a time for hashing.
 const BLOCK_BYTES: u64 = 1 << 20;
 
-/// The file, opened.
-pub(super) struct Arrival<'a> {
+/// The file, opened, and which of its chunks are in place.
+pub(super) struct PartialFile<'a> {
     path: &'a Path,
     file: File,
     places: &'a [(u64, Chunk)],
-    /// Whether somebody has begun with it before us.
+    /// Whether the file already had content when it was opened: an earlier attempt may have written chunks.
     begun: bool,
     unsynced: AtomicU64,
     state: Mutex<State>,
@@ -36,9 +36,10 @@ struct State {
     is_over: bool,
 }
 
-impl<'a> Arrival<'a> {
-    /// Opens the file at `path`, or makes it, with the room for `places`.
-    pub(super) fn open(path: &'a Path, size: u64, places: &'a [(u64, Chunk)]) -> anyhow::Result<Self> {
+impl<'a> PartialFile<'a> {
+    /// Opens or creates the file at `path` and sets its length to `size` bytes. `places` are the chunks and
+    /// their offsets in bytes.
+    pub(super) fn open(path: &'a Path, size: u64, places: &'a [(u64, Chunk)]) -> Result<Self, IoError> {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
         let file = file.at("write", path)?;
         let begun = file.metadata().at("read", path)?.len() > 0;
@@ -47,8 +48,9 @@ impl<'a> Arrival<'a> {
         Ok(Self { path, file, places, begun, unsynced: AtomicU64::new(0), state, grown: Condvar::new() })
     }
 
-    /// Puts a chunk in place: as it arrived before a break, which its hash tells, else as `bring` brings it.
-    pub(super) fn put<E: From<anyhow::Error>>(
+    /// Puts a chunk in place. If an earlier attempt wrote it, which its hash tells, it stays; otherwise
+    /// `bring` supplies the bytes.
+    pub(super) fn put<E: From<IoError>>(
         &self,
         index: usize,
         bring: impl Fn(&Chunk) -> Result<Vec<u8>, E>,
@@ -64,12 +66,13 @@ impl<'a> Arrival<'a> {
         Ok(())
     }
 
-    fn read(&self, range: Range<u64>) -> anyhow::Result<Vec<u8>> {
-        Ok(read_range(&self.file, &range).at("read", self.path)?)
+    fn read(&self, range: Range<u64>) -> Result<Vec<u8>, IoError> {
+        read_range(&self.file, &range).at("read", self.path)
     }
 
-    /// Writes, and has the disk work while the next chunks arrive.
-    fn write(&self, at: u64, bytes: &[u8]) -> anyhow::Result<()> {
+    /// Writes `bytes` at the offset `at`. Syncs from time to time, so that the disk works while the next
+    /// chunks arrive.
+    fn write(&self, at: u64, bytes: &[u8]) -> Result<(), IoError> {
         self.file.write_all_at(bytes, at).at("write", self.path)?;
         let length = bytes.len() as u64;
         if self.unsynced.fetch_add(length, Ordering::Relaxed) + length > SYNCED_TOGETHER {
@@ -79,13 +82,14 @@ impl<'a> Arrival<'a> {
         Ok(())
     }
 
-    /// Returns what says, when it is dropped, that no more chunks will come, however that came about.
+    /// Returns a guard. Dropping it, for whatever reason, tells `digest` that no more chunks will come.
     pub(super) fn over(&self) -> Over<'_, 'a> {
         Over(self)
     }
 
-    /// Hashes the whole in order, each chunk when it is in place; nothing if they do not all come.
-    pub(super) fn digest(&self) -> anyhow::Result<Option<Digest>> {
+    /// Hashes the whole file in order and waits for each chunk. Returns `None` if no more chunks will come
+    /// and one is missing.
+    pub(super) fn digest(&self) -> Result<Option<Digest>, IoError> {
         let mut whole = HashingWriter::new(io::sink());
         for (index, (at, chunk)) in self.places.iter().enumerate() {
             if !self.wait_for(index) {
@@ -102,8 +106,8 @@ impl<'a> Arrival<'a> {
         Ok(Some(whole.finish().1))
     }
 
-    /// Returns the first chunk that is not what its name says.
-    pub(super) fn damaged(&self) -> anyhow::Result<Option<Chunk>> {
+    /// Returns the first chunk whose bytes do not match its digest.
+    pub(super) fn damaged(&self) -> Result<Option<Chunk>, IoError> {
         for (at, chunk) in self.places {
             if Digest::of(&self.read(*at..*at + chunk.length)?) != chunk.digest {
                 return Ok(Some(*chunk));
@@ -112,7 +116,7 @@ impl<'a> Arrival<'a> {
         Ok(None)
     }
 
-    /// Waits for a chunk; returns whether it is there.
+    /// Waits until the chunk is in place or no more chunks will come; returns whether it is in place.
     fn wait_for(&self, index: usize) -> bool {
         let is_there = |state: &State| state.arrived.get(index) == Some(&true);
         let state = self.grown.wait_while(self.state(), |state| !is_there(state) && !state.is_over);
@@ -124,8 +128,8 @@ impl<'a> Arrival<'a> {
     }
 }
 
-/// The end of an arrival.
-pub(super) struct Over<'o, 'a>(&'o Arrival<'a>);
+/// Ends the arrival of a file when it is dropped.
+pub(super) struct Over<'o, 'a>(&'o PartialFile<'a>);
 
 impl Drop for Over<'_, '_> {
     fn drop(&mut self) {

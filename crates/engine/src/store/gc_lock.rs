@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// A held lock; the system gives it back when the process ends, however it ends.
 #[derive(Debug)]
-pub struct Hold {
+pub struct GcLock {
     _file: File,
 }
 
-impl Hold {
+impl GcLock {
     /// Waits until nobody holds the lock at `path`, and takes it alone.
     pub(super) fn alone(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
@@ -24,18 +24,18 @@ impl Hold {
 /// The shared hold of this process. All its threads have one between them, so that one who holds it already need not
 /// wait behind a collector that waits for that very hold.
 #[derive(Debug, Default)]
-pub(super) struct Shared(Mutex<Weak<Hold>>);
+pub(super) struct Shared(Mutex<Weak<GcLock>>);
 
 impl Shared {
     /// Waits until no collector works on `path`, and keeps those to come waiting.
-    pub(super) fn take(&self, path: &Path) -> io::Result<Arc<Hold>> {
+    pub(super) fn take(&self, path: &Path) -> io::Result<Arc<GcLock>> {
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(hold) = current.upgrade() {
             return Ok(hold);
         }
         let file = open(path)?;
         file.lock_shared()?;
-        let hold = Arc::new(Hold { _file: file });
+        let hold = Arc::new(GcLock { _file: file });
         *current = Arc::downgrade(&hold);
         Ok(hold)
     }
@@ -58,7 +58,7 @@ mod tests {
         let holds = [ours.take(&path).unwrap(), ours.take(&path).unwrap(), theirs.take(&path).unwrap()];
         assert!(open(&path).unwrap().try_lock().is_err());
         drop(holds);
-        let alone = Hold::alone(&path).unwrap();
+        let alone = GcLock::alone(&path).unwrap();
         assert!(open(&path).unwrap().try_lock_shared().is_err());
         drop(alone);
         ours.take(&path).unwrap();

@@ -12,26 +12,27 @@ use std::path::{Path, PathBuf};
 
 use super::local::{list, remove};
 use super::{ChunkList, KeyLock, LocalStore, Stat};
+use crate::error::Result;
 use artifact::{AtPath, Digest, Interrupted, IoError};
 
 impl LocalStore {
     /// Returns where the file with this digest arrives, and the lock on it; nobody else writes there meanwhile.
-    pub fn arrival(
+    pub fn partial_file(
         &self,
         digest: &Digest,
         go_on: &dyn Fn() -> Result<(), Interrupted>,
-    ) -> anyhow::Result<(PathBuf, KeyLock)> {
+    ) -> Result<(PathBuf, KeyLock)> {
         let lock = self.lock(digest, go_on)?;
-        Ok((self.arrival_path(digest), lock))
+        Ok((self.partial_path(digest), lock))
     }
 
-    fn arrival_path(&self, digest: &Digest) -> PathBuf {
+    fn partial_path(&self, digest: &Digest) -> PathBuf {
         self.tmp().join(format!("{digest}.partial"))
     }
 
     /// Removes what has arrived of a file that was made here meanwhile, unless it is arriving right now.
-    pub(super) fn discard_arrival(&self, digest: &Digest) -> anyhow::Result<()> {
-        let path = self.arrival_path(digest);
+    pub(super) fn discard_partial(&self, digest: &Digest) -> Result<()> {
+        let path = self.partial_path(digest);
         if path.exists() {
             let lock = path.with_extension("lock");
             let held = KeyLock::try_take(&lock).at("lock", &lock)?;
@@ -41,10 +42,10 @@ impl LocalStore {
     }
 
     /// Moves a file that has arrived whole to its digest; the caller has hashed it.
-    pub fn take_in(&self, arrived: &Path, digest: &Digest) -> Result<Stat, IoError> {
+    pub fn put_partial(&self, arrived: &Path, digest: &Digest) -> Result<Stat, IoError> {
         let object = self.object_path(digest);
         fs::File::open(arrived).and_then(|file| file.sync_all()).at("sync", arrived)?;
-        self.store(arrived, &object)?;
+        self.put_object(arrived, &object)?;
         Stat::at(&object).at("read", &object)
     }
 
@@ -61,12 +62,12 @@ impl LocalStore {
     }
 
     /// Keeps how the stored content of `digest` is cut.
-    pub fn keep_chunk_list(&self, digest: &Digest, chunks: &ChunkList) -> Result<(), IoError> {
+    pub fn put_chunk_list(&self, digest: &Digest, chunks: &ChunkList) -> Result<(), IoError> {
         self.write_below(&self.chunk_list_path(digest), &chunks.to_json())
     }
 
     /// Returns the stored contents whose cutting is known.
-    pub fn chunk_lists(&self) -> anyhow::Result<Vec<(Digest, ChunkList)>> {
+    pub fn chunk_lists(&self) -> Result<Vec<(Digest, ChunkList)>> {
         let known = self.objects()?.into_iter();
         Ok(known.filter_map(|digest| Some((digest, self.chunk_list(&digest)?))).collect())
     }
@@ -81,7 +82,7 @@ impl LocalStore {
     }
 
     /// Keeps the signed statement about the action of `key`.
-    pub fn attest(&self, key: &Digest, statement: &[u8]) -> Result<(), IoError> {
+    pub fn put_attestation(&self, key: &Digest, statement: &[u8]) -> Result<(), IoError> {
         self.write_below(&self.attestation_path(key), statement)
     }
 
@@ -93,7 +94,7 @@ impl LocalStore {
     }
 
     /// Removes the lists and statements about what is not there any more.
-    pub fn forget_the_gone(&self) -> anyhow::Result<()> {
+    pub fn forget_the_gone(&self) -> Result<()> {
         for folder in list(&self.root().join("chunks"))? {
             for path in list(&folder)? {
                 let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());

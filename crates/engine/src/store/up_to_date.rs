@@ -10,7 +10,7 @@ use std::thread::{self, available_parallelism};
 use serde::{Deserialize, Serialize};
 
 use super::Stat;
-use super::memo::{seal, unseal};
+use super::checksum::{strip_checksum, with_checksum};
 use artifact::Digest;
 
 /// So many states are worth a thread: asking for them takes about ten times as long as starting it.
@@ -18,7 +18,7 @@ const SHARE: usize = 1000;
 
 /// What was asked, what the answer was, and what it rests on.
 #[derive(Serialize, Deserialize)]
-pub struct Witness<'a> {
+pub struct UpToDateStamp<'a> {
     question: Digest,
     answer: usize,
     /// Paths are relative to the project, so that it may be moved.
@@ -26,7 +26,7 @@ pub struct Witness<'a> {
     seen: Vec<(&'a str, Stat)>,
 }
 
-impl<'a> Witness<'a> {
+impl<'a> UpToDateStamp<'a> {
     /// Returns the bytes to keep, unless something that was seen has a path that is not UTF-8.
     pub fn encode(
         question: Digest,
@@ -39,13 +39,13 @@ impl<'a> Witness<'a> {
             Some((path, *stat))
         };
         let seen = seen.iter().map(state).collect::<Option<_>>()?;
-        postcard::to_stdvec(&Self { question, answer, seen }).ok().map(|body| seal(&body))
+        postcard::to_stdvec(&Self { question, answer, seen }).ok().map(|body| with_checksum(&body))
     }
 
     /// Returns the answer to `question` that is kept at `path`, if all that it rests on is as it was.
     pub fn recall(path: &Path, root: &Path, question: &Digest) -> Option<usize> {
         let bytes = fs::read(path).ok()?;
-        let witness: Witness<'_> = postcard::from_bytes(unseal(&bytes)?).ok()?;
+        let witness: UpToDateStamp<'_> = postcard::from_bytes(strip_checksum(&bytes)?).ok()?;
         (witness.question == *question && witness.stands(root)).then_some(witness.answer)
     }
 
@@ -85,8 +85,8 @@ mod tests {
         fs::write(&path, "one").unwrap();
         let seen = [(path.clone(), Stat::at(&path).unwrap())];
         let question = Digest::of(b"all");
-        fs::write(&kept, Witness::encode(question, 7, root.path(), &seen).unwrap()).unwrap();
-        let recall = |question| Witness::recall(&kept, root.path(), &question);
+        fs::write(&kept, UpToDateStamp::encode(question, 7, root.path(), &seen).unwrap()).unwrap();
+        let recall = |question| UpToDateStamp::recall(&kept, root.path(), &question);
         assert_eq!(recall(question), Some(7));
         assert_eq!(recall(Digest::of(b"8bit")), None);
 

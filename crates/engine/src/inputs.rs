@@ -1,0 +1,86 @@
+//! What a stage is started with: the folders of its inputs, its source, and where its weights come from.
+//! Knows nothing of threads, nor of whether the outcome is kept or only compared.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use crate::error::{OrBug, Result, fail};
+use crate::graph::NodeId;
+use crate::plan::Planner;
+use crate::stage::{Inputs, Stage};
+use crate::store::{ArtifactState, restrict_to};
+use artifact::{Artifact, AtPath, FileEntry, IoError};
+
+/// Returns the inputs of a node. `made` gives the artifact of each input, all of which are made.
+///
+/// # Errors
+/// Fails if the files of an input are not here.
+pub(crate) fn find<'a>(
+    planner: &mut Planner<'_>,
+    id: NodeId,
+    made: &dyn Fn(NodeId) -> Option<&'a Artifact>,
+) -> Result<Inputs> {
+    let (graph, sources) = (planner.graph, planner.sources);
+    let mut folders = BTreeMap::new();
+    for (role, input) in graph.inputs(id) {
+        let artifact = made(input).or_bug("the inputs of a started node are made")?;
+        folders.insert(role.to_owned(), absolute(folder(planner, input, artifact)?)?);
+    }
+    let is_rewrite = matches!(graph.node(id).stage, Stage::Fuse(_) | Stage::Quantize(_));
+    let origin = if is_rewrite { sources.origin(graph, id) } else { None };
+    let source = sources.path(graph, id).map(absolute).transpose()?;
+    Ok(Inputs { folders, source, origin: origin.map(Into::into), measured: BTreeMap::new() })
+}
+
+/// Returns a folder with the files of an artifact: its source, its folder in `artifacts/` if it is as it was put there,
+/// else links into the store.
+fn folder(planner: &mut Planner<'_>, id: NodeId, artifact: &Artifact) -> Result<PathBuf> {
+    let Planner { graph, sources, store, artifacts_dir, state, .. } = planner;
+    let node = graph.node(id);
+    let scratch = store.workspace();
+    if let Some(source) = sources.path(graph, id).filter(|_| node.stage.is_reference()) {
+        let is_shared = sources.own_origin(graph, id).is_some();
+        return match is_shared {
+            true => Ok(restrict_to(source, artifact, scratch.join(format!("{}.source", node.name)))?),
+            false => Ok(source),
+        };
+    }
+    if artifacts_dir.state(&node.name, artifact, &mut state.stats) == ArtifactState::InPlace {
+        return Ok(artifacts_dir.folder(&node.name, artifact));
+    }
+    let object = |file: &FileEntry| store.object_path(&file.digest);
+    if artifact.files().iter().any(|file| !object(file).exists()) {
+        let name = &node.name;
+        fail!(
+            NotBuilt,
+            "its input `{name}` is not here; `pipeline pull {name}` or `pipeline build {name}` brings it"
+        );
+    }
+    Ok(link_all(artifact, scratch.join(format!("{}.links", node.name)), &object)?)
+}
+
+/// Makes a folder of symbolic links to the files of `artifact`. A hard link would change the state of the object, and the
+/// store is not to be touched.
+fn link_all(
+    artifact: &Artifact,
+    folder: PathBuf,
+    object: &dyn Fn(&FileEntry) -> PathBuf,
+) -> Result<PathBuf, IoError> {
+    if folder.exists() {
+        return Ok(folder);
+    }
+    for file in artifact.files() {
+        let link = folder.join(&file.path);
+        let parent = link.parent().unwrap_or(&folder);
+        fs::create_dir_all(parent).at("create", parent)?;
+        symlink(absolute(object(file))?, &link).at("link", &link)?;
+    }
+    Ok(folder)
+}
+
+/// Makes a path absolute: a worker process may have another working folder.
+fn absolute(path: PathBuf) -> Result<PathBuf, IoError> {
+    std::path::absolute(&path).at("find", Path::new(&path))
+}

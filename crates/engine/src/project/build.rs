@@ -1,0 +1,252 @@
+//! Building: resolve, plan, check, run, sign, lock.
+//! Knows nothing of how a stage works, nor of how it is shown.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::thread::available_parallelism;
+
+use super::plan::request;
+use super::up_to_date::question;
+use super::{NEVER, PlanOptions, Project};
+use crate::error::Result;
+use crate::event::Observer;
+use crate::graph::NodeId;
+use crate::lockfile::Lockfile;
+use crate::plan::{Decision, Request, share_policy};
+use crate::schedule::{self, Options, Summary};
+use crate::stage::{self, Stage};
+use crate::store::Counters;
+use crate::{share, sign};
+use artifact::in_one_line;
+use text::yaml::Problem;
+
+/// What to build, and how.
+#[derive(Clone, Debug)]
+pub struct BuildOptions<'a> {
+    /// What to build, and with what.
+    pub plan: PlanOptions,
+    /// How many stages run at once; none takes the number of processors. MLX always runs one.
+    pub jobs: Option<usize>,
+    /// Whether to go on with what does not depend on a failed node.
+    pub keep_going: bool,
+    /// Which revisions of sources on the hub are resolved.
+    pub revisions: Revisions,
+    /// Whether what is made is sent to the remote.
+    pub upload: bool,
+    /// Set by whoever wants the build to stop.
+    pub cancel: &'a AtomicBool,
+}
+
+impl Default for BuildOptions<'_> {
+    fn default() -> Self {
+        Self {
+            plan: PlanOptions::default(),
+            jobs: None,
+            keep_going: false,
+            revisions: Revisions::default(),
+            upload: true,
+            cancel: &NEVER,
+        }
+    }
+}
+
+/// Which branches and tags of sources on the hub are resolved to commits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Revisions {
+    /// Those that the lock does not hold.
+    #[default]
+    New,
+    /// All, and the lock is brought up to date.
+    Update,
+    /// None: the lock must hold all of them, and every artifact must be what the lock says.
+    Locked,
+}
+
+/// What a build did.
+#[derive(Clone, Debug)]
+pub struct BuildOutcome {
+    /// The targets and all they are made from, each after its inputs.
+    pub nodes: Vec<NodeId>,
+    /// What became of them.
+    pub summary: Summary,
+}
+
+impl BuildOutcome {
+    /// Returns how many nodes were up to date.
+    pub fn up_to_date(&self) -> usize {
+        let Summary { ran, linked, fetched, done, .. } = &self.summary;
+        done.keys().filter(|id| !ran.contains(id)).count().saturating_sub(linked + fetched)
+    }
+
+    /// Whether every node is done.
+    pub fn is_success(&self) -> bool {
+        self.summary.failed.is_empty() && !self.summary.interrupted
+    }
+}
+
+impl Project {
+    /// Makes what is missing or stale, and writes `pipeline.lock`.
+    ///
+    /// ```
+    /// use engine::event::Silent;
+    /// use engine::project::{BuildOptions, Project, ProjectPath};
+    ///
+    /// # fn write_model(folder: &std::path::Path) -> std::io::Result<()> {
+    /// #     use std::fs::write;
+    /// #     std::fs::create_dir_all(folder)?;
+    /// #     write(folder.join("config.json"), r#"{"model_type": "llama", "num_hidden_layers": 1}"#)?;
+    /// #     write(folder.join("tokenizer.json"), r#"{"model": {}}"#)?;
+    /// #     let header = r#"{"model.embed_tokens.weight":{"dtype":"F32","shape":[2,32],"data_offsets":[0,256]}}"#;
+    /// #     let header = format!("{header:<0$}", header.len().next_multiple_of(8));
+    /// #     let data = (0..64).flat_map(|value: u8| f32::from(value).to_le_bytes());
+    /// #     let bytes: Vec<u8> =
+    /// #         (header.len() as u64).to_le_bytes().into_iter().chain(header.bytes()).chain(data).collect();
+    /// #     write(folder.join("model.safetensors"), bytes)
+    /// # }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let folder = tempfile::tempdir()?;
+    /// write_model(&folder.path().join("model"))?;
+    /// std::fs::write(
+    ///     folder.path().join("pipeline.yaml"),
+    ///     "version: 1\nnodes:\n  base: {stage: base, source: model}\n  \
+    ///      8bit: {stage: quantize, model: base, bits: 8, group_size: 32}\n",
+    /// )?;
+    /// let mut project = Project::open(&ProjectPath::in_folder(folder.path()))?;
+    /// let built = project.build(&BuildOptions::default(), &mut Silent)?;
+    /// assert!(built.is_success());
+    /// assert_eq!(built.summary.ran.len(), 2);
+    /// assert!(folder.path().join("artifacts/8bit/model.safetensors").exists());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Fails if a target does not exist, if a source cannot be read or resolved, if a stage that would run is known to
+    /// fail, or if the cache, `artifacts/` or the lock cannot be written. A node that fails is no error: it is in the
+    /// summary, and the observer was told.
+    pub fn build(&mut self, options: &BuildOptions<'_>, observer: &mut dyn Observer) -> Result<BuildOutcome> {
+        let targets = self.targets(&options.plan.targets)?;
+        let nodes = self.graph.closure(&targets);
+        self.resolve(&nodes, options.revisions)?;
+        let mut request = request(&options.plan.targets, &targets);
+        if options.plan.force {
+            request.force = targets.into_iter().collect();
+        }
+        let lock = self.lockfile();
+        self.connect(&options.plan.remote, &lock)?;
+        let mut planner = self.planner(options.plan.backend, request);
+        let decisions = planner.plan(&nodes)?;
+        let request = planner.request;
+        self.preflight(&decisions)?;
+        let all_done = decisions.iter().all(Decision::is_done);
+        let is_locked = options.revisions == Revisions::Locked;
+        let summary = if all_done && !is_locked {
+            self.nothing_to_do(&decisions)?
+        } else {
+            self.run(options, &nodes, request, &lock, observer)?
+        };
+        let relocked = if is_locked { Ok(false) } else { self.update_lock(lock, &summary) };
+        self.save_state();
+        if let Some(question) = question(&self.path, options)
+            && all_done
+            && relocked.as_ref().is_ok_and(|written| !written)
+        {
+            self.write_stamp(question, nodes.len());
+        }
+        self.store.finish()?;
+        relocked?;
+        Ok(BuildOutcome { nodes, summary })
+    }
+
+    /// The plan is the result where all is in place: no thread is started and nothing is made.
+    fn nothing_to_do(&mut self, decisions: &[Decision]) -> Result<Summary> {
+        self.store.sweep()?;
+        let mut summary = Summary::default();
+        for decision in decisions {
+            if let (Some(key), Some(artifact)) = (decision.key, &decision.artifact) {
+                self.state.nodes.set(&self.graph.node(decision.id).name, key, artifact, None);
+                summary.done.insert(decision.id, (key, artifact.reproducible_digest()));
+            }
+        }
+        Ok(summary)
+    }
+
+    fn run(
+        &mut self,
+        options: &BuildOptions<'_>,
+        nodes: &[NodeId],
+        request: Request,
+        lock: &Lockfile,
+        observer: &mut dyn Observer,
+    ) -> Result<Summary> {
+        self.store.prepare()?;
+        let worker = self.worker.clone();
+        let backend = options.plan.backend;
+        let options = Options {
+            jobs: options.jobs.unwrap_or_else(|| available_parallelism().map_or(1, usize::from)),
+            keep_going: options.keep_going,
+            locked: (options.revisions == Revisions::Locked).then_some(lock),
+            fetch_only: false,
+            upload: options.upload,
+            worker: &worker,
+            cancel: options.cancel,
+        };
+        let planner = self.planner(backend, request);
+        let outcome = schedule::run(planner, nodes, &options, observer);
+        match &outcome {
+            Ok(summary) => {
+                self.attest(summary)?;
+                self.store.count(&self.counters(summary));
+            }
+            Err(_) => self.store.finish()?,
+        }
+        outcome
+    }
+
+    fn counters(&self, summary: &Summary) -> Counters {
+        let count = |nodes: usize| u64::try_from(nodes).unwrap_or(u64::MAX);
+        Counters {
+            local_hits: count(summary.linked),
+            remote_hits: count(summary.fetched),
+            misses: count(summary.ran.len()),
+            ..self.moved()
+        }
+    }
+
+    /// Signs what a build has made here, for a user who has a key. Without one, or with one that cannot be used, it stays
+    /// unsigned: signing is asked for where something is shared.
+    fn attest(&self, summary: &Summary) -> Result<()> {
+        let Ok(Some(own)) = sign::load() else { return Ok(()) };
+        for (id, (key, _)) in summary.done.iter().filter(|(id, _)| summary.ran.contains(id)) {
+            let Some(action) = self.store.action(key) else { continue };
+            let policy = share_policy(&self.graph.node(*id).stage);
+            self.store.put_attestation(key, &share::seal(key, policy, &action, &own))?;
+        }
+        Ok(())
+    }
+
+    /// Checks what can be checked before anything runs.
+    pub(super) fn preflight(&self, decisions: &[Decision]) -> Result<()> {
+        for decision in decisions.iter().filter(|decision| decision.is_stale()) {
+            let node = self.graph.node(decision.id);
+            if self.is_on_hub(decision.id) {
+                continue;
+            }
+            let source = self.sources.path(&self.graph, decision.id);
+            let bases = self.bases(decision.id);
+            stage::preflight(&node.stage, source.as_deref(), &bases).map_err(|error| {
+                let message = format!("node `{}`: {}", node.name, in_one_line(&error));
+                self.problem(&Problem::new(node.at, message))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Returns the model folders outside the graph that a node descends from, as far as they are on this machine.
+    fn bases(&self, id: NodeId) -> Vec<PathBuf> {
+        let above = self.graph.closure(&[id]);
+        let bases = above.into_iter().filter(|id| self.graph.node(*id).stage == Stage::Base);
+        let bases = bases.filter_map(|id| Some((id, self.sources.path(&self.graph, id)?)));
+        bases.filter(|(id, path)| !self.is_on_hub(*id) || path.exists()).map(|(_, path)| path).collect()
+    }
+}

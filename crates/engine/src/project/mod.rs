@@ -1,0 +1,268 @@
+//! A project on disk, and all that can be done with it: plan, build, verify, push, pull, collect.
+//! Knows nothing of the command line. A caller gets return values, and events while something runs.
+//!
+//! ```text
+//! open    the pipeline file, checked               plan    what a build would do, and why
+//! build   make what is stale, lock it, share it    verify  make again and compare; check hashes; check signatures
+//! push    send to the remote                       pull    bring from the remote
+//! gc      remove from the cache what is not current, or from the remote
+//! ```
+
+mod build;
+mod connect;
+mod gc;
+mod lock;
+mod plan;
+mod resolve;
+mod transfer;
+mod up_to_date;
+mod verify;
+
+pub use build::{BuildOptions, BuildOutcome, Revisions};
+pub use connect::RemoteChoice;
+pub use gc::{GcOptions, RemoteGcOptions};
+pub use plan::{Plan, PlanOptions};
+pub use transfer::{PullOutcome, PushOutcome, TransferOptions};
+pub use up_to_date::nodes_up_to_date;
+pub use verify::{Attestation, DamagedObject, StoreVerification, VerifyOptions};
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
+
+use crate::Error;
+use crate::error::Result;
+use crate::graph::{Graph, NodeId};
+use crate::manifest::{Cache, DEFAULT_DIR, Manifest};
+use crate::plan::{Planner, Request};
+use crate::share::{Share, Traffic};
+use crate::sources::Sources;
+use crate::stage::{BackendKind, WorkerProgram};
+use crate::store::{ArtifactsDir, Counters, LocalState, LocalStore, Stat};
+use text::yaml::Problem;
+
+/// Bumped when [`Manifest`] changes, so that a remembered one is not misread.
+const MANIFEST_FORMAT: u32 = 4;
+
+/// A flag that nobody sets: for callers that never stop what they started.
+pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
+
+/// Where a project is.
+#[derive(Clone, Debug)]
+pub struct ProjectPath {
+    /// The folder that `file` is relative to; the current one if there is none.
+    pub folder: Option<PathBuf>,
+    /// The pipeline file.
+    pub file: PathBuf,
+}
+
+impl ProjectPath {
+    /// Names the project whose `pipeline.yaml` lies in `folder`.
+    pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: Some(folder.into()), file: PathBuf::from("pipeline.yaml") }
+    }
+
+    /// Returns the path of the pipeline file as the user would write it.
+    pub fn path(&self) -> PathBuf {
+        self.folder.as_ref().map_or_else(|| self.file.clone(), |folder| folder.join(&self.file))
+    }
+
+    /// Returns the folder of the pipeline file.
+    fn root(&self) -> PathBuf {
+        self.path().parent().map_or_else(PathBuf::new, Path::to_owned)
+    }
+}
+
+/// An opened project.
+pub struct Project {
+    /// The folder of the pipeline file.
+    root: PathBuf,
+    path: PathBuf,
+    text: String,
+    cache: Cache,
+    graph: Graph,
+    sources: Sources,
+    store: LocalStore,
+    artifacts_dir: ArtifactsDir,
+    state: LocalState,
+    /// The shared cache, once it was connected and if there is one.
+    share: Option<Share>,
+    worker: WorkerProgram,
+    /// When it was opened, which is before anything else was read.
+    opened: SystemTime,
+}
+
+impl Project {
+    /// Opens the project at `path` and checks its pipeline file. Nothing is written.
+    ///
+    /// # Errors
+    /// Fails if the pipeline file cannot be read or is wrong, or if a source that it names does not exist.
+    pub fn open(path: &ProjectPath) -> Result<Self> {
+        let (root, path) = (path.root(), path.path());
+        let (opened, stat) = (SystemTime::now(), Stat::at(&path));
+        let text = fs::read_to_string(&path).map_err(|error| {
+            let hint = "`pipeline init` writes one, -C and -f name another";
+            Error::Usage(format!("cannot read {}: {error}; {hint}", path.display()))
+        })?;
+        // The state lies in the cache, and the pipeline file says where the cache is: the default place is tried first.
+        let mut state = LocalState::load(&LocalStore::new(root.join(DEFAULT_DIR)).state_path());
+        let manifest = match remembered(&state, &text) {
+            Some(manifest) => manifest,
+            None => Manifest::parse(&text).map_err(|problem| usage(&problem, &path, &text))?,
+        };
+        let cache = manifest.cache.clone();
+        let store = LocalStore::new(root.join(&cache.dir));
+        if cache.dir != DEFAULT_DIR {
+            state = LocalState::load(&store.state_path());
+        }
+        remember(&mut state, &text, &manifest);
+        if let Ok(stat) = stat {
+            state.stats.log(&path, stat);
+        }
+        let graph = Graph::check(manifest).map_err(|problem| usage(&problem, &path, &text))?;
+        let artifacts_dir = ArtifactsDir::new(root.join("artifacts"));
+        let (sources, worker) = (Sources::new(root.clone()), WorkerProgram::default());
+        let mut project = Self {
+            root,
+            path,
+            text,
+            cache,
+            graph,
+            sources,
+            store,
+            artifacts_dir,
+            state,
+            share: None,
+            worker,
+            opened,
+        };
+        project.check_sources()?;
+        project.use_locked_commits();
+        Ok(project)
+    }
+
+    /// Takes the worker program at `path`, whatever the environment says.
+    #[must_use]
+    pub fn with_worker(self, path: impl Into<PathBuf>) -> Self {
+        Self { worker: WorkerProgram::at(path.into()), ..self }
+    }
+
+    /// Returns the graph.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Returns the folder of the pipeline file.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns the path of the pipeline file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns what the pipeline file says of the cache.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Returns the cache on disk.
+    pub fn store(&self) -> &LocalStore {
+        &self.store
+    }
+
+    /// Resolves the names of targets; none means all nodes.
+    ///
+    /// # Errors
+    /// Fails if there is no node of a name.
+    pub fn targets(&self, names: &[String]) -> Result<Vec<NodeId>> {
+        if names.is_empty() {
+            return Ok(self.graph.order().to_vec());
+        }
+        let found = names.iter().map(|name| self.graph.find(name));
+        found.collect::<Result<_, _>>().map_err(|unknown| Error::Usage(unknown.to_string()))
+    }
+
+    /// Returns how many bytes were moved to the remote and from it since it was connected.
+    pub fn traffic(&self) -> Traffic {
+        self.share.as_ref().map(Share::traffic).unwrap_or_default()
+    }
+
+    /// Makes an error that shows the place in the pipeline file.
+    fn problem(&self, problem: &Problem) -> Error {
+        usage(problem, &self.path, &self.text)
+    }
+
+    fn check_sources(&self) -> Result<()> {
+        for id in self.graph.order() {
+            let node = self.graph.node(*id);
+            if let Some(source) = &node.source
+                && let Some(path) = source.path()
+                && !self.root.join(path).exists()
+            {
+                let message = format!("the source `{path}` of node `{}` does not exist", node.name);
+                return Err(self.problem(&Problem::new(source.at, message)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the commits of the sources on the hub from the lock, which is not read where there are none.
+    fn use_locked_commits(&mut self) {
+        let Self { graph, sources, .. } = self;
+        if graph.order().iter().any(|&id| sources.unresolved(graph, id).is_some()) {
+            let lock = self.lockfile();
+            self.sources.use_locked(&self.graph, &lock);
+        }
+    }
+
+    /// Returns the planner of this project.
+    fn planner(&mut self, backend: BackendKind, request: Request) -> Planner<'_> {
+        let Self { graph, sources, store, artifacts_dir, state, share, .. } = self;
+        Planner { graph, sources, store, artifacts_dir, state, share: share.as_ref(), backend, request }
+    }
+
+    /// Returns what was moved to the remote and from it, for the counters.
+    fn moved(&self) -> Counters {
+        let Traffic { sent, already_there, fetched, .. } = self.traffic();
+        Counters {
+            bytes_fetched: fetched,
+            bytes_sent: sent,
+            bytes_not_sent: already_there,
+            ..Counters::default()
+        }
+    }
+
+    /// Writes back what was learned about the disk.
+    fn save_state(&mut self) {
+        if let Some(bytes) = self.state.changed() {
+            self.store.put_cache_file(&self.store.state_path(), &bytes);
+        }
+    }
+}
+
+/// Makes an error that shows the place of a problem in the text of the file at `path`.
+pub fn usage(problem: &Problem, path: &Path, text: &str) -> Error {
+    Error::Usage(problem.render(path, text))
+}
+
+fn text_digest(text: &str) -> artifact::Digest {
+    artifact::Digest::of(&[&MANIFEST_FORMAT.to_le_bytes(), text.as_bytes()].concat())
+}
+
+/// Parsing ten thousand nodes of YAML takes longer than everything else that a null build does. What comes of it depends
+/// on the text alone, so it is remembered.
+fn remembered(state: &LocalState, text: &str) -> Option<Manifest> {
+    Manifest::from_bytes(state.manifest(&text_digest(text))?)
+}
+
+fn remember(state: &mut LocalState, text: &str, manifest: &Manifest) {
+    let digest = text_digest(text);
+    if state.manifest(&digest).is_none()
+        && let Some(bytes) = manifest.to_bytes()
+    {
+        state.set_manifest(digest, bytes);
+    }
+}

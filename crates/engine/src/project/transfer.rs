@@ -1,0 +1,181 @@
+//! Push and pull: artifacts sent to the remote or brought from there, and nothing built.
+//! Knows nothing of how they travel.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::plan::request;
+use super::{NEVER, PlanOptions, Project};
+use crate::Error;
+use crate::error::{OrBug, Result};
+use crate::event::{Event, Observer};
+use crate::graph::NodeId;
+use crate::plan::{Decision, Request, Verdict};
+use crate::schedule::{self, Options, Summary};
+use crate::share::{Traffic, Unsent};
+use crate::stage::Unit;
+use crate::store::Counters;
+use artifact::Interrupted;
+
+/// What to push or pull.
+#[derive(Clone, Debug)]
+pub struct TransferOptions<'a> {
+    /// Which nodes, and which remote.
+    pub plan: PlanOptions,
+    /// Set by whoever wants the transfer to stop.
+    pub cancel: &'a AtomicBool,
+}
+
+impl Default for TransferOptions<'_> {
+    fn default() -> Self {
+        Self { plan: PlanOptions::default(), cancel: &NEVER }
+    }
+}
+
+/// What was brought here.
+#[derive(Clone, Debug)]
+pub struct PullOutcome {
+    /// What became of the nodes; one that is neither here nor in the remote has failed.
+    pub summary: Summary,
+    /// How many bytes were moved.
+    pub traffic: Traffic,
+}
+
+/// What was sent.
+#[derive(Clone, Debug, Default)]
+pub struct PushOutcome {
+    /// How many nodes are in the remote.
+    pub sent: usize,
+    /// How many are not built here.
+    pub not_built: usize,
+    /// How many bytes were moved.
+    pub traffic: Traffic,
+    /// What the user should be told of the remote.
+    pub notices: Vec<String>,
+}
+
+impl Project {
+    /// Brings the artifacts of the targets here, and of all they are made from the records. Runs no stage.
+    ///
+    /// # Errors
+    /// Fails if there is no remote or a target does not exist, or if the cache or `artifacts/` cannot be written.
+    pub fn pull(
+        &mut self,
+        options: &TransferOptions<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<PullOutcome> {
+        self.must_connect(&options.plan.remote)?;
+        let targets = self.targets(&options.plan.targets)?;
+        let ids = self.graph.closure(&targets);
+        self.store.prepare()?;
+        let worker = self.worker.clone();
+        let fetch = Options {
+            jobs: 1,
+            keep_going: true,
+            locked: None,
+            fetch_only: true,
+            upload: false,
+            worker: &worker,
+            cancel: options.cancel,
+        };
+        let request = request(&options.plan.targets, &targets);
+        let planner = self.planner(options.plan.backend, request);
+        let summary = schedule::run(planner, &ids, &fetch, observer);
+        self.save_state();
+        if let Ok(Summary { fetched, .. }) = &summary {
+            let remote_hits = u64::try_from(*fetched).unwrap_or(u64::MAX);
+            self.store.count(&Counters { remote_hits, ..self.moved() });
+        }
+        self.store.finish()?;
+        Ok(PullOutcome { summary: summary?, traffic: self.traffic() })
+    }
+
+    /// Sends the artifacts of the targets to the remote, signed, with all they are made from.
+    ///
+    /// # Errors
+    /// Fails if there is no remote or no signing key, if a target does not exist, or if the remote does not answer or
+    /// refuses. A node that is not built here is no error: it is counted, and the observer was told.
+    pub fn push(
+        &mut self,
+        options: &TransferOptions<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<PushOutcome> {
+        self.must_connect(&options.plan.remote)?;
+        let targets = self.targets(&options.plan.targets)?;
+        let ids = self.graph.closure(&targets);
+        // What is asked is what is here, not what the team has.
+        let share = self.share.take();
+        let decisions = self.planner(options.plan.backend, Request::default()).plan(&ids);
+        self.share = share;
+        let decisions = decisions?;
+        self.save_state();
+        self.store.prepare()?;
+        let named = if options.plan.targets.is_empty() { &[] } else { targets.as_slice() };
+        let pushed = self.push_all(&decisions, named, options.cancel, observer);
+        let notices = self.take_notices();
+        self.store.count(&self.moved());
+        self.store.finish()?;
+        match pushed {
+            Ok(pushed) => Ok(PushOutcome { traffic: self.traffic(), notices, ..pushed }),
+            Err(problem) => {
+                notices.into_iter().for_each(|message| observer.event(&Event::Notice { message }));
+                Err(problem.into())
+            }
+        }
+    }
+
+    fn push_all(
+        &self,
+        decisions: &[Decision],
+        named: &[NodeId],
+        cancel: &AtomicBool,
+        observer: &mut dyn Observer,
+    ) -> Result<PushOutcome, Unsent> {
+        let share = self.share.as_ref().or_bug("a push has a remote")?;
+        let observer = Mutex::new(observer);
+        let show = |event: &Event<'_>| {
+            if let Ok(mut observer) = observer.lock() {
+                observer.event(event);
+            }
+        };
+        let mut pushed = PushOutcome::default();
+        for decision in decisions {
+            let node = &self.graph.node(decision.id).name;
+            if decision.verdict == Verdict::Recorded && !named.contains(&decision.id) {
+                // Its files went to the remote with whoever made them, or nobody wanted them any more.
+                continue;
+            }
+            let is_built = matches!(decision.verdict, Verdict::Fresh | Verdict::Cached);
+            let Some(key) = decision.key.filter(|_| is_built) else {
+                pushed.not_built += 1;
+                let message = "not here; `pipeline build` makes it".to_owned();
+                show(&Event::Warning { node, message });
+                continue;
+            };
+            show(&Event::Sending { node });
+            let tick = |done, total| {
+                show(&Event::Progress { node, unit: Unit::Bytes, done, total });
+                if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
+            };
+            let before = share.traffic();
+            schedule::send(share, &self.store, &key, &tick)?;
+            let now = share.traffic();
+            let (bytes, already_there) = (now.sent - before.sent, now.already_there - before.already_there);
+            show(&Event::Sent { node, bytes, already_there });
+            pushed.sent += 1;
+        }
+        Ok(pushed)
+    }
+}
+
+impl From<Unsent> for Error {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::NoKey => Self::Key(unsent.to_string()),
+            Unsent::Down(error) => Self::Remote(error),
+            Unsent::AlreadyReported => Self::Store(unsent.to_string()),
+            Unsent::Interrupted(interrupted) => Self::Interrupted(interrupted),
+            Unsent::LocalIo(error) => error,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Verification: nodes made again and compared, stored contents hashed again, signatures checked.
+//! Knows nothing of how it is shown.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{NEVER, Project};
+use crate::error::Result;
+use crate::event::{Event, Observer};
+use crate::graph::NodeId;
+use crate::plan::{Decision, Request};
+use crate::recipe::Recipe;
+use crate::share;
+use crate::sign::{self, PublicKey};
+use crate::stage::BackendKind;
+use crate::verify::{Comparison, Verifier};
+use artifact::{Digest, Interrupted};
+
+/// What to verify.
+#[derive(Clone, Debug)]
+pub struct VerifyOptions<'a> {
+    /// The names of the nodes; none means all.
+    pub targets: Vec<String>,
+    /// What weights are computed with.
+    pub backend: BackendKind,
+    /// Set by whoever wants the verification to stop.
+    pub cancel: &'a AtomicBool,
+}
+
+impl Default for VerifyOptions<'_> {
+    fn default() -> Self {
+        Self { targets: Vec::new(), backend: BackendKind::default(), cancel: &NEVER }
+    }
+}
+
+/// A stored content that is not what its name says.
+#[derive(Clone, Debug)]
+pub struct DamagedObject {
+    /// Its digest, which is its name.
+    pub object: Digest,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// What hashing the store found.
+#[derive(Clone, Debug)]
+pub struct StoreVerification {
+    /// How many contents are stored.
+    pub objects: usize,
+    /// Those that are damaged.
+    pub damaged: Vec<DamagedObject>,
+}
+
+/// Who signed what is recorded of a node.
+#[derive(Clone, Debug)]
+pub struct Attestation {
+    /// The node.
+    pub node: NodeId,
+    /// The key that signed it, or what is wrong.
+    pub signer: Result<PublicKey, String>,
+}
+
+impl Project {
+    /// Makes nodes again beside what is recorded of them, and compares. What is remembered of the disk is read but not
+    /// written: nothing of a verification is trusted later. The observer is told when each node begins and how it ended.
+    ///
+    /// # Errors
+    /// Fails if a target does not exist, if a source cannot be read, if the cache cannot be written, or if it is asked to
+    /// stop. A node that differs is no error.
+    pub fn verify(
+        &mut self,
+        options: &VerifyOptions<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<(NodeId, Comparison)>> {
+        let ids = self.in_order(&options.targets)?;
+        self.store.prepare()?;
+        let verified = self.verify_nodes(&ids, options, observer);
+        self.store.finish()?;
+        verified
+    }
+
+    fn verify_nodes(
+        &mut self,
+        ids: &[NodeId],
+        options: &VerifyOptions<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<(NodeId, Comparison)>> {
+        let cancel = options.cancel;
+        let tick = |_, _| if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) };
+        let names: Vec<_> = ids.iter().map(|id| self.graph.node(*id).name.clone()).collect();
+        let worker = self.worker.clone();
+        let planner = self.planner(options.backend, Request::default());
+        let mut verifier = Verifier::new(planner, &worker, ids)?;
+        let mut comparisons = Vec::with_capacity(ids.len());
+        for (id, node) in ids.iter().zip(&names) {
+            observer.event(&Event::Verifying { node });
+            let comparison = verifier.verify(*id, &tick)?;
+            observer.event(&Event::Verified { node, comparison: &comparison });
+            comparisons.push((*id, comparison));
+        }
+        Ok(comparisons)
+    }
+
+    /// Hashes every stored content again, trusting no remembered digest, and compares it with its name. `found` is told of
+    /// each that is damaged.
+    ///
+    /// # Errors
+    /// Fails if the cache cannot be listed, or if `found` does.
+    pub fn verify_store<E: From<crate::Error>>(
+        &self,
+        found: &mut dyn FnMut(&DamagedObject) -> Result<(), E>,
+    ) -> Result<StoreVerification, E> {
+        let objects = self.store.objects()?;
+        let mut damaged = Vec::new();
+        for object in &objects {
+            let problem = match Digest::of_file(&self.store.object_path(object)) {
+                Ok((digest, _)) if digest == *object => continue,
+                Ok((digest, _)) => format!("its content is now {digest}"),
+                Err(error) => error.to_string(),
+            };
+            let damage = DamagedObject { object: *object, problem };
+            found(&damage)?;
+            damaged.push(damage);
+        }
+        Ok(StoreVerification { objects: objects.len(), damaged })
+    }
+
+    /// Checks who signed what is recorded of nodes. Own keys and the pipeline file's count.
+    ///
+    /// # Errors
+    /// Fails if a target does not exist or a source cannot be read. A node that nobody signed is no error.
+    pub fn verify_attestations(&mut self, options: &VerifyOptions<'_>) -> Result<Vec<Attestation>> {
+        let ids = self.in_order(&options.targets)?;
+        let closure = self.graph.closure(&ids);
+        let decisions = self.planner(options.backend, Request::default()).plan(&closure)?;
+        let asked = decisions.iter().filter(|decision| ids.contains(&decision.id));
+        Ok(asked.map(|decision| Attestation { node: decision.id, signer: self.signer(decision) }).collect())
+    }
+
+    /// Returns this user's own public key, if there is one that can be used.
+    pub fn own_key() -> Option<PublicKey> {
+        sign::load().ok().flatten().map(|own| own.public())
+    }
+
+    /// Returns who signed that this recipe made this artifact, or what is wrong.
+    fn signer(&self, decision: &Decision) -> Result<PublicKey, String> {
+        let node = &self.graph.node(decision.id).name;
+        let (Some(key), Some(artifact)) = (decision.key, &decision.artifact) else {
+            return Err(format!("not built; `pipeline build {node}` makes it"));
+        };
+        let statement = self.store.attestation(&key);
+        let statement = statement
+            .ok_or("nobody attested it; what is built with a signing key is, see `pipeline keys init`")?;
+        let trusted: Vec<_> =
+            self.cache.trusted_keys.iter().map(|trusted| trusted.key).chain(Self::own_key()).collect();
+        let (claim, signer) = share::open(&statement, &trusted).map_err(|problem| problem.to_string())?;
+        let recipe = Recipe::read(&claim.action.recipe).map(|recipe| recipe.key());
+        if claim.key != key || recipe != Some(key) {
+            return Err("its attestation is about another recipe".to_owned());
+        }
+        if claim.action.artifact != *artifact {
+            let (is, was) = (artifact.digest().short(), claim.action.artifact.digest().short());
+            return Err(format!("its attestation is about {was}, but it is {is}"));
+        }
+        Ok(signer)
+    }
+
+    /// Resolves the names of targets, each after its inputs.
+    fn in_order(&self, names: &[String]) -> Result<Vec<NodeId>> {
+        let targets = self.targets(names)?;
+        Ok(self.graph.order().iter().copied().filter(|id| targets.contains(id)).collect())
+    }
+}

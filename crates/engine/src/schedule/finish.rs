@@ -1,0 +1,121 @@
+//! What follows when a node has ended: its artifact put in place and remembered, or those that depend on it skipped.
+//! Knows nothing of pools or threads.
+
+use std::io;
+
+use super::{Executed, NodeState, Scheduler};
+use crate::Error;
+use crate::error::{OrBug, Result};
+use crate::event::Event;
+use crate::graph::NodeId;
+use crate::plan::Decision;
+use artifact::{Artifact, find_cause, in_one_line};
+
+impl<'a: 'p, 'p> Scheduler<'a, 'p> {
+    /// A stage has ended.
+    pub(super) fn ended(&mut self, id: NodeId, outcome: Result<Executed>) -> Result<()> {
+        self.pool(id).leave();
+        let decision = self.decisions.remove(&id).or_bug("a running node was decided on")?;
+        let executed = match outcome {
+            Ok(executed) => executed,
+            Err(error) if error.is_interrupted() => {
+                self.summary.interrupted = true;
+                self.set(id, NodeState::Waiting(0));
+                return Ok(());
+            }
+            Err(error) => {
+                self.failed(id, &error);
+                return Ok(());
+            }
+        };
+        for (stat, digest) in &executed.stats {
+            self.planner.state.stats.remember(*stat, *digest);
+        }
+        if let Err(error) = self.put_in_place(id, &executed.artifact) {
+            self.failed(id, &error);
+            return Ok(());
+        }
+        self.executed(id, &decision, executed)
+    }
+
+    /// The artifact of a stage is in place.
+    fn executed(&mut self, id: NodeId, decision: &Decision, executed: Executed) -> Result<()> {
+        let node = self.planner.graph.node(id);
+        let Executed { artifact, seconds, warnings, failure, .. } = executed;
+        let digest = artifact.digest();
+        let Some(seconds) = seconds else {
+            self.observer.event(&Event::Linked { node: &node.name, edited: None, artifact: digest });
+            self.done(id, decision, artifact, failure)?;
+            self.summary.linked += usize::from(self.summary.done.contains_key(&id));
+            return Ok(());
+        };
+        let (stage, bytes) = (node.stage.word(), artifact.size());
+        self.observer.event(&Event::Built { node: &node.name, stage, seconds, bytes, artifact: digest });
+        for message in warnings {
+            self.observer.event(&Event::Warning { node: &node.name, message });
+        }
+        self.summary.ran.push(id);
+        let recorded = self.done(id, decision, artifact, failure)?;
+        if let Some(key) = decision.key.filter(|_| recorded) {
+            self.observer.event(&Event::Recorded { node: &node.name, key });
+            self.upload(&node.name, key);
+        }
+        Ok(())
+    }
+
+    /// The artifact of a node is known, and in place if somebody needs it. A gate that did not hold fails the node now: the
+    /// artifact stays, and is not locked. Returns whether the artifact is what the lock says, if it has to be.
+    pub(super) fn done(
+        &mut self,
+        id: NodeId,
+        decision: &Decision,
+        artifact: Artifact,
+        failure: Option<String>,
+    ) -> Result<bool> {
+        let name = &self.planner.graph.node(id).name;
+        let key = decision.key.or_bug("a node that is done has a recipe")?;
+        let digest = artifact.reproducible_digest();
+        if let Some(problem) = self.options.locked.and_then(|lock| self.differs(lock, decision, &artifact)) {
+            self.failed(id, &Error::Locked(problem));
+            return Ok(false);
+        }
+        self.planner.state.nodes.set(name, key, &artifact, failure.as_deref());
+        self.planner.store.mark_used(&key);
+        if let Some(failure) = failure {
+            self.failed(id, &Error::Gate(failure));
+            return Ok(true);
+        }
+        self.summary.done.insert(id, (key, digest));
+        self.artifacts.insert(id, artifact);
+        self.absent.remove(&id);
+        self.set(id, NodeState::Done);
+        for dependent in std::mem::take(&mut self.dependents[id.index()]) {
+            if let Some(NodeState::Waiting(missing)) = self.state(dependent) {
+                self.set(dependent, NodeState::Waiting(missing - 1));
+                if missing == 1 {
+                    self.ready.push_back(dependent);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// A node has failed, and those that are made from it are skipped.
+    pub(super) fn failed(&mut self, id: NodeId, error: &Error) {
+        let graph = self.planner.graph;
+        let node = &graph.node(id).name;
+        let cause = find_cause::<io::Error>(error).map(io::Error::kind);
+        self.set(id, NodeState::Failed);
+        self.summary.failed.push(id);
+        self.observer.event(&Event::Failed { node, error: in_one_line(error), cause });
+        let mut lost = self.dependents[id.index()].clone();
+        while let Some(dependent) = lost.pop() {
+            if self.state(dependent) != Some(NodeState::Skipped) {
+                self.set(dependent, NodeState::Skipped);
+                self.summary.skipped += 1;
+                self.observer.event(&Event::Skipped { node: &graph.node(dependent).name, because: node });
+                lost.extend(&self.dependents[dependent.index()]);
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What this machine remembers between two runs, in one file that is read at the start: known digests, built nodes, and
+//! the parsed pipeline file.
+//! Knows nothing that it could not find out again: delete the file, and the next run is slower, not different.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::built_nodes::{BuiltNode, BuiltNodes};
+use super::checksum::{strip_checksum, with_checksum};
+use super::stat_cache::{Stat, StatCache};
+use artifact::Digest;
+
+/// Bumped when the meaning of the file changes; an older one is then ignored.
+const FORMAT: u32 = 3;
+
+/// What is remembered.
+#[derive(Default)]
+pub struct LocalState {
+    /// The digests of files that did not change.
+    pub stats: StatCache,
+    /// What the nodes were last built to.
+    pub nodes: BuiltNodes,
+    /// The digest of a pipeline file's text, and the manifest that it parses to.
+    manifest: Option<(Digest, Vec<u8>)>,
+    is_changed: bool,
+}
+
+/// The file. The order of the fields is its format.
+#[derive(Default, Serialize, Deserialize)]
+struct Contents {
+    format: u32,
+    manifest: Option<(Digest, Vec<u8>)>,
+    stats: Vec<(Stat, Digest)>,
+    nodes: BTreeMap<String, BuiltNode>,
+}
+
+/// As [`Contents`], without copies.
+#[derive(Serialize)]
+struct Borrowed<'a> {
+    format: u32,
+    manifest: &'a Option<(Digest, Vec<u8>)>,
+    stats: Vec<(Stat, Digest)>,
+    nodes: &'a BTreeMap<String, BuiltNode>,
+}
+
+impl LocalState {
+    /// Reads the file at `path`. One that is missing, old or damaged is read as empty.
+    pub fn load(path: &Path) -> Self {
+        let contents = fs::read(path).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
+        let Contents { manifest, stats, nodes, .. } = contents;
+        Self { stats: StatCache::new(stats), nodes: BuiltNodes::new(nodes), manifest, is_changed: false }
+    }
+
+    /// Returns the bytes to write back; none if nothing changed since it was read.
+    pub fn changed(&mut self) -> Option<Vec<u8>> {
+        let changed =
+            [std::mem::take(&mut self.is_changed), self.stats.take_changed(), self.nodes.take_changed()];
+        if changed == [false; 3] {
+            return None;
+        }
+        let contents = Borrowed {
+            format: FORMAT,
+            manifest: &self.manifest,
+            stats: self.stats.digests(),
+            nodes: self.nodes.nodes(),
+        };
+        let body = postcard::to_stdvec(&contents).expect("BUG: the state must have a postcard form");
+        Some(with_checksum(&body))
+    }
+
+    /// Returns the encoded manifest of the pipeline file whose text has this digest.
+    pub fn manifest(&self, text: &Digest) -> Option<&[u8]> {
+        self.manifest.as_ref().filter(|(known, _)| known == text).map(|(_, bytes)| bytes.as_slice())
+    }
+
+    /// Remembers the encoded manifest of a pipeline file.
+    pub fn set_manifest(&mut self, text: Digest, bytes: Vec<u8>) {
+        self.manifest = Some((text, bytes));
+        self.is_changed = true;
+    }
+}
+
+fn decode(bytes: &[u8]) -> Option<Contents> {
+    let contents = postcard::from_bytes::<Contents>(strip_checksum(bytes)?).ok()?;
+    (contents.format == FORMAT).then_some(contents)
+}
+
+#[cfg(test)]
+mod tests {
+    use artifact::Artifact;
+
+    use super::*;
+
+    #[test]
+    fn survives_a_round_trip_and_ignores_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("memo");
+        let mut state = LocalState::load(&path);
+        state.nodes.set("8bit", Digest::of(b"key"), &Artifact::new(Vec::new()), None);
+        state.set_manifest(Digest::of(b"text"), vec![1, 2]);
+        let mut bytes = state.changed().unwrap();
+        assert_eq!(state.changed(), None);
+        fs::write(&path, &bytes).unwrap();
+        let read = LocalState::load(&path);
+        assert_eq!(read.nodes.get("8bit").unwrap().key, Digest::of(b"key"));
+        assert_eq!(read.manifest(&Digest::of(b"text")), Some(&[1, 2][..]));
+        assert_eq!(read.manifest(&Digest::of(b"other")), None);
+
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(LocalState::load(&path).nodes.get("8bit"), None);
+    }
+}

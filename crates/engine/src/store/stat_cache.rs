@@ -1,0 +1,207 @@
+//! Digests of files that did not change since they were hashed, and a log of every file state that a decision used.
+//! Knows nothing of nodes, nor of where this is kept between two runs.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::hash::{hash, hash_all};
+use artifact::Digest;
+
+/// A file that changed this shortly before it was hashed may change again within the same tick of the file
+/// system's clock, so its digest is not remembered. Git's index has the same rule.
+const RACY: Duration = Duration::from_secs(2);
+
+/// What the system says of a file: if nothing of this changed, the content did not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stat {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stat {
+    /// Reads the parts that matter from `metadata`.
+    pub fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Asks the system for the state of the file or folder at `path`.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(|metadata| Self::of(&metadata))
+    }
+
+    /// Returns the length in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The file itself. Every hard link to it shares one entry, so linking an object into `artifacts/` does
+    /// not make the other links unknown.
+    pub(super) fn file(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
+    /// Whether the file was changed so shortly before `now` that another change might not show.
+    pub fn is_racy(&self, now: SystemTime) -> bool {
+        let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let settled = since_epoch.saturating_sub(RACY).as_secs();
+        i64::try_from(settled).map_or(true, |settled| self.modified.0 >= settled)
+    }
+}
+
+/// The digests of files by their states, and the states that were read in this run.
+#[derive(Default)]
+pub struct StatCache {
+    digests: HashMap<(u64, u64), (Stat, Digest)>,
+    /// Whether `digests` differs from what was loaded.
+    is_changed: bool,
+    /// Every file and folder whose state was read in this run.
+    observed: Vec<(PathBuf, Stat)>,
+    /// The files in `observed` that may have several hard links.
+    observed_links: HashSet<(u64, u64)>,
+}
+
+impl StatCache {
+    /// Takes over the digests of an earlier run.
+    pub(super) fn new(digests: Vec<(Stat, Digest)>) -> Self {
+        let digests = digests.into_iter().map(|(stat, digest)| (stat.file(), (stat, digest))).collect();
+        Self { digests, ..Self::default() }
+    }
+
+    /// Returns the digests to keep for the next run, sorted by file.
+    pub(super) fn digests(&self) -> Vec<(Stat, Digest)> {
+        let mut digests: Vec<_> = self.digests.values().copied().collect();
+        digests.sort_by_key(|(stat, _)| stat.file());
+        digests
+    }
+
+    /// Returns whether a digest was added since this was last asked.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.is_changed)
+    }
+
+    /// Reads the state of the file or folder at `path` and logs it. Call this before reading the content, so that a
+    /// change in between shows in the state.
+    ///
+    /// # Errors
+    /// Fails if the system refuses.
+    pub fn observe(&mut self, path: &Path) -> io::Result<Stat> {
+        let stat = Stat::at(path)?;
+        self.log(path, stat);
+        Ok(stat)
+    }
+
+    /// Logs a state that was read before there was a cache to log it in.
+    pub fn log(&mut self, path: &Path, stat: Stat) {
+        self.observed.push((path.to_owned(), stat));
+    }
+
+    /// Returns every state that was read in this run.
+    pub fn observed(&self) -> &[(PathBuf, Stat)] {
+        &self.observed
+    }
+
+    /// Hashes those of these files whose digests are not known, several at once. A file that cannot be read is skipped:
+    /// [`Self::digest_of`] reports it.
+    pub fn hash_changed(&mut self, paths: &[&Path]) {
+        let now = SystemTime::now();
+        let stats = paths.iter().filter_map(|path| Some((*path, Stat::at(path).ok()?)));
+        let (unknown, before): (Vec<_>, Vec<_>) =
+            stats.filter(|(_, stat)| self.known(stat).is_none()).unzip();
+        for (hashed, before) in hash_all(&unknown).into_iter().zip(before) {
+            if let Ok((digest, after)) = hashed {
+                self.keep(before, after, now, digest);
+            }
+        }
+    }
+
+    /// Returns the digest of the file at `path`, reading it only if it may have changed.
+    ///
+    /// # Errors
+    /// Fails if the system refuses.
+    pub fn digest_of(&mut self, path: &Path) -> io::Result<(Digest, Stat)> {
+        let before = self.observe(path)?;
+        self.digest_at(path, before)
+    }
+
+    /// Whether the file at `path` has this digest and `size` in bytes. The folder that it lies in must be observed too:
+    /// of several hard links to one file only the first is logged, because renaming always changes the folder's mtime.
+    pub fn has_content(&mut self, path: &Path, digest: &Digest, size: u64) -> bool {
+        let Ok(stat) = Stat::at(path) else { return false };
+        if self.observed_links.insert(stat.file()) {
+            self.log(path, stat);
+        }
+        stat.size == size && self.digest_at(path, stat).is_ok_and(|(found, _)| found == *digest)
+    }
+
+    /// Returns the digest of the file at `path`, whose state was `before` just now.
+    fn digest_at(&mut self, path: &Path, before: Stat) -> io::Result<(Digest, Stat)> {
+        if let Some(digest) = self.known(&before) {
+            return Ok((digest, before));
+        }
+        let now = SystemTime::now();
+        let (digest, after) = hash(path)?;
+        self.keep(before, after, now, digest);
+        Ok((digest, after))
+    }
+
+    /// Remembers a digest if the file did not change while it was read, nor just before `now`.
+    fn keep(&mut self, before: Stat, after: Stat, now: SystemTime, digest: Digest) {
+        if before == after && !after.is_racy(now) {
+            self.remember(after, digest);
+        }
+    }
+
+    /// Returns the digest of the file that `stat` describes, if it was hashed in this very state.
+    pub fn known(&self, stat: &Stat) -> Option<Digest> {
+        self.digests.get(&stat.file()).filter(|(known, _)| known == stat).map(|(_, digest)| *digest)
+    }
+
+    /// Remembers that the file which `stat` describes has the content of `digest`.
+    pub fn remember(&mut self, stat: Stat, digest: Digest) {
+        self.is_changed |= self.digests.insert(stat.file(), (stat, digest)) != Some((stat, digest));
+    }
+
+    /// Keeps a known digest across a change of state that leaves the content as it was: a new hard link changes the ctime.
+    pub fn relinked(&mut self, before: &Stat, after: Stat) {
+        if let Some(digest) = self.known(before)
+            && (before.size, before.modified) == (after.size, after.modified)
+        {
+            self.remember(after, digest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn does_not_trust_a_file_changed_just_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights");
+        fs::write(&path, b"one").unwrap();
+        let mut stats = StatCache::default();
+        let (_, stat) = stats.digest_of(&path).unwrap();
+        assert_eq!(stats.known(&stat), None);
+
+        let old = SystemTime::now() - Duration::from_secs(10);
+        fs::File::open(&path).unwrap().set_modified(old).unwrap();
+        let (digest, stat) = stats.digest_of(&path).unwrap();
+        assert_eq!(stats.known(&stat), Some(digest));
+    }
+}
