@@ -2,8 +2,8 @@
 
 use crate::space::Space;
 use report::{
-    AllTimings, Answer, Bound, ConfigResults, Criterion, Gate, Judgement, Machine, Quantity, Quantization,
-    Report, Results, Verdict, judge, wilson,
+    AllTimings, Answer, Bound, ConfigResults, Criterion, Gate, Judgement, Machine, Quantity, Report, Results,
+    Verdict, judge, wilson,
 };
 
 #[path = "../sample/mod.rs"]

@@ -323,3 +323,35 @@ fn mlx_makes_the_same_files() {
         assert_eq!(space.bytes("artifacts/q/model.safetensors"), weights, "{node}");
     }
 }
+
+/// Converted models are known to have a wrong default beside right tensors. mlx-lm reads the shapes, and so does every
+/// stage: what is made of such a base has the bytes of what is made of a right one.
+#[test]
+fn a_wrong_default_in_the_configuration_is_overruled_by_the_shapes() {
+    let model = [
+        matrix("lm_head.weight", &[8, 64]),
+        matrix(LAYER, &[4, 64]),
+        matrix("model.embed_tokens.weight", &[8, 64]),
+    ];
+    let space =
+        space(json!({"hidden_size": 64}), &model, "{stage: quantize, model: m, bits: 4, group_size: 32}");
+    space.build().ran(["m", "q"]);
+    for (folder, bits, group_size) in [("right", 4, 32), ("bits", 8, 32), ("group", 4, 64), ("none", 7, 32)] {
+        for name in space.names("artifacts/q") {
+            space.write(&format!("{folder}/{name}"), space.bytes(&format!("artifacts/q/{name}")));
+        }
+        let path = format!("{folder}/config.json");
+        let mut config: Value = serde_json::from_str(&space.read(&path)).unwrap();
+        for key in ["quantization", "quantization_config"] {
+            config[key]["bits"] = bits.into();
+            config[key]["group_size"] = group_size.into();
+        }
+        space.write(&path, config.to_string());
+        let nodes = format!(
+            "version: 1\nnodes:\n  m: {{stage: base, source: {folder}}}\n  {folder}-8: {{stage: quantize, model: m, bits: 8}}\n"
+        );
+        space.write("pipeline.yaml", nodes).build().exits(0);
+        let weights = |folder: &str| space.bytes(&format!("artifacts/{folder}-8/model.safetensors"));
+        assert!(weights(folder) == weights("right"), "{folder}");
+    }
+}

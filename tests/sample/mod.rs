@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 
 use super::{
-    AllTimings, Answer, Bound, ConfigResults, Criterion, Gate, Judgement, Machine, Quantity, Quantization,
-    Report, Results, Verdict, judge, wilson,
+    AllTimings, Answer, Bound, ConfigResults, Criterion, Gate, Judgement, Machine, Quantity, Report, Results,
+    Verdict, judge, wilson,
 };
 use protocol::{Divergence, Perplexity, Timings};
+use weights::kernels::{Mode, QuantSpec};
 use weights::survival::{Figures, Survival};
 
 /// A report that owns what it shows.
@@ -166,7 +167,7 @@ impl Sample {
 fn config(&(_, correct, disk_bytes, bits_per_weight, bits, _): &Row<'_>) -> ConfigResults {
     let answers = QUERIES.iter().map(|(prompt, expect)| answer(prompt, expect, correct == 5));
     let accuracy = correct as f64 / 5.0;
-    let quantization = bits.map(|bits| Quantization { bits, group_size: 64, mode: "affine".to_owned() });
+    let quantization = bits.map(|bits| QuantSpec { bits, group_size: 64, mode: Mode::Affine });
     ConfigResults {
         correct,
         total: 5,

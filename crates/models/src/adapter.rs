@@ -1,13 +1,14 @@
 //! An adapter that is not fused: its updates are computed at run time, beside the weights.
 //! Knows nothing of the weights that the updates are added to, nor of file formats.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use mlx_rs::{Array, Dtype, ops};
 
-use weights::adapter::{Adapter as Folder, Update, Whole};
+use weights::adapter::{Adapter as Folder, Base, Update, Whole};
+use weights::checkpoint::Checkpoint;
 use weights::kernels::{Float, Lora as Factors};
 
 /// The updates that no module has taken yet, by the name of the weight that they change.
@@ -16,54 +17,41 @@ pub(crate) struct Adapter {
     /// One update for a matrix, or one for each expert of a stack.
     low_rank: BTreeMap<String, Vec<Option<Factors>>>,
     whole: BTreeMap<String, Whole>,
-    /// The weights that [`replace`](Self::replace) replaced and that no module has taken yet.
-    replaced: BTreeSet<String>,
 }
 
 impl Adapter {
-    /// Reads an adapter folder of mlx-lm or of PEFT.
-    pub(crate) fn read(folder: &Path) -> Result<Self> {
+    /// Reads an adapter folder of mlx-lm or of PEFT, which must fit the checkpoint.
+    pub(crate) fn read(folder: &Path, checkpoint: &Checkpoint) -> Result<Self> {
         let adapter = Folder::open(folder)?;
+        adapter.fits(&Base::of(checkpoint)).with_context(|| format!("in {}", folder.display()))?;
         let (mut low_rank, mut whole) = (BTreeMap::new(), BTreeMap::new());
-        for name in adapter.names() {
-            match adapter.update(&name).with_context(|| format!("in {}", folder.display()))? {
+        for name in checkpoint.weights().keys().filter(|name| adapter.touches(name)) {
+            match adapter.update(name).with_context(|| format!("in {}", folder.display()))? {
                 Some(Update::Replace(tensor)) => {
-                    whole.insert(name, tensor);
+                    whole.insert(name.clone(), tensor);
                 }
                 Some(Update::ReplaceThenAdd(tensor, lora)) => {
                     whole.insert(name.clone(), tensor);
-                    low_rank.insert(name, vec![Some(lora)]);
+                    low_rank.insert(name.clone(), vec![Some(lora)]);
                 }
                 Some(Update::LowRank(loras)) => {
-                    low_rank.insert(name, loras);
+                    low_rank.insert(name.clone(), loras);
                 }
                 None => {}
             }
         }
-        Ok(Self { folder: folder.to_path_buf(), low_rank, whole, replaced: BTreeSet::new() })
+        Ok(Self { folder: folder.to_path_buf(), low_rank, whole })
     }
 
-    /// Replaces the model's tensors by the adapter's whole tensors. A quantized weight becomes a float
-    /// weight.
-    pub(crate) fn replace(&mut self, tensors: &mut HashMap<String, Array>) -> Result<()> {
-        let there: Vec<String> =
-            self.whole.keys().filter(|name| tensors.contains_key(*name)).cloned().collect();
-        for name in there {
-            let Some(whole) = self.whole.remove(&name) else { continue };
-            if let Some(module) = name.strip_suffix(".weight") {
-                tensors.remove(&format!("{module}.scales"));
-                tensors.remove(&format!("{module}.biases"));
-            }
-            let array = to_array(&whole).with_context(|| name.clone())?;
-            tensors.insert(name.clone(), array);
-            self.replaced.insert(name);
-        }
-        Ok(())
-    }
-
-    /// Records that a module took the weight `name`.
-    pub(crate) fn taken(&mut self, name: &str) {
-        self.replaced.remove(name);
+    /// Takes the whole tensors, by the names of the weights that they replace.
+    pub(crate) fn take_whole(&mut self) -> Result<Vec<(String, Array)>> {
+        let whole = std::mem::take(&mut self.whole).into_iter();
+        whole
+            .map(|(name, whole)| {
+                let array = to_array(&whole).with_context(|| name.clone())?;
+                Ok((name, array))
+            })
+            .collect()
     }
 
     /// Takes the update of the module at `path`, whose weight is `[output, input]`.
@@ -92,11 +80,12 @@ impl Adapter {
         path: &str,
         [experts, output, input]: [i32; 3],
     ) -> Result<Option<ExpertsLora>> {
-        let stacked = self.low_rank.remove(&format!("{path}.weight"));
-        let updates = stacked.unwrap_or_else(|| (0..experts).map(|i| self.take_expert(path, i)).collect());
+        let Some(mut updates) = self.low_rank.remove(&format!("{path}.weight")) else { return Ok(None) };
         let folder = self.folder.display();
-        let found = updates.len();
-        ensure!(i32::try_from(found)? == experts, "{folder}: `{path}` updates {found} experts of {experts}");
+        let (found, count) = (updates.len(), usize::try_from(experts)?);
+        ensure!(found <= count, "{folder}: `{path}` updates {found} experts of {experts}");
+        // The experts after the last that has an update have none.
+        updates.resize(count, None);
         for factors in updates.iter().flatten() {
             self.ensure_shape(path, factors, [output, input])?;
             let dora = factors.magnitude.is_some();
@@ -106,12 +95,6 @@ impl Adapter {
             );
         }
         ExpertsLora::new(&updates, [experts, output, input])
-    }
-
-    /// Takes the update of one expert of the stack at `path`.
-    fn take_expert(&mut self, path: &str, expert: i32) -> Option<Factors> {
-        let name = path.replace(".switch_mlp.", &format!(".experts.{expert}."));
-        self.low_rank.remove(&format!("{name}.weight"))?.pop()?
     }
 
     fn ensure_shape(&self, path: &str, factors: &Factors, wanted: [i32; 2]) -> Result<()> {
@@ -127,7 +110,7 @@ impl Adapter {
 
     /// Fails if a part of the adapter was not taken.
     pub(crate) fn finish(self) -> Result<()> {
-        let left = self.low_rank.keys().chain(self.whole.keys()).chain(&self.replaced);
+        let left = self.low_rank.keys().chain(self.whole.keys());
         let left: Vec<&str> = left.map(String::as_str).collect();
         let folder = self.folder.display();
         ensure!(left.is_empty(), "{folder}: no module of this model takes the update of {}", left.join(", "));

@@ -107,10 +107,6 @@ impl Decoder {
         self.layers.iter().map(|layer| Cache::new(self.window.filter(|_| layer.is_sliding))).collect()
     }
 
-    pub(crate) fn is_tied(&self) -> bool {
-        self.lm_head.is_none()
-    }
-
     pub(crate) fn vocab_size(&self) -> i32 {
         self.vocab_size
     }

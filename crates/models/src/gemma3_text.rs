@@ -188,8 +188,7 @@ fn clip_residual(x: &Array, y: &Array) -> Result<Array> {
 pub(super) fn load(config: &Config, weights: &mut Tensors) -> Result<Decoder> {
     let args: Args = config.args()?;
     let (rope, local_rope) = (config.rope(&args.rope())?, config.rope(&args.local_rope())?);
-    // The config does not say whether the head is tied. It is tied if the file has no head.
-    let decoder = args.decoder(!weights.contains("lm_head.weight"));
+    let decoder = args.decoder(config.is_tied());
     Decoder::load(weights, &decoder, |weights, index, path| {
         let is_sliding = args.is_sliding(index);
         let rope = if is_sliding { &local_rope } else { &rope };

@@ -39,22 +39,23 @@ pub mod tokenizer;
 use std::path::Path;
 
 use adapter::Adapter;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use cache::Cache;
 use config::Config;
 use decoder::Decoder;
 use mlx_rs::{Array, Dtype, ops};
 use tensors::Tensors;
 
+use weights::arch;
+use weights::checkpoint::Checkpoint;
+
 /// A function that builds an architecture and takes its weights.
 type Load = fn(&Config, &mut Tensors) -> Result<Decoder>;
 
-/// The loader of each supported `model_type` of `config.json`.
-const ARCHITECTURES: &[(&str, Load)] = &[
+/// What loads each model type that runs here.
+const LOADERS: &[(&str, Load)] = &[
     ("gemma3_text", gemma3_text::load),
     ("llama", llama::load),
-    // As in mlx-lm's `MODEL_REMAPPING`.
-    ("mistral", llama::load),
     ("qwen2", qwen2::load),
     ("qwen3", qwen3::load),
     ("qwen3_moe", qwen3_moe::load),
@@ -74,13 +75,13 @@ impl LanguageModel {
     /// Fails if a file cannot be read, if the architecture is not supported, or if the adapter does not fit
     /// the model. It also fails if a tensor is missing, or if no module of the model takes it.
     pub fn load(folder: &Path, adapter: Option<&Path>) -> Result<Self> {
-        let config = Config::read(folder)?;
-        let load = architecture(&config)?;
-        let adapter = adapter.map(Adapter::read).transpose()?;
-        let mut weights = Tensors::open(folder, config.quantization()?, adapter)?;
-        let decoder = load(&config, &mut weights)?;
-        let unused_head = |name: &str| decoder.is_tied() && name.starts_with("lm_head.");
-        weights.finish(|name| name.contains("rotary_emb.inv_freq") || unused_head(name))?;
+        let checkpoint = Checkpoint::open(folder)?;
+        let config = Config::of(folder, &checkpoint);
+        let load = loader(&config)?;
+        let adapter = adapter.map(|adapter| Adapter::read(adapter, &checkpoint)).transpose()?;
+        let mut tensors = Tensors::open(folder, checkpoint, adapter)?;
+        let decoder = load(&config, &mut tensors)?;
+        tensors.finish()?;
         Ok(Self { decoder })
     }
 
@@ -127,13 +128,17 @@ impl LanguageModel {
     }
 }
 
-/// Returns the loader of the architecture that `config.json` names.
-fn architecture(config: &Config) -> Result<Load> {
-    let named = config.model_type()?;
-    let found = ARCHITECTURES.iter().find(|(name, _)| *name == named);
-    found.map(|(_, load)| *load).with_context(|| {
-        let supported: Vec<&str> = ARCHITECTURES.iter().map(|(name, _)| *name).collect();
-        let (path, supported) = (config.path().display(), supported.join(", "));
-        format!("{path}: model_type {named:?} is not supported (supported: {supported})")
-    })
+/// Returns what loads the architecture that `config.json` names.
+fn loader(config: &Config) -> Result<Load> {
+    let arch = config.arch();
+    if let Some((_, load)) = LOADERS.iter().find(|(model_type, _)| *model_type == arch.model_type) {
+        return Ok(*load);
+    }
+    let names = LOADERS.iter().flat_map(|(model_type, _)| {
+        let aliases = arch::of_model_type(model_type).aliases;
+        [*model_type].into_iter().chain(aliases.iter().copied())
+    });
+    let (path, named) = (config.path().display(), config.model_type()?);
+    let supported = names.collect::<Vec<_>>().join(", ");
+    bail!("{path}: model_type {named:?} is not supported (supported: {supported})")
 }

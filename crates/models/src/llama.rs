@@ -34,8 +34,6 @@ struct Args {
     #[serde(default)]
     rope_traditional: bool,
     rope_scaling: Option<RopeScaling>,
-    #[serde(default = "default_tie_word_embeddings")]
-    tie_word_embeddings: bool,
     layer_types: Option<Vec<LayerType>>,
     sliding_window: Option<i32>,
 }
@@ -51,13 +49,9 @@ fn default_rope_theta() -> f32 {
     10_000.0
 }
 
-fn default_tie_word_embeddings() -> bool {
-    true
-}
-
 impl ModelArgs for Args {
     fn check(&self) -> Result<()> {
-        self.decoder().check()?;
+        self.decoder(false).check()?;
         self.attention().check()?;
         self.mlp().check()?;
         if let Some(types) = &self.layer_types {
@@ -108,7 +102,7 @@ impl Args {
         types.get(layer) == Some(&LayerType::SlidingAttention)
     }
 
-    fn decoder(&self) -> DecoderArgs {
+    fn decoder(&self, tied: bool) -> DecoderArgs {
         DecoderArgs {
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
@@ -117,14 +111,14 @@ impl Args {
             embedding_scale: None,
             // Older Mistral configs name a window that no layer uses.
             window: self.sliding_window.filter(|_| self.layer_types.is_some()),
-            tied: self.tie_word_embeddings,
+            tied,
         }
     }
 }
 
 pub(super) fn load(config: &Config, weights: &mut Tensors) -> Result<Decoder> {
     let args: Args = config.args()?;
-    let (attention, mlp, decoder) = (args.attention(), args.mlp(), args.decoder());
+    let (attention, mlp, decoder) = (args.attention(), args.mlp(), args.decoder(config.is_tied()));
     let rope = config.rope(&args.rope())?;
     Decoder::load(weights, &decoder, |weights, index, path| {
         let mlp = Box::new(Mlp::load(weights, &format!("{path}.mlp"), &mlp)?);

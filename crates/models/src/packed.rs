@@ -9,8 +9,8 @@ use mlx_sys::{
     mlx_optional_int, mlx_quantized_matmul, mlx_stream,
 };
 
-use super::config::Packing;
 use super::modes::c_name;
+use weights::kernels::QuantSpec;
 
 /// A quantized matrix `[rows, columns]`, or a stack of them, as uint32 words.
 pub(crate) struct Packed {
@@ -20,7 +20,7 @@ pub(crate) struct Packed {
     pub(crate) scales: Array,
     /// As many floats in the affine mode, otherwise `None`.
     pub(crate) biases: Option<Array>,
-    pub(crate) packing: Packing,
+    pub(crate) spec: QuantSpec,
 }
 
 impl Packed {
@@ -36,9 +36,9 @@ impl Packed {
                     self.scales.as_ptr(),
                     self.biases(none),
                     true,
-                    some(self.packing.group_size),
-                    some(self.packing.bits),
-                    c_name(self.packing.mode).as_ptr(),
+                    some(self.spec.group_size),
+                    some(self.spec.bits),
+                    c_name(self.spec.mode).as_ptr(),
                     stream,
                 )
             }
@@ -60,9 +60,9 @@ impl Packed {
                     none,
                     experts.as_ptr(),
                     true,
-                    some(self.packing.group_size),
-                    some(self.packing.bits),
-                    c_name(self.packing.mode).as_ptr(),
+                    some(self.spec.group_size),
+                    some(self.spec.bits),
+                    c_name(self.spec.mode).as_ptr(),
                     sorted,
                     stream,
                 )
@@ -81,9 +81,9 @@ impl Packed {
                     self.weight.as_ptr(),
                     self.scales.as_ptr(),
                     self.biases(none),
-                    some(self.packing.group_size),
-                    some(self.packing.bits),
-                    c_name(self.packing.mode).as_ptr(),
+                    some(self.spec.group_size),
+                    some(self.spec.bits),
+                    c_name(self.spec.mode).as_ptr(),
                     none,
                     dtype,
                     stream,
@@ -99,7 +99,7 @@ impl Packed {
             weight: pick(&self.weight)?,
             scales: pick(&self.scales)?,
             biases: self.biases.as_ref().map(pick).transpose()?,
-            packing: self.packing,
+            spec: self.spec,
         })
     }
 
@@ -115,7 +115,7 @@ impl Packed {
             if status != 0 {
                 mlx_array_free(result);
             }
-            let Packing { group_size, bits, mode } = self.packing;
+            let QuantSpec { group_size, bits, mode } = self.spec;
             let word = mode.word();
             ensure!(status == 0, "MLX cannot multiply {word} with {bits} bits in groups of {group_size}");
             Ok(Array::from_ptr(result))
@@ -127,6 +127,7 @@ impl Packed {
     }
 }
 
-fn some(value: i32) -> mlx_optional_int {
-    mlx_optional_int { value, has_value: true }
+fn some(value: usize) -> mlx_optional_int {
+    // A number of bits or a group size: no more than 128.
+    mlx_optional_int { value: i32::try_from(value).unwrap_or(i32::MAX), has_value: true }
 }

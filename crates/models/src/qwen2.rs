@@ -30,8 +30,6 @@ struct Args {
     #[serde(default)]
     rope_traditional: bool,
     rope_scaling: Option<RopeScaling>,
-    #[serde(default = "default_tie_word_embeddings")]
-    tie_word_embeddings: bool,
 }
 
 fn default_max_position_embeddings() -> i32 {
@@ -42,13 +40,9 @@ fn default_rope_theta() -> f32 {
     1_000_000.0
 }
 
-fn default_tie_word_embeddings() -> bool {
-    true
-}
-
 impl ModelArgs for Args {
     fn check(&self) -> Result<()> {
-        self.decoder().check()?;
+        self.decoder(false).check()?;
         self.attention().check()?;
         self.mlp().check()
     }
@@ -84,7 +78,7 @@ impl Args {
         }
     }
 
-    fn decoder(&self) -> DecoderArgs {
+    fn decoder(&self, tied: bool) -> DecoderArgs {
         DecoderArgs {
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
@@ -92,14 +86,14 @@ impl Args {
             norm: NormArgs { eps: self.rms_norm_eps, weight_offset: false },
             embedding_scale: None,
             window: None,
-            tied: self.tie_word_embeddings,
+            tied,
         }
     }
 }
 
 pub(super) fn load(config: &Config, weights: &mut Tensors) -> Result<Decoder> {
     let args: Args = config.args()?;
-    let (attention, mlp, decoder) = (args.attention(), args.mlp(), args.decoder());
+    let (attention, mlp, decoder) = (args.attention(), args.mlp(), args.decoder(config.is_tied()));
     let rope = config.rope(&args.rope())?;
     Decoder::load(weights, &decoder, |weights, _, path| {
         let mlp = Box::new(Mlp::load(weights, &format!("{path}.mlp"), &mlp)?);

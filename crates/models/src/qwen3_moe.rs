@@ -114,13 +114,6 @@ struct SparseMoeBlock {
 impl SparseMoeBlock {
     fn load(weights: &mut Tensors, path: &str, args: &Args) -> Result<Self> {
         let experts = args.num_experts;
-        for projection in ["gate_proj", "up_proj", "down_proj"] {
-            let expert = |index| format!("{path}.experts.{index}.{projection}.weight");
-            if weights.contains(&expert(0)) {
-                let stack = format!("{path}.switch_mlp.{projection}.weight");
-                weights.stack((0..experts).map(expert), stack)?;
-            }
-        }
         let shape = [experts, args.moe_intermediate_size, args.hidden_size];
         Ok(Self {
             gate: Linear::load(weights, &format!("{path}.gate"), args.hidden_size, experts, false)?,

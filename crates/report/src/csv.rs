@@ -84,7 +84,7 @@ fn weighed(results: &ConfigResults) -> [String; 5] {
         results.bits_per_weight.to_string(),
         show(quantization.map(|it| it.bits)),
         show(quantization.map(|it| it.group_size)),
-        show(quantization.map(|it| &it.mode)),
+        show(quantization.map(|it| it.mode.word())),
     ]
 }
 

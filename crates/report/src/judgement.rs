@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{AllTimings, ConfigResults, Criterion, Gate, Quantity, Results, Verdict};
+use weights::kernels::Mode;
 
 /// What was decided from results and timings. Timings differ from run to run, so decisions may differ too.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -225,11 +226,11 @@ fn better(results: &ConfigResults) -> Vec<String> {
         let finer = f64::from((1_u32 << more) - 1) / f64::from((1_u32 << bits) - 1);
         advice.push(format!("more bits: with `bits: {more}` the steps are {finer:.1} times as fine"));
     }
-    if quantization.mode == "affine" && group_size > 32 {
+    if quantization.mode == Mode::Affine && group_size > 32 {
         let smaller = group_size / 2;
         advice.push(format!("smaller groups: `group_size: {smaller}` follows the weights more closely"));
     }
-    if quantization.mode == "affine" && bits <= 4 {
+    if quantization.mode == Mode::Affine && bits <= 4 {
         let recipe = if bits == 4 { "mixed_4_6" } else { "mixed_3_6" };
         advice.push(format!("a mixed recipe: `recipe: {recipe}` gives the layers that need it 6 bits"));
     }
@@ -245,7 +246,7 @@ fn smaller(results: &ConfigResults) -> Vec<String> {
     if let Some(fewer) = [6, 5, 4, 3, 2].into_iter().find(|fewer| *fewer < quantization.bits) {
         advice.push(format!("fewer bits: `bits: {fewer}`"));
     }
-    if quantization.mode == "affine" && quantization.group_size < 128 {
+    if quantization.mode == Mode::Affine && quantization.group_size < 128 {
         advice.push(format!("larger groups: `group_size: {}`", quantization.group_size * 2));
     }
     advice
@@ -253,8 +254,9 @@ fn smaller(results: &ConfigResults) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Bound, Machine, Quantization, wilson};
+    use super::super::{Bound, Machine, wilson};
     use super::*;
+    use weights::kernels::QuantSpec;
 
     fn config(correct: usize, disk_bytes: u64, bits: usize) -> ConfigResults {
         ConfigResults {
@@ -266,7 +268,7 @@ mod tests {
             exact_total: 0,
             disk_bytes,
             bits_per_weight: bits as f64 + 0.5,
-            quantization: Some(Quantization { bits, group_size: 64, mode: "affine".to_owned() }),
+            quantization: Some(QuantSpec { bits, group_size: 64, mode: Mode::Affine }),
             perplexity: None,
             divergence: None,
             survival: None,

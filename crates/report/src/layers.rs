@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use weights::arch::LayerName;
 use weights::survival::{Figures, Survival};
 
 /// The usual order of the kinds of modules. Other kinds come after them, sorted by name.
@@ -63,13 +64,10 @@ impl Layers {
 /// Returns the layer number and the kind of module, in which the numbers of experts are written `*`; `None`
 /// if the tensor is in no layer.
 fn place(tensor: &str) -> Option<(usize, String)> {
-    let parts: Vec<_> = module(tensor).split('.').collect();
-    let (index, layer) =
-        parts.iter().enumerate().find_map(|(index, part)| Some((index, part.parse().ok()?)))?;
-    let kind = parts.get(index + 1..).filter(|rest| !rest.is_empty())?;
-    let kind: Vec<_> =
-        kind.iter().map(|part| if part.parse::<usize>().is_ok() { "*" } else { part }).collect();
-    Some((layer, kind.join(".")))
+    let LayerName { number, rest, .. } = LayerName::of(module(tensor))?;
+    let is_number = |part: &str| part.parse::<usize>().is_ok();
+    let kind: Vec<_> = rest.split('.').map(|part| if is_number(part) { "*" } else { part }).collect();
+    Some((number, kind.join(".")))
 }
 
 fn module(tensor: &str) -> &str {

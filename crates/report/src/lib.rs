@@ -39,7 +39,7 @@ pub use diff::{Changed, Diff, Row, Side};
 pub use error::Error;
 pub use interval::wilson;
 pub use judgement::{Conclusion, Finding, GateOutcome, Judgement, VerdictOutcome, judge};
-pub use results::{Answer, ConfigResults, Quantization, Results, TextEvals};
+pub use results::{Answer, ConfigResults, Results, TextEvals};
 pub use terminal::paragraph;
 pub use timings::{AllTimings, Machine};
 

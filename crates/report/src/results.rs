@@ -5,6 +5,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use protocol::{Divergence, Perplexity, TextEval};
+use weights::kernels::QuantSpec;
 use weights::survival::Survival;
 
 /// The results of all configurations.
@@ -38,7 +39,7 @@ pub struct ConfigResults {
     /// How many bits the tensors take per weight of the model; the adapter's tensors are included.
     pub bits_per_weight: f64,
     /// How most of its weights are quantized; `None` if they are floats.
-    pub quantization: Option<Quantization>,
+    pub quantization: Option<QuantSpec>,
     /// How well it predicts the suite's texts; `None` if the suite has no texts. Stored in `readings.json`.
     #[serde(skip)]
     pub perplexity: Option<Perplexity>,
@@ -90,15 +91,4 @@ pub struct Answer {
     pub pass: bool,
     /// Whether the answer passed each scorer of the query, such as `expect` or `contains`.
     pub scores: IndexMap<String, bool>,
-}
-
-/// How a model's weights are quantized, as its `config.json` says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Quantization {
-    /// Bits per weight.
-    pub bits: usize,
-    /// How many neighbouring weights share a scale.
-    pub group_size: usize,
-    /// MLX's mode, such as `affine`.
-    pub mode: String,
 }

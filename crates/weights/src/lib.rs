@@ -4,12 +4,14 @@
 //! ```text
 //!  rewrite                   models made from models: fuse, quantize, what is left of a fine-tuning
 //!  checkpoint    adapter     a model folder as weights · what an adapter does to which weight
+//!  arch                      what is known of each model type
 //!  kernels       tensor      the arithmetic on blocks of rows · files of named tensors
 //! ```
 
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests write scratch files"))]
 
 pub mod adapter;
+pub mod arch;
 pub mod checkpoint;
 mod error;
 pub mod kernels;

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use super::fit::{Base, Layer};
+use super::fit::Base;
 use super::pattern::Pattern;
 use super::{Adapter, CONFIG_FILE, listed};
+use crate::arch::LayerName;
 use crate::error::{Result, fail};
 use text::nearest;
 
@@ -80,7 +81,7 @@ pub(super) fn check(adapter: &Adapter, base: &Base) -> Result<()> {
 /// vision tower that was not trained, or the layer of a second predictor.
 fn touched(adapter: &Adapter, base: &Base) -> BTreeSet<String> {
     let modules = base.modules().filter(|module| adapter.changes(module));
-    modules.filter_map(Layer::of).map(|layer| layer.container.to_owned()).collect()
+    modules.filter_map(LayerName::of).map(|layer| layer.container.to_owned()).collect()
 }
 
 impl Keys {
@@ -93,7 +94,7 @@ impl Keys {
             let outside = base.weights.contains_key(&format!("{key}.weight"));
             let inside: Vec<_> = base
                 .modules()
-                .filter_map(|module| Some((module, Layer::of(module)?)))
+                .filter_map(|module| Some((module, LayerName::of(module)?)))
                 .filter(|(_, layer)| layer.rest == key)
                 .collect();
             if !outside && inside.is_empty() {
@@ -111,7 +112,7 @@ impl Keys {
         missing
     }
 
-    fn trains(&self, layer: &Layer<'_>, touched: &BTreeSet<String>, base: &Base) -> bool {
+    fn trains(&self, layer: &LayerName<'_>, touched: &BTreeSet<String>, base: &Base) -> bool {
         let layers = base.layers(layer.container);
         let first = self.last.map_or(layers, |last| layers.saturating_sub(last));
         let counted = touched.is_empty() || touched.contains(layer.container);
@@ -121,7 +122,7 @@ impl Keys {
 
 fn near(key: &str, base: &Base) -> String {
     let known: BTreeSet<&str> =
-        base.modules().map(|module| Layer::of(module).map_or(module, |layer| layer.rest)).collect();
+        base.modules().map(|module| LayerName::of(module).map_or(module, |layer| layer.rest)).collect();
     nearest(key, known).map_or_else(String::new, |near| format!("; the nearest is `{near}`"))
 }
 
@@ -149,7 +150,7 @@ impl Targets {
     }
 
     fn trains(&self, module: &str, touched: &BTreeSet<String>, base: &Base) -> Result<bool> {
-        if let Some(layer) = Layer::of(module) {
+        if let Some(layer) = LayerName::of(module) {
             let counted = touched.is_empty() || touched.contains(layer.container);
             if !counted || layer.number >= base.layers(layer.container) {
                 return Ok(false);
@@ -163,7 +164,7 @@ impl Targets {
         if self.layers.is_empty() || !matches!(self.targets, Select::Names(_)) {
             return Ok(true);
         }
-        let Some(layer) = Layer::of(module) else { return Ok(false) };
+        let Some(layer) = LayerName::of(module) else { return Ok(false) };
         let mut inside = self.containers.is_empty();
         for container in &self.containers {
             inside |= container.matches(layer.container)?;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{Adapter, listed, stacks_of};
+use super::{Adapter, listed};
+use crate::arch::{Expert, LayerName};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, fail};
 use text::nearest;
@@ -31,7 +32,7 @@ impl Base {
         let weights: BTreeMap<_, _> = weights.into_iter().collect();
         let said = said_layers(config);
         let mut layers = BTreeMap::new();
-        for layer in weights.keys().filter_map(|name| Layer::of(name)) {
+        for layer in weights.keys().filter_map(|name| LayerName::of(name)) {
             let count: &mut usize = layers.entry(layer.container.to_owned()).or_default();
             // Not more than the configuration says: a checkpoint may have an extra layer for predicting
             // several tokens, which no model has at run time.
@@ -57,24 +58,6 @@ fn said_layers(config: &Map<String, Value>) -> Option<usize> {
     let configs = [Some(config), text].into_iter().flatten();
     let mut said = keys.iter().flat_map(|key| configs.clone().filter_map(|config| config.get(*key)));
     said.find_map(|layers| usize::try_from(layers.as_u64()?).ok())
-}
-
-/// A name split at its first number: `model.layers.3.mlp.up_proj` is layer 3 of `model.layers`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Layer<'a> {
-    pub container: &'a str,
-    pub number: usize,
-    pub rest: &'a str,
-}
-
-impl<'a> Layer<'a> {
-    pub(super) fn of(name: &'a str) -> Option<Self> {
-        let dots = || name.match_indices('.').map(|(at, _)| at);
-        dots().zip(dots().skip(1)).find_map(|(before, after)| {
-            let number = name.get(before + 1..after)?.parse().ok()?;
-            Some(Self { container: name.get(..before)?, number, rest: name.get(after + 1..)? })
-        })
-    }
 }
 
 /// An update that has no place in the model.
@@ -144,20 +127,22 @@ fn misfit_of_low_rank<'a>(adapter: &Adapter, base: &'a Base, name: &'a str) -> O
 /// Whether the update of one expert fits a slice of a stack of experts. It does not if the stack has an
 /// update of its own, or if two stacks are possible.
 fn lands_on_a_stack(adapter: &Adapter, base: &Base, module: &str, shape: &[usize]) -> bool {
-    let stacks = stacks_of(module);
-    let mut there = stacks.iter().filter_map(|(stack, expert)| {
+    let Some(expert) = Expert::of(module) else { return false };
+    let mut there = expert.possible_stacks().filter_map(|stack| {
         let name = format!("{stack}.weight");
-        let own = adapter.contents.low_rank.contains_key(stack) || adapter.contents.whole.contains_key(&name);
-        base.weights.get(&name).map(|found| (found, expert, own))
+        let own =
+            adapter.contents.low_rank.contains_key(&stack) || adapter.contents.whole.contains_key(&name);
+        base.weights.get(&name).map(|found| (found, own))
     });
-    let Some((found, expert, own)) = there.next() else { return false };
-    let fits = found.split_first().is_some_and(|(experts, matrix)| expert < experts && matrix == shape);
+    let Some((found, own)) = there.next() else { return false };
+    let in_stack = |experts: &usize| expert.number < *experts;
+    let fits = found.split_first().is_some_and(|(experts, matrix)| in_stack(experts) && matrix == shape);
     fits && !own && there.next().is_none()
 }
 
 /// Returns a note for the message if the adapter was made for more layers than the model has.
 fn too_deep(base: &Base, names: &[String]) -> String {
-    let deepest = names.iter().filter_map(|name| Layer::of(name)).max_by_key(|layer| layer.number);
+    let deepest = names.iter().filter_map(|name| LayerName::of(name)).max_by_key(|layer| layer.number);
     let Some(layer) = deepest else { return String::new() };
     let there = base.layers(layer.container);
     if there == 0 || layer.number < there {
@@ -186,7 +171,7 @@ fn elsewhere(base: &Base, name: &str) -> String {
     }
     // The same name below another prefix: `language_model.model.layers.0…` for `model.layers.0…`.
     let tails = name.match_indices('.').filter_map(|(at, _)| name.get(at + 1..));
-    let tails = std::iter::once(name).chain(tails.filter(|tail| Layer::of(tail).is_some()));
+    let tails = std::iter::once(name).chain(tails.filter(|tail| LayerName::of(tail).is_some()));
     for tail in tails {
         let below = |known: &&String| {
             known.strip_suffix(tail).is_some_and(|rest| rest.ends_with('.') || rest.is_empty())
@@ -202,15 +187,6 @@ fn elsewhere(base: &Base, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_is_taken_apart_at_its_first_number() {
-        let layer = Layer::of("model.layers.3.mlp.experts.7.up_proj").unwrap();
-        assert_eq!(layer, Layer { container: "model.layers", number: 3, rest: "mlp.experts.7.up_proj" });
-        assert_eq!(Layer::of("model.embed_tokens"), None);
-        assert_eq!(Layer::of("model.layers.3"), None);
-        assert_eq!(Layer::of("model.layers.99999999999999999999.a"), None);
-    }
 
     #[test]
     fn a_layer_beyond_the_configuration_is_none() {

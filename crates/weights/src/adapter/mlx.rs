@@ -10,6 +10,7 @@ use super::coverage::{Keys, Named};
 use super::factors::{Factor, LowRank};
 use super::{CONFIG_FILE, Contents, MLX_FILE, listed};
 use crate::Error;
+use crate::arch::Arch;
 use crate::error::{Context, Result, fail, require};
 use crate::tensor::TensorFiles;
 
@@ -18,23 +19,6 @@ const FORMAT: &str = "mlx-lm keeps lora_a as [in, rank] and lora_b as [rank, out
 const STACKED: &str =
     "mlx-lm keeps a stack's lora_a as [experts, rank, in] and lora_b as [experts, out, rank]";
 const EMBEDDED: &str = "mlx-lm keeps an embedding's lora_a as [vocabulary, rank] and lora_b as [rank, dims]";
-
-/// The names that mlx-lm's models give to an `nn.Embedding`. The factors of an embedding have another
-/// orientation than those of a linear layer. The name decides which it is, not the shape.
-const EMBEDDINGS: [&str; 12] = [
-    "embed_tokens",
-    "embed_tokens_per_layer",
-    "wte",
-    "wpe",
-    "word_embeddings",
-    "embeddings",
-    "embedding",
-    "tok_embeddings",
-    "token_embeddings",
-    "position_embedding_table",
-    "embed_in",
-    "embed",
-];
 
 /// The tensors of one module.
 #[derive(Default)]
@@ -101,8 +85,8 @@ fn low_rank(files: &TensorFiles, config: &Map<String, Value>, dora: bool) -> Res
 }
 
 fn factors(files: &TensorFiles, module: &str, [a, b]: [&str; 2], scale: f32) -> Result<LowRank> {
-    let own_name = module.rsplit('.').next().unwrap_or(module);
-    if EMBEDDINGS.contains(&own_name) {
+    // The adapter does not say which model it is for, and the names are those of all of mlx-lm's.
+    if Arch::OTHER.is_embedding(module) {
         // The update is (scale·lora_a) @ lora_b. So `b` of a `Lora` is lora_a, transposed.
         return LowRank::new(files, (Factor::rank_first(b), Factor::rank_last(a)), scale, EMBEDDED);
     }

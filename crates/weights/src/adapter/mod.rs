@@ -20,6 +20,7 @@ use factors::LowRank;
 use serde_json::{Map, Value};
 
 use crate::Error;
+use crate::arch::Expert;
 use crate::error::{Context, OrBug, Result, fail, require};
 use crate::kernels::{Float, Lora};
 use crate::tensor::{Element, TensorFiles};
@@ -28,10 +29,6 @@ use artifact::AtPath;
 const CONFIG_FILE: &str = "adapter_config.json";
 const MLX_FILE: &str = "adapters.safetensors";
 const PEFT_FILE: &str = "adapter_model.safetensors";
-
-/// The highest expert number that a name may have. Without a limit, a hostile name could request a list of
-/// any length.
-const MAX_EXPERT: usize = 65_535;
 
 /// An adapter folder, opened and checked. The updates are read on demand.
 #[derive(Debug)]
@@ -238,34 +235,12 @@ fn read_whole(files: &TensorFiles, name: &str) -> Result<Whole> {
 fn experts_by_stack(low_rank: &BTreeMap<String, LowRank>) -> BTreeMap<String, BTreeMap<usize, String>> {
     let mut stacks: BTreeMap<String, BTreeMap<usize, String>> = BTreeMap::new();
     for module in low_rank.keys() {
-        for (stack, expert) in stacks_of(module) {
-            stacks.entry(stack).or_default().insert(expert, module.clone());
+        let Some(expert) = Expert::of(module) else { continue };
+        for stack in expert.possible_stacks() {
+            stacks.entry(stack).or_default().insert(expert.number, module.clone());
         }
     }
     stacks
-}
-
-/// Returns the names under which a model that stacks its experts may hold this expert's module, each with the
-/// expert's number. They are the names that mlx-lm's `sanitize` gives in
-/// `models/{qwen3_moe,mixtral,afmoe,gemma4_text}.py`. The list is empty if the module does not belong to an
-/// expert.
-fn stacks_of(module: &str) -> Vec<(String, usize)> {
-    let split = module.rsplit_once(".experts.").and_then(|(owner, rest)| {
-        let (expert, projection) = rest.split_once('.')?;
-        let number = expert.parse::<usize>().ok().filter(|number| *number <= MAX_EXPERT)?;
-        let expert = Some(number).filter(|number| number.to_string() == expert)?;
-        Some((owner, expert, projection))
-    });
-    let Some((owner, expert, projection)) = split else { return Vec::new() };
-    // Mixtral's names for the same three projections.
-    let projection = match projection {
-        "w1" => "gate_proj",
-        "w2" => "down_proj",
-        "w3" => "up_proj",
-        other => other,
-    };
-    let places = ["switch_mlp", "experts", "experts.switch_glu"];
-    places.iter().map(|place| (format!("{owner}.{place}.{projection}"), expert)).collect()
 }
 
 /// How many lines of a list an error message shows.

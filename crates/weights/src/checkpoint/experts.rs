@@ -5,29 +5,25 @@ use std::collections::BTreeMap;
 
 use super::{Weight, WeightKind};
 use crate::Error;
+use crate::arch::{self, Arch, Expert, Experts};
 use crate::error::{Context, OrBug, Result, require};
-
-/// Mixtral's names for the three matrices of an expert, and everybody else's.
-const MIXTRAL: [(&str, &str); 3] = [("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj")];
-
-/// The types of models whose experts mlx-lm stacks and does nothing else to; other types need more, or have other names.
-const STACKED: [&str; 5] = ["mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe"];
 
 /// Replaces `PREFIX.experts.N.PROJECTION.weight`, for all N, with `PREFIX.switch_mlp.PROJECTION.weight` of one more
 /// dimension. Mirrors `sanitize` of mlx-lm's models of experts (`qwen3_moe.py`, `mixtral.py`).
 pub(super) fn stack(
     mut weights: BTreeMap<String, Weight>,
+    arch: &Arch,
     model_type: &str,
 ) -> Result<BTreeMap<String, Weight>> {
     let mut stacks: BTreeMap<String, BTreeMap<usize, Weight>> = BTreeMap::new();
     let names: Vec<_> = weights.keys().filter(|name| expert(name).is_some()).cloned().collect();
     if let Some(name) = names.first() {
         require!(
-            STACKED.contains(&model_type),
+            arch.experts == Experts::OneByOne,
             Unsupported,
             "`{name}` is one expert of a `{model_type}`; this version stacks the experts of {} only, so have \
              mlx_lm.convert stack these first",
-            STACKED.join(", ")
+            arch::with_experts_one_by_one().join(", ")
         );
     }
     for name in names {
@@ -48,11 +44,8 @@ pub(super) fn stack(
 
 /// Returns the name of the stack that a tensor belongs to, and its number in it.
 fn expert(name: &str) -> Option<(String, usize)> {
-    let (prefix, rest) = name.split_once(".experts.")?;
-    let (number, projection) = rest.strip_suffix(".weight")?.split_once('.')?;
-    let known = MIXTRAL.iter().find(|(short, long)| [*short, *long].contains(&projection))?.1;
-    let number = number.parse::<usize>().ok().filter(|parsed| parsed.to_string() == number)?;
-    Some((format!("{prefix}.switch_mlp.{known}.weight"), number))
+    let expert = Expert::of(name.strip_suffix(".weight")?).filter(Expert::is_matrix)?;
+    Some((format!("{}.weight", expert.stack()), expert.number))
 }
 
 fn join(name: &str, experts: BTreeMap<usize, Weight>) -> Result<Weight> {
@@ -86,6 +79,7 @@ fn join(name: &str, experts: BTreeMap<usize, Weight>) -> Result<Weight> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::of_model_type;
     use crate::kernels::Float;
 
     fn weights(names: &[&str]) -> BTreeMap<String, Weight> {
@@ -102,7 +96,7 @@ mod tests {
     fn stacks_in_the_order_of_the_numbers() {
         let names: Vec<_> = (0..11).map(|n| format!("l.0.mlp.experts.{n}.up_proj.weight")).collect();
         let names: Vec<_> = names.iter().map(String::as_str).chain(["l.0.mlp.gate.weight"]).collect();
-        let stacked = stack(weights(&names), "qwen3_moe").unwrap();
+        let stacked = stack(weights(&names), of_model_type("qwen3_moe"), "qwen3_moe").unwrap();
         let stack = &stacked["l.0.mlp.switch_mlp.up_proj.weight"];
         assert_eq!((stack.shape.as_slice(), stack.stored), (&[11, 4, 8][..], 704));
         assert_eq!(stack.sources[10], "l.0.mlp.experts.10.up_proj.weight");
@@ -115,9 +109,14 @@ mod tests {
             expert("a.block_sparse_moe.experts.3.w2.weight").unwrap(),
             ("a.block_sparse_moe.switch_mlp.down_proj.weight".to_owned(), 3)
         );
-        let gap = stack(weights(&["m.experts.0.w1.weight", "m.experts.2.w1.weight"]), "mixtral").unwrap_err();
+        let gap = stack(
+            weights(&["m.experts.0.w1.weight", "m.experts.2.w1.weight"]),
+            of_model_type("mixtral"),
+            "mixtral",
+        )
+        .unwrap_err();
         assert_eq!(gap.to_string(), "`m.switch_mlp.gate_proj.weight`: expert 1 is missing");
-        let other = stack(weights(&["m.experts.0.w1.weight"]), "dots1").unwrap_err();
+        let other = stack(weights(&["m.experts.0.w1.weight"]), of_model_type("dots1"), "dots1").unwrap_err();
         assert!(
             other.to_string().starts_with("`m.experts.0.w1.weight` is one expert of a `dots1`"),
             "{other}"

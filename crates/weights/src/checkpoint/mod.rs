@@ -15,19 +15,16 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::arch::{self, Arch, Head};
 use crate::error::{Context, OrBug, Result, require};
-use crate::kernels::{Float, QuantSpec};
+use crate::kernels::{Float, Mode, QuantSpec};
 use crate::tensor::{Element, TensorFiles, to_pretty_json};
 use artifact::{AtPath, Output};
 
+use quantized::Packing;
 pub(crate) use quantized::record;
 pub(crate) use side_files::copy_side_files;
 pub use summary::ModelSummary;
-
-/// Types of models that are tied unless `config.json` says otherwise: the default of `tie_word_embeddings` in mlx-lm's
-/// `models/*.py`.
-const TIED_UNLESS_SAID: [&str; 8] =
-    ["llama", "mistral", "qwen2", "olmo2", "olmoe", "granite", "starcoder2", "seed_oss"];
 
 /// Where a model comes from on the Hugging Face hub, for its model card.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +42,7 @@ pub(crate) const CONFIG_FILE: &str = "config.json";
 pub struct Checkpoint {
     /// `config.json`.
     pub config: Map<String, Value>,
+    arch: &'static Arch,
     files: TensorFiles,
     weights: BTreeMap<String, Weight>,
 }
@@ -151,16 +149,36 @@ impl Weight {
         }
     }
 
-    /// Returns the name of the tensor that holds `part` of the rows of `source`. A tensor that is not called
-    /// `….weight` has no parts: it is its own source.
-    fn tensor(source: &str, part: Part) -> String {
-        match Part::WORDS.iter().find(|(_, other)| *other == part) {
-            Some((word, _)) => match source.strip_suffix("weight") {
-                Some(module) if module.ends_with('.') => format!("{module}{word}"),
-                _ => source.to_owned(),
-            },
-            None => source.to_owned(),
+    /// Returns the modules in the files whose rows follow each other in it: one, or one for each expert of a stack.
+    pub fn sources(&self) -> &[String] {
+        &self.sources
+    }
+
+    /// Returns the parts that it is kept in.
+    pub fn parts(&self) -> &'static [Part] {
+        match self.kind {
+            WeightKind::Float(_) | WeightKind::Other(_) => &[Part::Weight],
+            WeightKind::Quantized(spec, _) if spec.mode == Mode::Affine => {
+                &[Part::Weight, Part::Scales, Part::Biases]
+            }
+            WeightKind::Quantized(..) => &[Part::Weight, Part::Scales],
         }
+    }
+
+    /// Returns the name of the tensor that holds `part` of the rows of `source`. A tensor that is not called `….weight` has
+    /// no parts: it is its own source.
+    pub fn tensor(source: &str, part: Part) -> String {
+        let word = Part::WORDS.iter().find(|(_, other)| *other == part).map(|(word, _)| *word);
+        match (word, source.strip_suffix("weight")) {
+            (Some(word), Some(module)) if module.ends_with('.') => format!("{module}{word}"),
+            _ => source.to_owned(),
+        }
+    }
+
+    /// Returns the names of all tensors that it is kept in.
+    pub fn tensors(&self) -> impl Iterator<Item = String> {
+        let of_part = |part: Part| self.sources.iter().map(move |source| Self::tensor(source, part));
+        self.parts().iter().copied().flat_map(of_part)
     }
 }
 
@@ -170,13 +188,30 @@ impl Checkpoint {
         let config = read_json(&folder.join(CONFIG_FILE))?;
         quantized::refuse_others(&config).within(|| format!("in {}", folder.display()))?;
         let files = TensorFiles::open_model(folder)?;
-        let weights = read_weights(&config, &files).within(|| format!("in {}", folder.display()))?;
-        Ok(Self { config, files, weights })
+        let arch = arch::of_config(&config);
+        let weights = read_weights(&config, arch, &files).within(|| format!("in {}", folder.display()))?;
+        Ok(Self { config, arch, files, weights })
     }
 
     /// Returns the weights by the names they have without quantization.
     pub fn weights(&self) -> &BTreeMap<String, Weight> {
         &self.weights
+    }
+
+    /// Returns what is known of its architecture.
+    pub fn arch(&self) -> &'static Arch {
+        self.arch
+    }
+
+    /// Whether the embedding is the output head too.
+    pub fn is_tied(&self) -> bool {
+        let has_head = self.weights.contains_key("lm_head.weight");
+        self.arch.drops_head(&self.config) || (self.arch.head == Head::TiedIfAbsent && !has_head)
+    }
+
+    /// Returns the files that hold the tensors.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.files()
     }
 
     /// Returns the `model_type` of the configuration.
@@ -189,6 +224,16 @@ impl Checkpoint {
         let dropped =
             self.files.get("lm_head.weight").is_some() && !self.weights.contains_key("lm_head.weight");
         dropped && !self.config.contains_key("tie_word_embeddings")
+    }
+
+    /// Returns how `config.json` says that modules are quantized which it does not name; none if it says nothing that can
+    /// be used. A converted model may have a wrong default: how a weight is quantized is what the weight says.
+    pub fn default_spec(&self) -> Option<QuantSpec> {
+        let section = self.config.get("quantization")?;
+        let number = |key: &str| usize::try_from(section.get(key)?.as_u64()?).ok();
+        let word = section.get("mode").map_or(Some("affine"), Value::as_str)?;
+        let (_, mode) = Mode::WORDS.into_iter().find(|(known, _)| *known == word)?;
+        Some(QuantSpec { bits: number("bits")?, group_size: number("group_size")?, mode })
     }
 
     /// Returns the number of layers.
@@ -251,19 +296,20 @@ impl Checkpoint {
     }
 }
 
-fn read_weights(config: &Map<String, Value>, files: &TensorFiles) -> Result<BTreeMap<String, Weight>> {
-    let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
-    let tied = config.get("tie_word_embeddings").and_then(Value::as_bool);
-    let tied = tied.unwrap_or(TIED_UNLESS_SAID.contains(&model_type));
+fn read_weights(
+    config: &Map<String, Value>,
+    arch: &Arch,
+    files: &TensorFiles,
+) -> Result<BTreeMap<String, Weight>> {
+    let drops_head = arch.drops_head(config);
+    let packing = Packing::of(config, arch, files);
     let mut weights = BTreeMap::new();
     for (name, tensor) in files.tensors() {
-        // A tied model's head is its embedding, and the frequencies can be computed. mlx-lm drops such copies, and cannot
-        // load a head that is quantized.
-        if tied && name.starts_with("lm_head.") || name.ends_with(".rotary_emb.inv_freq") {
+        if arch.is_dropped(name, drops_head) {
             continue;
         }
         let weight = match quantized::module_of(name, files) {
-            Some(module) if name.ends_with(".weight") => quantized::read(module, tensor, files, config)?,
+            Some(module) if name.ends_with(".weight") => quantized::read(module, tensor, files, &packing)?,
             Some(_) => continue,
             None => {
                 let kind =
@@ -275,7 +321,8 @@ fn read_weights(config: &Map<String, Value>, files: &TensorFiles) -> Result<BTre
         weight.check().within(|| format!("`{name}` is {:?}", weight.shape))?;
         weights.insert(name.clone(), weight);
     }
-    experts::stack(weights, model_type)
+    let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    experts::stack(weights, arch, model_type)
 }
 
 /// Reads a JSON file that holds an object.

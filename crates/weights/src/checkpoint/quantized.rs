@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{CONFIG_FILE, Weight, WeightKind, float_of};
 use crate::Error;
+use crate::arch::Arch;
 use crate::error::{OrBug, Result, fail, require};
 use crate::kernels::{Float, Mode, QuantSpec};
 use crate::tensor::{Element, TensorFiles, TensorRef};
@@ -15,7 +16,7 @@ pub(super) fn refuse_others(config: &Map<String, Value>) -> Result<()> {
     let inner = || config.get("text_config").and_then(|text| text.get("quantization_config"));
     let section = config.get("quantization_config").or_else(inner);
     let method = section.and_then(|section| section.get("quant_method")).and_then(Value::as_str);
-    match method.filter(|_| !config.contains_key("quantization")) {
+    match method.filter(|_| own_section(config).is_none()) {
         Some(method) => {
             fail!(
                 Unsupported,
@@ -24,6 +25,11 @@ pub(super) fn refuse_others(config: &Map<String, Value>) -> Result<()> {
         }
         None => Ok(()),
     }
+}
+
+/// Returns MLX's own section of the configuration.
+fn own_section(config: &Map<String, Value>) -> Option<&Value> {
+    config.get("quantization").filter(|section| !section.is_null())
 }
 
 /// Returns the module that the tensor is a part of, if that module is quantized.
@@ -39,11 +45,11 @@ pub(super) fn read(
     module: &str,
     packed: &TensorRef,
     files: &TensorFiles,
-    config: &Map<String, Value>,
+    packing: &Packing<'_>,
 ) -> Result<Weight> {
-    let spec = spec_of(module, config)?;
     let get = |part: &str| files.get(&format!("{module}.{part}"));
     let scales = get("scales").ok_or_else(|| Error::Bug(format!("`{module}` has scales")))?;
+    let spec = packing.spec(module, packed, scales)?;
     require!(
         get("global_scale").is_none(),
         Unsupported,
@@ -88,27 +94,98 @@ fn columns(spec: QuantSpec, packed: &TensorRef, scales: &TensorRef) -> Option<us
     (fits && packed.element == Element::U32).then_some(columns)
 }
 
-/// Returns how `config.json` says that `module` is quantized: its own entry, else the default.
-fn spec_of(module: &str, config: &Map<String, Value>) -> Result<QuantSpec> {
-    let section = config.get("quantization").or_else(|| config.get("quantization_config"));
-    let Some(section) = section else {
-        fail!(Checkpoint, "`{module}` is quantized, but {CONFIG_FILE} has no `quantization`");
-    };
-    let entry = section.get(module).filter(|entry| entry.is_object()).unwrap_or(section);
+/// What `config.json` and the tensors say of how the modules of a model are quantized.
+pub(super) struct Packing<'a> {
+    config: &'a Map<String, Value>,
+    arch: &'a Arch,
+    /// How a module is quantized whose width the configuration says, and that has no entry of its own.
+    observed: Option<QuantSpec>,
+}
+
+impl<'a> Packing<'a> {
+    /// Looks through the tensors for a module whose width is known.
+    pub(super) fn of(config: &'a Map<String, Value>, arch: &'a Arch, files: &TensorFiles) -> Self {
+        let own = Self { config, arch, observed: None };
+        let observe = |(name, packed): (&String, &TensorRef)| {
+            let module = name.strip_suffix(".weight")?;
+            let scales = files.get(&format!("{module}.scales"))?;
+            let has_entry = own.section().ok()?.get(module).is_some_and(Value::is_object);
+            own.by_columns(module, packed, scales).filter(|_| !has_entry)
+        };
+        let observed = files.tensors().iter().find_map(observe);
+        Self { observed, ..own }
+    }
+
+    /// Returns how `module` is quantized. An entry of its own in `config.json` counts as it is. The default beside these
+    /// entries counts where the shapes of the tensors agree: converted models are known to have a wrong one. Where they do
+    /// not, the shapes decide, as in `infer_quant_config` of mlx-lm's `utils.py`.
+    fn spec(&self, module: &str, packed: &TensorRef, scales: &TensorRef) -> Result<QuantSpec> {
+        let section = self.section().map_err(|rule| Error::Checkpoint(format!("`{module}` {rule}")))?;
+        if let Some(entry) = section.get(module).filter(|entry| entry.is_object()) {
+            return written(module, entry);
+        }
+        let by_columns = self.by_columns(module, packed, scales);
+        let possible = possible_specs(packed, scales);
+        let observed = self.observed.filter(|spec| possible.contains(spec));
+        let default = match written(module, section) {
+            Ok(default) => default,
+            Err(error @ Error::Unsupported(_)) => return Err(error),
+            // These bits or this group size are not of MLX, so the shapes must do.
+            Err(error) => return by_columns.or(observed).ok_or(error),
+        };
+        if possible.contains(&default) && (self.arch.model_type.is_empty() || by_columns.is_none()) {
+            return Ok(default);
+        }
+        let same_group = || possible.iter().find(|spec| spec.group_size == default.group_size).copied();
+        let same_bits = || possible.iter().find(|spec| spec.bits == default.bits).copied();
+        Ok(by_columns.or(observed).or_else(same_group).or_else(same_bits).unwrap_or(default))
+    }
+
+    /// Returns how a module is quantized whose width the configuration says.
+    fn by_columns(&self, module: &str, packed: &TensorRef, scales: &TensorRef) -> Option<QuantSpec> {
+        let expected = self.arch.columns(module, self.config)?;
+        let has_expected = |spec: &QuantSpec| columns(*spec, packed, scales) == Some(expected);
+        possible_specs(packed, scales).into_iter().find(has_expected)
+    }
+
+    fn section(&self) -> Result<&'a Value, String> {
+        let section = own_section(self.config).or_else(|| self.config.get("quantization_config"));
+        let none = || format!("is quantized, but {CONFIG_FILE} has no `quantization`");
+        section.filter(|section| !section.is_null()).ok_or_else(none)
+    }
+}
+
+/// Returns every way in which a module may be quantized whose codes and scales have these shapes.
+fn possible_specs(packed: &TensorRef, scales: &TensorRef) -> Vec<QuantSpec> {
+    let is_affine = scales.element != Element::U8;
+    let modes = Mode::WORDS.into_iter().map(|(_, mode)| mode);
+    let specs = modes.filter(|mode| (*mode == Mode::Affine) == is_affine).flat_map(|mode| {
+        let sizes = move |bits: usize| mode.group_sizes().iter().map(move |size| (bits, *size));
+        mode.bits().iter().flat_map(move |bits| sizes(*bits)).map(move |(bits, group_size)| QuantSpec {
+            mode,
+            bits,
+            group_size,
+        })
+    });
+    specs.filter(|spec| columns(*spec, packed, scales).is_some()).collect()
+}
+
+/// Returns how an entry of `config.json` says that `module` is quantized.
+fn written(module: &str, entry: &Value) -> Result<QuantSpec> {
     // An entry without a mode is affine, whatever the default says: mlx-lm hands it to `to_quantized`.
     let word = entry.get("mode").and_then(Value::as_str).unwrap_or("affine");
     let mode = Mode::WORDS.iter().find(|(known, _)| *known == word).map(|(_, mode)| *mode);
     let mode = mode.ok_or_else(|| {
-        Error::Checkpoint(format!("`{module}` is quantized in the mode {word}, which MLX does not have"))
+        Error::Unsupported(format!("`{module}` is quantized in the mode {word}, which MLX does not have"))
     })?;
     let number = |key: &str, allowed: &[usize]| {
         let value = entry.get(key).and_then(Value::as_u64).and_then(|value| usize::try_from(value).ok());
         // A mode with one choice need not name it.
-        let value = value.or_else(|| allowed.first().copied().filter(|_| allowed.len() == 1));
-        value.filter(|value| allowed.contains(value)).ok_or_else(|| {
-            Error::Checkpoint(format!(
-                "`quantization` of `{module}` in {CONFIG_FILE} needs `{key}`, one of {allowed:?}"
-            ))
+        let only = allowed.first().copied().filter(|_| allowed.len() == 1);
+        let value = value.or(only).filter(|value| allowed.contains(value));
+        value.ok_or_else(|| {
+            let where_it_is = format!("`quantization` of `{module}` in {CONFIG_FILE}");
+            Error::Checkpoint(format!("{where_it_is} needs `{key}`, one of {allowed:?}"))
         })
     };
     Ok(QuantSpec {
@@ -120,5 +197,74 @@ fn spec_of(module: &str, config: &Map<String, Value>) -> Result<QuantSpec> {
 
 /// Returns how a spec is recorded in `config.json`, as mlx-lm reads it.
 pub(crate) fn record(spec: QuantSpec) -> Value {
-    json!({"bits": spec.bits, "group_size": spec.group_size, "mode": spec.mode.word()})
+    json!(spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::arch;
+
+    /// Reads how a module of a model with `hidden_size` 256 is quantized whose tensors have these widths.
+    fn spec(
+        model_type: &str,
+        module: &str,
+        section: &Value,
+        widths: [usize; 2],
+        scale: Element,
+    ) -> QuantSpec {
+        let config = json!({"model_type": model_type, "hidden_size": 256, "quantization": section});
+        let config = config.as_object().unwrap();
+        let tensor = |element, columns| TensorRef::of_shape(element, vec![8, columns]);
+        let (packed, scales) = (tensor(Element::U32, widths[0]), tensor(scale, widths[1]));
+        let packing = Packing { config, arch: arch::of_config(config), observed: None };
+        packing.spec(module, &packed, &scales).unwrap()
+    }
+
+    const Q: &str = "model.layers.0.self_attn.q_proj";
+
+    #[test]
+    fn the_shapes_decide_where_the_default_contradicts_them() {
+        let affine = |bits, group_size| QuantSpec { mode: Mode::Affine, bits, group_size };
+        let four = [256 * 4 / 32, 256 / 64];
+        for section in [
+            json!({"bits": 4, "group_size": 64}),
+            json!({"bits": 8, "group_size": 64}),
+            json!({"bits": 4, "group_size": 32}),
+            json!({"bits": 3, "group_size": 128}),
+            // These have the same product as what is there: only the width of the model tells them apart.
+            json!({"bits": 8, "group_size": 32}),
+            json!({"bits": 2, "group_size": 128}),
+            // No packing of MLX.
+            json!({"bits": 7, "group_size": 64}),
+        ] {
+            assert_eq!(spec("llama", Q, &section, four, Element::F16), affine(4, 64), "{section}");
+        }
+        // A module whose width is not known: the part of the default that can be right counts.
+        let other = |section| spec("llama", "model.layers.0.mlp.gate", &section, four, Element::F16);
+        assert_eq!(other(json!({"bits": 8, "group_size": 64})), affine(4, 64));
+        assert_eq!(other(json!({"bits": 2, "group_size": 64})), affine(4, 64));
+        assert_eq!(other(json!({"bits": 8, "group_size": 32})), affine(8, 32));
+        // Six bits are not a power of two.
+        let six = [256 * 6 / 32, 256 / 64];
+        assert_eq!(spec("new", Q, &json!({"bits": 8, "group_size": 64}), six, Element::BF16), affine(6, 64));
+    }
+
+    #[test]
+    fn scales_of_a_byte_are_of_the_other_modes() {
+        let section = json!({"bits": 4, "group_size": 64});
+        let mx = spec("llama", Q, &section, [256 * 4 / 32, 256 / 32], Element::U8);
+        assert_eq!(mx, QuantSpec { mode: Mode::Mxfp4, bits: 4, group_size: 32 });
+        let nv = spec("llama", Q, &section, [256 * 4 / 32, 256 / 16], Element::U8);
+        assert_eq!(nv, QuantSpec { mode: Mode::Nvfp4, bits: 4, group_size: 16 });
+    }
+
+    #[test]
+    fn an_entry_of_its_own_counts_as_it_is() {
+        let section = json!({"bits": 8, "group_size": 64, Q: {"bits": 2, "group_size": 128}});
+        let two = QuantSpec { mode: Mode::Affine, bits: 2, group_size: 128 };
+        assert_eq!(spec("llama", Q, &section, [256 * 4 / 32, 256 / 64], Element::F16), two);
+    }
 }

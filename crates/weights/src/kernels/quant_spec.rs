@@ -54,14 +54,16 @@ impl Mode {
 }
 
 /// How a matrix is quantized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// The order of the fields is that of `config.json` and of results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuantSpec {
-    /// The mode, which says what a code stands for.
-    pub mode: Mode,
     /// Bits per code.
     pub bits: usize,
     /// How many consecutive weights of a row share a scale.
     pub group_size: usize,
+    /// The mode, which says what a code stands for.
+    pub mode: Mode,
 }
 
 impl QuantSpec {

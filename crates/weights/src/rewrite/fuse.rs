@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::run::{Baseline, Rewrite, Target};
-use super::{Fuse, rules, survival};
+use super::{Fuse, survival};
 use crate::adapter::{Adapter, Base};
 use crate::checkpoint::{Checkpoint, Weight, WeightKind};
 use crate::error::Result;
@@ -31,7 +31,8 @@ pub(super) fn run(
     adapter.fits(&Base::of(&checkpoint))?;
     let mut targets = BTreeMap::new();
     for (name, weight) in checkpoint.weights() {
-        targets.insert(name.clone(), target(parameters, name, weight, adapter.touches(name)));
+        let dtype = parameters.dtype.map(Float::from).filter(|_| checkpoint.arch().is_cast(name));
+        targets.insert(name.clone(), target(parameters, dtype, weight, adapter.touches(name)));
     }
     let baseline = if parameters.requantize { Baseline::Itself } else { Baseline::Nothing };
     let update = &|name: &str| adapter.update(name);
@@ -40,8 +41,7 @@ pub(super) fn run(
     write_config(&checkpoint, parameters, output)
 }
 
-fn target(parameters: &Fuse, name: &str, weight: &Weight, updated: bool) -> Target {
-    let dtype = parameters.dtype.map(Float::from).filter(|_| rules::is_cast(name));
+fn target(parameters: &Fuse, dtype: Option<Float>, weight: &Weight, updated: bool) -> Target {
     match weight.kind {
         WeightKind::Quantized(spec, float) if parameters.requantize && updated => {
             Target::Quantized(spec, float)

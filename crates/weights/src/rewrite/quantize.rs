@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::rules::{self, Rule};
 use super::run::{Baseline, Rewrite, Target};
-use super::{Dtype, Override, Quantize, survival};
+use super::{Dtype, Override, Quantize, rules, survival};
 use crate::Error;
+use crate::arch::{LayerName, QuantRule};
 use crate::checkpoint::{Checkpoint, Weight, WeightKind, record};
 use crate::error::{Result, fail, require};
 use crate::kernels::{Backend, Float, Mode, QuantSpec};
@@ -79,9 +79,10 @@ fn choose(parameters: &Quantize, checkpoint: &Checkpoint) -> Result<Choice> {
     let declared = declared(checkpoint);
     let mut targets = BTreeMap::new();
     for (name, weight) in checkpoint.weights() {
-        let float = weight.float().map(|own| declared.filter(|_| rules::is_cast(name)).unwrap_or(own));
+        let float =
+            weight.float().map(|own| declared.filter(|_| checkpoint.arch().is_cast(name)).unwrap_or(own));
         let mut target = float.map_or(Target::Stored, Target::Float);
-        if let (Some(module), Some(float)) = (layer(name, weight), float) {
+        if let (Some(module), Some(float)) = (layer(checkpoint, name, weight), float) {
             let decision = decide(parameters, usual, checkpoint, (module, weight), &mut used)?;
             let entry = match (decision, weight.kind) {
                 (Decision::Quantize(spec, entry), _) => {
@@ -125,8 +126,8 @@ fn decide(
     (module, weight): (&str, &Weight),
     used: &mut [bool],
 ) -> Result<Decision> {
-    let rule = rules::of_model(checkpoint.model_type(), module);
-    if rule == Rule::Skip {
+    let rule = checkpoint.arch().quant_rule(module);
+    if rule == QuantRule::Skip {
         return Ok(Decision::Float);
     }
     let found = parameters.overrides.iter().zip(used).find(|(own, _)| rules::matches(&own.pattern, module));
@@ -148,14 +149,21 @@ fn decide(
         let down = down.ok_or_else(|| {
             Error::Options("a recipe is for models with a `down_proj`, and this has none".to_owned())
         })?;
-        let spec =
-            QuantSpec { bits: rules::mixed(recipe, module, layers, rules::layer_place(down)), ..usual };
+        let spec = QuantSpec {
+            bits: rules::mixed(
+                recipe,
+                module,
+                layers,
+                LayerName::of(down).map_or(usize::MAX, |name| name.position()),
+            ),
+            ..usual
+        };
         return Ok(Decision::Quantize(spec, Some(record(spec))));
     }
     Ok(match rule {
-        Rule::Usual | Rule::Skip => Decision::Quantize(usual, None),
+        QuantRule::Usual | QuantRule::Skip => Decision::Quantize(usual, None),
         // Recorded without a mode, as mlx-lm does; that means affine.
-        Rule::Eight => {
+        QuantRule::EightBits => {
             let spec = QuantSpec { mode: Mode::Affine, bits: 8, group_size: 64 };
             Decision::Quantize(spec, Some(json!({"bits": 8, "group_size": 64})))
         }
@@ -173,20 +181,16 @@ fn check_fit(module: &str, weight: &Weight, spec: QuantSpec) -> Result<()> {
 }
 
 fn matches_nothing(pattern: &str, checkpoint: &Checkpoint) -> String {
-    let layers = checkpoint.weights().iter().filter_map(|(name, weight)| layer(name, weight));
+    let layers = checkpoint.weights().iter().filter_map(|(name, weight)| layer(checkpoint, name, weight));
     let near = nearest(pattern, layers).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
     format!("the override `{pattern}` matches no layer of the model (`*` stands for any text){near}")
 }
 
-/// Returns the path of the module that a weight belongs to if it is one that mlx-lm quantizes: a linear layer, an
-/// embedding or a stack of experts. By name and shape these are the matrices called `weight`.
-fn layer<'a>(name: &'a str, weight: &Weight) -> Option<&'a str> {
-    let is_stack = weight.shape.len() == 3
-        && (matches!(weight.kind, WeightKind::Quantized(..))
-            || [".switch_mlp.", ".switch_glu.", ".experts."].iter().any(|word| name.contains(word)));
-    let is_matrix = weight.shape.len() == 2 || is_stack;
-    let module = name.strip_suffix(".weight")?;
-    (is_matrix && !matches!(weight.kind, WeightKind::Other(_))).then_some(module)
+/// Returns the path of the module that a weight belongs to if it is one that mlx-lm quantizes.
+fn layer<'a>(checkpoint: &Checkpoint, name: &'a str, weight: &Weight) -> Option<&'a str> {
+    let is_quantized = matches!(weight.kind, WeightKind::Quantized(..));
+    let module = checkpoint.arch().layer(name, &weight.shape, is_quantized)?;
+    (!matches!(weight.kind, WeightKind::Other(_))).then_some(module)
 }
 
 /// Returns the type that the configuration declares. Like mlx-lm's `convert`, all floats take it first.

@@ -4,16 +4,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use crate::error::{OrBug, Result};
 use crate::stage::{Benchmark, Inputs};
 use artifact::AtPath;
 use protocol::{Evaluate, Measure};
-use report::Quantization;
 use report::suite::Suite;
 use weights::adapter::{Adapter, Base};
 use weights::checkpoint::Checkpoint;
+use weights::kernels::QuantSpec;
 use weights::survival::{Survival, read_survival};
 
 /// The folders of one configuration.
@@ -29,7 +27,7 @@ pub(super) struct Facts {
     /// Bits that the tensors take, per weight of the model.
     pub(super) bits_per_weight: f64,
     /// How most weights are quantized, as `config.json` says; none if they are floats.
-    pub(super) quantization: Option<Quantization>,
+    pub(super) quantization: Option<QuantSpec>,
     /// What quantizing left of a fine-tuning, as its node found.
     pub(super) survival: Option<Survival>,
 }
@@ -56,7 +54,7 @@ impl<'a> Folders<'a> {
         Ok(Facts {
             disk_bytes: self.disk_bytes()?,
             bits_per_weight: stored as f64 * 8.0 / checkpoint.parameters() as f64,
-            quantization: quantization(&checkpoint),
+            quantization: checkpoint.default_spec(),
             survival: read_survival(self.model)?,
         })
     }
@@ -100,11 +98,4 @@ impl<'a> Folders<'a> {
         }
         Ok(sum)
     }
-}
-
-fn quantization(checkpoint: &Checkpoint) -> Option<Quantization> {
-    let section = checkpoint.config.get("quantization")?;
-    let number = |key: &str| usize::try_from(section.get(key)?.as_u64()?).ok();
-    let mode = section.get("mode").and_then(Value::as_str).unwrap_or("affine");
-    Some(Quantization { bits: number("bits")?, group_size: number("group_size")?, mode: mode.to_owned() })
 }

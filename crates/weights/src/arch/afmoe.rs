@@ -1,0 +1,12 @@
+//! AFMoE of Arcee.
+
+use super::Arch;
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "afmoe",
+        architectures: &["AfmoeForCausalLM"],
+        eight_bits: &["router.gate"],
+        ..Arch::OTHER
+    },
+];

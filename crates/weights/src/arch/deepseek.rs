@@ -1,0 +1,37 @@
+//! DeepSeek, and what mlx-lm reads as DeepSeek V3. Routers are bare parameters.
+
+use super::Arch;
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "deepseek",
+        architectures: &["DeepseekForCausalLM"],
+        not_quantized: &["mlp.gate"],
+        ..Arch::OTHER
+    },
+    Arch {
+        model_type: "deepseek_v2",
+        architectures: &["DeepseekV2ForCausalLM"],
+        not_quantized: &["mlp.gate"],
+        ..Arch::OTHER
+    },
+    Arch {
+        model_type: "deepseek_v3",
+        aliases: &["joyai_llm_flash", "kimi_k2"],
+        architectures: &["DeepseekV3ForCausalLM"],
+        not_quantized: &["mlp.gate"],
+        ..Arch::OTHER
+    },
+    Arch {
+        model_type: "deepseek_v32",
+        architectures: &["DeepseekV32ForCausalLM"],
+        not_quantized: &["mlp.gate"],
+        ..Arch::OTHER
+    },
+    Arch {
+        model_type: "deepseek_v41",
+        aliases: &["deepseek_v41_text"],
+        not_quantized: &["mlp.gate"],
+        ..Arch::OTHER
+    },
+];

@@ -1,0 +1,12 @@
+//! dots.llm1. Routers are bare parameters.
+
+use super::Arch;
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "dots1",
+        architectures: &["Dots1ForCausalLM"],
+        not_quantized: &["mlp.gate"],
+        ..Arch::OTHER
+    },
+];

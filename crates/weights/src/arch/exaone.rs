@@ -1,0 +1,12 @@
+//! EXAONE with experts. Routers are bare parameters.
+
+use super::Arch;
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "exaone_moe",
+        architectures: &["ExaoneMoEForCausalLM"],
+        not_quantized: &["mlp.gate"],
+        ..Arch::OTHER
+    },
+];

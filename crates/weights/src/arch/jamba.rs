@@ -1,0 +1,12 @@
+//! Jamba of AI21.
+
+use super::Arch;
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "jamba",
+        architectures: &["JambaForCausalLM"],
+        eight_bits: &["router"],
+        ..Arch::OTHER
+    },
+];

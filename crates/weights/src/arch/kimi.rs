@@ -1,0 +1,29 @@
+//! Kimi of Moonshot; Kimi K2 is in `deepseek.rs`.
+
+use super::Arch;
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "kimi_linear",
+        architectures: &["KimiLinearForCausalLM"],
+        eight_bits: &["mlp.gate"],
+        ..Arch::OTHER
+    },
+    Arch {
+        model_type: "kimi_k3",
+        not_quantized: &["res_proj"],
+        eight_bits: &["mlp.gate"],
+        ..Arch::OTHER
+    },
+    Arch {
+        model_type: "kimi_k25",
+        not_quantized: &["mlp.gate"],
+        ..Arch::OTHER
+    },
+    Arch {
+        model_type: "kimi_vl",
+        architectures: &["KimiVLForConditionalGeneration"],
+        not_quantized: &["mlp.gate"],
+        ..Arch::OTHER
+    },
+];

@@ -1,0 +1,12 @@
+//! Klear of Kuaishou.
+
+use super::Arch;
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "Klear",
+        architectures: &["KlearMoeForCausalLM"],
+        eight_bits: &["mlp.gate"],
+        ..Arch::OTHER
+    },
+];

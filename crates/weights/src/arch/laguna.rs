@@ -1,0 +1,12 @@
+//! Laguna of Poolside.
+
+use super::Arch;
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "laguna",
+        architectures: &["LagunaForCausalLM"],
+        eight_bits: &["mlp.gate.proj"],
+        ..Arch::OTHER
+    },
+];

@@ -1,0 +1,12 @@
+//! LFM of Liquid with experts.
+
+use super::Arch;
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "lfm2_moe",
+        architectures: &["Lfm2MoeForCausalLM"],
+        eight_bits: &["feed_forward.gate"],
+        ..Arch::OTHER
+    },
+];

@@ -1,0 +1,13 @@
+//! Llama, and what mlx-lm reads as Llama.
+
+use super::{Arch, Head};
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "llama",
+        aliases: &["mistral"],
+        architectures: &["LlamaForCausalLM", "MistralForCausalLM"],
+        head: Head::TiedByDefault,
+        ..Arch::OTHER
+    },
+];

@@ -1,0 +1,17 @@
+//! LongCat of Meituan.
+
+use super::Arch;
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "longcat_flash",
+        architectures: &["LongcatFlashForCausalLM"],
+        eight_bits: &["classifier"],
+        ..Arch::OTHER
+    },
+    Arch {
+        model_type: "longcat_flash_ngram",
+        eight_bits: &["classifier"],
+        ..Arch::OTHER
+    },
+];

@@ -1,0 +1,11 @@
+//! Mellum of JetBrains with experts.
+
+use super::Arch;
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "mellum",
+        eight_bits: &["mlp.gate"],
+        ..Arch::OTHER
+    },
+];

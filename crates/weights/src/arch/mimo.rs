@@ -1,0 +1,12 @@
+//! MiMo of Xiaomi with experts. Routers are bare parameters.
+
+use super::Arch;
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "mimo_v2_flash",
+        architectures: &["MiMoV2FlashForCausalLM"],
+        not_quantized: &["mlp.gate"],
+        ..Arch::OTHER
+    },
+];

@@ -1,0 +1,12 @@
+//! Mixtral of Mistral.
+
+use super::{Arch, Experts};
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "mixtral",
+        architectures: &["MixtralForCausalLM"],
+        experts: Experts::OneByOne,
+        ..Arch::OTHER
+    },
+];

@@ -1,0 +1,102 @@
+//! What is known of model architectures: one record for each `model_type`, in a file for each family.
+//! Knows nothing of files, nor of what a model computes; that is for the crate that runs it.
+//!
+//! To add a family, add its file and its name to the list below. All facts are those of mlx-lm 0.32.2.
+
+mod experts;
+mod names;
+mod record;
+
+pub use experts::{Expert, Experts};
+pub use names::LayerName;
+pub use record::{Arch, Head, QuantRule};
+
+use serde_json::{Map, Value};
+
+/// Declares a module for each family, and the list of their records.
+macro_rules! families {
+    ($($family:ident)*) => {
+        $(mod $family;)*
+        const FAMILIES: &[&[Arch]] = &[$($family::ARCHS),*];
+    };
+}
+
+families! {
+    afmoe bailing deepseek dots exaone gemma glm gpt_oss granite jamba kimi klear laguna lfm llama longcat mellum mimo
+    minimax mixtral nemotron olmo phi qwen2 qwen3 seed_oss spark starcoder2 step
+}
+
+/// Returns the record of the model that `config.json` describes: by `model_type`, by an alias of it, and only where there
+/// is no `model_type`, by the first of `architectures`. A model that is not listed has the record [`Arch::OTHER`].
+pub fn of_config(config: &Map<String, Value>) -> &'static Arch {
+    let class = config.get("architectures").and_then(|classes| classes.get(0)).and_then(Value::as_str);
+    match config.get("model_type").and_then(Value::as_str) {
+        Some(model_type) => of_model_type(model_type),
+        None => class.and_then(of_class).unwrap_or(&Arch::OTHER),
+    }
+}
+
+/// Returns the record of a `model_type` or of an alias.
+pub fn of_model_type(model_type: &str) -> &'static Arch {
+    let is_it = |arch: &&Arch| arch.model_type == model_type || arch.aliases.contains(&model_type);
+    all().find(is_it).unwrap_or(&Arch::OTHER)
+}
+
+/// Returns the types whose experts this version stacks.
+pub fn with_experts_one_by_one() -> Vec<&'static str> {
+    let mut types: Vec<_> =
+        all().filter(|arch| arch.experts == Experts::OneByOne).map(|arch| arch.model_type).collect();
+    types.sort_unstable();
+    types
+}
+
+fn of_class(class: &str) -> Option<&'static Arch> {
+    all().find(|arch| arch.architectures.contains(&class))
+}
+
+fn all() -> impl Iterator<Item = &'static Arch> {
+    FAMILIES.iter().flat_map(|family| family.iter())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn found(config: Value) -> &'static str {
+        of_config(config.as_object().unwrap()).model_type
+    }
+
+    #[test]
+    fn a_model_is_found_by_its_type_an_alias_or_its_class() {
+        assert_eq!(found(json!({"model_type": "qwen3_moe"})), "qwen3_moe");
+        assert_eq!(found(json!({"model_type": "mistral", "architectures": ["X"]})), "llama");
+        assert_eq!(found(json!({"architectures": ["Qwen2ForCausalLM"]})), "qwen2");
+        assert_eq!(found(json!({"model_type": "new", "architectures": ["Qwen2ForCausalLM"]})), "");
+        assert_eq!(found(json!({})), "");
+    }
+
+    #[test]
+    fn no_name_is_in_two_records() {
+        let names = all().flat_map(|arch| [&[arch.model_type], arch.aliases].concat());
+        let mut seen = BTreeSet::new();
+        let twice: Vec<_> = names.filter(|name| !seen.insert(*name)).collect();
+        assert_eq!(twice, [""; 0]);
+        let classes = all().flat_map(|arch| arch.architectures);
+        let mut seen = BTreeSet::new();
+        assert!(classes.into_iter().all(|class| seen.insert(*class)));
+    }
+
+    #[test]
+    fn routers_keep_their_eight_bits() {
+        let rule = |model_type, path| of_model_type(model_type).quant_rule(path);
+        assert_eq!(rule("qwen3_moe", "model.layers.0.mlp.gate"), QuantRule::EightBits);
+        assert_eq!(rule("qwen3_moe", "model.layers.0.mlp.gate_proj"), QuantRule::Usual);
+        assert_eq!(rule("deepseek_v3", "model.layers.0.mlp.gate"), QuantRule::Skip);
+        assert_eq!(rule("kimi_k2", "model.layers.0.mlp.gate"), QuantRule::Skip);
+        assert_eq!(rule("llama", "model.layers.0.mlp.gate"), QuantRule::Usual);
+    }
+}

@@ -1,0 +1,12 @@
+//! Nemotron-H of NVIDIA. Routers are bare parameters.
+
+use super::Arch;
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "nemotron_h",
+        architectures: &["NemotronHForCausalLM"],
+        not_quantized: &["mixer.gate"],
+        ..Arch::OTHER
+    },
+];

@@ -1,0 +1,19 @@
+//! OLMo of Ai2: dense, and with experts.
+
+use super::{Arch, Experts, Head};
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "olmo2",
+        architectures: &["Olmo2ForCausalLM"],
+        head: Head::TiedByDefault,
+        ..Arch::OTHER
+    },
+    Arch {
+        model_type: "olmoe",
+        architectures: &["OlmoeForCausalLM"],
+        head: Head::TiedByDefault,
+        experts: Experts::OneByOne,
+        ..Arch::OTHER
+    },
+];

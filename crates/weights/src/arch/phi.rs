@@ -1,0 +1,12 @@
+//! Phi of Microsoft with experts.
+
+use super::{Arch, Experts};
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "phimoe",
+        architectures: &["PhiMoEForCausalLM"],
+        experts: Experts::OneByOne,
+        ..Arch::OTHER
+    },
+];

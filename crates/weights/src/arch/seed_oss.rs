@@ -1,0 +1,12 @@
+//! Seed-OSS of ByteDance.
+
+use super::{Arch, Head};
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "seed_oss",
+        architectures: &["SeedOssForCausalLM"],
+        head: Head::TiedByDefault,
+        ..Arch::OTHER
+    },
+];

@@ -1,0 +1,11 @@
+//! Spark of iFlytek.
+
+use super::Arch;
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "spark2_5",
+        not_quantized: &["self_attn.g_proj"],
+        ..Arch::OTHER
+    },
+];

@@ -1,0 +1,12 @@
+//! StarCoder2 of BigCode.
+
+use super::{Arch, Head};
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "starcoder2",
+        architectures: &["Starcoder2ForCausalLM"],
+        head: Head::TiedByDefault,
+        ..Arch::OTHER
+    },
+];

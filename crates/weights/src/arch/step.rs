@@ -1,0 +1,12 @@
+//! Step of StepFun.
+
+use super::Arch;
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "step3p5",
+        architectures: &["Step3p5ForCausalLM"],
+        eight_bits: &["mlp.gate.gate"],
+        ..Arch::OTHER
+    },
+];
