@@ -1,4 +1,4 @@
-//! The command line: what may be typed, and which function answers.
+//! The command line: its verbs and options, and the function that runs each verb.
 //! Knows nothing of how a build works.
 
 use std::io::{self, Write};
@@ -70,10 +70,11 @@ enum Verb {
     },
 }
 
-/// Returns what Ctrl-C sets from now on, so that what runs ends in order; a second Ctrl-C ends the program at once.
+/// Returns the flag that Ctrl-C sets from now on, so that running work can stop in order. A second Ctrl-C
+/// ends the program at once.
 pub(crate) fn watch_for_interrupt() -> &'static AtomicBool {
     static CANCEL: AtomicBool = AtomicBool::new(false);
-    // Fails only if a handler is set already; there is one command in a process.
+    // This fails only if a handler is set already, and a process runs only one command.
     let _ = ctrlc::set_handler(|| {
         if CANCEL.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
@@ -82,7 +83,7 @@ pub(crate) fn watch_for_interrupt() -> &'static AtomicBool {
     &CANCEL
 }
 
-/// What weights are computed with.
+/// The backend that computes weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BackendArg {
     /// Plain Rust: the same bytes on every machine
@@ -101,21 +102,21 @@ impl From<BackendArg> for BackendKind {
     }
 }
 
-/// How a command ended, apart from errors.
+/// How a command ended, if it returned no error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Done.
+    /// It succeeded.
     Success,
-    /// A node or a check failed, and it was said which.
+    /// A node or a check failed, and the command said which.
     Failure,
-    /// Something is stale, and the user asked to be told by the exit code.
+    /// Something is stale, and the user asked for an exit code that says so.
     Stale,
-    /// Ctrl-C.
+    /// Ctrl-C interrupted it.
     Interrupted,
 }
 
 impl Outcome {
-    /// Returns how a command ended that ran nodes.
+    /// Returns the outcome of a command that ran nodes.
     pub(crate) fn of(summary: &Summary) -> Self {
         match summary {
             Summary { interrupted: true, .. } => Self::Interrupted,
@@ -131,7 +132,7 @@ impl From<Outcome> for ExitCode {
             Outcome::Success => Self::SUCCESS,
             Outcome::Failure => Self::from(1),
             Outcome::Stale => Self::from(3),
-            // What a shell says of a program that SIGINT ended.
+            // The exit code with which a shell reports a program that SIGINT ended.
             Outcome::Interrupted => Self::from(130),
         }
     }
@@ -194,12 +195,12 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     kinds.into_iter().any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Whether the user wrote something wrong: exit code 2, and 1 for what went wrong.
+/// Whether the error is a mistake in what the user wrote: these exit with code 2, all others with code 1.
 fn is_usage(error: &anyhow::Error) -> bool {
     error.downcast_ref::<engine::Error>().is_some_and(|error| error.kind() == ErrorKind::Usage)
 }
 
-/// Says what went wrong, what caused it, and what to do where that is known.
+/// Describes an error: what went wrong, its causes, and what to do about it if that is known.
 fn explain_error(error: &anyhow::Error) -> String {
     let mut text = format!("error: {error}\n");
     for cause in error.chain().skip(1) {

@@ -1,4 +1,4 @@
-//! The program `pipeline`: parses the command line, calls the engine, prints, and answers with an exit code.
+//! The program `pipeline`: parses the command line, calls the engine, prints, and returns an exit code.
 
 mod cli;
 mod commands;

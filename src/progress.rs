@@ -1,4 +1,4 @@
-//! Three ways to show a build: plain lines, a live line per running node, JSON lines.
+//! Three ways to show a build: plain lines, a live line per running node, or JSON lines.
 //! Knows nothing of what the nodes do.
 
 use std::collections::HashMap;
@@ -14,7 +14,8 @@ use engine::recipe::Change;
 use engine::stage::Unit;
 use text::units::bytes;
 
-/// Returns the way that fits who reads.
+/// Returns the observer that fits the output: JSON lines if asked for, live lines on a terminal, plain lines
+/// otherwise.
 pub(crate) fn observer(json: bool) -> Box<dyn Observer> {
     match json {
         true => Box::new(JsonProgress),
@@ -97,7 +98,7 @@ impl LiveProgress {
 impl Drop for LiveProgress {
     fn drop(&mut self) {
         self.running.drain().for_each(|(_, bar)| bar.finish_and_clear());
-        // Nothing is left to be done if the terminal is gone.
+        // If the terminal is gone, nothing is left to clear.
         let _ = self.lines.clear();
     }
 }
@@ -119,7 +120,8 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("BUG: the template is a constant").progress_chars("=> ")
 }
 
-/// Says a change in a line that follows the warning, which said the rest.
+/// Describes a change in the line that says that a node runs. A damage is named only, because a warning
+/// before that line describes it.
 fn reason(change: &Change) -> String {
     match change {
         Change::Damaged { .. } => "its artifact is damaged".to_owned(),
@@ -164,7 +166,7 @@ fn line(event: &Event<'_>) -> Option<String> {
     })
 }
 
-/// Says what was sent; a record alone is no news.
+/// Describes what was sent. If only a record was sent, no size is shown.
 fn sent_line(node: &str, sent: u64, already_there: u64) -> String {
     match (sent, already_there) {
         (0, _) => format!("{node}: in the remote"),

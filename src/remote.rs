@@ -1,5 +1,6 @@
-//! Which remote a command uses: what the command line says, else the environment, else the pipeline file.
-//! Knows nothing of what is asked of it.
+//! Which remote a command uses: the one on the command line, else the one in the environment, else the one in
+//! the pipeline file.
+//! Knows nothing of what the remote is used for.
 
 use std::io::{self, Write};
 
@@ -7,7 +8,7 @@ use clap::Args;
 
 use engine::project::RemoteChoice;
 
-/// The variable that names a remote.
+/// The environment variable that names a remote.
 const VARIABLE: &str = "PIPELINE_REMOTE";
 
 #[derive(Clone, Debug, Default, Args)]
@@ -21,7 +22,7 @@ pub(crate) struct RemoteArgs {
 }
 
 impl RemoteArgs {
-    /// Returns the choice that these arguments and the environment make. An empty address means no remote.
+    /// Returns the choice that the command line and the environment make. An empty URL means no remote.
     pub(crate) fn choice(&self) -> RemoteChoice {
         if self.no_remote {
             return RemoteChoice::None;
@@ -31,7 +32,7 @@ impl RemoteArgs {
     }
 }
 
-/// Prints what the user should be told of the remote, for commands that show no build.
+/// Prints notices about the remote as warnings, for commands that show no build.
 pub(crate) fn warn(notices: &[String]) {
     for notice in notices {
         let _ = writeln!(io::stderr(), "warning: {notice}");

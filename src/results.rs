@@ -1,4 +1,4 @@
-//! The results of benchmarks that were built, as they lie in `artifacts/`.
+//! Reads the results of benchmarks that were built, from `artifacts/`.
 //! Knows nothing of how they are shown.
 
 use std::fs;
@@ -12,14 +12,17 @@ use engine::project::Project;
 use engine::stage::Kind;
 use report::{AllTimings, Judgement, Results};
 
-/// Everything that a benchmark wrote for programs.
+/// All results that a benchmark wrote for programs.
 pub(crate) struct Outcomes {
     pub(crate) results: Results,
     pub(crate) timings: AllTimings,
     pub(crate) judgement: Judgement,
 }
 
-/// Returns the names of the benchmarks among `targets`; no target means all.
+/// Returns the names of the benchmarks among `targets`. No target means all nodes.
+///
+/// # Errors
+/// Fails if a target is unknown, or if there is no benchmark among them.
 pub(crate) fn benchmarks(project: &Project, targets: &[String]) -> anyhow::Result<Vec<String>> {
     let targets = project.targets(targets)?;
     let nodes = targets.iter().map(|id| project.graph().node(*id));
@@ -30,6 +33,9 @@ pub(crate) fn benchmarks(project: &Project, targets: &[String]) -> anyhow::Resul
 }
 
 /// Reads what the benchmark `node` wrote when it was last built.
+///
+/// # Errors
+/// Fails if it was never built, or if a file cannot be read.
 pub(crate) fn outcomes(project: &Project, node: &str) -> anyhow::Result<Outcomes> {
     let folder = project.root().join("artifacts").join(node);
     let read = || -> anyhow::Result<Outcomes> {

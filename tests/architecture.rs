@@ -1,7 +1,8 @@
-//! What the compiler does not check of the structure: which crate may use which, which room of a crate may use which,
-//! and where each package is used.
+//! Checks of the structure that the compiler does not make: which crate may use which, which room of a crate
+//! may use which, and where each package is used.
 //!
-//! A crate can only use the crates that its `Cargo.toml` names, so the table of crates is compared with these files.
+//! A crate can only use the crates that its `Cargo.toml` names, so the table of crates is compared with these
+//! files.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,7 +10,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each crate and the crates of this repository that it may depend on. Every arrow points down this list.
+/// Each crate, and the crates of this repository that it may depend on. A crate depends only on crates
+/// further down this list.
 const CRATES: &[(&str, &[&str])] = &[
     ("pipeline", &["artifact", "engine", "models", "protocol", "report", "text", "weights"]),
     ("engine", &["artifact", "protocol", "report", "text", "weights"]),
@@ -21,8 +23,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("artifact", &[]),
 ];
 
-/// Rooms of a crate that are ordered among themselves: crate, room, and the rooms of the same crate that it may use. A
-/// room may always use itself.
+/// The rooms of a crate that are ordered among themselves: crate, room, and the rooms of the same crate that
+/// it may use. A room may always use itself.
 const ROOMS: &[(&str, &str, &[&str])] = &[
     ("weights", "tensor", &[]),
     ("weights", "kernels", &[]),
@@ -65,7 +67,8 @@ const ROOMS: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
-/// Packages that are used in one place only: these files, by their paths below the repository.
+/// Packages that are used in one place only, and the files that may use them. A file is given by its path in
+/// the repository, a folder by a path that ends with `/`.
 const DOORS: &[(&str, &[&str])] = &[
     ("serde_saphyr", &["crates/text/src/yaml/mod.rs"]),
     ("strsim", &["crates/text/src/nearest.rs"]),
@@ -119,7 +122,7 @@ fn crate_folder(name: &str) -> PathBuf {
     if name == "pipeline" { repository().to_owned() } else { repository().join("crates").join(name) }
 }
 
-/// A source file: its path below the repository, and its text without tests and comments.
+/// A source file: its path in the repository, and its text without tests and comments.
 struct Source {
     path: String,
     code: String,
@@ -169,7 +172,7 @@ fn rooms_use_only_what_they_may() {
     for name in ["weights", "engine"] {
         for Source { path, code } in sources(name) {
             let room = path.split("/src/").nth(1).unwrap().split('/').next().unwrap().trim_end_matches(".rs");
-            // The errors of a crate are known in all its rooms.
+            // All rooms of a crate may use the crate's errors.
             if matches!(room, "lib" | "error") {
                 continue;
             }

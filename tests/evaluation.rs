@@ -1,5 +1,6 @@
-//! Benchmarks as a user runs them on the example's model: gates that fail a build, verdicts, sweeps, and texts that are
-//! read as mlx-lm reads them. The goldens of the reading are mlx-lm's: `golden/reading.py`.
+//! Benchmarks as a user runs them on the example's model: gates that fail a build, verdicts, sweeps, and
+//! texts that are evaluated as mlx-lm evaluates them. The golden figures of the texts come from mlx-lm:
+//! `golden/reading.py`.
 
 #![cfg(feature = "mlx")]
 #![allow(
@@ -21,7 +22,7 @@ const NODES: &str = "version: 1\nnodes:\n  base: {stage: base, source: tiny/base
                      adapter: {stage: adapter, source: tiny/adapter}\n  \
                      fused-f16: {stage: fuse, model: base, adapter: adapter, dtype: float16}\n";
 
-/// One question that needs a tool, one that does not: the base gets the second wrong.
+/// One question that needs a tool, and one that does not. The base gets the second one wrong.
 const SUITE: &str = "{\"suite\": {\"max_tokens\": 40, \"repeats\": 2}}\n\
     {\"prompt\": \"I wonder. Is it raining in Paris now?\", \"tool_call\": {\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris\"}}}\n\
     {\"messages\": [{\"role\": \"user\", \"content\": \"Could you help? What is the capital of Spain?\"}], \"contains\": \"Madrid\", \"expect\": \"direct\"}\n";
@@ -35,7 +36,7 @@ struct Run {
 }
 
 impl Space {
-    /// The example's model and adapter, `nodes`, and the suite.
+    /// A project with the example's model and adapter, `nodes`, and the suite.
     fn new(nodes: &str) -> Self {
         let space = Self(tempfile::tempdir().unwrap());
         let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tiny");
@@ -87,14 +88,15 @@ fn a_gate_fails_the_node_after_its_report_is_kept() {
     let judgement: Judgement = space.json("benchmark/verdicts.json");
     assert_eq!(judgement.gates.iter().map(|gate| gate.pass).collect::<Vec<_>>(), [false, true]);
     assert!(judgement.gates[0].advice[0].contains("more bits"), "{:?}", judgement.gates[0].advice);
-    // What fails its gates is kept and shown, but not locked, and goes on failing without being measured again.
+    // A benchmark that fails its gates is kept and shown, but not locked. It fails again without being
+    // measured again.
     assert!(!fs::read_to_string(space.0.path().join("pipeline.lock")).unwrap().contains("benchmark"));
     let again = space.run(&["build"]);
     assert_eq!((again.code, again.stdout.as_str()), (Some(1), "ran 0 nodes, 3 up to date, 1 failed\n"));
     assert!(again.stderr.contains(failure), "{}", again.stderr);
     assert!(space.run(&["status"]).stdout.contains(&format!("benchmark  up to date, but {failure}")));
 
-    // Another question to the same numbers: nothing is measured again, unless the user says so.
+    // Other gates on the same measurements: nothing is measured again, unless the user asks for it.
     let timings: Value = space.json("benchmark/timings.json");
     space.nodes(&benchmark(", gates: {fused: {accuracy: '>= 1.0'}}"));
     let run = space.run(&["build"]);
@@ -213,10 +215,10 @@ fn texts_are_read_as_mlx_lm_reads_them() {
         assert_eq!(perplexity.tokens, 334);
         close(perplexity.value, "perplexity", 0.0);
         close(perplexity.standard_error, "standard_error", 0.0);
-        // Rounding in float32 makes of nothing some 1e-7.
+        // Where mlx-lm has 0, rounding in float32 may give some 1e-7.
         close(divergence.mean_kl, "mean_kl", 1e-6);
         close(divergence.standard_error, "kl_standard_error", 1e-6);
-        // One close call of the 334 may go the other way.
+        // One of the 334 tokens is a close call and may be decided differently.
         close(divergence.top1_agreement, "top1_agreement", 1.1 / 334.0);
     }
 }

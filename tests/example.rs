@@ -1,5 +1,6 @@
-//! The example, built as a user builds it: the same bytes as mlx-lm's, the same answers from the models.
-//! The goldens are mlx-lm's own: `golden/answers.py` asks it every question of both suites.
+//! The example, built as a user builds it: the models give the same answers as in mlx-lm, and a second
+//! machine gets everything from the remote.
+//! The golden answers come from mlx-lm: `golden/answers.py` asks it every question of both suites.
 
 #![cfg(feature = "mlx")]
 #![allow(
@@ -16,8 +17,9 @@ use serde_json::Value;
 
 use report::Results;
 
-/// In the held-out suite two configs hang on margins as small as 0.001 in a few answers, so another BLAS or
-/// processor may decide them differently. Everywhere else the answers must be mlx-lm's to the letter.
+/// The suite, the config, and how many of its answers may differ. In the held-out suite, a few answers of two
+/// configs depend on margins as small as 0.001, so another BLAS or processor may decide them differently. All
+/// other answers must be exactly mlx-lm's.
 const CLOSE_CALLS: [(&str, &str, usize); 2] = [("heldout", "base", 2), ("heldout", "4bit", 4)];
 
 fn copy(from: &Path, to: &Path) {
@@ -52,7 +54,7 @@ fn results(folder: &Path, node: &str) -> Results {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// Counts the answers of each config that are not mlx-lm's, and checks that they are few enough.
+/// Counts the answers of each config that are not mlx-lm's, and checks that there are not too many.
 fn compare(results: &Results, golden: &Value) {
     for (config, ours) in &results.configs {
         let theirs = golden[&results.suite][config].as_array().unwrap();
@@ -76,7 +78,7 @@ fn the_experiment_comes_out_as_with_mlx_lm() {
     copy(&root.join("examples/tiny"), &folder.path().join("examples/tiny"));
     let text = fs::read_to_string(root.join("pipeline.yaml")).unwrap();
     let benchmark = text.split("  benchmark:").nth(1).unwrap().replace("discrimination.yaml", "heldout.yaml");
-    // That suite has no texts to compare with a reference.
+    // The held-out suite has no texts to compare with a reference.
     let benchmark = benchmark.split("    reference:").next().unwrap();
     fs::write(folder.path().join("pipeline.yaml"), format!("{text}  heldout:{benchmark}")).unwrap();
 
@@ -87,13 +89,15 @@ fn the_experiment_comes_out_as_with_mlx_lm() {
     compare(&five, &golden);
     compare(&heldout, &golden);
     assert_eq!(correct(&five), [3, 5, 5, 5, 5, 3]);
-    // Intact: the adapter unfused, float16, 8 and 6 bits. Lost: 4 bits, the base's own grid.
+    // The fine-tuning is intact in the unfused adapter, in float16, and in 8 and 6 bits. It is lost in 4
+    // bits, the base's own grid.
     assert_eq!(correct(&heldout)[1..5], [36; 4]);
     assert!(correct(&heldout)[0] < 30 && correct(&heldout)[5] < 34);
 
     assert_eq!(pipeline(folder.path(), &["build"]), "nothing to do: 8 nodes up to date\n");
     assert!(pipeline(folder.path(), &["report", "benchmark"]).contains("4bit"));
-    // Measured again, the answers and so the lock are the same, though the timings are not.
+    // If the benchmark is measured again, the answers and so the lock are the same, though the timings are
+    // not.
     let lock = fs::read(folder.path().join("pipeline.lock")).unwrap();
     assert_eq!(pipeline(folder.path(), &["build", "--force", "benchmark"]), "ran 1 node, 6 up to date\n");
     assert_eq!(fs::read(folder.path().join("pipeline.lock")).unwrap(), lock);
@@ -101,8 +105,8 @@ fn the_experiment_comes_out_as_with_mlx_lm() {
     a_second_machine_runs_nothing(folder.path());
 }
 
-/// A second clone with an empty cache gets all of it from the remote: the weights, the answers and the timings, which
-/// are those of a machine of its class.
+/// A second clone with an empty cache gets everything from the remote: the weights, the answers and the
+/// timings, which are those of a machine of its class.
 fn a_second_machine_runs_nothing(first: &Path) {
     let (remote, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let url = format!("file://{}", remote.path().display());
@@ -113,7 +117,7 @@ fn a_second_machine_runs_nothing(first: &Path) {
         let (from, to) = (first.join(part), second.path().join(part));
         if from.is_dir() { copy(&from, &to) } else { fs::copy(from, to).map(drop).unwrap() }
     }
-    // The report alone: no weights.
+    // The report is fetched alone, without weights.
     let said = pipeline_with(second.path(), &["build", "benchmark"], &variables);
     assert_eq!(said, "ran 0 nodes, 2 from the cache, 1 from the remote, 4 up to date\n");
     assert!(!second.path().join("artifacts/fused-f16").exists());

@@ -1,5 +1,6 @@
-//! Whole nodes against mlx-lm 0.32.2 itself: every tensor's name, type, shape and bytes, and `config.json`.
-//! mlx-lm runs once, in `.mlx-lm/`, by `mlx_lm/reference.py`; the models and adapters named here are described there.
+//! Whole nodes compared with mlx-lm 0.32.2 itself: every tensor's name, type, shape and bytes, and
+//! `config.json`.
+//! `mlx_lm/reference.py` runs mlx-lm once, in `.mlx-lm/`, and describes the models and adapters named here.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "the tests play the user, who writes files as they like")]
@@ -21,7 +22,7 @@ struct Case {
     name: &'static str,
     model: &'static str,
     adapter: Option<&'static str>,
-    /// As in pipeline.yaml, without `model` and `adapter`.
+    /// The node as in pipeline.yaml, without `model` and `adapter`.
     node: &'static str,
     tolerance: Tolerance,
 }
@@ -29,18 +30,18 @@ struct Case {
 /// How many differences a failure shows.
 const SHOWN: usize = 20;
 
-/// How far a tensor may be from mlx-lm's.
+/// How much a tensor may differ from mlx-lm's.
 #[derive(Clone, Copy, PartialEq)]
 enum Tolerance {
-    /// Not a bit.
+    /// Not in a bit.
     Exact,
-    /// This much of the value: MLX adds up a norm in an order of its own.
+    /// By this factor of the value, because MLX sums up a norm in its own order.
     Relative(f32),
 }
 
 use Tolerance::{Exact, Relative};
 
-/// Makes a test of each case, and the list that mlx-lm is given.
+/// Makes a test of each case, and the list of cases that mlx-lm is given.
 macro_rules! cases {
     ($($name:ident: $model:literal $(+ $adapter:literal)?, $node:literal, $tolerance:expr;)*) => {
         const CASES: &[Case] = &[$(Case {
@@ -112,7 +113,7 @@ cases! {
     takes_over_a_full_fine_tune: "llama-float16" + "llama-full", "stage: fuse", Exact;
 }
 
-/// The folder that `reference.py` wrote, once for all tests; the next run takes its place.
+/// The folder that `reference.py` writes, once for all tests. The next test run replaces it.
 static REFERENCE: LazyLock<PathBuf> = LazyLock::new(write_reference);
 
 fn write_reference() -> PathBuf {
@@ -142,7 +143,7 @@ impl Case {
         json!({"name": self.name, "model": self.model, "adapter": self.adapter, "node": self.node})
     }
 
-    /// The pipeline file that makes `ours` of the reference's model and adapter.
+    /// Returns the pipeline file that makes the node `ours` from the reference's model and adapter.
     fn yaml(&self, reference: &Path) -> String {
         let reference = reference.display();
         let mut yaml = format!(
@@ -189,7 +190,7 @@ fn build(yaml: &str) -> TempDir {
     folder
 }
 
-/// Says of each tensor how it differs.
+/// Describes how the tensors differ.
 fn differing_tensors(ours: &Path, expected: &Path, tolerance: Tolerance) -> Vec<String> {
     let ours = TensorFiles::open_model(ours).unwrap();
     let expected = TensorFiles::open_model(expected).unwrap();
@@ -216,7 +217,7 @@ fn differing_tensors(ours: &Path, expected: &Path, tolerance: Tolerance) -> Vec<
     differences
 }
 
-/// Says where two tensors of one type and shape first differ, and in how many elements.
+/// Describes where two tensors of one type and shape first differ, and in how many elements.
 fn differing_elements(
     name: &str,
     element: Element,
@@ -252,13 +253,13 @@ fn float(element: Element, bytes: &[u8]) -> Option<f32> {
     }
 }
 
-/// Shows an element as a number, if it is one, and as it is stored.
+/// Formats an element as a number, if it is one, and as it is stored.
 fn show(element: Element, bytes: &[u8]) -> String {
     let stored = bytes.iter().rev().fold("0x".to_owned(), |text, byte| format!("{text}{byte:02x}"));
     float(element, bytes).map_or(stored.clone(), |value| format!("{value:e} ({stored})"))
 }
 
-/// Says of each key of `config.json` how it differs.
+/// Describes how the keys of `config.json` differ.
 fn differing_config(ours: &Path, expected: &Path) -> Vec<String> {
     let read = |folder: &Path| -> Value {
         serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap()
@@ -268,7 +269,7 @@ fn differing_config(ours: &Path, expected: &Path) -> Vec<String> {
     let mut keys: Vec<_> = ours.keys().chain(expected.keys()).collect();
     keys.sort();
     keys.dedup();
-    // mlx-lm takes this one out, ours says where the model came from.
+    // mlx-lm removes this key; ours says where the model comes from.
     keys.retain(|key| *key != "_name_or_path");
     let show = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), Value::to_string);
     let differing = keys.into_iter().filter(|key| ours.get(*key) != expected.get(*key));

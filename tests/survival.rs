@@ -1,4 +1,5 @@
-//! What is left of the example's fine-tuning, against figures that numpy made: `golden/survival.py`.
+//! What is left of the example's fine-tuning, compared with figures that numpy computed:
+//! `golden/survival.py`.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,10 +16,11 @@ use tempfile::TempDir;
 
 use weights::survival::{Figures, Survival};
 
-/// Floats summed in another order.
+/// The relative difference that is allowed, because numpy sums floats in another order.
 const NEAR: f64 = 1e-9;
 
-/// The nodes of the golden file, and one that quantizes at once; the base is quantized to 4 bits in groups of 64.
+/// The nodes of the golden file, and `at-once`, which fuses and requantizes in one step. The base is
+/// quantized to 4 bits in groups of 64.
 const NODES: &str = "\
 version: 1
 nodes:
@@ -53,7 +55,7 @@ fn project(nodes: &str) -> TempDir {
     folder
 }
 
-/// Builds, and returns what was said.
+/// Builds, and returns what was written to standard error.
 fn build(folder: &TempDir, arguments: &[&str], threads: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pipeline"));
     command.arg("-C").arg(folder.path()).arg("build").args(arguments).env("RAYON_NUM_THREADS", threads);
@@ -96,7 +98,7 @@ fn the_figures_are_those_of_numpy() {
     }
     let left = |node| survival(&folder, node).overall.survival;
     assert!((left("4bit") - 0.2).abs() < 0.01 && (left("8bit") - 1.0).abs() < 0.01);
-    // Fused and quantized in one pass, nothing else comes out.
+    // Fusing and quantizing in one step gives the same file.
     assert!(bytes(&folder, "at-once") == bytes(&folder, "4bit"), "at once something else comes out");
     let warning = "4bit: warning: of the fine-tuning, 20 % survived quantizing: the base lies on the same grid, 4 bits in \
                    groups of 64, each weight in the middle of what rounds to it; the update is 0.12 of a step (root mean \
@@ -105,7 +107,8 @@ fn the_figures_are_those_of_numpy() {
     assert!(!said.contains("\n8bit: warning") && survival(&folder, "8bit").cause.is_none(), "{said}");
 }
 
-/// The number of threads makes no difference to a bit. MLX's BLAS may round the last place of a merged weight otherwise.
+/// The number of threads does not change a bit. MLX's BLAS may round the last place of a merged weight
+/// differently.
 #[test]
 fn threads_do_not_matter_and_backends_hardly() {
     let nodes: String = NODES

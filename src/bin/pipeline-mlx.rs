@@ -1,5 +1,5 @@
-//! The worker: answers requests on standard input with JSON lines on standard output, then ends.
-//! Knows nothing of graphs, keys or the store; `pipeline` starts it for what runs on MLX.
+//! The worker: answers one request on standard input with JSON lines on standard output, then exits.
+//! Knows nothing of graphs, keys or the store; `pipeline` starts it for work that runs on MLX.
 
 use std::io::{self, BufRead, Read, Write};
 use std::process::{ExitCode, exit};
@@ -47,7 +47,7 @@ fn answer() -> anyhow::Result<Reply> {
     }
 }
 
-/// Standard input ends when the build does, even if it was killed; nothing is left to work for then.
+/// Exits as soon as standard input is closed. That happens when the build ends, even if it is killed.
 fn end_with_the_build() {
     thread::spawn(|| {
         let _ = io::stdin().lock().read_to_end(&mut Vec::new());

@@ -1,4 +1,4 @@
-//! `pipeline build`: what is made, and one line that says what was done.
+//! `pipeline build`: builds the targets, and prints one line that says what was done.
 //! Knows nothing of how a build works.
 
 use clap::Args;
@@ -93,7 +93,7 @@ pub(crate) fn run(args: &BuildArgs, path: &ProjectPath) -> anyhow::Result<Outcom
     let options = BuildOptions { cancel: watch_for_interrupt(), ..options };
     let mut observer = observer(args.json);
     let built = project.build(&options, observer.as_mut());
-    // Before the last line is printed, the live lines must be gone.
+    // The live lines must be gone before the last line is printed.
     drop(observer);
     finish(args, &project, &built?)
 }
@@ -115,7 +115,7 @@ fn finish(args: &BuildArgs, project: &Project, built: &BuildOutcome) -> anyhow::
     Ok(Outcome::of(summary))
 }
 
-/// The two sentences that matter most: nothing to do, and what was done.
+/// Returns the line that a build ends with: that there was nothing to do, or what was done.
 fn sentence(built: &BuildOutcome) -> String {
     let (count, fresh, summary) = (built.nodes.len(), built.up_to_date(), &built.summary);
     if fresh == count {

@@ -1,5 +1,5 @@
-//! `pipeline cache`: what is in the cache, and what it was good for.
-//! Knows nothing of how it is counted.
+//! `pipeline cache`: shows what is in the cache, what it saves, and how often it was hit.
+//! Knows nothing of how that is counted.
 
 use std::fmt::Write;
 

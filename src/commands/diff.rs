@@ -1,4 +1,4 @@
-//! `pipeline diff`: two configurations of a benchmark, or what is there now against what the lock says.
+//! `pipeline diff`: compares two configurations of a benchmark, or what is there now with the lock.
 //! Knows nothing of how results are compared.
 
 use std::fs;
@@ -67,14 +67,14 @@ fn side<'a>(results: &'a Results, timings: &'a AllTimings, name: &str) -> Option
     Some(Side { name, results: own, timings: timings.configs.get(name) })
 }
 
-/// Compares each node with what the lock says of it.
+/// Compares each node with its entry in the lock.
 fn against_lock(project: &mut Project, args: &DiffArgs) -> anyhow::Result<Outcome> {
     let lock = match &args.lock {
         Some(path) => Lockfile::parse(&fs::read_to_string(path).at("read the lock", path)?),
         None => project.lockfile(),
     };
     let ids = project.graph().order().to_vec();
-    // Files that are not here are not missed: what they are is on record.
+    // The files need not be here: the records say what they are.
     let decisions = project.plan_records(&ids, BackendKind::default())?;
     for decision in &decisions {
         let name = &project.graph().node(decision.id).name;
@@ -97,7 +97,8 @@ fn indented(text: &str) -> String {
     text.lines().map(|line| format!("  {line}").trim_end().to_owned() + "\n").collect()
 }
 
-/// Says how a node is to what the lock says, and, of a benchmark, what is different.
+/// Compares a node with its entry in the lock. Returns the state in words and, for a benchmark, the
+/// differences.
 fn compare(
     project: &Project,
     decision: &Decision,
@@ -121,7 +122,7 @@ fn compare(
     let Some(old) = old.filter(|old| old.reproducible_digest() == locked.artifact) else {
         return Ok((words + ", whose result is not in this cache", Vec::new()));
     };
-    // One that another version of the stage wrote may lack a file.
+    // A result that another version of the stage wrote may lack a file.
     diffs(project, &old, current)
         .map(|diffs| (words.clone(), diffs))
         .or_else(|error| Ok((format!("{words}, whose result cannot be compared: {error:#}"), Vec::new())))

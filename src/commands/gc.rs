@@ -1,5 +1,5 @@
-//! `pipeline gc`: what is current, the limits, and what was removed.
-//! Knows nothing of how it is decided what goes.
+//! `pipeline gc`: removes what is not current from the cache or the remote, and prints what was removed.
+//! Knows nothing of how the collector decides what to remove.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -128,7 +128,7 @@ fn left(args: &GcArgs, left: Left) -> String {
     text
 }
 
-/// Counts in words.
+/// Formats a number of things.
 pub(crate) fn count(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

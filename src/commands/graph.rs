@@ -1,4 +1,4 @@
-//! `pipeline graph`: the graph as DOT, Mermaid or JSON.
+//! `pipeline graph`: prints the graph as DOT, Mermaid or JSON.
 //! Knows nothing of what is stale.
 
 use std::fmt::Write;
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &GraphArgs, path: &ProjectPath) -> anyhow::Result<Outcom
     Ok(Outcome::Success)
 }
 
-/// What the node does, with the parameters a person asks about.
+/// Describes what a node does, with its main parameters.
 fn label(stage: &Stage) -> String {
     match stage {
         Stage::Quantize(quantize) => how_quantized(quantize),
@@ -51,8 +51,8 @@ fn label(stage: &Stage) -> String {
     }
 }
 
-/// Returns each edge once, as (from, to), in the order of the graph. What a node is measured against is no edge: it is
-/// among what its model is made from.
+/// Returns each edge once, as (from, to), in the order of the graph. A model that a node is only measured
+/// against is not an edge, because it is already among what the node's model is made from.
 fn edges(project: &Project) -> Vec<(&str, &str)> {
     let mut edges = Vec::new();
     for &id in project.graph().order() {
@@ -91,7 +91,7 @@ fn dot(project: &Project) -> String {
 
 fn mermaid(project: &Project) -> String {
     let mut out = "graph LR\n".to_owned();
-    // Mermaid's ids may not be any text, so nodes are numbered and their names are labels.
+    // Mermaid's ids cannot be arbitrary text, so nodes are numbered and their names are labels.
     let number = |name: &str| project.graph().find(name).map_or(0, |id| id.index());
     for id in project.graph().order() {
         let node = project.graph().node(*id);

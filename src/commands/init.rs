@@ -1,5 +1,5 @@
-//! `pipeline init`: a first pipeline.yaml that explains itself.
-//! Knows nothing of the models it will name.
+//! `pipeline init`: writes a first pipeline.yaml.
+//! Knows nothing of the models that it names.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};

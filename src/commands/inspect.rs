@@ -1,4 +1,5 @@
-//! `pipeline inspect`: what the model of a node is, and what quantizing left of its fine-tuning, without building.
+//! `pipeline inspect`: shows what the model of a node is, and what quantizing left of its fine-tuning,
+//! without building.
 //! Knows nothing of how that was measured.
 
 use std::fmt::Write;
@@ -17,10 +18,10 @@ use text::units::bytes;
 use weights::checkpoint::{Checkpoint, ModelSummary};
 use weights::survival::{Figures, Survival, read_survival};
 
-/// How many layers are shown.
+/// How many layers are shown unless all are asked for.
 const SHOWN: usize = 10;
 
-/// How wide the names of layers may be, so that a line fits a terminal of 80 columns.
+/// The most characters of a layer's name that are shown, so that a line fits a terminal of 80 columns.
 const NAME_WIDTH: usize = 44;
 
 #[derive(Debug, Args)]
@@ -65,7 +66,7 @@ fn look(folder: &Path) -> anyhow::Result<(ModelSummary, Option<Survival>)> {
     Ok((Checkpoint::open(folder)?.summary(), read_survival(folder)?))
 }
 
-/// Says what the model is.
+/// Describes the model.
 fn what(model: &ModelSummary) -> String {
     let kinds: Vec<_> = model.tensors.iter().map(|(kind, count)| format!("{count} of {kind}")).collect();
     format!(
@@ -78,7 +79,7 @@ fn what(model: &ModelSummary) -> String {
     )
 }
 
-/// Returns a number of weights as models are named after it.
+/// Formats a number of weights in thousands, millions or billions.
 fn millions(count: u64) -> String {
     let count = count as f64;
     match count {
@@ -121,7 +122,7 @@ fn describe(survival: &Survival, shown: usize) -> String {
     text + "\nnoise: rounding error against the update; step: the update against a step\n"
 }
 
-/// Leaves out the beginning of a name that is too long.
+/// Cuts off the beginning of a name that is too long.
 fn shorten(name: &str) -> String {
     let length = name.chars().count();
     if length <= NAME_WIDTH {

@@ -1,4 +1,5 @@
-//! `pipeline keys`: the key that signs what is made here, and the keys of others whose results are believed.
+//! `pipeline keys`: makes and shows the key that signs what is made here, and adds the keys of others that
+//! are trusted.
 //! Knows nothing of what is signed.
 
 use std::fs;
@@ -91,7 +92,8 @@ fn standing(has_file: bool, name: Option<&str>, key: &PublicKey, path: &Path) ->
 }
 
 fn add(name: &str, key: &str, path: &ProjectPath) -> anyhow::Result<Outcome> {
-    // Read here and not by clap, which repeats what it cannot read: it may be a secret.
+    // The key is parsed here and not by clap, because clap prints what it cannot parse, and that may be a
+    // secret.
     let key = key.parse().map_err(|error| engine::Error::Usage(format!("KEY is no public key: {error}")))?;
     let path = path.path();
     let shown = path.display();
@@ -105,15 +107,16 @@ fn add(name: &str, key: &str, path: &ProjectPath) -> anyhow::Result<Outcome> {
         print(&format!("`{name}` is trusted in {shown} already\n"))?;
         return Ok(Outcome::Success);
     };
-    // As text: the hints for failures of the disk are about the cache, which has no part in this.
+    // The cause is turned into text, so that no hint is shown: the hints for errors of the disk are about the
+    // cache.
     replace(&path, &edited).map_err(|error| anyhow!("cannot write {shown}: {error}"))?;
     print(&format!("`{name}` is trusted in {shown}; it counts for others once that is committed\n"))?;
     Ok(Outcome::Success)
 }
 
-/// Gives a file of the user's another text: the old one or the new one is there at any time, with the old one's mode.
+/// Replaces the text of a file and keeps its mode. At any time either the old or the new text is there.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    // Where the file is a link, what it points at is replaced.
+    // If the file is a link, the file that it points at is replaced.
     let path = path.canonicalize()?;
     let folder = path.parent().unwrap_or(Path::new("/"));
     let mut file = tempfile::NamedTempFile::new_in(folder)?;

@@ -1,4 +1,4 @@
-//! The commands, a file each: typed arguments in, calls to the engine, words out.
+//! The commands, one file each: arguments in, calls to the engine, words out.
 //! Knows nothing of how a build works.
 
 pub(crate) mod build;

@@ -1,4 +1,4 @@
-//! `pipeline report`: the benchmarks as they were last built, without building.
+//! `pipeline report`: prints the results of benchmarks as they were last built, without building.
 //! Knows nothing of how they were measured.
 
 use clap::{Args, ValueEnum};
@@ -22,7 +22,7 @@ pub(crate) struct ReportArgs {
     json: bool,
 }
 
-/// What a report is printed as.
+/// The format in which a report is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// The table, and what was decided
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &ReportArgs, path: &ProjectPath) -> anyhow::Result<Outco
 }
 
 impl Outcomes {
-    /// Prints it as the one at `index` of `count`.
+    /// Prints the results of `node`, which is the one at `index` of `count`.
     fn print(&self, node: &str, format: Format, index: usize, count: usize) -> anyhow::Result<()> {
         let Self { results, timings, judgement } = self;
         let report = Report { results, timings, judgement };

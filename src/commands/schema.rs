@@ -1,4 +1,4 @@
-//! `pipeline schema`: the JSON Schema of pipeline.yaml, for editors.
+//! `pipeline schema`: prints the JSON Schema of pipeline.yaml, for editors.
 //! Knows nothing of the file that the user has.
 
 use crate::cli::{Outcome, print};

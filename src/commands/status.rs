@@ -1,5 +1,5 @@
-//! `pipeline status`, and what `build -n` shows: the verdict on each node.
-//! Knows nothing of how it was found.
+//! `pipeline status` and `pipeline build -n`: show the verdict on each node.
+//! Knows nothing of how verdicts are found.
 
 use std::fmt::Write;
 
@@ -42,7 +42,8 @@ pub(crate) fn run(args: &StatusArgs, path: &ProjectPath) -> anyhow::Result<Outco
     show(&project, &plan.decisions, args.json, args.exit_code)
 }
 
-/// Prints the decisions and counts what is to be done.
+/// Prints the decisions, and how many nodes have something to do. With `exit_code`, the outcome says whether
+/// anything is stale.
 pub(crate) fn show(
     project: &Project,
     decisions: &[Decision],
@@ -87,12 +88,12 @@ fn table(project: &Project, decisions: &[Decision]) -> String {
     text
 }
 
-/// The sentence that a null build ends with.
+/// Returns the line that a build with nothing to do ends with.
 pub(crate) fn nothing_to_do(count: usize) -> String {
     format!("nothing to do: {} up to date\n", nodes(count))
 }
 
-/// Counts nodes in words.
+/// Formats a number of nodes.
 pub(crate) fn nodes(count: usize) -> String {
     if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
 }

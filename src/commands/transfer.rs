@@ -1,5 +1,5 @@
-//! `pipeline pull` and `pipeline push`: artifacts brought from the remote or sent there, without building.
-//! Knows nothing of how they travel.
+//! `pipeline pull` and `pipeline push`: fetch artifacts from the remote or send them there, without building.
+//! Knows nothing of how they are transferred.
 
 use clap::Args;
 use serde_json::json;

@@ -1,6 +1,6 @@
-//! `pipeline verify`: nodes made again aside and compared with what is recorded, every stored content hashed again, or
-//! signatures checked.
-//! Knows nothing of how a node is made, nor of what the contents are.
+//! `pipeline verify`: makes nodes again on the side and compares them with what is recorded, hashes all
+//! stored content again, or checks signatures.
+//! Knows nothing of how a node is made, nor of what the content is.
 
 use std::io::{self, Write};
 
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &VerifyArgs, path: &ProjectPath) -> anyhow::Result<Outco
     total(args, comparisons.len(), failed, "verified")
 }
 
-/// Prints how many nodes were looked at, and how many failed.
+/// Prints how many nodes were checked, and how many failed.
 fn total(args: &VerifyArgs, count: usize, failed: usize, what: &str) -> anyhow::Result<Outcome> {
     if args.json {
         print_json(&json!({"nodes": count, "failed": failed}))?;
@@ -71,7 +71,7 @@ fn total(args: &VerifyArgs, count: usize, failed: usize, what: &str) -> anyhow::
 /// Shows each node as it is verified.
 struct Shown {
     json: bool,
-    /// Why standard output could not be written to.
+    /// The error if standard output could not be written to.
     problem: Option<anyhow::Error>,
 }
 
@@ -148,7 +148,7 @@ fn show_attestations(
     total(args, attestations.len(), failed, "checked")
 }
 
-/// Names a key as the pipeline file does.
+/// Returns the name of a key in the pipeline file. If it has none, says whether it is the user's own key.
 fn name(project: &Project, key: &PublicKey) -> String {
     let trusted = project.cache().trusted_keys.iter().find(|trusted| trusted.key == *key);
     match trusted {

@@ -1,5 +1,5 @@
 //! `pipeline why`, and the words for what changed.
-//! Knows nothing of how it was found out.
+//! Knows nothing of how the changes are found.
 
 use std::fmt::Write;
 
@@ -14,7 +14,7 @@ use engine::plan::{Decision, Verdict};
 use engine::project::{PlanOptions, Project, ProjectPath};
 use engine::recipe::Change;
 
-/// How many characters of a list are shown.
+/// A list or an object is not shown if its JSON is longer than this, in bytes.
 const LONGEST: usize = 80;
 
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &WhyArgs, path: &ProjectPath) -> anyhow::Result<Outcome>
     Ok(Outcome::Success)
 }
 
-/// Says the verdict and, a line each, what changed.
+/// Describes the verdict and, in a line each, the changes.
 fn describe(project: &Project, decision: &Decision) -> String {
     let mut text = format!("{}: {}\n", project.graph().node(decision.id).name, sentence(project, decision));
     for change in &decision.changes {
@@ -55,7 +55,7 @@ fn describe(project: &Project, decision: &Decision) -> String {
     text
 }
 
-/// Says the verdict.
+/// Describes the verdict.
 pub(crate) fn sentence(project: &Project, decision: &Decision) -> String {
     match decision.verdict {
         Verdict::Fresh => match &decision.failure {
@@ -76,7 +76,7 @@ pub(crate) fn sentence(project: &Project, decision: &Decision) -> String {
     }
 }
 
-/// Returns the decision as JSON: `build -n`, `status` and `why` print the same.
+/// Returns the decision as JSON. `build -n`, `status` and `why` print the same JSON.
 pub(crate) fn to_json(project: &Project, decision: &Decision) -> Value {
     let name = |id: &engine::graph::NodeId| project.graph().node(*id).name.clone();
     json!({
@@ -92,7 +92,7 @@ pub(crate) fn to_json(project: &Project, decision: &Decision) -> Value {
     })
 }
 
-/// Says one change in words, old and new.
+/// Describes one change in words, with the old and the new value.
 pub(crate) fn words(change: &Change) -> String {
     match change {
         Change::NeverBuilt => "it was never built here".to_owned(),
@@ -140,7 +140,7 @@ fn is_long(value: &Value) -> bool {
     (value.is_array() || value.is_object()) && value.to_string().len() > LONGEST
 }
 
-/// Shows a parameter as the user wrote it.
+/// Formats a parameter as the user writes it.
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => "unset".to_owned(),

@@ -13,19 +13,19 @@ use crate::site::Site;
 
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 const ON_MACOS: &str = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome";
-/// So long may one page take on a machine that is busy.
+/// How long one page may take on a busy machine.
 const POLL_INTERVAL: Duration = Duration::from_secs(120);
 
 pub(crate) struct Chromium(PathBuf);
 
-/// What it wrote.
+/// What Chromium wrote.
 pub(crate) struct Page {
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
 impl Chromium {
-    /// The one that the variable CHROMIUM names, or else one on the PATH.
+    /// Finds the browser that the variable CHROMIUM names, or else one on the PATH.
     pub(crate) fn find() -> Self {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let on_path = std::env::split_paths(&path).flat_map(|folder| NAMES.map(|name| folder.join(name)));
@@ -35,7 +35,7 @@ impl Chromium {
         Self(found.expect("these tests need Chromium: `apt-get install chromium`, or CHROMIUM=/path/to/it"))
     }
 
-    /// Opens a page, with the site for every address there is.
+    /// Opens a page. All requests go to `site`, whatever their address.
     pub(crate) fn open(&self, site: &Site, address: &str, options: &[&str]) -> Page {
         let folder = tempfile::tempdir().unwrap();
         self.run(site, address, options, &folder)
@@ -59,11 +59,11 @@ impl Chromium {
         command.args(["--disable-dev-shm-usage", "--enable-logging=stderr", "--v=0"]);
         command.args(["--disable-extensions", "--disable-default-apps", "--hide-scrollbars"]);
         command.arg("--disable-features=NetworkTimeServiceQuerying,OptimizationHints,MediaRouter");
-        // Loopback goes by the proxy too, so a page cannot ask past it.
+        // Requests to loopback go through the proxy too, so a page cannot bypass it.
         command.arg(format!("--proxy-server={}", site.address())).arg("--proxy-bypass-list=<-loopback>");
         command.arg(format!("--user-data-dir={}", file("profile").display()));
         command.args(options).arg(address).stdin(Stdio::null());
-        // Into files, for a pipe that nobody reads would stop it.
+        // The output goes into files, because Chromium would block on a full pipe that nobody reads.
         command.stdout(File::create(file("stdout")).unwrap()).stderr(File::create(file("stderr")).unwrap());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.0.display()));
         let start = Instant::now();

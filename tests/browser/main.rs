@@ -1,4 +1,5 @@
-//! The page of a benchmark's report as a browser shows it: it asks for nothing, and nothing is blank or cut off.
+//! The page of a benchmark's report in a browser: it loads nothing else, and no part of it is blank or cut
+//! off.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test writes scratch files")]
@@ -31,14 +32,14 @@ fn the_page_is_all_that_is_asked_for() {
     for expected in ["<th scope=\"row\">fused-f16</th>", "<svg class=\"plot broad\"", "class=\"heat h1\""] {
         assert!(page.stdout.contains(expected), "{expected} is not in the page");
     }
-    // A script, had one come through, would be an element of its own.
+    // If a script from the data came through, it would be an element of its own.
     assert!(!page.stdout.contains("<script"), "{}", page.stdout);
     for complaint in ["CONSOLE", "Content Security Policy", "Uncaught"] {
         assert!(!page.stderr.contains(complaint), "{}", page.stderr);
     }
 }
 
-/// Without this the test above might pass because nothing can be seen.
+/// Checks that requests are seen. Otherwise the test above could pass because none can be seen.
 #[test]
 fn what_a_page_asks_for_is_seen() {
     let site = Site::serving(
@@ -76,12 +77,12 @@ fn a_phone_scrolls_down_and_never_sideways() {
     let chromium = Chromium::find();
     for sample in [sample::plain(), sample::rich(), sample::texts(), sample::sweep()] {
         let site = Site::serving(&sample.report().html());
-        // It checks the width itself.
+        // `measure` checks the width.
         let _ = measure(&chromium, &site, 390);
     }
 }
 
-/// Returns where the parts of the page are that can be seen, and how high the page is, in a frame of this width.
+/// Opens the page in a frame of this width. Returns where its visible parts are, and how high the page is.
 fn measure(chromium: &Chromium, site: &Site, width: u32) -> (Vec<(String, Rectangle)>, u32) {
     let page = chromium.open(site, &Site::framed(width, 2000), &["--dump-dom"]);
     let found =

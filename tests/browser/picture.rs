@@ -1,5 +1,5 @@
 //! A picture of a page, and how many colours a part of it has.
-//! Knows nothing of where it came from.
+//! Knows nothing of where the picture comes from.
 
 use std::collections::BTreeSet;
 use std::io::Cursor;
@@ -34,7 +34,7 @@ impl Picture {
         self.bytes[start..start + 3].try_into().unwrap()
     }
 
-    /// Returns how many colours there are in a rectangle, shades that hardly differ counted once.
+    /// Returns how many colours there are in a rectangle. Shades that hardly differ are counted once.
     pub(crate) fn colours(&self, Rectangle { x, y, width, height }: Rectangle) -> usize {
         let places = (y..y + height).flat_map(|y| (x..(x + width).min(self.width)).map(move |x| (x, y)));
         let coarse = places.map(|(x, y)| self.pixel(x, y).map(|channel| channel >> 4));

@@ -1,4 +1,4 @@
-//! A proxy on loopback that answers for every address, so that whatever a browser asks for is seen.
+//! A proxy on loopback that answers for every address, so that it sees every request of a browser.
 //! Knows nothing of browsers.
 
 use std::io::{BufRead, BufReader, Write};
@@ -8,10 +8,11 @@ use std::thread;
 
 use super::PARTS;
 
-/// Where the page is.
+/// The address of the page.
 pub(crate) const REPORT: &str = "http://report.test/";
 
-/// Whose hosts a new profile asks whatever the page is: for the time, for updates, for who is signed in.
+/// The domains that a new browser profile connects to on every page: for the time, for updates, for the
+/// signed-in user.
 const BROWSERS_OWN: [&str; 3] = [".google.com", ".googleapis.com", ".gvt1.com"];
 
 /// A page that is served until the test ends.
@@ -29,24 +30,25 @@ impl Site {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (html, seen) = (html.clone(), seen.clone());
-                // A browser opens connections ahead of need, so none may wait for another.
+                // A browser opens connections before it needs them, so no connection may wait for another.
                 thread::spawn(move || answer(stream.unwrap(), &html, &seen));
             }
         });
         Self { address, requests }
     }
 
-    /// Returns the address of a page that shows the report in a frame, and says how wide it is and where its parts are.
+    /// Returns the address of a page that shows the report in a frame. That page says how wide the report is
+    /// and where its parts are.
     pub(crate) fn framed(width: u32, height: u32) -> String {
         format!("{REPORT}frame?{width}x{height}")
     }
 
-    /// As a proxy, this is where it listens.
+    /// Returns the address at which the proxy listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What the page has asked for so far: the method and the address.
+    /// Returns what the page has requested so far: the method and the address.
     pub(crate) fn requests(&self) -> Vec<String> {
         let mut requests = self.requests.lock().unwrap().clone();
         requests.retain(|request| !is_browsers_own(request));
@@ -54,7 +56,7 @@ impl Site {
     }
 }
 
-/// Whether it is the browser that asks. Fonts it has of its own: those are asked for by pages.
+/// Whether the request comes from the browser and not from the page. A request for fonts comes from a page.
 fn is_browsers_own(request: &str) -> bool {
     let address = request.split_once(' ').map_or(request, |(_method, address)| address);
     let address = address.split_once("://").map_or(address, |(_scheme, rest)| rest);
@@ -75,7 +77,7 @@ fn answer(mut stream: TcpStream, html: &str, seen: &Mutex<Vec<String>>) {
     };
     let status = if body.is_empty() { "404 Not Found" } else { "200 OK" };
     let length = body.len();
-    // A browser that has gone is no failure.
+    // It is no failure if the browser is gone.
     let _ = write!(
         stream,
         "HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"

@@ -1,5 +1,5 @@
-//! The storages that the shared cache is tested with: a folder, and a real S3 server. Here they are looked into and
-//! tampered with as somebody would who has the keys to them.
+//! The storages that the shared cache is tested with: a folder, and a real S3 server. Tests read and alter
+//! their content directly, like somebody who has the keys to them.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -15,10 +15,10 @@ use tempfile::TempDir;
 const ACCESS_KEY: &str = "tester";
 const SECRET_KEY: &str = "secret-of-the-tester";
 
-/// Where SeaweedFS shows the objects of the bucket `team` as plain files, without asking for a signature.
+/// The address where SeaweedFS shows the objects of the bucket `team` as plain files, without a signature.
 const FILER: &str = "http://127.0.0.1:8888/buckets/team";
 
-/// Storage with nothing in it yet.
+/// A storage. It is empty at first.
 pub(crate) enum Bucket {
     Folder(TempDir),
     S3 { endpoint: String, prefix: String },
@@ -29,19 +29,19 @@ impl Bucket {
         Self::Folder(tempfile::tempdir().unwrap())
     }
 
-    /// A prefix of its own on the server that all tests share, which is started by the first.
+    /// A new prefix on the server that all tests share. The first call starts the server.
     pub(crate) fn s3() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("test-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         Self::S3 { endpoint: format!("http://127.0.0.1:{}", server()), prefix }
     }
 
-    /// Both kinds.
+    /// One storage of each kind.
     pub(crate) fn all() -> [Self; 2] {
         [Self::folder(), Self::s3()]
     }
 
-    /// Another of the same kind.
+    /// A new storage of the same kind.
     pub(crate) fn like(other: &Self) -> Self {
         match other {
             Self::Folder(_) => Self::folder(),
@@ -56,7 +56,7 @@ impl Bucket {
         }
     }
 
-    /// What must be in the environment to use it.
+    /// Returns the environment variables that are needed to use it.
     pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::Folder(_) => Vec::new(),
@@ -69,7 +69,7 @@ impl Bucket {
         }
     }
 
-    /// The names of what lies there, sorted.
+    /// Returns the names of all objects, sorted.
     pub(crate) fn names(&self) -> Vec<String> {
         let mut names = Vec::new();
         match self {
@@ -80,7 +80,7 @@ impl Bucket {
         names
     }
 
-    /// The names below a folder.
+    /// Returns the names that begin with `folder`.
     pub(crate) fn names_in(&self, folder: &str) -> Vec<String> {
         self.names().into_iter().filter(|name| name.starts_with(folder)).collect()
     }
@@ -137,7 +137,7 @@ fn list(prefix: &str, folder: &str, names: &mut Vec<String>) {
     for entry in listing["Entries"].as_array().into_iter().flatten() {
         let path = entry["FullPath"].as_str().unwrap();
         let name = path.strip_prefix(&format!("/buckets/team/{prefix}/")).unwrap();
-        // A folder has the bit of folders in its mode, as Go counts it.
+        // The mode of a folder has the bit that Go uses for folders.
         if entry["Mode"].as_u64().unwrap() & (1 << 31) != 0 {
             list(prefix, &format!("{name}/"), names);
         } else {
@@ -146,8 +146,8 @@ fn list(prefix: &str, folder: &str, names: &mut Vec<String>) {
     }
 }
 
-/// Starts SeaweedFS once for all tests of this process; returns the port that speaks S3. It ends when its standard input
-/// does, that is, with this process, however that ends.
+/// Starts SeaweedFS once for all tests of this process, and returns the port that speaks S3. The server ends
+/// when its standard input is closed, which happens when this process ends, however it ends.
 pub(crate) fn server() -> u16 {
     static PORT: OnceLock<u16> = OnceLock::new();
     *PORT.get_or_init(|| {
@@ -162,7 +162,7 @@ pub(crate) fn server() -> u16 {
             .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
         let child =
             command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // Its standard input is held by this process for as long as it lives.
+        // This process keeps the server's standard input open for as long as it lives.
         std::mem::forget(child);
         let begin = Instant::now();
         while !is_up(port) {
@@ -173,7 +173,7 @@ pub(crate) fn server() -> u16 {
     })
 }
 
-/// Whether the server takes an object and shows it.
+/// Whether the server accepts connections and takes an object.
 fn is_up(port: u16) -> bool {
     let s3 = std::net::TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| stream.write_all(b""));
     s3.is_ok() && ureq::put(format!("{FILER}/ready")).send(&b"yes"[..]).is_ok()

@@ -15,7 +15,7 @@ fn what_lies_on_disk() {
     let space = Space::built();
     assert_eq!(space.names("."), ["artifacts", "cache", "lora", "model", "pipeline.lock", "pipeline.yaml"]);
     assert_eq!(space.names("cache"), ["actions", "gc.lock", "memo", "objects", "stats", "tmp"]);
-    // A source is referenced where it lies.
+    // A source is not copied: the artifact is a link to it.
     assert_eq!(fs::read_link(space.path("artifacts/base")).unwrap(), Path::new("../model"));
     assert_eq!(fs::read_link(space.path("artifacts/adapter")).unwrap(), Path::new("../lora"));
     for node in ["fused", "q8", "q4"] {
@@ -32,7 +32,7 @@ fn what_lies_on_disk() {
             let (path, object) = (space.path(&file), space.path(&space.object(&file)));
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o222, 0, "{file} is writable");
             assert_eq!(fs::read(&path).unwrap(), fs::read(&object).unwrap());
-            // No second copy: a hard link, or a clone that shares its blocks.
+            // It is not a second copy but a hard link, or a clone that shares its blocks.
             let is_clone = fs::metadata(&path).unwrap().nlink() == 1;
             assert!(is_clone || same_file(&path, &object), "{file} is a copy");
         }
@@ -126,7 +126,7 @@ fn the_exit_code_tells_whether_anything_is_stale() {
     verbs.iter().for_each(|verb| drop(space.run(verb).exits(0)));
     space.edit("bits: 8", "bits: 6");
     verbs.iter().for_each(|verb| drop(space.run(verb).exits(3)));
-    // What is asked for is what counts.
+    // Only the targets count.
     drop(space.run(&["status", "--exit-code", "q4"]).exits(0));
     drop(space.run(&["status"]).exits(0));
 }
@@ -157,7 +157,7 @@ fn another_folder_and_another_file() {
     let mut command = space.command();
     command.current_dir("/").args(["-C", space.path("").to_str().unwrap(), "build", "--json"]);
     space.finish(command.output().unwrap()).ran(ALL);
-    // Paths in a pipeline file are relative to it, and so are its artifacts and its cache.
+    // Paths in a pipeline file are relative to the file, and so are its artifacts and its cache.
     let text = space
         .read("pipeline.yaml")
         .replace("source: model", "source: ../model")
@@ -218,7 +218,7 @@ fn locked_passes_on_equal_and_names_what_differs() {
     ");
 }
 
-/// Returns a lock in which the artifact of `node` is another.
+/// Returns a lock in which `node` has another artifact.
 fn with_another_artifact(lock: &str, node: &str) -> String {
     let line = lock.lines().find(|line| line.starts_with(&format!("\"{node}\""))).unwrap();
     let (start, _) = line.split_once("artifact: ").unwrap();
@@ -227,7 +227,7 @@ fn with_another_artifact(lock: &str, node: &str) -> String {
 
 #[test]
 fn locked_fails_the_first_build_that_comes_out_different() {
-    // As on another machine: no cache yet, so the node that differs runs and then fails.
+    // As on another machine, there is no cache yet, so the node that differs runs and then fails.
     let space = Space::built();
     let lock = space.read("pipeline.lock");
     space.write("pipeline.lock", with_another_artifact(&lock, "base")).remove("cache").remove("artifacts");

@@ -1,4 +1,4 @@
-//! `pipeline cache stats`, and what the cache takes on the disk.
+//! `pipeline cache stats`, and the space that the cache takes on the disk.
 
 use std::collections::HashSet;
 use std::fs;
@@ -50,7 +50,8 @@ fn what_is_saved_is_what_other_records_have_already() {
         .filter(|(path, _)| path.contains("/q8-"))
         .map(|(_, bytes)| bytes.len())
         .sum();
-    // The same work under another key: a key has the origin of the weights, the stored content has not.
+    // The same result under another key. The key depends on the origin of the weights; the stored content
+    // does not.
     let (record, content) = record_of(&space, 8);
     let other = record.replace(&record["cache/actions/".len()..][..8], "01234567");
     space.write(&other, content);
@@ -74,7 +75,7 @@ fn what_is_built_lies_on_the_disk_once() {
     drop(space.build().exits(0));
     let weights = "artifacts/fused/model.safetensors";
     if !same_file(&space.path(weights), &space.path(&space.object(weights))) {
-        // The file system made a clone. It shares its blocks, but each file is told to have them.
+        // The file system made a clone. It shares its blocks, but each file is reported to have them.
         return;
     }
     let (mut seen, mut taken, mut block) = (HashSet::new(), 0, 0);
@@ -90,8 +91,8 @@ fn what_is_built_lies_on_the_disk_once() {
         }
     }
     let outputs: usize = space.files("artifacts").values().map(Vec::len).sum();
-    // Each inode may have a block that is not full: the last of a file, a folder, a record, the memory. The file system
-    // may need another for its own list of the blocks.
+    // Each inode may have a block that is not full: the last of a file, a folder, a record, `cache/memo`. The
+    // file system may need another block for its own list of blocks.
     let rounding = 2 * block * seen.len() as u64;
     assert!(outputs > 15_000_000, "{outputs}");
     assert!(rounding < outputs as u64 / 20, "{rounding} is no small constant");

@@ -1,4 +1,5 @@
-//! A download from the hub that is disturbed, refused or lied to: what is kept, what is said, what the next run does.
+//! Downloads from the hub that are disturbed, refused or falsified: what is kept, what is said, and what the
+//! next run does.
 
 use std::process::Stdio;
 use std::thread;
@@ -13,7 +14,7 @@ fn size(server: &Server, commit: &str, name: &str) -> usize {
     server.state().commits[commit][name].len()
 }
 
-/// What a failed build says; nothing of what it wanted to download has its final name.
+/// Returns what a failed build says. Checks that no large file that it wanted to download has its final name.
 fn failure(space: &Space) -> String {
     let run = space.run(&["build"]).exits(1);
     let large = |name: &String| name.len() == 64;
@@ -148,7 +149,7 @@ fn what_is_not_there() {
 #[test]
 fn no_way_to_the_hub() {
     let (_server, mut space, _) = hub();
-    // Nobody listens on the port of discard.
+    // Nobody listens on port 9, that of the discard protocol.
     space.set_variable("HF_ENDPOINT", "http://127.0.0.1:9");
     insta::assert_snapshot!(space.run(&["build"]).exits(1).stderr, @r"
     error: pipeline.yaml:3:31: node `base`: cannot resolve `hf:org/pico@main`

@@ -1,10 +1,11 @@
-//! What goes wrong because of what the user wrote or has: the whole message, the exit code, and nothing spoiled.
-//! 2 is for the pipeline file and the command line, 1 for a node that fails.
+//! Errors in what the user wrote or has: the whole message, the exit code, and that nothing is damaged. Exit
+//! code 2 is for the pipeline file and the command line, 1 for a node that fails.
 
 use crate::pico::{Size, write_adapter};
 use crate::space::{Run, Space, sorted};
 
-/// The message, after checking that it spoiled nothing: what was built is as it was, nothing unfinished is left.
+/// Runs a command that fails with `code`, and returns its transcript. Checks that the artifacts and the
+/// stored objects are unchanged and that nothing unfinished is left.
 fn refusal(space: &Space, args: &[&str], code: i32) -> String {
     let (artifacts, objects) = (space.files("artifacts"), space.files("cache/objects"));
     let run = space.run(args).exits(code);
@@ -15,7 +16,7 @@ fn refusal(space: &Space, args: &[&str], code: i32) -> String {
     run.transcript()
 }
 
-/// The same for a mistake in the pipeline file, for which nothing may run at all.
+/// The same for a mistake in the pipeline file, with which nothing may run at all.
 fn mistake(space: &Space) -> String {
     let before = space.files("");
     let said = refusal(space, &["build"], 2);
@@ -177,7 +178,8 @@ fn a_group_size_that_divides_no_row_is_found_before_anything_runs() {
     let space = Space::pico();
     crate::pico::write_model(&space.path("model"), Size { hidden: 48, layers: 1 });
     write_adapter(&space.path("lora"), 48, 1);
-    // 32 divides the 96 columns of `down_proj`, and is fine; 128 divides neither these nor the 48 of the others.
+    // 32 divides the 96 columns of `down_proj`, so that group size is allowed. 128 divides neither these nor
+    // the 48 columns of the others.
     space.edit("bits: 8", "bits: 8, group_size: 32").edit("bits: 4", "bits: 4, group_size: 128");
     insta::assert_snapshot!(mistake(&space), @r"
     exit 2
@@ -236,7 +238,7 @@ fn wrong_usage() {
     ");
 }
 
-/// A build of which exactly `node` fails; returns what it said, after checking that nothing is spoiled.
+/// Runs a build in which only `node` fails, and checks that nothing else is changed.
 fn failure<'a>(space: &'a Space, node: &str) -> Run<'a> {
     let before: Vec<_> = ["q8", "q4"].map(|node| space.files(&format!("artifacts/{node}"))).into();
     let run = space.run(&["build", "-j1", "-k"]).exits(1);
@@ -269,7 +271,7 @@ fn adapter_of_another_model() {
     space.is_tidy();
 }
 
-/// What a build says of a base whose weights are these bytes.
+/// Returns the error of a build whose base has these bytes as weights.
 fn with_weights(bytes: impl AsRef<[u8]>) -> String {
     let space = Space::built();
     space.write("model/model.safetensors", bytes);
@@ -282,7 +284,7 @@ fn said_of(run: &Run<'_>) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// A safetensors file with this header, and `data` bytes after it.
+/// A safetensors file with this header and `data` zero bytes after it.
 fn safetensors(header: &str, data: usize) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; data]].concat()
 }
@@ -355,7 +357,7 @@ fn a_missing_tokenizer() {
 
 #[test]
 fn a_cache_that_cannot_be_written() {
-    // A file in its place, because permissions do not bind root.
+    // A file takes the place of the cache, because permissions do not stop root.
     let space = Space::pico();
     space.write("cache", "not a folder");
     insta::assert_snapshot!(refusal(&space, &["build"], 1), @r"

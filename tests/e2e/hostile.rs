@@ -1,5 +1,5 @@
-//! A shared cache that somebody else can write to: what they put there is refused, the node is built here, and nothing
-//! outside the artifact's folder is written.
+//! A shared cache that somebody else can write to: what they put there is refused, the node is built here,
+//! and nothing is written outside the artifact's folder.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::space::{ALL, Space};
 use engine::attestation::PAYLOAD_TYPE;
 use engine::sign::{Envelope, SecretKey};
 
-/// Somebody who can write to the storage, with the keys that they have.
+/// Somebody who can write to the storage, and the keys that they have.
 struct Attack {
     team: Team,
     first: Space,
@@ -23,7 +23,7 @@ impl Attack {
         Self { team, first }
     }
 
-    /// Puts something else in the place of everything below `folder`.
+    /// Replaces the bytes of everything below `folder`.
     fn replace(&self, folder: &str, with: impl Fn(&str, Vec<u8>) -> Vec<u8>) {
         let names = self.team.bucket.names_in(folder);
         assert!(!names.is_empty());
@@ -33,7 +33,8 @@ impl Attack {
         }
     }
 
-    /// Alters what all records say, and has a member sign that: the worst that a member, or a thief of their key, can do.
+    /// Alters the statements of all records, and signs them with a member's key. That is the worst that a
+    /// member, or a thief of their key, can do.
     fn restate(&self, alter: impl Fn(&mut Value)) {
         self.replace("actions/", |_, bytes| {
             let mut statement = statement(&bytes);
@@ -42,7 +43,7 @@ impl Attack {
         });
     }
 
-    /// The second member builds all nodes themselves, gets what the first has, and is told why.
+    /// Checks that the second member builds the nodes, gets the same artifacts as the first, and is told why.
     #[track_caller]
     fn is_refused(&self, why: &str) {
         let second = self.team.second(&self.first);
@@ -63,7 +64,7 @@ fn statement(record: &[u8]) -> Value {
     serde_json::from_slice(&Envelope::parse(record).unwrap().payload).unwrap()
 }
 
-/// Everything but the cache and the artifacts.
+/// All files but those of the cache, the artifacts and the lock.
 fn outside(space: &Space) -> BTreeMap<String, Vec<u8>> {
     let mut files = space.files("");
     files.retain(|path, _| {
@@ -131,7 +132,7 @@ fn the_record_of_another_action() {
     let attack = Attack::new();
     let names = attack.team.bucket.names_in("actions/");
     let records: Vec<_> = names.iter().map(|name| attack.team.bucket.read(name)).collect();
-    // Each gets that of the next.
+    // Each action gets the record of the next one.
     attack.replace("actions/", |name, _| {
         let next = names.iter().position(|other| other == name).unwrap() + 1;
         records[next % names.len()].clone()
@@ -142,7 +143,8 @@ fn the_record_of_another_action() {
 #[test]
 fn an_older_record_than_the_lock() {
     let attack = Attack::new();
-    // The same recipe once made something else, signed by a member: it is replayed in the place of what is right.
+    // The same recipe once gave another result, signed by a member. That record is replayed in place of the
+    // right one.
     attack.restate(|statement| {
         statement["subject"][0]["digest"]["blake3"] = json!("0".repeat(64));
         restate_artifact(statement);
@@ -163,7 +165,7 @@ fn sizes_that_are_wrong() {
     attack.is_refused("the remote does not have");
 }
 
-/// Computes anew what a statement says of all its files together.
+/// Computes again the digest that a statement gives for all its files together.
 fn restate_artifact(statement: &mut Value) {
     let files = statement["subject"].as_array().unwrap().iter().map(|file| artifact::FileEntry {
         digest: file["digest"]["blake3"].as_str().unwrap().parse().unwrap(),
@@ -186,13 +188,13 @@ fn more_bytes_than_were_said() {
 fn a_zstd_bomb() {
     let attack = Attack::new();
     let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 19).unwrap();
-    // Short enough to pass for a chunk of weights.
+    // It is short enough to pass for a chunk of weights.
     assert!(bomb.len() < 8000);
     attack.replace("chunks/", |_, bytes| if bytes.len() > bomb.len() { bomb.clone() } else { bytes });
     attack.is_refused("is damaged");
 }
 
-/// Makes a lie of a list.
+/// Turns a list of chunks into a false one.
 type Lie = fn(&[u8]) -> Vec<u8>;
 
 #[test]
@@ -225,7 +227,7 @@ fn links_in_a_shared_folder() {
         std::os::unix::fs::symlink(&secret, path).unwrap();
     }
     attack.is_refused("the remote does not have");
-    // What is sent over a link does not go through it.
+    // A link in the place of an object is replaced; the file that it points at is not written.
     let before = std::fs::read(&secret).unwrap();
     let second = attack.team.second(&attack.first);
     drop(second.build().exits(0));

@@ -1,4 +1,4 @@
-//! What a second build does: exactly what the change asks for. Content counts; times, names and order do not.
+//! What a second build does: exactly what the change requires. Content counts; times, names and order do not.
 
 use std::fs;
 
@@ -69,7 +69,7 @@ fn an_input_that_comes_out_the_same_stops_the_rebuild() {
         .ran(["fused"])
         .build()
         .ran([]);
-    // Asking for another type makes another one.
+    // Another type makes another model.
     space.edit("dtype: float16", "dtype: bfloat16").build().ran(["fused", "q8", "q4"]);
 }
 
@@ -129,7 +129,7 @@ fn forgetting_what_was_remembered_changes_nothing() {
     let status = space.run(&["status"]).exits(0);
     assert!(!status.stdout.contains("never built"), "{}", status.transcript());
     space.build().ran([]);
-    // Nor is it forgotten what the nodes were built with.
+    // What the nodes were built with is still known.
     let why = space.edit("bits: 8", "bits: 6").run(&["why", "q8"]).exits(0);
     assert_eq!(why.stdout, "q8: must run\n  parameter bits: 8 -> 6\n");
 }
@@ -208,7 +208,7 @@ fn an_artifact_file_altered_in_place_is_noticed_and_put_right() {
     space.scribble(file);
     let status = space.run(&["status", "--exit-code"]).exits(3);
     assert!(status.stdout.contains("q8"), "{}", status.transcript());
-    // Where the file system clones, the cache still has the original; where it links, both were altered.
+    // If the file system clones, the cache still has the original. If it links, both are altered.
     let run = space.build();
     if linked {
         let warning = &run.events("warning")[0];

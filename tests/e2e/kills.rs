@@ -1,4 +1,5 @@
-//! `kill -9` at hundreds of random moments of `build`, `push`, `pull` and `gc`: the next build is right, by itself.
+//! `kill -9` at hundreds of random moments of `build`, `push`, `pull` and `gc`: the next build is right
+//! without help.
 //! Knows nothing of what the killed command was doing: the moments come from a seeded generator.
 
 use std::collections::BTreeMap;
@@ -13,17 +14,19 @@ use crate::pico::Size;
 use crate::remote::Team;
 use crate::space::{ALL, Space};
 
-/// Another seed makes another run; the one of a run that failed repeats its moments.
+/// The environment variable that sets the seed. Another seed gives other moments; the seed of a failed run
+/// repeats its moments.
 const SEED_VARIABLE: &str = "PIPELINE_TEST_SEED";
 const SEED: u64 = 20_261_122;
 
-/// How many kills a job has; each command has three jobs.
+/// How many kills a job has. Each command has three jobs.
 const KILLS: usize = 25;
 
-/// One of so many kills of what sends is followed by a look at the remote with the eyes of the rest of the team.
+/// After one of this many kills of a command that sends, the remote is checked as the rest of the team sees
+/// it.
 const LOOK: usize = 10;
 
-/// What is killed, on which project and storage.
+/// The command that is killed, and the project and storage that it runs on.
 struct Job {
     command: &'static [&'static str],
     project: fn() -> Space,
@@ -35,7 +38,7 @@ const PUSH: &[&str] = &["push"];
 const PULL: &[&str] = &["pull"];
 const GC: &[&str] = &["gc", "--max-size", "0B", "--older-than", "0s"];
 
-/// The longest come first, so that two threads end at about the same time.
+/// The longest jobs come first, so that two threads end at about the same time.
 const JOBS: [Job; 12] = [
     Job { command: BUILD, project: tiny, bucket: Bucket::folder },
     Job { command: BUILD, project: small, bucket: Bucket::folder },
@@ -69,13 +72,13 @@ fn small() -> Space {
     Space::of(Size { hidden: 256, layers: 1 })
 }
 
-/// Copies a folder with times, modes and links as they are.
+/// Copies a folder with its times, modes and links.
 fn copy(from: &Path, to: &Path) {
     let copied = std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap();
     assert!(copied.success());
 }
 
-/// Random numbers, the same for the same seed (SplitMix64).
+/// A generator of random numbers, the same for the same seed (SplitMix64).
 pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
@@ -86,13 +89,13 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number from 0 to 1.
+    /// Returns a number from 0 to 1.
     pub(crate) fn share(&mut self) -> f64 {
         f64::from(u32::try_from(self.roll() >> 32).unwrap()) / f64::from(u32::MAX)
     }
 }
 
-/// The seed of this run, said where a failing test shows it.
+/// Returns the seed of this run, and prints it where a failing test shows it.
 #[allow(clippy::print_stderr, reason = "whoever repeats a run needs its seed")]
 pub(crate) fn seed() -> u64 {
     let said = std::env::var(SEED_VARIABLE).ok().map(|said| said.parse().unwrap());
@@ -101,14 +104,14 @@ pub(crate) fn seed() -> u64 {
     seed
 }
 
-/// A project with all that one job needs to begin anew after each kill.
+/// A project with everything that a job needs to start again after each kill.
 struct Range {
     job: &'static Job,
     team: Team,
     space: Space,
-    /// What is there before the command, where it needs anything.
+    /// The cache and the artifacts before the command, for the commands that need them.
     before: Space,
-    /// The storage of one round, where the command may write to it.
+    /// The storage of one round, if the command may write to it.
     own: Option<Bucket>,
     artifacts: BTreeMap<String, Vec<u8>>,
     links: [String; 5],
@@ -138,7 +141,8 @@ impl Range {
         matches!(self.job.command, BUILD | PUSH)
     }
 
-    /// Makes everything as it is before the command; a build finds the remote empty, or with one node, or with all.
+    /// Restores the state before the command. A build finds the remote empty, with one node, or with all
+    /// nodes.
     fn reset(&mut self, round: usize) {
         self.own = None;
         if self.job.command != PUSH {
@@ -161,7 +165,7 @@ impl Range {
         self.space.set_variable("PIPELINE_REMOTE", &url);
     }
 
-    /// Puts one node into the storage of this round: a build then fetches, runs and sends.
+    /// Puts one node into the storage of this round. A build then fetches, runs and sends.
     fn copy_fused(&self) {
         let giver = self.team.join(self.space.cloned(), 0);
         for folder in ["cache", "artifacts"] {
@@ -171,7 +175,7 @@ impl Range {
         drop(giver.run(&["push", "fused", "--remote", &url]).exits(0));
     }
 
-    /// Runs the command undisturbed; returns how long it took.
+    /// Runs the command undisturbed, and returns how long it took.
     fn measure(&mut self, round: usize) -> Duration {
         self.reset(round);
         let begin = Instant::now();
@@ -181,7 +185,7 @@ impl Range {
         whole
     }
 
-    /// Runs the command and kills it; returns whether it still ran.
+    /// Runs the command and kills it. Returns whether it was still running.
     fn kill(&self, after: Duration) -> bool {
         let mut command = self.space.command();
         command.args(self.job.command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -191,7 +195,7 @@ impl Range {
         child.wait().unwrap().code().is_none()
     }
 
-    /// The next build works, and all is as if nothing had happened.
+    /// Checks that the next build succeeds, and that everything is as if nothing had happened.
     fn is_right(&self, case: &str) {
         let run = self.space.run(&["build"]).exits(0);
         assert!(!run.stderr.contains("warning: the re"), "{case}: {}", run.transcript());
@@ -205,7 +209,7 @@ impl Range {
     fn has_all(&self, space: &Space, case: &str) {
         let mut artifacts = space.files("artifacts");
         if self.job.command == GC {
-            // What was to go may be there still, or not.
+            // What the collector was to remove may or may not be there.
             artifacts.retain(|path, _| self.artifacts.contains_key(path));
         }
         assert!(artifacts == self.artifacts, "{case}: {:?}", artifacts.keys());
@@ -213,14 +217,14 @@ impl Range {
         assert_eq!(space.read("pipeline.lock"), self.lock, "{case}");
     }
 
-    /// What lies in the remote is of use to another, and does them no harm.
+    /// Checks that others can use what is in the remote, and that it does them no harm.
     fn look_at_remote(&self, case: &str) {
         let clone = || {
             let mut clone = self.team.join(self.space.cloned(), 1);
             clone.set_variable("PIPELINE_REMOTE", &self.own.as_ref().unwrap_or(&self.team.bucket).url());
             clone
         };
-        // First as the kill left it; then with what was not sent yet.
+        // First as the kill left the remote, then with the rest sent.
         let early = clone();
         let run = early.build_with(&["--read-only"]).exits(0);
         assert_eq!(run.events("notice").len(), 0, "{case}: {}", run.transcript());
@@ -234,11 +238,11 @@ impl Range {
     }
 }
 
-/// Does one job; returns how many kills met a running command.
+/// Does one job. Returns how many kills met a running command.
 fn run(number: usize, job: &'static Job, seed: u64) -> usize {
     let mut dice = Dice(seed ^ (number as u64) << 32);
     let mut range = Range::new(job);
-    // Only what a build does depends on what the remote has.
+    // Only the work of a build depends on what the remote has.
     let kinds = if job.command == BUILD { 3 } else { 1 };
     let lengths: Vec<_> = (0..kinds).map(|round| range.measure(round)).collect();
     let mut hits = 0;

@@ -1,5 +1,6 @@
-//! A server that is slow, silent, broken or full, between two who share a cache: builds get by without it, and what
-//! broke off is gone on with. Knows nothing of how the program is patient: only how long it may take in all.
+//! A shared cache on a server that is slow, silent, broken or full: builds do without it, and interrupted
+//! transfers are resumed.
+//! Knows nothing of how long the program waits for what, only of how long a command may take in all.
 
 use std::process::Output;
 use std::thread;
@@ -12,10 +13,10 @@ use crate::proxy::{Fault, Proxy};
 use crate::remote::{Team, traffic};
 use crate::space::{ALL, Run, Space};
 
-/// What a silent server may cost in all, with some to spare for a machine that is busy.
+/// How long a command may take with a silent server, with some reserve for a busy machine.
 const BOUND: Duration = Duration::from_secs(45);
 
-/// What becomes of the connections, by number.
+/// Returns the fault of a connection, by the seed and the number of the connection.
 type Choice = fn(u64, usize) -> Fault;
 
 const FAULTS: [(&str, Choice); 11] = [
@@ -32,7 +33,7 @@ const FAULTS: [(&str, Choice); 11] = [
     ("mixture", mixture),
 ];
 
-/// Three of ten connections are broken, each in its own way.
+/// Breaks three of ten connections, each in its own way.
 fn mixture(seed: u64, number: usize) -> Fault {
     let mut dice = Dice(seed ^ (number as u64) << 32);
     if dice.share() > 0.3 {
@@ -48,19 +49,19 @@ fn mixture(seed: u64, number: usize) -> Fault {
     }
 }
 
-/// Sends what a space says to the server through a proxy.
+/// Connects a space to the server through a proxy.
 fn through(space: &mut Space, choose: impl FnMut(usize) -> Fault + Send + 'static) -> Proxy {
     let proxy = Proxy::to(bucket::server(), choose);
     space.set_variable("AWS_ENDPOINT_URL", &proxy.endpoint());
     proxy
 }
 
-/// Goes around the proxy from now on.
+/// Connects a space to the server directly from now on.
 fn directly(space: &mut Space) {
     space.set_variable("AWS_ENDPOINT_URL", &format!("http://127.0.0.1:{}", bucket::server()));
 }
 
-/// Who suffers: a team whose remote has everything, the first's project and a clone of it.
+/// One fault, a team whose remote has everything, and the project of its first member.
 struct Case<'t> {
     name: &'static str,
     choose: Choice,
@@ -70,7 +71,7 @@ struct Case<'t> {
 }
 
 impl Case<'_> {
-    /// Runs a command behind the fault; it ends within the bound.
+    /// Runs a command with the fault, and checks that it ends within the bound.
     fn run<'s>(&self, space: &'s mut Space, args: &[&str]) -> Run<'s> {
         let (choose, seed) = (self.choose, self.seed);
         let _proxy = through(space, move |number| choose(seed, number));
@@ -81,7 +82,7 @@ impl Case<'_> {
         run
     }
 
-    /// A build that could fetch all, and one that could send all.
+    /// Checks a build that could fetch everything, and one that could send everything.
     fn build(&self) {
         let mut fetching = self.full.second(self.first);
         let empty = Team::on(Bucket::s3());
@@ -96,7 +97,7 @@ impl Case<'_> {
         }
     }
 
-    /// What a pull could not bring, the next one brings.
+    /// Checks that the next pull fetches what this one could not.
     fn pull(&self) {
         let mut space = self.full.second(self.first);
         let code = self.run(&mut space, &["pull", "--json"]).code();
@@ -106,7 +107,7 @@ impl Case<'_> {
         assert_eq!(space.files("artifacts"), self.first.files("artifacts"), "{}", self.name);
     }
 
-    /// What a push could not send, the next one sends, and the others have it.
+    /// Checks that the next push sends what this one could not, and that others can then fetch it.
     fn push(&self) {
         let team = Team::on(Bucket::s3());
         let mut space = team.join(self.first.cloned(), 0);
@@ -185,7 +186,8 @@ fn a_push_that_broke_off_sends_only_the_rest() {
     assert_eq!(second.files("artifacts"), space.files("artifacts"));
 }
 
-/// Runs `pipeline` with a file system of `size` at `folder`; where none may be mounted, with nothing.
+/// Runs `pipeline` with a file system of `size` mounted at `folder`. Returns `None` where none may be
+/// mounted.
 fn with_small_disk(space: &Space, folder: &str, size: &str, args: &str) -> Option<Output> {
     let may_mount =
         space.command_of("unshare").args(["-rm", "mount", "-t", "tmpfs", "none", "model"]).output();
@@ -199,7 +201,8 @@ fn with_small_disk(space: &Space, folder: &str, size: &str, args: &str) -> Optio
     Some(space.command_of("unshare").args(["-rm", "sh", "-c", &script, pipeline]).output().unwrap())
 }
 
-/// The same for the cache, or else with the shell's limit on the size of a file.
+/// Runs a pull with a small file system for the cache or, where none may be mounted, with the shell's limit
+/// on the size of a file.
 fn pull_without_room(space: &Space) -> Output {
     let limited = || {
         let limited = "trap '' XFSZ; ulimit -f 100; exec \"$0\" pull";
@@ -238,7 +241,7 @@ fn a_remote_that_is_full_is_one_warning() {
     let warnings: Vec<_> = run.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
     assert_eq!(warnings.len(), 1, "{}", run.transcript());
     assert!(warnings[0].contains("`pipeline push` sends it later"), "{}", run.transcript());
-    // With room it does, and the others have it.
+    // With enough room, `push` does send it, and others can fetch it.
     drop(space.is_tidy().run(&["push"]).exits(0));
     let second = team.second(&space);
     assert_eq!(second.build().exits(0).nodes("built"), [""; 0]);

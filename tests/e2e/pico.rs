@@ -1,4 +1,4 @@
-//! The smallest model and adapter that the stages take, made from nothing and the same on every run.
+//! The smallest model and adapter that the stages accept, generated, and the same on every run.
 //! Knows nothing of the program under test: the files are written with the safetensors crate's own writer.
 
 use std::collections::BTreeMap;
@@ -10,23 +10,23 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
-/// A model's proportions.
+/// The size of a model.
 #[derive(Clone, Copy)]
 pub(crate) struct Size {
     pub(crate) hidden: usize,
     pub(crate) layers: usize,
 }
 
-/// A quarter of a megabyte or so: a build takes no time.
+/// About 0.1 MB: a build takes no time.
 pub(crate) const PICO: Size = Size { hidden: 64, layers: 1 };
 
-/// Twenty megabytes: a build takes long enough to be disturbed.
+/// About 20 MB: a build takes long enough to be disturbed.
 pub(crate) const SLOW: Size = Size { hidden: 512, layers: 4 };
 
 const VOCABULARY: usize = 32;
 const RANK: usize = 2;
 
-/// Writes a qwen2 model of float16 weights, as the Hugging Face hub has them, into `folder`.
+/// Writes a qwen2 model of float16 weights into `folder`, in the form in which the Hugging Face hub has it.
 pub(crate) fn write_model(folder: &Path, size: Size) {
     let Size { hidden, layers } = size;
     fs::create_dir_all(folder).unwrap();
@@ -66,8 +66,8 @@ fn shapes(Size { hidden, layers }: Size) -> BTreeMap<String, Vec<usize>> {
     shapes
 }
 
-/// Writes a LoRA adapter of rank 2, as mlx-lm does, for two projections of each layer of a model with `columns`
-/// columns; one that fits has as many as the model.
+/// Writes a LoRA adapter of rank 2, in mlx-lm's format, for two projections of each layer. It fits a model
+/// whose hidden size is `columns`.
 pub(crate) fn write_adapter(folder: &Path, columns: usize, layers: usize) {
     let parameters = json!({"rank": RANK, "scale": 20.0, "dropout": 0.0});
     let config = json!({"fine_tune_type": "lora", "num_layers": layers, "lora_parameters": parameters});
@@ -79,7 +79,7 @@ pub(crate) fn write_adapter(folder: &Path, columns: usize, layers: usize) {
     write_adapter_of(folder, "adapters.safetensors", &config, &tensors);
 }
 
-/// Writes the same adapter as PEFT does.
+/// Writes the same adapter in PEFT's format.
 pub(crate) fn write_peft_adapter(folder: &Path, columns: usize, layers: usize) {
     let config = json!({
         "peft_type": "LORA", "r": RANK, "lora_alpha": 20 * RANK, "target_modules": ["q_proj", "v_proj"],
@@ -97,7 +97,7 @@ pub(crate) fn write_peft_adapter(folder: &Path, columns: usize, layers: usize) {
 /// Float32 tensors by name, with their shapes.
 pub(crate) type Floats = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
-/// Writes an adapter folder anew: its configuration, and one file of tensors.
+/// Writes an adapter folder, replacing the old one: its configuration, and one file of tensors.
 pub(crate) fn write_adapter_of(folder: &Path, file: &str, config: &Value, tensors: &Floats) {
     let _ = fs::remove_dir_all(folder);
     fs::create_dir_all(folder).unwrap();
@@ -112,7 +112,7 @@ pub(crate) fn write_adapter_of(folder: &Path, file: &str, config: &Value, tensor
     fs::write(folder.join(file), safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
-/// Each module of the adapter, with its factors [columns, rank] and [rank, columns].
+/// Returns each module of the adapter, with its factors `[columns, rank]` and `[rank, columns]`.
 fn factors(columns: usize, layers: usize) -> Vec<(String, Vec<f32>, Vec<f32>)> {
     let mut numbers = Numbers(1);
     let mut take = || numbers.take(columns * RANK).iter().map(|value| value / 8.0).collect();
@@ -122,7 +122,7 @@ fn factors(columns: usize, layers: usize) -> Vec<(String, Vec<f32>, Vec<f32>)> {
     modules.map(|module| (module, take(), take())).collect()
 }
 
-/// Turns rows of `columns` numbers into columns.
+/// Transposes a matrix with rows of `columns` numbers.
 fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
     (0..columns).flat_map(|column| values.iter().skip(column).step_by(columns).copied()).collect()
 }
@@ -130,7 +130,7 @@ fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
 /// A tensor of float32 to be written: its name, its shape and its elements.
 pub(crate) type Tensor<'a> = (&'a str, &'a [usize], Vec<f32>);
 
-/// Writes a model of these tensors as float16, with what `config` has beside what every model needs.
+/// Writes a model of these tensors as float16. `config` is added to the minimal configuration.
 pub(crate) fn write_tensors_of(folder: &Path, config: serde_json::Value, tensors: &[Tensor<'_>]) {
     fs::create_dir_all(folder).unwrap();
     let mut all = json!({"model_type": "llama", "num_hidden_layers": 8});

@@ -1,23 +1,23 @@
-//! The team's cache: what one member built, nobody builds again. One contract, which every storage keeps.
+//! The team's cache: what one member built, nobody builds again. Every storage passes the same tests.
 
 use crate::bucket::Bucket;
 use crate::pico::write_adapter;
 use crate::space::{ALL, Run, Space};
 
-/// Members of a team: each has a folder, a cache and a signing key of their own.
+/// A team. Each member has a folder, a cache and a signing key of their own.
 pub(crate) struct Team {
     pub(crate) bucket: Bucket,
     pub(crate) keys: Vec<engine::sign::SecretKey>,
 }
 
 impl Team {
-    /// A team of two.
+    /// A team of two members.
     pub(crate) fn on(bucket: Bucket) -> Self {
         let key = || engine::sign::SecretKey::generate().unwrap();
         Self { bucket, keys: vec![key(), key()] }
     }
 
-    /// Gives a project the team's cache, and a member's key. All members are trusted.
+    /// Gives a project the team's cache and the key of a member. All members are trusted.
     pub(crate) fn join(&self, mut space: Space, member: usize) -> Space {
         let trusted = self.keys.iter().enumerate().map(|(n, key)| format!("member{n}: \"{}\"", key.public()));
         let trusted = trusted.collect::<Vec<_>>().join(", ");
@@ -33,7 +33,7 @@ impl Team {
         space
     }
 
-    /// The first member's project, built and sent.
+    /// A team, and the project of its first member, built and sent.
     pub(crate) fn with_first(bucket: Bucket) -> (Self, Space) {
         let team = Self::on(bucket);
         let space = team.join(Space::pico(), 0);
@@ -41,18 +41,18 @@ impl Team {
         (team, space)
     }
 
-    /// What the second member has after `git clone`: the project, and nothing built.
+    /// The project of the second member after `git clone`, with nothing built.
     pub(crate) fn second(&self, first: &Space) -> Space {
         self.join(first.cloned(), 1)
     }
 }
 
-/// The files of all artifacts, by path.
+/// Returns the files of all artifacts, by path.
 fn artifacts(space: &Space) -> std::collections::BTreeMap<String, Vec<u8>> {
     space.files("artifacts")
 }
 
-/// How many bytes of content a command moved.
+/// Returns how many bytes of content a command moved.
 pub(crate) fn traffic(run: &Run<'_>) -> serde_json::Value {
     run.events("finished")[0]["traffic"].clone()
 }
@@ -82,9 +82,9 @@ fn only_what_is_needed_travels() {
         assert_eq!(second.names("artifacts"), ["adapter", "base", "q4", &second.link("artifacts/q4")]);
         let fused = first.object("artifacts/fused/model.safetensors");
         assert!(!second.path(&fused).exists(), "the weights above were fetched too");
-        // Nothing more is asked for, also without the network.
+        // Nothing more is needed, even without the network.
         second.build_with(&["q4", "--no-remote"]).ran([]);
-        // What reads them brings them.
+        // A node that reads the weights fetches them.
         second.edit("bits: 8", "bits: 5");
         let run = second.build_with(&["q8"]).exits(0);
         assert_eq!(
@@ -94,7 +94,7 @@ fn only_what_is_needed_travels() {
     }
 }
 
-/// What can become of a stored chunk; whether it is still there.
+/// The ways to damage a stored chunk. Each returns whether the chunk is still there.
 const DAMAGES: [fn(&mut Vec<u8>) -> bool; 3] = [
     |_| false,
     |bytes| {
@@ -126,7 +126,7 @@ fn what_is_gone_or_damaged_is_built_again_with_one_warning() {
                 second.bytes("artifacts/q4/model.safetensors"),
                 first.bytes("artifacts/q4/model.safetensors")
             );
-            // The second member's build has put right what they found.
+            // The second member's build repaired the remote.
             let third = team.second(&first);
             let run = third.build_with(&["q4"]).exits(0);
             assert_eq!(run.nodes("fetched"), ["q4"], "{}", run.transcript());
@@ -148,7 +148,7 @@ fn two_fine_tunings_share_what_training_did_not_touch() {
         let sent = traffic(&second.run(&["push", "--json"]).exits(0));
         let bytes = |traffic: &serde_json::Value, what: &str| traffic[what].as_u64().unwrap();
         assert!(bytes(&sent, "sent") * 5 < bytes(&whole, "sent"), "{sent} of {whole}");
-        // A third has the first's artifacts, and gets of the second's what is new.
+        // A third member has the first's artifacts, and fetches only what is new in the second's.
         let third = team.second(&first);
         drop(third.run(&["pull", "--json"]).exits(0));
         write_adapter(&third.path("lora"), crate::pico::SLOW.hidden, 1);

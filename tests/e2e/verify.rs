@@ -1,11 +1,13 @@
-//! `pipeline verify`: what was built is made again aside and compared; what is recorded stays as it is.
+//! `pipeline verify`: what was built is made again on the side and compared; what is recorded stays
+//! unchanged.
 
 use serde_json::Value;
 
 use crate::space::Space;
 
-/// Replaces the weights of `node` by others that differ in their last byte: the stored content, the record that names it,
-/// and the folder in `artifacts/`, so that every digest fits. What is remembered is forgotten.
+/// Replaces the weights of `node` with others that differ in their last byte: the stored content, the record
+/// that names it, and the folder in `artifacts/`, so that every digest fits. `cache/memo` is removed, so that
+/// no state is remembered.
 pub(crate) fn forge(space: &Space, node: &str) {
     let path = format!("artifacts/{node}/model.safetensors");
     let mut bytes = space.bytes(&path);
@@ -47,7 +49,7 @@ fn what_is_sound_is_made_again_and_nothing_changes() {
 fn a_consistent_forgery_is_found_and_named() {
     let space = Space::built();
     forge(&space, "q4");
-    // Neither the artifacts_dir nor the hashes of the store tell.
+    // Neither the folder `artifacts/` nor the digests in the store reveal it.
     let _ = space.run(&["build"]).exits(0).space().run(&["verify", "--store"]).exits(0);
     let before = (space.files("cache"), space.files("artifacts"));
     let run = space.run(&["verify"]).exits(1);

@@ -350,7 +350,7 @@ fn a_wrong_default_in_the_configuration_is_overruled_by_the_shapes() {
         let nodes = format!(
             "version: 1\nnodes:\n  m: {{stage: base, source: {folder}}}\n  {folder}-8: {{stage: quantize, model: m, bits: 8}}\n"
         );
-        space.write("pipeline.yaml", nodes).build().exits(0);
+        let _ = space.write("pipeline.yaml", nodes).build().exits(0);
         let weights = |folder: &str| space.bytes(&format!("artifacts/{folder}-8/model.safetensors"));
         assert!(weights(folder) == weights("right"), "{folder}");
     }

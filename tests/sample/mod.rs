@@ -1,5 +1,6 @@
 //! Made-up results of benchmarks, for the tests of reports: of the library, of the program, in a browser.
-//! Knows nothing of how they are shown. What is named here, the module above must have in sight.
+//! Knows nothing of how they are shown. The module above must import the names that are imported from `super`
+//! here.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +39,8 @@ const QUERIES: [(&str, &str); 5] = [
     ("Say \"hello\" in German.", "direct"),
 ];
 
-/// The README's experiment: name, right answers, bytes, bits per weight, quantization, decode speed.
+/// One row of the README's experiment: name, correct answers, bytes, bits per weight, quantization bits,
+/// decode speed.
 type Row<'a> = (&'a str, usize, u64, f64, Option<usize>, f64);
 
 const SIX: [Row<'_>; 6] = [
@@ -61,7 +63,7 @@ pub(crate) fn plain() -> Sample {
     }
 }
 
-/// The same with all that there can be: texts, survival, hostile words, gates and verdicts.
+/// The same with everything that a report can have: texts, survival, hostile words, gates and verdicts.
 pub(crate) fn rich() -> Sample {
     let mut sample = plain();
     sample.results.reference = Some("fused-f16".to_owned());
@@ -88,7 +90,7 @@ pub(crate) fn rich() -> Sample {
     sample
 }
 
-/// Texts and no queries.
+/// Texts, but no queries.
 pub(crate) fn texts() -> Sample {
     let mut sample = rich();
     for results in sample.results.configs.values_mut() {
@@ -100,7 +102,7 @@ pub(crate) fn texts() -> Sample {
     sample
 }
 
-/// A sweep of twelve configurations with long names, close to each other, and many queries.
+/// A sweep of twelve configurations with long names and similar results, and many queries.
 pub(crate) fn sweep() -> Sample {
     let mut sample = plain();
     (sample.results.configs, sample.timings.configs) = (IndexMap::new(), IndexMap::new());
@@ -137,7 +139,7 @@ pub(crate) fn sweep() -> Sample {
 }
 
 impl Sample {
-    /// Asks of gates, and of each of `verdicts` whether it is right and small beside `fused-f16`.
+    /// Judges the gates, and for each of `verdicts` whether it is right and small compared with `fused-f16`.
     fn judge(&mut self, gates: &[(&str, &[(Quantity, &str)])], verdicts: &[&str]) {
         let criteria = |list: &[(Quantity, &str)]| -> Vec<_> {
             let criterion = |(quantity, bound): &(Quantity, &str)| Criterion {
@@ -185,7 +187,7 @@ fn config(&(_, correct, disk_bytes, bits_per_weight, bits, _): &Row<'_>) -> Conf
     }
 }
 
-/// A model that has not learned calls a tool for the first question and the last four but two.
+/// Returns an answer. A model that has not learned calls a tool for every question but the second.
 fn answer(prompt: &str, expect: &str, learned: bool) -> Answer {
     let tool_call = expect == "tool" || (!learned && prompt != QUERIES[1].0);
     let pass = tool_call == (expect == "tool");
@@ -226,7 +228,7 @@ fn machine() -> Machine {
     }
 }
 
-/// Spread about `mean` by layer and kind, with an embedding that is in no layer.
+/// Returns figures that vary around `mean` by layer and kind, with an embedding that is in no layer.
 fn survival(layers: usize, mean: f64, cause: Option<&str>) -> Survival {
     let figures = |survival: f64| Figures {
         survival,

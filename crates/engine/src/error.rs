@@ -1,19 +1,20 @@
-//! Why the engine could not do what it was asked.
-//! Knows nothing of what a caller does about it, beyond a kind and a hint.
+//! The errors of the engine: what failed, the kind of the failure, and sometimes a hint.
+//! Knows nothing of what a caller does about an error.
 
 use std::io;
 
 use crate::store::RemoteError;
 use artifact::{ErrorKind, Interrupted, IoError, find_cause};
 
-/// What this crate's functions return.
+/// The result type of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why the engine could not do what it was asked. The message says what, where and why; what caused it is its source.
+/// Why an operation of the engine failed. The message says what failed, where and why; the cause is the
+/// error's source.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The pipeline file, a target or an option is wrong. The message shows the line of the pipeline file.
+    /// The pipeline file, a target or an option is wrong. For the pipeline file, the message shows the line.
     #[error("{0}")]
     Usage(String),
     /// A file could not be read or written.
@@ -22,10 +23,10 @@ pub enum Error {
     /// A model or an adapter could not be read, made or written.
     #[error(transparent)]
     Weights(weights::Error),
-    /// A source, a suite or a report is not what it should be.
+    /// A source, a suite or a report is not valid.
     #[error("{0}")]
     Source(String),
-    /// The cache or `artifacts/` holds something that the engine did not put there.
+    /// The cache or `artifacts/` contains something unexpected, or lacks something.
     #[error("{0}")]
     Store(String),
     /// The shared cache could not be used.
@@ -40,33 +41,33 @@ pub enum Error {
     /// The worker process could not be started, or failed.
     #[error("{0}")]
     Worker(String),
-    /// Something is not what `pipeline.lock` says, or the lock lacks it.
+    /// Something differs from `pipeline.lock`, or the lock has no entry for it.
     #[error("{0}")]
     Locked(String),
     /// A gate of a benchmark did not hold.
     #[error("{0}")]
     Gate(String),
-    /// Something that is needed is not built, and must not be built now.
+    /// Something that is needed is not built, and this operation must not build it.
     #[error("{0}")]
     NotBuilt(String),
     /// Somebody asked to stop.
     #[error("interrupted")]
     Interrupted(#[from] Interrupted),
-    /// An error, and where it came up.
+    /// An error, with the place where it occurred.
     #[error("{place}")]
     Within {
-        /// Where, as a message above that of the source.
+        /// The place. In a chain of messages it comes before the message of `source`.
         place: String,
-        /// What went wrong there.
+        /// The error itself.
         source: Box<Self>,
     },
-    /// This crate is wrong.
+    /// This crate has a bug.
     #[error("BUG: {0}")]
     Bug(String),
 }
 
 impl Error {
-    /// Returns what kind of thing went wrong.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Usage(_) => ErrorKind::Usage,
@@ -89,14 +90,14 @@ impl Error {
         self.kind() == ErrorKind::Interrupted
     }
 
-    /// Returns what to do about the error, where the message does not say it: about a disk that is full, or a cache that
-    /// cannot be written.
+    /// Returns a hint, if the message does not say what to do: for a full disk, or a cache that cannot be
+    /// written.
     pub fn hint(&self) -> Option<&'static str> {
         hint_for(find_cause::<io::Error>(self)?.kind())
     }
 }
 
-/// Returns what to do about a failure of the disk that the cache or the artifacts lie on.
+/// Returns a hint for an I/O error of this kind in the cache or in `artifacts/`.
 pub fn hint_for(kind: io::ErrorKind) -> Option<&'static str> {
     match kind {
         io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded => {
@@ -129,9 +130,9 @@ impl From<report::Error> for Error {
     }
 }
 
-/// Adds to an error where it came up.
+/// Adds the place where an error occurred.
 pub(crate) trait Context<T> {
-    /// Puts `place` above the error.
+    /// Wraps the error in [`Error::Within`].
     fn within(self, place: impl FnOnce() -> String) -> Result<T>;
 }
 
@@ -141,9 +142,9 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// Takes what must be there.
+/// Unwraps a value that must be there.
 pub(crate) trait OrBug<T> {
-    /// Fails as a bug that says what should have been true.
+    /// Returns [`Error::Bug`] if there is no value. `rule` says what should be true.
     fn or_bug(self, rule: &str) -> Result<T>;
 }
 
@@ -153,14 +154,14 @@ impl<T> OrBug<T> for Option<T> {
     }
 }
 
-/// Returns an error of this kind, with a message as `format!` makes it.
+/// Returns an error of this kind from the function. The message is formatted as by `format!`.
 macro_rules! fail {
     ($kind:ident, $($message:tt)*) => {
         return Err($crate::Error::$kind(format!($($message)*)))
     };
 }
 
-/// Returns an error of this kind unless the condition holds.
+/// Returns an error of this kind from the function unless the condition holds.
 macro_rules! require {
     ($condition:expr, $kind:ident, $($message:tt)*) => {
         if !$condition {

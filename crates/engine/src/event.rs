@@ -1,4 +1,4 @@
-//! What is told of a running build.
+//! The events of a build, a transfer or a verification, and the trait that receives them.
 //! Knows nothing of who listens: a terminal, a log or a program.
 
 use std::io;
@@ -10,55 +10,56 @@ use crate::stage::Unit;
 use crate::verify::Comparison;
 use artifact::Digest;
 
-/// What a person or a program is told while a build runs.
+/// Something that happens while a build, a transfer or a verification runs.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are named after what they are")]
 pub enum Event<'a> {
-    /// A stage was started.
+    /// A stage starts.
     Started { node: &'a str, stage: &'a str, changes: &'a [Change] },
-    /// A stage got so far.
+    /// A stage or a transfer made progress.
     Progress { node: &'a str, unit: Unit, done: u64, total: u64 },
-    /// A stage was run and its artifact stored.
+    /// A stage ran, and its artifact was stored.
     Built { node: &'a str, stage: &'a str, seconds: f64, bytes: u64, artifact: Digest },
-    /// The artifact was taken from the cache.
+    /// The artifact was taken from the cache. If a file of the node was changed by hand, `edited` is its
+    /// path.
     Linked { node: &'a str, edited: Option<&'a str>, artifact: Digest },
-    /// What a stage made is recorded, and is what the lock says, if it had to be.
+    /// The artifact of a stage was recorded. If artifacts must match the lock, this one does.
     Recorded { node: &'a str, key: Digest },
-    /// The artifact is being brought from the remote.
+    /// The download of the artifact from the remote starts.
     Fetching { node: &'a str, bytes: u64 },
-    /// The artifact was brought from the remote.
+    /// The artifact was downloaded from the remote.
     Fetched { node: &'a str, bytes: u64, artifact: Digest },
-    /// The artifact is being sent to the remote.
+    /// The upload of the artifact to the remote starts.
     Sending { node: &'a str },
-    /// The artifact is in the remote: what was sent, and what was not, because it was there.
+    /// The artifact is in the remote: `bytes` were uploaded, `already_there` bytes were there before.
     Sent { node: &'a str, bytes: u64, already_there: u64 },
     /// Something about the remote that the user should know.
     Notice { message: String },
-    /// Something was found and put right.
+    /// Something about a node that the user should know.
     Warning { node: &'a str, message: String },
-    /// A node is being made again.
+    /// A node is built again, to be compared.
     Verifying { node: &'a str },
-    /// A node was made again and compared.
+    /// A node was built again and compared.
     Verified {
         node: &'a str,
         #[serde(skip)]
         comparison: &'a Comparison,
     },
-    /// A stage failed.
+    /// A node failed.
     Failed {
         node: &'a str,
         error: String,
         #[serde(skip)]
         cause: Option<io::ErrorKind>,
     },
-    /// A node was not run, because an input failed.
+    /// A node is not run, because the node `because` failed, which it depends on.
     Skipped { node: &'a str, because: &'a str },
 }
 
-/// Is told what happens while something runs: shows it on a terminal, writes a log, or ignores it.
+/// Receives the events: shows them on a terminal, writes a log, or ignores them.
 pub trait Observer: Send {
-    /// Takes one event.
+    /// Receives one event.
     fn event(&mut self, event: &Event<'_>);
 }
 

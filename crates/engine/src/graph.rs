@@ -1,4 +1,4 @@
-//! The checked graph: names resolved, kinds fit, no cycle.
+//! The graph of nodes: all names are resolved, the kinds of the inputs fit, and there is no cycle.
 //! Knows nothing of hashes, stores or the disk.
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use crate::stage::{BASE_ROLE, FUSED_ROLE, Stage};
 use text::nearest;
 use text::yaml::Problem;
 
-/// The number of a node in its graph.
+/// The index of a node in its graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(usize);
 
@@ -21,14 +21,18 @@ pub struct Graph {
     nodes: Vec<Node>,
     /// Per node, its inputs in the order of `Node::inputs`.
     inputs: Vec<Vec<NodeId>>,
-    /// Per node, how many of its inputs are written in the pipeline file; the others follow from these.
+    /// Per node, how many of its inputs the pipeline file names. These come first; [`add_fine_tunings`] adds
+    /// the others.
     written: Vec<usize>,
-    /// Every node after its inputs; among equals, in the order written.
+    /// All nodes, each after its inputs. Otherwise nodes that are written first come first.
     order: Vec<NodeId>,
 }
 
 impl Graph {
-    /// Checks a manifest and resolves its names.
+    /// Resolves the names in a manifest and checks it.
+    ///
+    /// # Errors
+    /// Fails if an input is not a node or has the wrong kind, or if the nodes form a cycle.
     pub fn check(manifest: Manifest) -> Result<Self, Problem> {
         let mut nodes = manifest.nodes;
         let ids: HashMap<&str, NodeId> =
@@ -44,18 +48,19 @@ impl Graph {
         Ok(Self { nodes, inputs, written, order })
     }
 
-    /// Returns the node of this number.
+    /// Returns the node with this index.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0]
     }
 
-    /// Returns the nodes that `id` is made from, with the role of each.
+    /// Returns the inputs of `id` with the role of each, including those that the pipeline file does not
+    /// name.
     pub fn inputs(&self, id: NodeId) -> impl Iterator<Item = (&str, NodeId)> {
         let roles = self.nodes[id.0].inputs.iter().map(|input| input.role.as_str());
         roles.zip(self.inputs[id.0].iter().copied())
     }
 
-    /// Returns the inputs that the pipeline file names; all others are among the nodes that these are made from.
+    /// Returns the inputs of `id` that the pipeline file names. All other inputs are ancestors of these.
     pub fn written_inputs(&self, id: NodeId) -> impl Iterator<Item = (&str, NodeId)> {
         self.inputs(id).take(self.written[id.0])
     }
@@ -76,6 +81,9 @@ impl Graph {
     }
 
     /// Finds a node by name.
+    ///
+    /// # Errors
+    /// Fails if there is no such node. The message suggests the most similar name.
     pub fn find(&self, name: &str) -> Result<NodeId, UnknownNode> {
         let found = self.nodes.iter().position(|node| node.name == name);
         found.map(NodeId).ok_or_else(|| {
@@ -84,7 +92,7 @@ impl Graph {
         })
     }
 
-    /// Returns `targets` and all they are made from, each after its inputs.
+    /// Returns `targets` and all their ancestors, each after its inputs.
     pub fn closure(&self, targets: &[NodeId]) -> Vec<NodeId> {
         let mut wanted = vec![false; self.nodes.len()];
         let mut stack = targets.to_vec();
@@ -98,7 +106,7 @@ impl Graph {
 }
 
 impl NodeId {
-    /// Returns the number, for tables indexed by node.
+    /// Returns the index, for tables with one entry per node.
     pub fn index(self) -> usize {
         self.0
     }
@@ -135,7 +143,8 @@ fn resolve(
     Err(Problem::new(input.at, message))
 }
 
-/// Sorts the nodes so that inputs come first (Kahn's algorithm, the first written first), or finds a cycle.
+/// Sorts the nodes so that inputs come first, with Kahn's algorithm: ready nodes are taken first in, first
+/// out. If there is a cycle, fails with a problem that shows it.
 fn sort(nodes: &[Node], inputs: &[Vec<NodeId>]) -> Result<Vec<NodeId>, Problem> {
     let mut missing: Vec<usize> = inputs.iter().map(Vec::len).collect();
     let mut dependents = vec![Vec::new(); nodes.len()];
@@ -158,9 +167,10 @@ fn sort(nodes: &[Node], inputs: &[Vec<NodeId>]) -> Result<Vec<NodeId>, Problem> 
     if order.len() == nodes.len() { Ok(order) } else { Err(cycle(nodes, inputs)) }
 }
 
-/// Gives a `quantize` node whose model comes of a `fuse` node, the nearest counts, what it needs to measure what is left of
-/// the fine-tuning: that node's model, and where other `quantize` nodes lie between, what that node makes. These are
-/// nodes that it is made from anyway, so there is no new cycle and the order stands.
+/// For a `quantize` node below a `fuse` node, adds the inputs that it needs to measure how much of the
+/// fine-tuning survives. The model of the nearest `fuse` node becomes the input `base`. If other `quantize`
+/// nodes lie between, the `fuse` node itself becomes the input `fused`. Both are ancestors already, so there
+/// is no new cycle and the order stays valid.
 fn add_fine_tunings(nodes: &mut [Node], inputs: &mut [Vec<NodeId>], order: &[NodeId]) {
     let mut fused: Vec<Option<NodeId>> = vec![None; nodes.len()];
     for &NodeId(index) in order {
@@ -179,7 +189,7 @@ fn add_fine_tunings(nodes: &mut [Node], inputs: &mut [Vec<NodeId>], order: &[Nod
     }
 }
 
-/// Finds a cycle and prints it whole.
+/// Finds a cycle and returns a problem that shows all its nodes.
 fn cycle(nodes: &[Node], inputs: &[Vec<NodeId>]) -> Problem {
     let mut graph = DiGraph::<(), ()>::new();
     let indices: Vec<_> = nodes.iter().map(|_| graph.add_node(())).collect();
@@ -193,7 +203,8 @@ fn cycle(nodes: &[Node], inputs: &[Vec<NodeId>]) -> Problem {
         })
         .expect("BUG: a graph that cannot be sorted has a cycle");
     let first = within.iter().map(|node| node.index()).min().expect("BUG: a component has a node");
-    // Inside a strongly connected component every node has an input in it, so walking inputs must come around.
+    // In a strongly connected component, every node has an input in the component. So following the inputs
+    // must reach a node for the second time.
     let mut path = vec![first];
     let around = loop {
         let last = path[path.len() - 1];
@@ -256,7 +267,7 @@ mod tests {
         assert_eq!(inputs("p"), "model=b");
         assert_eq!(inputs("q"), "model=f base=p");
         assert_eq!(inputs("r"), "model=q fused=f base=p");
-        // The nearest fine-tuning counts.
+        // The nearest `fuse` node is used.
         assert_eq!(inputs("t"), "model=g base=r");
     }
 

@@ -1,5 +1,5 @@
-//! What a stage is started with: the folders of its inputs, its source, and where its weights come from.
-//! Knows nothing of threads, nor of whether the outcome is kept or only compared.
+//! Finds what a stage needs to start: the folders of its inputs, its source, and the origin of its weights.
+//! Knows nothing of threads, nor of whether the output is kept or only compared.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,10 +13,10 @@ use crate::stage::{Inputs, Stage};
 use crate::store::{ArtifactState, restrict_to};
 use artifact::{Artifact, AtPath, FileEntry, IoError};
 
-/// Returns the inputs of a node. `made` gives the artifact of each input, all of which are made.
+/// Returns the inputs of a node, which must all be built. `made` returns the artifact of an input.
 ///
 /// # Errors
-/// Fails if the files of an input are not here.
+/// Fails if the files of an input are not here, or if a folder of links to them cannot be made.
 pub(crate) fn find<'a>(
     planner: &mut Planner<'_>,
     id: NodeId,
@@ -34,8 +34,8 @@ pub(crate) fn find<'a>(
     Ok(Inputs { folders, source, origin: origin.map(Into::into), measured: BTreeMap::new() })
 }
 
-/// Returns a folder with the files of an artifact: its source, its folder in `artifacts/` if it is as it was put there,
-/// else links into the store.
+/// Returns a folder with the files of an artifact: its source, its folder in `artifacts/` if that is
+/// unchanged, or else a new folder of links into the store.
 fn folder(planner: &mut Planner<'_>, id: NodeId, artifact: &Artifact) -> Result<PathBuf> {
     let Planner { graph, sources, store, artifacts_dir, state, .. } = planner;
     let node = graph.node(id);
@@ -61,8 +61,8 @@ fn folder(planner: &mut Planner<'_>, id: NodeId, artifact: &Artifact) -> Result<
     Ok(link_all(artifact, scratch.join(format!("{}.links", node.name)), &object)?)
 }
 
-/// Makes a folder of symbolic links to the files of `artifact`. A hard link would change the state of the object, and the
-/// store is not to be touched.
+/// Makes a folder of symbolic links to the files of `artifact`. Hard links would change the state of the
+/// stored objects, which must stay as they are.
 fn link_all(
     artifact: &Artifact,
     folder: PathBuf,
@@ -80,7 +80,7 @@ fn link_all(
     Ok(folder)
 }
 
-/// Makes a path absolute: a worker process may have another working folder.
+/// Makes a path absolute, because a worker process may have another working directory.
 fn absolute(path: PathBuf) -> Result<PathBuf, IoError> {
     std::path::absolute(&path).at("find", Path::new(&path))
 }

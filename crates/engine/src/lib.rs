@@ -1,16 +1,17 @@
-//! The build engine: a graph of models and benchmarks, what of it is stale, and how it is made, kept and shared.
-//! Knows nothing of the command line or the terminal: whoever calls it is told by return values and events.
+//! The build engine: it plans, builds, stores, verifies and shares a graph of models and benchmarks.
+//! Knows nothing of the command line or the terminal: a caller gets return values and events.
 //!
 //! ```text
-//!  schedule   verify                        stages on threads · nodes made again and compared
-//!  plan → recipe → sources → graph → manifest    what a build has to do, and why
+//!  project                                  an opened project, and all operations on it
+//!  schedule → event → verify → inputs       runs stages on threads · builds nodes again and compares them
+//!  plan → recipe → sources → graph → manifest    what a build must do, and why
 //!  stage                                    folders in, a folder out
-//!  share                                    what the team has: who is trusted, what travels
+//!  share                                    the remote: who is trusted, what is shared
 //!  attestation                              what is signed: who says that which recipe made which files
-//!  store      hub      sign                 where bytes lie · the Hugging Face hub · keys and signatures
+//!  store      hub      sign                 where bytes are kept · Hugging Face hub · keys, signatures
 //!  lockfile   origin                        pipeline.lock · commits on the hub
 //! ```
-//! A room uses those below it, never those above; `tests/architecture.rs` holds the table.
+//! A module uses those below it, never those above; `tests/architecture.rs` has the table.
 
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests write scratch files"))]
 

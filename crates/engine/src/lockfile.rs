@@ -1,9 +1,10 @@
-//! `pipeline.lock`: for each node the recipe key and the artifact digest it was last built to. Committed, compared.
+//! `pipeline.lock`: for each node, the recipe key and the artifact digest of its last build. Users commit it.
 //! Knows nothing of how an artifact is made.
 //!
-//! Sorted, one line a node, so that two branches merge line by line; it is also YAML, for other programs:
-//! `"8bit": {key: …, artifact: …}`. A source on the hub adds `commit: …, source: "hf:…"`: what it was asked for as,
-//! and what that was. While the pipeline file asks for the same, builds stay with the commit.
+//! The lines are sorted, one per node, so that two branches merge line by line. The file is also YAML, for
+//! other programs: `"8bit": {key: …, artifact: …}`. A source on the hub adds `commit: …, source: "hf:…"`: the
+//! commit, and the source that it was resolved from. As long as the pipeline file names the same source,
+//! builds use this commit.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,18 +15,18 @@ use artifact::Digest;
 const HEADING: &str =
     "# Written by `pipeline build`; commit it. `pipeline build --locked` fails where a digest differs.\n";
 
-/// What the lock says of one node.
+/// The entry of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Locked {
     /// The key of its recipe.
     pub key: Digest,
-    /// The digest of what is the same on every run of its artifact.
+    /// The reproducible digest of its artifact, which leaves out volatile files.
     pub artifact: Digest,
-    /// Of a source on the hub, what it was resolved to.
+    /// The commit of its source, if the source is on the hub.
     pub pin: Option<Pin>,
 }
 
-/// A source on the hub, and the commit that it is held at.
+/// A source on the hub, and the commit that it is pinned to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pin {
     /// The commit.
@@ -42,8 +43,8 @@ pub struct Lockfile {
 }
 
 impl Lockfile {
-    /// Reads the text of a lock. Lines that are none of ours, such as the marks of a merge conflict, are passed
-    /// over: the next build writes the node anew.
+    /// Parses the text of a lock. Other lines, such as the markers of a merge conflict, are skipped; the next
+    /// build writes the file again.
     pub fn parse(text: &str) -> Self {
         let mut lock = Self::default();
         for line in text.lines() {
@@ -55,7 +56,7 @@ impl Lockfile {
         lock
     }
 
-    /// Whether the text had lines that are none of ours, or two of one node: it is to be written anew.
+    /// Whether the text had unknown lines, or two lines for one node. Then it must be written again.
     pub fn has_strays(&self) -> bool {
         self.has_strays
     }
@@ -73,7 +74,7 @@ impl Lockfile {
         text
     }
 
-    /// Returns what the lock says of `node`.
+    /// Returns the entry of `node`.
     pub fn get(&self, node: &str) -> Option<&Locked> {
         self.nodes.get(node)
     }
@@ -83,12 +84,12 @@ impl Lockfile {
         self.nodes.values().map(|locked| locked.key)
     }
 
-    /// Sets what it says of `node`.
+    /// Sets the entry of `node`.
     pub fn set(&mut self, node: &str, locked: Locked) {
         self.nodes.insert(node.to_owned(), locked);
     }
 
-    /// Drops the nodes that the graph does not have any more.
+    /// Drops the entries of all nodes for which `keep` returns false.
     pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         self.nodes.retain(|node, _| keep(node));
     }

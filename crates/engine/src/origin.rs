@@ -1,5 +1,5 @@
-//! Where on the Hugging Face hub a node comes from: the repository, the revision asked for, the commit that it is.
-//! Knows nothing of the network, nor of where downloaded files lie.
+//! The origin of a node on the Hugging Face hub: the repository, the requested revision, and the commit.
+//! Knows nothing of the network, nor of where downloaded files are kept.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use weights::checkpoint::ModelOrigin;
 
-/// What a source on the hub begins with in `pipeline.yaml`.
+/// The prefix of a source on the hub in `pipeline.yaml`.
 pub const PREFIX: &str = "hf:";
 
-/// The branch that is meant where none is named.
+/// The branch that is used if no revision is given.
 const DEFAULT_REVISION: &str = "main";
 
-/// A source as the user asked for it: `hf:ORG/NAME@REVISION`.
+/// A source as the user wrote it: `hf:ORG/NAME@REVISION`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HubSource {
     /// `ORG/NAME`.
@@ -23,7 +23,7 @@ pub struct HubSource {
     pub revision: String,
 }
 
-/// The text after `hf:` names no repository, or no revision of one.
+/// The text after `hf:` is not a repository, or the revision after it is not valid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSource {
     /// It is not `ORG/NAME`.
@@ -35,7 +35,11 @@ pub enum InvalidSource {
 }
 
 impl HubSource {
-    /// Reads the text after `hf:`. Both parts end up in addresses and in paths, so only plain characters are taken.
+    /// Parses the text after `hf:`. Both parts are used in URLs and in paths, so only plain characters are
+    /// accepted.
+    ///
+    /// # Errors
+    /// Fails if the text is not `ORG/NAME` or `ORG/NAME@REVISION`, or has other characters.
     pub fn parse(text: &str) -> Result<Self, InvalidSource> {
         let (repo, revision) = text.split_once('@').unwrap_or((text, DEFAULT_REVISION));
         let whole = repo.split_once('/').is_some_and(|(org, name)| is_name(org) && is_name(name));
@@ -49,13 +53,13 @@ impl HubSource {
         Ok(Self { repo: repo.to_owned(), revision: revision.to_owned() })
     }
 
-    /// Returns the commit, where the revision is one: then nobody need be asked.
+    /// Returns the commit, if the revision is one. Then the hub need not be asked.
     pub fn commit(&self) -> Option<Commit> {
         self.revision.parse().ok()
     }
 }
 
-/// One part of a repository's name or of a revision.
+/// Whether `part` is a valid part of a repository name or of a revision.
 fn is_name(part: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
     !part.is_empty() && !part.starts_with(['.', '-']) && part.chars().all(plain)
@@ -113,8 +117,8 @@ impl fmt::Display for Commit {
     }
 }
 
-/// A repository at a commit: what a model was made from. Written `ORG/NAME@COMMIT`. Fields are in alphabetical
-/// order: hashed as canonical JSON.
+/// A repository at a commit: what a model was made from. Written `ORG/NAME@COMMIT`. The fields are in
+/// alphabetical order, because it is hashed as canonical JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The commit.

@@ -1,5 +1,6 @@
-//! Everything the bytes of one artifact depend on: hashed, the node's key; compared with an older one, the answer
-//! to `pipeline why`. Knows nothing of files, threads or the network.
+//! A recipe: everything that the bytes of one artifact depend on. Its hash is the key of the node, and its
+//! differences from an older recipe are the answer to `pipeline why`.
+//! Knows nothing of files, threads or the network.
 //!
 //! | enters a key | because |
 //! |---|---|
@@ -7,14 +8,14 @@
 //! | the stage's code version | other code may write other bytes |
 //! | the backend that computes | `cpu` and `mlx` may round differently |
 //! | content digest of each input, by role | content, not history: an input rebuilt to the same bytes changes nothing |
-//! | of a model below a `fuse` node also those of what that node began with (`base`) and made (`fused`) | what is left of the fine-tuning is measured against them |
-//! | of a source on the hub: repository and commit | a commit never changes, so its files need not be there to know the key |
+//! | for a `quantize` node below a `fuse` node: also the digests of what that node began with (`base`) and made (`fused`) | how much of the fine-tuning survives is measured against them |
+//! | for a source on the hub: repository and commit | a commit never changes, so the key is known without the files |
 //! | the repository and commit that weights descend from | they are written beside the weights |
 //!
 //! | must never enter | because |
 //! |---|---|
 //! | times, `touch` | time is not content |
-//! | paths, node names | two members of a team share results although their folders differ |
+//! | paths, node names | machines share results although their folders differ |
 //! | thread counts, `-j`, locale, environment | results do not depend on them |
 //! | order of maps | two runs would differ |
 
@@ -27,16 +28,17 @@ use crate::origin::Origin;
 use crate::stage::{Benchmark, Stage};
 use artifact::Digest;
 
-/// Bumped when the meaning of a recipe changes, which makes every key new.
+/// Increased when the meaning of a recipe changes. Then every key changes.
 const FORMAT: u32 = 1;
 
-/// What an artifact is made of. Fields are in alphabetical order: hashed as canonical JSON.
+/// What an artifact is made of. The fields are in alphabetical order, because the recipe is hashed as
+/// canonical JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipe {
     backend: String,
     format: u32,
     inputs: BTreeMap<String, Digest>,
-    /// Left out where there is none, so that folders have the keys they always had.
+    /// Left out of the JSON if there is none, so that nodes from local folders have the keys they always had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     origin: Option<Origin>,
     stage: Stage,
@@ -49,13 +51,13 @@ pub struct Recipe {
 pub enum Change {
     /// There is no record of an earlier build on this machine.
     NeverBuilt,
-    /// The user said `--force`.
+    /// The build was forced.
     Forced,
-    /// The node does something else now.
+    /// The node has another stage.
     Stage {
-        /// What it did.
+        /// The old stage.
         old: String,
-        /// What it does.
+        /// The new stage.
         new: String,
     },
     /// A parameter has another value.
@@ -74,21 +76,22 @@ pub enum Change {
         /// What it is.
         new: u32,
     },
-    /// Another backend computes.
+    /// The backend is another one.
     Backend {
         /// What it was.
         old: String,
         /// What it is.
         new: String,
     },
-    /// It descends from another commit on the hub.
+    /// The weights descend from another commit on the hub.
     Origin {
         /// What it was; none if it came from a folder.
         old: Option<Origin>,
         /// What it is; none if it comes from a folder.
         new: Option<Origin>,
     },
-    /// What the source names on the hub is not known yet: no build has asked, or the source was changed since.
+    /// The commit of a source on the hub is not known: no build has resolved it, or the source was changed
+    /// since.
     Unresolved {
         /// The repository.
         repo: String,
@@ -109,7 +112,7 @@ pub enum Change {
     Input {
         /// Its role.
         role: String,
-        /// The node it is, if it is one.
+        /// The node, if the input is a node.
         node: Option<String>,
         /// What it was; none if there was no such input.
         old: Option<Digest>,
@@ -130,49 +133,52 @@ pub enum Change {
         /// What is wrong.
         problem: String,
     },
-    /// It was built by somebody, but its files cannot be had.
+    /// It was built, here or elsewhere, but its files are not here and cannot be fetched.
     FilesLost,
     /// It was built, but the record of it is gone.
     RecordLost,
 }
 
 impl Recipe {
-    /// Makes the recipe of `stage` computed by `backend` from `inputs`.
+    /// Makes the recipe of `stage`, computed by `backend` from `inputs`: the content digests by role.
     pub fn new(stage: Stage, backend: &str, inputs: BTreeMap<String, Digest>) -> Self {
         let version = stage.version();
         Self { backend: backend.to_owned(), format: FORMAT, inputs, origin: None, version, stage }
     }
 
-    /// Says which commit on the hub it descends from.
+    /// Sets the commit on the hub that the weights descend from.
     #[must_use]
     pub fn with_origin(self, origin: Option<Origin>) -> Self {
         Self { origin, ..self }
     }
 
-    /// Reads a recipe as it stands in a record; none if it is of another version of this program.
+    /// Reads the recipe in a record. Returns `None` if another version of this program wrote it in another
+    /// form.
     pub fn read(recorded: &Value) -> Option<Self> {
         serde_json::from_value(recorded.clone()).ok()
     }
 
-    /// Returns what is done, with its parameters.
+    /// Returns the stage with its parameters.
     pub fn stage(&self) -> &Stage {
         &self.stage
     }
 
-    /// Returns the recipe of what is measured, whatever is then asked of it: other gates and verdicts are other
-    /// questions to the same numbers. None for a stage that measures nothing.
+    /// Returns the recipe of the measurement alone: a benchmark without gates and verdicts. These only judge
+    /// the numbers, so benchmarks that differ in nothing else share the measurement. Returns `None` for other
+    /// stages.
     pub fn measurement(&self) -> Option<Self> {
         let Stage::Benchmark(benchmark) = &self.stage else { return None };
         let benchmark = Benchmark { gates: Vec::new(), verdicts: Vec::new(), ..benchmark.clone() };
         Some(Self { stage: Stage::Benchmark(benchmark), ..self.clone() })
     }
 
-    /// Returns the key under which the finished artifact is filed.
+    /// Returns the key of the action: the blake3 digest of the recipe as canonical JSON.
     pub fn key(&self) -> Digest {
         Digest::of_json(self)
     }
 
-    /// Returns what changed since `old`, the most telling first. `node_of` names the node in a role.
+    /// Returns what changed since `old`, the most important first. `node_of` returns the name of the input
+    /// node in a role.
     pub fn changes(&self, old: &Self, node_of: &dyn Fn(&str) -> Option<String>) -> Vec<Change> {
         let mut changes = Vec::new();
         if self.stage.word() == old.stage.word() {

@@ -1,5 +1,6 @@
-//! Where the source of each node lies: in the project, or at a commit in the hub's cache.
-//! Knows nothing of the network: a commit comes from the pipeline file, from the lock, or from whoever asked the hub.
+//! Where the source of each node is: in the project, or in the hub's cache at a commit.
+//! Knows nothing of the network: a commit comes from the pipeline file, from the lock, or from a caller that
+//! asked the hub.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::graph::{Graph, NodeId};
 use crate::hub::HubCache;
 use crate::lockfile::{Lockfile, Pin};
-use crate::manifest::{Place, Source};
+use crate::manifest::{Source, SourceLocation};
 use crate::origin::{Commit, HubSource, Origin};
 use artifact::Digest;
 
@@ -18,17 +19,18 @@ pub struct Sources {
     root: PathBuf,
     cache: HubCache,
     commits: HashMap<NodeId, Commit>,
-    /// What the files of these commits were when they were last downloaded, by whoever wrote the lock.
+    /// The digest of the files of each of these nodes, if `pipeline.lock` has one.
     contents: HashMap<NodeId, Digest>,
 }
 
 impl Sources {
-    /// Names the folders; no commit is known yet.
+    /// Sets the folder of the pipeline file, and finds the hub's cache. No commit is known yet.
     pub fn new(root: PathBuf) -> Self {
         Self { root, cache: HubCache::from_env(), commits: HashMap::new(), contents: HashMap::new() }
     }
 
-    /// Takes over the commits that `lock` holds for what the pipeline file asks for now.
+    /// Takes over the commits in `lock`, for the sources that the pipeline file still names in the same way.
+    /// A source that names a commit itself has that commit.
     pub fn use_locked(&mut self, graph: &Graph, lock: &Lockfile) {
         for &id in graph.order() {
             let Some(hub) = hub_source(graph, id) else { continue };
@@ -41,29 +43,31 @@ impl Sources {
         }
     }
 
-    /// Says which commit the source of a node is.
+    /// Sets the commit of the source of a node. If the commit changes, the locked digest of its files is
+    /// dropped.
     pub fn resolve(&mut self, id: NodeId, commit: Commit) {
         if self.commits.insert(id, commit.clone()) != Some(commit) {
             self.contents.remove(&id);
         }
     }
 
-    /// Returns the digest of the files of a node whose source is on the hub, if the lock holds it.
+    /// Returns the digest of the files of a source on the hub, if the lock has it.
     pub fn content(&self, id: NodeId) -> Option<Digest> {
         self.contents.get(&id).copied()
     }
 
-    /// Returns the hub's cache.
+    /// Returns the hub's cache on this machine.
     pub fn cache(&self) -> &HubCache {
         &self.cache
     }
 
-    /// Returns the source on the hub of a node whose commit is not known.
+    /// Returns the source of a node, if it is on the hub and its commit is not known.
     pub fn unresolved<'a>(&self, graph: &'a Graph, id: NodeId) -> Option<&'a HubSource> {
         hub_source(graph, id).filter(|_| !self.commits.contains_key(&id))
     }
 
-    /// Returns the repository and commit of a node whose source is on the hub, if the commit is known.
+    /// Returns the repository and commit of the source of a node, if it is on the hub and the commit is
+    /// known.
     pub fn own_origin(&self, graph: &Graph, id: NodeId) -> Option<Origin> {
         let repo = hub_source(graph, id)?.repo.clone();
         Some(Origin { commit: self.commits.get(&id)?.clone(), repo })
@@ -77,26 +81,28 @@ impl Sources {
         }
     }
 
-    /// Returns what the lock is to hold of a node whose source is on the hub.
+    /// Returns the lock entry for the source of a node, if it is on the hub and its commit is known.
     pub fn pin(&self, graph: &Graph, id: NodeId) -> Option<Pin> {
         let commit = self.commits.get(&id)?.clone();
         Some(Pin { commit, source: hub_source(graph, id)?.to_string() })
     }
 
-    /// Returns where the source of a node lies, downloaded or not; none if it has none or its commit is not known.
+    /// Returns the path of the source of a node, downloaded or not. Returns `None` if the node has no source,
+    /// or if its commit is not known.
     pub fn path(&self, graph: &Graph, id: NodeId) -> Option<PathBuf> {
-        match &graph.node(id).source.as_ref()?.place {
-            Place::Disk(path) => Some(self.root.join(path)),
-            Place::Hub(_) => Some(self.cache.snapshot(&self.own_origin(graph, id)?)),
+        match &graph.node(id).source.as_ref()?.location {
+            SourceLocation::Disk(path) => Some(self.root.join(path)),
+            SourceLocation::Hub(_) => Some(self.cache.snapshot(&self.own_origin(graph, id)?)),
         }
     }
 
-    /// Returns what `artifacts/NAME` points at for a node that is its source; none for other nodes.
+    /// Returns the target of the link `artifacts/NAME` for a node whose artifact is its source. Returns
+    /// `None` for other nodes.
     pub fn target(&self, graph: &Graph, id: NodeId) -> Option<PathBuf> {
         let node = graph.node(id);
-        match &node.source.as_ref().filter(|_| node.stage.is_reference())?.place {
-            // `artifacts/` lies in the root, so a relative source is one level up from it.
-            Place::Disk(path) if Path::new(path).is_relative() => Some(Path::new("..").join(path)),
+        match &node.source.as_ref().filter(|_| node.stage.is_reference())?.location {
+            // `artifacts/` is in the root, so the path to a relative source goes one level up.
+            SourceLocation::Disk(path) if Path::new(path).is_relative() => Some(Path::new("..").join(path)),
             _ => self.path(graph, id),
         }
     }

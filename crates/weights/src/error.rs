@@ -1,68 +1,69 @@
-//! Why weights could not be read, made or written.
-//! Knows nothing of what a caller does about it, beyond a kind.
+//! The error type of this crate: why weights could not be read, made or written.
+//! Knows nothing of what a caller does about an error; it only says which kind it is.
 
 use artifact::{ErrorKind, Interrupted, IoError};
 
-/// What this crate's functions return.
+/// The result type of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why weights could not be read, made or written. The message says which file or tensor, and what is wrong with it.
+/// Why weights could not be read, made or written. The message names the file or the tensor, and says what is
+/// wrong with it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be read or written.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// A file is not in its format, such as a safetensors file that is cut short or JSON that is none.
+    /// A file is not in its format, such as a truncated safetensors file or invalid JSON.
     #[error("{0}")]
     Format(String),
-    /// A model folder whose files contradict each other, or that lacks one.
+    /// The files of a model folder contradict each other, or one is missing.
     #[error("{0}")]
     Checkpoint(String),
-    /// An adapter folder whose files contradict each other, or that does not fit the model.
+    /// The files of an adapter folder contradict each other, or the adapter does not fit the model.
     #[error("{0}")]
     Adapter(String),
-    /// A model or an adapter that is in order, but that this version cannot use.
+    /// The model or the adapter is valid, but this version does not support it.
     #[error("{0}")]
     Unsupported(String),
-    /// Options that do not fit the model, such as a group size that divides no row.
+    /// The options do not fit the model, such as a group size that divides no row.
     #[error("{0}")]
     Options(String),
-    /// A weight that cannot be computed with: infinite, not a number, or 2^127 and more.
+    /// A weight is infinite, NaN, or has a magnitude of 2^127 or more.
     #[error("`{tensor}` is {value:e} in row {row}, column {column}{hint}")]
     OutOfRange {
         /// The tensor's name.
         tensor: String,
-        /// The row in the tensor, all dimensions but the last counted together.
+        /// The row in the tensor, counted from 0 over all dimensions but the last.
         row: usize,
-        /// The column.
+        /// The column, counted from 0.
         column: usize,
         /// The value there.
         value: f32,
-        /// What to know about it, to be shown behind the message.
+        /// Extra information that is shown after the message.
         hint: &'static str,
     },
-    /// The backend that computes failed.
+    /// The backend failed.
     #[error("{0}")]
     Backend(String),
-    /// Somebody asked to stop.
+    /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted(#[from] Interrupted),
-    /// An error, and where it came up.
+    /// An error, with the place where it occurred.
     #[error("{place}")]
     Within {
-        /// Where, as a message above that of the source.
+        /// The place, shown above the message of the source.
         place: String,
-        /// What went wrong there.
+        /// The error that occurred there.
         source: Box<Self>,
     },
-    /// This crate is wrong.
+    /// A bug in this crate.
     #[error("BUG: {0}")]
     Bug(String),
 }
 
 impl Error {
-    /// Returns what kind of thing went wrong.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Io(_) | Self::Backend(_) => ErrorKind::System,
@@ -74,16 +75,16 @@ impl Error {
     }
 }
 
-/// JSON that cannot be read is no longer JSON, whatever it was meant to be.
+/// A JSON error is a format error, whatever the JSON is for.
 impl From<serde_json::Error> for Error {
     fn from(error: serde_json::Error) -> Self {
         Self::Format(error.to_string())
     }
 }
 
-/// Adds to an error where it came up.
+/// Adds to an error the place where it occurred.
 pub(crate) trait Context<T> {
-    /// Puts `place` above the error.
+    /// Wraps the error in [`Error::Within`], with `place` as its place.
     fn within(self, place: impl FnOnce() -> String) -> Result<T>;
 }
 
@@ -93,9 +94,9 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// Takes what must be there.
+/// Unwraps a value that must be there.
 pub(crate) trait OrBug<T> {
-    /// Fails as a bug that says what should have been true.
+    /// Returns the value. If there is none, returns [`Error::Bug`] with the rule that should have been true.
     fn or_bug(self, rule: &str) -> Result<T>;
 }
 
@@ -105,14 +106,14 @@ impl<T> OrBug<T> for Option<T> {
     }
 }
 
-/// Returns an error of this kind, with a message as `format!` makes it.
+/// Returns from the function with an error of this kind. The message is formatted as by `format!`.
 macro_rules! fail {
     ($kind:ident, $($message:tt)*) => {
         return Err($crate::Error::$kind(format!($($message)*)))
     };
 }
 
-/// Returns an error of this kind unless the condition holds.
+/// Returns from the function with an error of this kind unless the condition holds.
 macro_rules! require {
     ($condition:expr, $kind:ident, $($message:tt)*) => {
         if !$condition {

@@ -1,10 +1,10 @@
-//! Checkpoints and adapters of language models: read, fused, quantized and written as MLX and mlx-lm do it.
+//! Reads, fuses, quantizes and writes checkpoints and adapters of language models, as MLX and mlx-lm do.
 //! Knows nothing of build graphs, caches, networks or terminals.
 //!
 //! ```text
-//!  rewrite                   models made from models: fuse, quantize, what is left of a fine-tuning
-//!  checkpoint    adapter     a model folder as weights · what an adapter does to which weight
-//!  arch                      what is known of each model type
+//!  rewrite                   makes models from models: fuse, quantize, and what survives of a fine-tuning
+//!  checkpoint    adapter     a model folder as weights · what an adapter does to each weight
+//!  arch          survival    facts about each model type · the file `survival.json`
 //!  kernels       tensor      the arithmetic on blocks of rows · files of named tensors
 //! ```
 

@@ -1,5 +1,5 @@
-//! `survival.json`: what quantizing left of a fine-tuning, by tensor and overall.
-//! Knows nothing of how the sums were made; `docs/evaluation.md` has the formulas.
+//! The file `survival.json`: how much of a fine-tuning survives quantizing, by tensor and overall.
+//! Knows nothing of how the sums are computed; `docs/evaluation.md` has the formulas.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,23 +10,24 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Result};
 use artifact::AtPath;
 
-/// The file in which a quantized model says what is left of the fine-tuning it descends from.
+/// The name of the file in which a quantized model says how much is left of the fine-tuning it descends from.
 pub const SURVIVAL_FILE: &str = "survival.json";
 
-/// How much of a fine-tuning must be left for it to count as intact.
+/// The overall survival from which a fine-tuning counts as intact.
 const INTACT: f64 = 0.9;
 
-/// What became of the update that was fused into a model when the model was quantized.
+/// How much of a fused update is left after the model is quantized.
 ///
-/// Over `delta = W_fused - W_base`, the base dequantized, of the tensors that the fusing changed.
+/// The update of a tensor is `delta = W_fused - W_base`, where the base is dequantized. Only the tensors that
+/// the fusing changed are counted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Survival {
-    /// Over all tensors together.
+    /// The figures of all tensors together.
     pub overall: Figures,
-    /// Why so little is left, if little is.
+    /// Why little is left. `None` if the update is intact.
     pub cause: Option<String>,
-    /// By the name of the weight.
+    /// The figures of each tensor, by the name of its weight.
     pub tensors: BTreeMap<String, Figures>,
 }
 
@@ -36,14 +37,15 @@ pub struct Survival {
 pub struct Figures {
     /// `<W_out - W_base, delta> / <delta, delta>`: 1 if the update is intact on average, 0 if nothing of it is left.
     pub survival: f64,
-    /// `|W_out - W_base - delta| / |delta|`: the rounding error against the update.
+    /// `|W_out - W_base - delta| / |delta|`: the size of the rounding error relative to the update.
     pub noise_to_signal: f64,
-    /// Of the weights that the update changed, the share that have exactly the base's value again.
+    /// The share, among the weights that the update changed, of those that have exactly the base's value
+    /// again.
     pub reverted: f64,
-    /// `|delta| / |step|`: the root mean square of the update against that of the quantization step, of the weights that
-    /// have one; none if they are floats.
+    /// `|delta| / |step|`: the root mean square of the update divided by that of the quantization step, over
+    /// the quantized tensors. `None` if none is quantized.
     pub delta_per_step: Option<f64>,
-    /// How many weights.
+    /// The number of weights.
     pub weights: u64,
 }
 
@@ -53,7 +55,7 @@ impl Survival {
         self.overall.survival >= INTACT
     }
 
-    /// Returns the tensors, those of which least survived first.
+    /// Returns the tensors in order of their survival, the lowest first.
     pub fn worst_first(&self) -> Vec<(&str, &Figures)> {
         let mut tensors: Vec<_> =
             self.tensors.iter().map(|(name, figures)| (name.as_str(), figures)).collect();
@@ -62,7 +64,10 @@ impl Survival {
     }
 }
 
-/// Reads what quantizing left of the fine-tuning of the model in `folder`, if it says so.
+/// Reads [`SURVIVAL_FILE`] in `folder`. Returns `None` if there is no such file.
+///
+/// # Errors
+/// Fails if the file cannot be read or is not in its format.
 pub fn read_survival(folder: &Path) -> Result<Option<Survival>> {
     let path = folder.join(SURVIVAL_FILE);
     if !path.exists() {

@@ -11,12 +11,10 @@ use super::web::{Info, Sibling};
 use crate::Error;
 use crate::error::{OrBug, Result, require};
 use artifact::AtPath;
+use weights::checkpoint::OTHER_WEIGHT_FORMATS;
 
 /// How many bytes are read at a time.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
-
-/// Endings of files that hold the same weights in other formats than safetensors.
-const OTHER_FORMATS: [&str; 7] = [".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack"];
 
 /// A file that the hub lists.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,7 +51,7 @@ pub(super) fn has_safetensors<'a>(mut names: impl Iterator<Item = &'a str>) -> b
 /// other weight formats do not belong. Hidden files never do, as in a local folder.
 pub(super) fn belongs(name: &str, safetensors: bool) -> bool {
     let hidden = name.split('/').any(|part| part.starts_with('.'));
-    !(hidden || safetensors && OTHER_FORMATS.iter().any(|ending| name.ends_with(ending)))
+    !(hidden || safetensors && OTHER_WEIGHT_FORMATS.iter().any(|ending| name.ends_with(ending)))
 }
 
 fn is_plain(name: &str) -> bool {

@@ -1,5 +1,5 @@
-//! The fields of a `benchmark` node: configurations, and the questions that are asked of them.
-//! Knows nothing of the suite, so not of whether it can answer them.
+//! The fields of a `benchmark` node: configurations, gates and verdicts.
+//! Knows nothing of the suite, so it cannot check whether the suite measures what they ask for.
 
 use super::Input;
 use super::matrix::Patterns;
@@ -8,10 +8,11 @@ use report::{Bound, Criterion, Gate, Quantity, Verdict};
 use text::nearest;
 use text::yaml::{At, Fields, Key, Problem, Tree, Value};
 
-/// The configurations by name, and by the pattern that they were written as.
+/// For each configuration as written, whose name may be a pattern: that name, and the names of the
+/// configurations that it stands for.
 struct Names(Vec<(String, Vec<String>)>);
 
-/// Takes the fields; the models and adapters of the configurations are added to `inputs`.
+/// Reads the fields, and adds the models and adapters of the configurations to `inputs`.
 pub(super) fn read(
     fields: &mut Fields,
     inputs: &mut Vec<Input>,
@@ -71,7 +72,7 @@ fn read_configs(
 
 type Named = (String, At);
 
-/// Returns the node of the model, and that of the adapter if there is one.
+/// Returns the node of the model, and the node of the adapter if there is one.
 fn read_config(key: &Key, tree: Tree) -> Result<(Named, Option<Named>), Problem> {
     if let Value::Text(node) = tree.value {
         return Ok(((node, tree.at), None));
@@ -84,7 +85,7 @@ fn read_config(key: &Key, tree: Tree) -> Result<(Named, Option<Named>), Problem>
 }
 
 impl Names {
-    /// Returns the configurations that `key` names: one, or all of a pattern.
+    /// Returns the configurations that `text` names: one, or all that a pattern stands for.
     fn all(&self, text: &str, at: At) -> Result<Vec<String>, Problem> {
         let written = self.0.iter().find(|(written, _)| written == text);
         let made = || self.0.iter().flat_map(|(_, made)| made);
@@ -145,7 +146,8 @@ fn read_verdict(key: &Key, tree: Tree, names: &Names) -> Result<Vec<Verdict>, Pr
     Ok(configs.into_iter().map(verdict).collect())
 }
 
-/// Takes what is left: quantities, each with its bound, in the order written.
+/// Reads the remaining fields: quantities, each with its bound, in the order written. Bounds that are factors
+/// are allowed if `relative` is set.
 fn read_criteria(fields: Fields, relative: bool) -> Result<Vec<Criterion>, Problem> {
     let read = |(key, tree): (Key, Tree)| {
         let Some((_, quantity)) = Quantity::WORDS.iter().find(|(word, _)| *word == key.text) else {

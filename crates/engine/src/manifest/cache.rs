@@ -1,4 +1,5 @@
-//! The `cache` of a pipeline file: where results are kept, with whom they are shared, and who is believed.
+//! The `cache` section of a pipeline file: where results are kept, where they are shared, and which keys are
+//! trusted.
 //! Knows nothing of whether these places exist.
 
 use std::collections::{HashMap, HashSet};
@@ -8,29 +9,29 @@ use serde::{Deserialize, Serialize};
 use crate::sign::PublicKey;
 use text::yaml::{Fields, Key, Problem, Tree, Value};
 
-/// Where the cache lies if nothing is said of it.
+/// The cache folder if the file names none, relative to the file.
 pub const DEFAULT_DIR: &str = "cache";
 
-/// How the address of a shared cache may begin.
+/// The URL schemes of a remote.
 const REMOTES: [&str; 7] = ["file://", "s3://", "gs://", "az://", "azure://", "abfs://", "abfss://"];
 
-/// What the file says of the cache, defaults filled in.
+/// The `cache` section, with defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cache {
     /// The cache folder, relative to the file.
     pub dir: String,
-    /// The address of the cache that is shared with others.
+    /// The URL of the remote.
     pub remote: Option<String>,
-    /// Whose results are taken from there, in the order written.
+    /// The keys whose results are accepted from the remote, in the order written.
     pub trusted_keys: Vec<TrustedKey>,
-    /// Whether contents are compressed on their way there.
+    /// Whether contents are compressed before they are uploaded.
     pub compress: bool,
 }
 
-/// A key whose signatures are believed.
+/// A key whose signatures are trusted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustedKey {
-    /// Whose it is, as the file calls them.
+    /// The name of its owner in the file.
     pub name: String,
     /// The key.
     pub key: PublicKey,
@@ -83,7 +84,7 @@ fn read_keys(tree: Tree) -> Result<Vec<TrustedKey>, Problem> {
     Ok(keys.into_iter().map(|(name, key)| TrustedKey { name: name.text, key }).collect())
 }
 
-/// Checks the name that somebody has in `trusted_keys`.
+/// Checks the name of a key's owner.
 pub(super) fn check_owner(name: &str) -> Result<(), String> {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | '@');
     if name.is_empty() || !name.chars().all(plain) {
@@ -93,7 +94,7 @@ pub(super) fn check_owner(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The text of a value that is no key is not shown: it may be a secret one.
+/// Reads a public key. Problems do not show the text, because it may be a secret key.
 fn read_key(name: &Key, tree: Tree) -> Result<PublicKey, Problem> {
     check_owner(&name.text).map_err(|message| Problem::new(name.at, message))?;
     match &tree.value {

@@ -1,31 +1,33 @@
-//! Sweeps: a node with a `matrix` stands for one node for each choice of values.
-//! Knows nothing of what the values are for.
+//! Sweeps: a node with a `matrix` stands for one node per combination of values.
+//! Knows nothing of what the values mean.
 //!
-//! `"{bits}bit": {stage: quantize, model: m, matrix: {bits: [8, 6]}}` is `8bit: {…, bits: 8}` and `6bit: {…, bits: 6}`.
-//! A key that stands in braces in a value of the node is filled in there; any other is a field of the node.
+//! `"{bits}bit": {stage: quantize, model: m, matrix: {bits: [8, 6]}}` stands for `8bit: {…, bits: 8}` and
+//! `6bit: {…, bits: 6}`. If a value of the node contains a key of the matrix in braces, the key is replaced
+//! there. Otherwise the key becomes a field of the node.
 
 use std::collections::HashMap;
 
 use text::yaml::{At, Fields, Key, Problem, Tree, Value};
 
-/// How many nodes one matrix may stand for.
+/// The most nodes that one matrix may stand for.
 const MOST: usize = 1000;
 
-/// The nodes that patterns stand for, by the pattern.
+/// The variants of each node with a `matrix`, by the name of the node as written.
 #[derive(Default)]
 pub(super) struct Patterns(HashMap<String, Vec<Variant>>);
 
-/// One choice of values.
+/// One combination of values: for each key, its value and the text of the value.
 #[derive(Clone)]
 pub(super) struct Variant(Vec<(String, Tree, String)>);
 
 impl Patterns {
-    /// Returns what the pattern stands for: without a pattern of this name, nothing is to be filled in.
+    /// Returns the variants of the node with this name. If it has no `matrix`, returns one variant that
+    /// replaces nothing.
     pub(super) fn variants(&self, name: &str) -> Vec<Variant> {
         self.0.get(name).cloned().unwrap_or_else(|| vec![Variant(Vec::new())])
     }
 
-    /// Returns the nodes that `key` and `tree` stand for: themselves if there is no `matrix`.
+    /// Returns the nodes that `key` and `tree` stand for: just themselves if there is no `matrix`.
     pub(super) fn expand(&mut self, key: Key, tree: Tree) -> Result<Vec<(Key, Tree)>, Problem> {
         let Value::Map(mut entries) = tree.value else { return Ok(vec![(key, tree)]) };
         let Some(place) = entries.iter().position(|(key, _)| key.text == "matrix") else {
@@ -54,14 +56,14 @@ impl Patterns {
 }
 
 impl Variant {
-    /// Puts the values in the places of their names in braces.
+    /// Replaces each key in braces with the text of its value.
     pub(super) fn fill(&self, text: &str) -> String {
         self.0
             .iter()
             .fold(text.to_owned(), |text, (word, _, shown)| text.replace(&format!("{{{word}}}"), shown))
     }
 
-    /// Returns the fields of one node.
+    /// Returns the fields of the node that this variant makes.
     fn node(&self, entries: &[(Key, Tree)]) -> Result<Vec<(Key, Tree)>, Problem> {
         let mut node: Vec<_> =
             entries.iter().map(|(key, tree)| (key.clone(), self.fill_tree(tree))).collect();
@@ -92,7 +94,7 @@ impl Variant {
     }
 }
 
-/// Whether a text in `tree` has `word` in it.
+/// Whether a text or a key in `tree` contains `word`.
 fn names(tree: &Tree, word: &str) -> bool {
     match &tree.value {
         Value::Text(text) => text.contains(word),
@@ -102,7 +104,7 @@ fn names(tree: &Tree, word: &str) -> bool {
     }
 }
 
-/// Returns every choice of values, the last key changing fastest.
+/// Returns every combination of values; the last key changes fastest.
 fn variants(matrix: Tree, at: At) -> Result<Vec<Variant>, Problem> {
     let keys = Fields::open(matrix, "`matrix`")?.rest();
     if keys.is_empty() {
@@ -132,7 +134,7 @@ fn variants(matrix: Tree, at: At) -> Result<Vec<Variant>, Problem> {
     Ok(variants)
 }
 
-/// Returns a value as it stands in a name.
+/// Returns the text of a value, which replaces its key in names.
 fn show(value: &Tree) -> Result<String, Problem> {
     match &value.value {
         Value::Text(text) => Ok(text.clone()),

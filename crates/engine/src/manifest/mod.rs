@@ -1,4 +1,5 @@
-//! `pipeline.yaml` as written: nodes with their stage, parameters and the names of their inputs, each with its place.
+//! `pipeline.yaml` as written: nodes with their stages, parameters and input names, each with its line and
+//! column.
 //! Knows nothing of whether the names exist, of hashes, or of the disk.
 
 mod benchmark;
@@ -34,9 +35,9 @@ pub struct Manifest {
 pub struct Node {
     /// Its name, unique in the file.
     pub name: String,
-    /// Where its name stands.
+    /// Where its name is written.
     pub at: At,
-    /// What it does, defaults filled in.
+    /// Its stage, with defaults filled in.
     #[serde(with = "PlainStage")]
     pub stage: Stage,
     /// The nodes it is made from.
@@ -45,8 +46,8 @@ pub struct Node {
     pub source: Option<Source>,
 }
 
-/// How a stage is written where a manifest is remembered. [`Stage`] itself is tagged for people to read, in a way
-/// that only formats which describe themselves can read back.
+/// The form of a stage in an encoded manifest. [`Stage`] itself is tagged for people to read. Only formats
+/// that describe themselves, which postcard does not, can read such a tag back.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Stage")]
 enum PlainStage {
@@ -60,7 +61,8 @@ enum PlainStage {
 /// An input that is another node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Input {
-    /// What the input is to the stage: `model`, `adapter`, or `CONFIG.model` in a benchmark.
+    /// The role of the input: `model` or `adapter`, in a benchmark `CONFIG.model` or `CONFIG.adapter`. The
+    /// graph adds inputs in the roles `base` and `fused`.
     pub role: String,
     /// The node's name, as written.
     pub node: String,
@@ -72,14 +74,14 @@ pub struct Input {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Source {
     /// What it is.
-    pub place: Place,
+    pub location: SourceLocation,
     /// Where it is written.
     pub at: At,
 }
 
-/// Where an input outside the graph lies.
+/// Where an input outside the graph is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Place {
+pub enum SourceLocation {
     /// A file or a folder, relative to the pipeline file.
     Disk(String),
     /// A model repository on the Hugging Face hub.
@@ -89,42 +91,46 @@ pub enum Place {
 impl Source {
     /// Returns the path, if it is a file or a folder.
     pub fn path(&self) -> Option<&str> {
-        match &self.place {
-            Place::Disk(path) => Some(path),
-            Place::Hub(_) => None,
+        match &self.location {
+            SourceLocation::Disk(path) => Some(path),
+            SourceLocation::Hub(_) => None,
         }
     }
 
     /// Returns the repository, if it is one on the hub.
     pub fn hub(&self) -> Option<&HubSource> {
-        match &self.place {
-            Place::Disk(_) => None,
-            Place::Hub(hub) => Some(hub),
+        match &self.location {
+            SourceLocation::Disk(_) => None,
+            SourceLocation::Hub(hub) => Some(hub),
         }
     }
 }
 
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.place {
-            Place::Disk(path) => f.write_str(path),
-            Place::Hub(hub) => hub.fmt(f),
+        match &self.location {
+            SourceLocation::Disk(path) => f.write_str(path),
+            SourceLocation::Hub(hub) => hub.fmt(f),
         }
     }
 }
 
 impl Manifest {
-    /// Reads what [`Self::to_bytes`] wrote; nothing if it is damaged.
+    /// Decodes what [`Self::to_bytes`] returned. Returns `None` if the bytes are not valid.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         postcard::from_bytes(bytes).ok()
     }
 
-    /// Returns a compact form that is quicker to read than the text.
+    /// Encodes the manifest in a compact form that is faster to read than the text.
     pub fn to_bytes(&self) -> Option<Vec<u8>> {
         postcard::to_stdvec(self).ok()
     }
 
-    /// Reads the text of a pipeline file.
+    /// Parses the text of a pipeline file.
+    ///
+    /// # Errors
+    /// Fails if the text is not valid YAML or not a valid pipeline file. The problem has the line and the
+    /// column.
     pub fn parse(text: &str) -> Result<Self, Problem> {
         let mut top = Fields::open(Tree::parse(text)?, "the pipeline file")?;
         read_version(&mut top)?;
@@ -143,7 +149,7 @@ fn read_version(top: &mut Fields) -> Result<(), Problem> {
     }
 }
 
-/// Reads the nodes. Those with a `matrix` come first: a benchmark may name what they stand for.
+/// Reads the nodes. First every `matrix` is expanded, because a benchmark may name what it expands to.
 fn read_nodes(nodes: Fields) -> Result<Vec<Node>, Problem> {
     let mut patterns = Patterns::default();
     let mut written = Vec::new();
@@ -182,7 +188,7 @@ fn read_node(key: Key, tree: Tree, patterns: &Patterns) -> Result<Node, Problem>
         }
         _ => {
             let (path, at) = fields.text("suite")?;
-            source = Some(Source { place: Place::Disk(path), at });
+            source = Some(Source { location: SourceLocation::Disk(path), at });
             Stage::Benchmark(benchmark::read(&mut fields, &mut inputs, patterns)?)
         }
     };
@@ -190,7 +196,7 @@ fn read_node(key: Key, tree: Tree, patterns: &Patterns) -> Result<Node, Problem>
     Ok(Node { name: key.text, at: key.at, stage, inputs, source })
 }
 
-/// A name becomes a link in `artifacts/`, so it must be a plain file name.
+/// Checks the name of a node. It becomes a link in `artifacts/`, so it must be a plain file name.
 fn check_name(key: &Key) -> Result<(), Problem> {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
     let name = &key.text;
@@ -204,10 +210,12 @@ fn check_name(key: &Key) -> Result<(), Problem> {
 fn read_source(fields: &mut Fields) -> Result<Source, Problem> {
     let (text, at) = fields.text("source")?;
     let place = match text.strip_prefix(origin::PREFIX) {
-        Some(hub) => Place::Hub(HubSource::parse(hub).map_err(|error| Problem::new(at, error.to_string()))?),
-        None => Place::Disk(text),
+        Some(hub) => {
+            SourceLocation::Hub(HubSource::parse(hub).map_err(|error| Problem::new(at, error.to_string()))?)
+        }
+        None => SourceLocation::Disk(text),
     };
-    Ok(Source { place, at })
+    Ok(Source { location: place, at })
 }
 
 fn read_fuse(fields: &mut Fields) -> Result<Fuse, Problem> {

@@ -1,11 +1,11 @@
 //! The fields of a `quantize` node.
-//! Knows nothing of the model that they are for.
+//! Knows nothing of the model that is quantized.
 
 use text::yaml::{Fields, Problem, Tree, Value};
 use weights::kernels::Mode;
 use weights::rewrite::{Mixed, Override, Quantize};
 
-/// Takes the fields.
+/// Reads the fields.
 pub(super) fn read(fields: &mut Fields) -> Result<Quantize, Problem> {
     let mode = fields.word("mode", &Mode::WORDS)?.unwrap_or(Mode::Affine);
     let at = fields.at();
@@ -13,7 +13,7 @@ pub(super) fn read(fields: &mut Fields) -> Result<Quantize, Problem> {
     if recipe.is_some() && mode != Mode::Affine {
         return Err(Problem::new(at, "a recipe is for `mode: affine`, as in mlx-lm"));
     }
-    // mlx-lm's default beside a recipe is 4; the other modes have one choice each.
+    // With a recipe, mlx-lm's default is 4 bits. The modes other than affine have one choice each.
     let default = if recipe.is_some() { Some(4) } else { only(mode.bits()) };
     let bits = fields.choice("bits", mode.bits(), default)?;
     let group_size =

@@ -1,5 +1,5 @@
-//! One more trusted key in the text of a pipeline file, its comments and its layout kept.
-//! Knows nothing of the disk, and does not take its own word for it: what it wrote is read again.
+//! Adds a trusted key to the text of a pipeline file, and keeps its comments and its layout.
+//! Knows nothing of the disk. Every edited text is parsed again and checked before it is returned.
 
 use serde_json::Value as Json;
 
@@ -8,22 +8,22 @@ use super::{Manifest, TrustedKey};
 use crate::sign::PublicKey;
 use text::yaml::{Key, Problem, Tree, Value};
 
-/// How many places in one line are tried.
+/// How many closing braces in one line are tried.
 const TRIES: usize = 16;
 
-/// What is not a text to one reader of YAML or another.
+/// Words that some YAML parsers do not read as text.
 const WORDS: [&str; 9] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
 
-/// Why a key cannot be written into a pipeline file.
+/// Why a key cannot be added to a pipeline file.
 #[derive(Debug, thiserror::Error)]
 pub enum NotTrusted {
-    /// The file has a mistake already.
+    /// The file is not valid.
     #[error(transparent)]
     File(#[from] Problem),
-    /// Nobody can be called so.
+    /// The name is not valid.
     #[error("{0}")]
     Name(String),
-    /// The name is another key's.
+    /// The name belongs to another key.
     #[error("`{name}` is trusted with another key, {}: remove that line first if it is no longer theirs", .key.short())]
     Taken {
         /// The name.
@@ -31,15 +31,19 @@ pub enum NotTrusted {
         /// The key that has it.
         key: PublicKey,
     },
-    /// The key has another name.
+    /// The key is already trusted under another name.
     #[error("this key is trusted already, as `{0}`")]
     Known(String),
-    /// The file is laid out in a way that is not understood well enough to change it.
+    /// The layout of the file is not understood well enough to change it.
     #[error("it is laid out in a way that only you should edit; nothing was written. Add these lines:\n{0}")]
     Layout(String),
 }
 
-/// Returns `text` with `key` among the trusted keys as `name`; none if it is there already.
+/// Returns `text` with `key` added to the trusted keys as `name`, or `None` if it is there already.
+///
+/// # Errors
+/// Fails if the file or the name is not valid, if the name belongs to another key or the key has another
+/// name, or if the layout of the file is not understood.
 pub fn trust(text: &str, name: &str, key: PublicKey) -> Result<Option<String>, NotTrusted> {
     check_owner(name).map_err(NotTrusted::Name)?;
     let old = Manifest::parse(text)?;
@@ -58,19 +62,20 @@ pub fn trust(text: &str, name: &str, key: PublicKey) -> Result<Option<String>, N
     found.map(Some).ok_or_else(|| NotTrusted::Layout(lines_to_add(&entry)))
 }
 
-/// Returns what a person would add to a pipeline file that has no `cache`.
+/// Returns the lines to add to a pipeline file that has no `cache`.
 fn lines_to_add(entry: &str) -> String {
     format!("cache:\n  trusted_keys:\n    {entry}")
 }
 
-/// A name that begins with a letter reads as it is but for a few; of others YAML might make a number.
+/// Returns a name as YAML. A name that begins with a letter and is not one of [`WORDS`] needs no quotes.
+/// Others are quoted, because a parser might read them as a number.
 fn yaml_name(name: &str) -> String {
     let is_word = WORDS.iter().any(|word| word.eq_ignore_ascii_case(name));
     let plain = name.starts_with(|c: char| c.is_ascii_alphabetic()) && !is_word;
     if plain { name.to_owned() } else { format!("\"{name}\"") }
 }
 
-/// Whether `edit` says what `old` says and that `added` is trusted, no more and no less.
+/// Whether `edit` differs from `old` only in that `added` is trusted.
 fn is_but_for(old: &Tree, added: &TrustedKey, edit: &str) -> bool {
     let (Ok(tree), Ok(manifest)) = (Tree::parse(edit), Manifest::parse(edit)) else { return false };
     let (mut before, mut after) = (old.to_json(), tree.to_json());
@@ -78,12 +83,13 @@ fn is_but_for(old: &Tree, added: &TrustedKey, edit: &str) -> bool {
     let Some(removed) = keys.and_then(|keys| keys.shift_remove(&added.name)) else { return false };
     drop_empty(&mut before);
     drop_empty(&mut after);
-    // As texts, because the order of nodes and configs has a meaning, and maps are equal in any order.
+    // Compared as texts: the order of nodes and configurations has a meaning, but maps are equal in any
+    // order.
     let (before, after) = (before.to_string(), after.to_string());
     removed == added.key.to_string() && manifest.cache.trusted_keys.contains(added) && before == after
 }
 
-/// A map with nothing in it says what no map says.
+/// Removes `cache` and `trusted_keys` if they are empty, because an empty map means the same as none.
 fn drop_empty(file: &mut Json) {
     let is_empty = |value: &Json| value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
     if let Some(cache) = file.pointer_mut("/cache").and_then(Json::as_object_mut)
@@ -98,7 +104,7 @@ fn drop_empty(file: &mut Json) {
     }
 }
 
-/// Returns texts that may be what is wanted, the nicest first.
+/// Returns candidates for the edited text, the nicest first. The caller checks them.
 fn edits(text: &str, top: &Tree, entry: &str) -> Vec<String> {
     let Some((key, cache)) = field(top, "cache") else {
         let version = field(top, "version").map_or(1, |(_, version)| version.at.line);
@@ -118,10 +124,11 @@ fn field<'a>(tree: &'a Tree, name: &str) -> Option<(&'a Key, &'a Tree)> {
     entries.iter().find(|(key, _)| key.text == name).map(|(key, tree)| (key, tree))
 }
 
-/// Adds an entry to the map that is the value of `key`: `flow` if it stands in braces, else the lines of `block`.
+/// Adds an entry to the map that is the value of `key`: `flow` if the map is in braces, otherwise the lines
+/// of `block`.
 fn add_entry(text: &str, key: &Key, map: &Tree, flow: &str, block: &str) -> Vec<String> {
     let Value::Map(entries) = &map.value else {
-        // Nothing stands there yet: the entry begins the map.
+        // The key has no map yet: the entry begins it.
         return add_lines(text, key.at.line, key.at.column.saturating_add(1), block).into_iter().collect();
     };
     if let Some(brace) = offset(text, map).filter(|brace| text.get(*brace..).unwrap_or("").starts_with('{')) {
@@ -161,7 +168,8 @@ fn add_lines(text: &str, after: u32, indent: u32, lines: &str) -> Option<String>
     Some(format!("{before}{gap}{lines}{rest}"))
 }
 
-/// Adds an entry before a brace that may be the one that closes, or else right behind the one that opens.
+/// Returns texts with an entry added to a map in braces. The first ones add it before each closing brace on
+/// the line, any of which may be the right one. The last one adds it after the opening brace.
 fn add_in_braces(text: &str, brace: usize, is_empty: bool, entry: &str) -> Vec<String> {
     let (before, rest) = text.split_at(brace + 1);
     if is_empty {

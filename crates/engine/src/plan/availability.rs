@@ -1,4 +1,5 @@
-//! Where the result of a known recipe is: in place, in the cache, in the remote, on record only, or nowhere.
+//! Where the result of a known recipe is: in `artifacts/`, in the cache, in the remote, on record only, or
+//! nowhere.
 //! Knows nothing of why a recipe changed.
 
 use super::{Planner, Verdict, share_policy};
@@ -7,10 +8,10 @@ use crate::recipe::{Change, Recipe};
 use crate::store::{Action, ArtifactState, Damage};
 use artifact::{Artifact, Digest, FileEntry};
 
-/// What is on record under a key.
+/// What is recorded under a key.
 pub(super) struct CachedResult {
     pub(super) artifact: Artifact,
-    /// Why the node fails although that was made.
+    /// Why the node fails although the artifact was made.
     pub(super) failure: Option<String>,
 }
 
@@ -20,12 +21,12 @@ impl From<Action> for CachedResult {
     }
 }
 
-/// Where a result is, and what follows.
+/// Where a result is, and the verdict that follows.
 pub(super) struct Availability {
     pub(super) verdict: Verdict,
-    /// A file that was changed by hand.
+    /// A file that was changed by hand, relative to the artifact.
     pub(super) edited: Option<String>,
-    /// The reason for the verdict, if it is another than a change of the recipe.
+    /// The reason for the verdict, if it is not a change of the recipe.
     pub(super) change: Option<Change>,
     pub(super) result: Option<CachedResult>,
 }
@@ -37,7 +38,7 @@ impl Availability {
 }
 
 impl Planner<'_> {
-    /// Returns what this machine has on record under `key`.
+    /// Returns what is recorded on this machine under `key`.
     pub(super) fn cached_result(&self, id: NodeId, key: &Digest) -> Option<CachedResult> {
         let built = self.state.nodes.get(&self.graph.node(id).name).filter(|built| built.key == *key);
         match built {
@@ -48,8 +49,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Returns what somebody of the team recorded under `key`. If the source lies here, they must have had the same
-    /// files.
+    /// Returns what is recorded in the remote under `key`. If `source_files` are given and the node's
+    /// artifact is its source, the record must have the same files.
     pub(super) fn shared_result(
         &self,
         id: NodeId,
@@ -58,14 +59,14 @@ impl Planner<'_> {
     ) -> Option<CachedResult> {
         let stage = &self.graph.node(id).stage;
         let action = self.share?.record(key, share_policy(stage))?;
-        // The signature says who claims this; that the recipe is the one we asked for is checked here.
+        // The signature only shows who made the record. That its recipe has this key is checked here.
         let recipe = Recipe::read(&action.recipe)?;
         let own_files = source_files.filter(|_| stage.is_reference());
         let is_same = own_files.is_none_or(|files| files.digest() == action.artifact.digest());
         (recipe.key() == *key && is_same).then(|| CachedResult::from(action))
     }
 
-    /// Finds out where a known result is.
+    /// Finds out where a known result is, and returns the verdict.
     pub(super) fn availability(&mut self, id: NodeId, key: &Digest, result: CachedResult) -> Availability {
         if self.sources.target(self.graph, id).is_some() {
             return self.availability_of_source(id, result);
@@ -88,7 +89,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Finds out where a node is whose result is its source.
+    /// Returns the verdict on a node whose artifact is its source.
     fn availability_of_source(&mut self, id: NodeId, result: CachedResult) -> Availability {
         let absent = self.absent_file(id, &result.artifact).map(|path| Change::NotDownloaded { path });
         if absent.is_some() && self.request.download.contains(&id) {
@@ -101,7 +102,7 @@ impl Planner<'_> {
         Availability::new(verdict, absent, Some(result))
     }
 
-    /// Finds out where a result can be had whose files are missing or damaged here.
+    /// Returns the verdict on a node whose files are missing or damaged in the cache.
     fn availability_elsewhere(
         &self,
         id: NodeId,
@@ -124,11 +125,12 @@ impl Planner<'_> {
         Availability::new(Verdict::Stale, Some(change), Some(result))
     }
 
-    /// Looks for a file that was downloaded from the hub and is not there any more as it was.
+    /// Returns a file from the hub that was downloaded, but is gone or was altered.
     fn absent_file(&mut self, id: NodeId, artifact: &Artifact) -> Option<String> {
         self.sources.own_origin(self.graph, id)?;
         let folder = self.sources.path(self.graph, id)?;
-        // Before its files, so that one that is replaced meanwhile shows in the state of the folder.
+        // The folder is observed before its files: if a file is replaced in between, the state of the folder
+        // shows it.
         let _ = self.state.stats.observe(&folder);
         let mut is_there = |file: &FileEntry| {
             self.state.stats.has_content(&folder.join(&file.path), &file.digest, file.size)

@@ -1,4 +1,4 @@
-//! What changed of a node since it was last built here: its recipe against the one on record.
+//! What changed in a node since it was last built here: its recipe, compared with the recorded one.
 //! Knows nothing of what is done about it.
 
 use super::Planner;
@@ -25,7 +25,8 @@ impl Planner<'_> {
         let node_of =
             |role: &str| node.inputs.iter().find(|input| input.role == role).map(|input| input.node.clone());
         let mut changes = recipe.changes(&old, &node_of);
-        // What is left is measured against these; they are a reason of their own only if there is no other.
+        // `base` and `fused` only serve to measure how much of the fine-tuning survives. They count as a
+        // reason only if there is no other.
         let measured = |change: &Change| matches!(change, Change::Input { role, .. } if role == BASE_ROLE || role == FUSED_ROLE);
         if !changes.iter().all(measured) {
             changes.retain(|change| !measured(change));
@@ -36,13 +37,13 @@ impl Planner<'_> {
             changes.retain(|change| !matches!(change, Change::Input { role, .. } if role == "source"));
             changes.extend(file_changes(&action.artifact, source_files));
         } else if own_origin.is_some() {
-            // Its digest says no more than the commit.
+            // Its digest is computed from the commit, whose change is listed already.
             changes.retain(|change| !matches!(change, Change::Input { role, .. } if role == "source"));
         }
         changes
     }
 
-    /// Returns what changed of a node itself, leaving out the inputs that are not known yet.
+    /// Returns what changed in a node itself, without the inputs and the origin that are not known yet.
     pub(super) fn known_changes(
         &self,
         id: NodeId,

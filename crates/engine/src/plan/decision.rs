@@ -1,4 +1,4 @@
-//! The decision on one node, and its grounds.
+//! The decision on one node, and the reasons for it.
 //! Knows nothing of how it was made.
 
 use serde::Serialize;
@@ -7,32 +7,32 @@ use crate::graph::NodeId;
 use crate::recipe::{Change, Recipe};
 use artifact::{Artifact, Digest};
 
-/// What is to be done for a node.
+/// What a build does for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Nothing: its artifact is in place.
     Fresh,
-    /// It was made before; only the link in `artifacts/` is missing, old or was edited.
+    /// It is linked from the cache: its link in `artifacts/` is missing or old, or a file was edited.
     Cached,
-    /// Nothing: what it makes is on record, and nobody needs the files, which are not here.
+    /// Nothing: its artifact is on record. Its files are not here, and no node needs them.
     Recorded,
-    /// Somebody of the team made it; the files are to be brought here from the remote.
+    /// Its files are fetched from the remote, which has a record of it.
     Remote,
     /// It must run.
     Stale,
-    /// An input must run first; whether this node must depends on what comes out.
+    /// An input must run first. Its output decides whether this node must run.
     Waits,
 }
 
-/// The decision on one node, and its grounds.
+/// The decision on one node, and the reasons for it.
 #[derive(Clone, Debug)]
 pub struct Decision {
     /// The node.
     pub id: NodeId,
-    /// What is to be done.
+    /// What a build does for it.
     pub verdict: Verdict,
-    /// What changed since it was last built here; for a node that waits, as far as is known.
+    /// What changed since it was last built here. For a node that waits, only what is known so far.
     pub changes: Vec<Change>,
     /// The inputs that it waits for.
     pub waits_for: Vec<NodeId>,
@@ -42,16 +42,16 @@ pub struct Decision {
     pub recipe: Option<Recipe>,
     /// The key of the recipe.
     pub key: Option<Digest>,
-    /// What it made, if that is known.
+    /// Its artifact, if that is known.
     pub artifact: Option<Artifact>,
-    /// Why it fails although that was made.
+    /// Why it fails although the artifact was made.
     pub failure: Option<String>,
     /// The files of its source, if it has one that is not on the hub.
     pub source_files: Option<Artifact>,
 }
 
 impl Decision {
-    /// Makes a decision of which nothing more is known.
+    /// Makes a decision with nothing else known.
     pub(super) fn new(id: NodeId, verdict: Verdict, changes: Vec<Change>) -> Self {
         Self {
             id,
@@ -67,12 +67,12 @@ impl Decision {
         }
     }
 
-    /// Whether something must be done for the node, or may have to be.
+    /// Whether the node must run, or may have to.
     pub fn is_stale(&self) -> bool {
         matches!(self.verdict, Verdict::Stale | Verdict::Waits)
     }
 
-    /// Whether nothing is to be done for the node, and it did not fail.
+    /// Whether nothing must be done for the node, and it did not fail.
     pub fn is_done(&self) -> bool {
         matches!(self.verdict, Verdict::Fresh | Verdict::Recorded) && self.failure.is_none()
     }

@@ -1,6 +1,7 @@
-//! The verdict on each node: in place, in the cache, stale and why, or waiting for an input.
-//! Runs nothing, and knows nothing of threads. It reads the disk, asks the remote for records, and updates what this
-//! machine remembers of both. `build`, `build -n`, `status` and `why` all read these decisions.
+//! The decision on each node: up to date, in the cache, on record only, in the remote, stale, or waiting for
+//! an input.
+//! Knows nothing of threads, and runs nothing. It reads the disk, asks the remote for records, and updates
+//! the local state. `build`, `build -n`, `status` and `why` all read these decisions.
 
 mod availability;
 mod changes;
@@ -21,41 +22,42 @@ use crate::stage::{BackendKind, Stage};
 use crate::store::{ArtifactsDir, LocalState, LocalStore, hash_source};
 use artifact::{Artifact, Digest};
 
-/// Decides, from the graph, the disk and what is remembered of both.
+/// Decides what to do for each node, from the graph, the disk, the local state and the remote.
 pub struct Planner<'a> {
     /// The graph.
     pub graph: &'a Graph,
-    /// Where the sources lie.
+    /// Where the sources are.
     pub sources: &'a Sources,
     /// The cache.
     pub store: &'a LocalStore,
     /// `artifacts/`.
     pub artifacts_dir: &'a ArtifactsDir,
-    /// What this machine remembers.
+    /// The local state.
     pub state: &'a mut LocalState,
     /// The shared cache, if there is a remote.
     pub share: Option<&'a Share>,
-    /// What weights are computed with.
+    /// The backend that computes weights.
     pub backend: BackendKind,
     /// What is asked of the nodes.
     pub request: Request,
 }
 
-/// What is asked of nodes beyond being up to date.
+/// What is asked of nodes besides being up to date.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// They run whether they are stale or not.
+    /// These nodes run even if they are not stale.
     pub force: HashSet<NodeId>,
-    /// Their files must be here: they are what is built, or, as [`Planner::plan`] finds out, a node that may have to
-    /// run reads them. Of other nodes it is enough to know what they make.
+    /// The files of these nodes must be here. A caller names the targets; [`Planner::plan`] adds the inputs
+    /// of nodes that may have to run. Of other nodes it is enough to know the digest of the artifact.
     pub materialize: HashSet<NodeId>,
-    /// If their source is on the hub, its files must be there: the user named them, or, as [`Planner::plan`] finds
-    /// out, another node that may have to run reads them. Files that nobody reads are not downloaded again.
+    /// If the source of one of these nodes is on the hub, missing files are downloaded again. A caller lists
+    /// the nodes that the user named; [`Planner::plan`] adds the inputs of nodes that may have to run.
     pub download: HashSet<NodeId>,
 }
 
 impl Planner<'_> {
-    /// Decides on `ids`, each after its inputs, without running anything.
+    /// Decides on `ids`, which must be in an order with inputs first. Runs nothing. If a node that may have
+    /// to run reads files that are not here, the plan is made again with these files required.
     ///
     /// # Errors
     /// Fails if a source cannot be read.
@@ -73,13 +75,14 @@ impl Planner<'_> {
         }
     }
 
-    /// Asks for the files of these nodes.
+    /// Requires the files of these nodes to be here.
     pub fn materialize(&mut self, ids: &[NodeId]) {
         self.request.download.extend(ids);
         self.request.materialize.extend(ids);
     }
 
-    /// Decides once. What the nodes in `recorded` make is known, even if they must run because somebody needs their files.
+    /// Decides on each node once. The artifacts of the nodes in `recorded` are known, even if these nodes
+    /// must run because their files are needed.
     fn plan_once(&mut self, ids: &[NodeId], recorded: &HashSet<NodeId>) -> Result<Vec<Decision>> {
         let mut made: Vec<Option<Digest>> = vec![None; self.graph.len()];
         let mut decisions = Vec::with_capacity(ids.len());
@@ -94,7 +97,8 @@ impl Planner<'_> {
         Ok(decisions)
     }
 
-    /// Decides on one node. `made` gives the digest of an input's content, or nothing if it must be made first.
+    /// Decides on one node. `made` returns the reproducible digest of an input, or `None` if the input must
+    /// run first.
     ///
     /// # Errors
     /// Fails if its source cannot be read.
@@ -105,7 +109,8 @@ impl Planner<'_> {
         }
         let source_files = self.source_files(id)?;
         let recipe = self.recipe(id, source_files.as_ref(), made);
-        // Other inputs than the written ones are among what these are made from, and done before them.
+        // The inputs that the pipeline file does not name are ancestors of those that it names, so they are
+        // done before.
         let inputs = self.graph.written_inputs(id).map(|(_, input)| input);
         let mut waits_for: Vec<_> = inputs.filter(|input| made(*input).is_none()).collect();
         if waits_for.is_empty() {
@@ -141,7 +146,8 @@ impl Planner<'_> {
         Recipe::new(stage.clone(), stage.backend(self.backend), inputs).with_origin(origin)
     }
 
-    /// Hashes a source that may change at any time. What is at a commit on the hub is known by its name.
+    /// Hashes the source of a node, if it is on disk. A source on the hub is identified by its commit
+    /// instead.
     fn source_files(&mut self, id: NodeId) -> Result<Option<Artifact>> {
         let Some(path) = self.sources.path(self.graph, id) else { return Ok(None) };
         if self.sources.own_origin(self.graph, id).is_some() {
@@ -174,7 +180,8 @@ impl Planner<'_> {
         Decision { edited, recipe: Some(recipe), key: Some(key), artifact, failure, source_files, ..decision }
     }
 
-    /// Returns why a node whose recipe is known has its verdict; nothing where the recipe is as it was.
+    /// Returns the reasons for the verdict on a node whose recipe is known; none if the recipe did not
+    /// change.
     fn reasons(
         &self,
         id: NodeId,
@@ -219,7 +226,7 @@ impl Planner<'_> {
     }
 }
 
-/// Returns which files and records of a stage are shared with the team.
+/// Returns which parts of the actions of a stage are shared.
 pub fn share_policy(stage: &Stage) -> SharePolicy {
     match stage {
         Stage::Base | Stage::Adapter => SharePolicy::Source,

@@ -1,5 +1,5 @@
-//! Building: resolve, plan, check, run, sign, lock.
-//! Knows nothing of how a stage works, nor of how it is shown.
+//! Builds a project: resolves commits, plans, checks, runs stages, signs, and writes the lock.
+//! Knows nothing of how a stage works, nor of how progress is shown.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -23,17 +23,17 @@ use text::yaml::Problem;
 /// What to build, and how.
 #[derive(Clone, Debug)]
 pub struct BuildOptions<'a> {
-    /// What to build, and with what.
+    /// Which nodes to build, and with which backend and remote.
     pub plan: PlanOptions,
-    /// How many stages run at once; none takes the number of processors. MLX always runs one.
+    /// How many stages run at once; if `None`, as many as there are processors. MLX always runs one.
     pub jobs: Option<usize>,
-    /// Whether to go on with what does not depend on a failed node.
+    /// Whether to go on with nodes that do not depend on a failed one.
     pub keep_going: bool,
     /// Which revisions of sources on the hub are resolved.
     pub revisions: Revisions,
-    /// Whether what is made is sent to the remote.
+    /// Whether new artifacts are uploaded to the remote.
     pub upload: bool,
-    /// Set by whoever wants the build to stop.
+    /// The caller sets this flag to stop the build.
     pub cancel: &'a AtomicBool,
 }
 
@@ -53,21 +53,21 @@ impl Default for BuildOptions<'_> {
 /// Which branches and tags of sources on the hub are resolved to commits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Revisions {
-    /// Those that the lock does not hold.
+    /// Those that the lock does not have.
     #[default]
     New,
-    /// All, and the lock is brought up to date.
+    /// All, and the lock is updated.
     Update,
-    /// None: the lock must hold all of them, and every artifact must be what the lock says.
+    /// None: the lock must have all of them, and every artifact must be what the lock says.
     Locked,
 }
 
 /// What a build did.
 #[derive(Clone, Debug)]
 pub struct BuildOutcome {
-    /// The targets and all they are made from, each after its inputs.
+    /// The targets and all their ancestors, each after its inputs.
     pub nodes: Vec<NodeId>,
-    /// What became of them.
+    /// How the build ended.
     pub summary: Summary,
 }
 
@@ -85,7 +85,7 @@ impl BuildOutcome {
 }
 
 impl Project {
-    /// Makes what is missing or stale, and writes `pipeline.lock`.
+    /// Builds what is missing or stale, and writes `pipeline.lock`.
     ///
     /// ```
     /// use engine::event::Silent;
@@ -121,9 +121,9 @@ impl Project {
     /// ```
     ///
     /// # Errors
-    /// Fails if a target does not exist, if a source cannot be read or resolved, if a stage that would run is known to
-    /// fail, or if the cache, `artifacts/` or the lock cannot be written. A node that fails is no error: it is in the
-    /// summary, and the observer was told.
+    /// Fails if a target does not exist, if a source cannot be read or resolved, if a stage that would run is
+    /// known to fail, or if the cache, `artifacts/` or the lock cannot be written. A node that fails is not
+    /// an error: it is in the summary, and the observer was told.
     pub fn build(&mut self, options: &BuildOptions<'_>, observer: &mut dyn Observer) -> Result<BuildOutcome> {
         let targets = self.targets(&options.plan.targets)?;
         let nodes = self.graph.closure(&targets);
@@ -158,7 +158,8 @@ impl Project {
         Ok(BuildOutcome { nodes, summary })
     }
 
-    /// The plan is the result where all is in place: no thread is started and nothing is made.
+    /// Returns the summary of a build in which every node is in place. No thread is started and nothing is
+    /// built.
     fn nothing_to_do(&mut self, decisions: &[Decision]) -> Result<Summary> {
         self.store.sweep()?;
         let mut summary = Summary::default();
@@ -213,8 +214,8 @@ impl Project {
         }
     }
 
-    /// Signs what a build has made here, for a user who has a key. Without one, or with one that cannot be used, it stays
-    /// unsigned: signing is asked for where something is shared.
+    /// Signs the records of the nodes that ran here, if the user has a key that can be used. Otherwise they
+    /// stay unsigned: only sharing them requires a signature.
     fn attest(&self, summary: &Summary) -> Result<()> {
         let Ok(Some(own)) = sign::load() else { return Ok(()) };
         for (id, (key, _)) in summary.done.iter().filter(|(id, _)| summary.ran.contains(id)) {
@@ -242,7 +243,7 @@ impl Project {
         Ok(())
     }
 
-    /// Returns the model folders outside the graph that a node descends from, as far as they are on this machine.
+    /// Returns the model folders outside the graph that a node descends from, if they are on this machine.
     fn bases(&self, id: NodeId) -> Vec<PathBuf> {
         let above = self.graph.closure(&[id]);
         let bases = above.into_iter().filter(|id| self.graph.node(*id).stage == Stage::Base);

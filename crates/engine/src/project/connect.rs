@@ -1,5 +1,5 @@
-//! The shared cache of a project: which remote is used, and who is trusted.
-//! Knows nothing of what is asked of it.
+//! Connects a project to a remote: which remote is used, and which keys are trusted.
+//! Knows nothing of what the remote is then used for.
 
 use super::Project;
 use crate::error::Result;
@@ -15,15 +15,15 @@ pub enum RemoteChoice {
     /// The one in the pipeline file, if there is one.
     #[default]
     FromFile,
-    /// None.
+    /// No remote.
     None,
-    /// The one at this address.
+    /// The one with this URL.
     Url(String),
 }
 
 impl Project {
-    /// Takes the remote, if there is one. Nothing is asked of it but the records of what the lock says was built, all at
-    /// once: most of what a plan will ask for.
+    /// Connects the remote, if there is one. Requests the records of the locked nodes that were not built
+    /// here, all at once, because a plan needs most of them.
     pub(super) fn connect(&mut self, choice: &RemoteChoice, lock: &Lockfile) -> Result<()> {
         let url = match choice {
             RemoteChoice::FromFile => self.cache.remote.clone(),
@@ -34,7 +34,8 @@ impl Project {
         let locked = self.graph.order().iter().filter_map(|id| lock.get(&self.graph.node(*id).name));
         let settings = Settings {
             trusted: self.cache.trusted_keys.iter().map(|trusted| trusted.key).collect(),
-            // As text: the hints for a cache that cannot be written do not fit a key that cannot be read.
+            // The error is kept as text, because the hint for a cache that cannot be written does not fit a
+            // key that cannot be read.
             own: sign::load().map_err(|error| Error::Key(in_one_line(&error)))?,
             locked: locked.map(|locked| (locked.key, locked.artifact)).collect(),
             compress: self.cache.compress,
@@ -45,7 +46,7 @@ impl Project {
         Ok(())
     }
 
-    /// Takes the remote, which must be there.
+    /// Connects the remote, and fails if there is none.
     pub(super) fn must_connect(&mut self, choice: &RemoteChoice) -> Result<()> {
         let lock = self.lockfile();
         self.connect(choice, &lock)?;
@@ -56,12 +57,12 @@ impl Project {
         Err(Error::Usage(format!("there is no remote; {how}")))
     }
 
-    /// Returns what the user should be told of the remote, and forgets it.
+    /// Removes and returns the messages about the remote for the user.
     pub(super) fn take_notices(&self) -> Vec<String> {
         self.share.as_ref().map(Share::notices).unwrap_or_default()
     }
 
-    /// Returns the keys of what the lock says was built, as far as it was not built here.
+    /// Returns the locked keys that were not built here, each with what is shared of it.
     fn not_built_here(&self, lock: &Lockfile) -> Vec<(Digest, SharePolicy)> {
         let nodes = self.graph.order().iter().map(|id| self.graph.node(*id));
         let locked = nodes.filter_map(|node| Some((node, lock.get(&node.name)?.key)));

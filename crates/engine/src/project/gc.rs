@@ -1,5 +1,5 @@
-//! Collecting what is not current, in the cache or in the remote.
-//! Knows nothing of how it is decided what goes.
+//! Garbage collection of a project, in the cache or in the remote.
+//! Knows nothing of how it is decided what is removed.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use artifact::Digest;
 /// How to collect the cache.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GcOptions {
-    /// What goes beyond what no record names.
+    /// Which records are removed, besides the contents that no record names.
     pub limits: Limits,
     /// Whether to decide only, and remove nothing.
     pub dry_run: bool,
@@ -22,9 +22,9 @@ pub struct GcOptions {
 /// How to collect the remote.
 #[derive(Clone, Debug)]
 pub struct RemoteGcOptions {
-    /// Records that are not current and older than this go; none if nothing is said.
+    /// The age from which records that are not current are removed; if `None`, they are kept.
     pub older_than: Option<Duration>,
-    /// What was written within this time stays: it may be on its way into a record.
+    /// Contents that were written within this time are kept, because a record that names them may follow.
     pub grace: Duration,
     /// Which remote.
     pub remote: RemoteChoice,
@@ -33,15 +33,16 @@ pub struct RemoteGcOptions {
 }
 
 impl Project {
-    /// Removes from the cache of the project at `path` what is not current; returns what was removed, or would be. No build
-    /// puts anything in place meanwhile.
+    /// Removes from the cache of the project at `path` what is not current; returns what was removed, or
+    /// would be. Meanwhile no build puts anything in place.
     ///
     /// # Errors
     /// Fails if the project cannot be opened, or if the cache cannot be read or written.
     pub fn gc(path: &ProjectPath, options: GcOptions) -> Result<GcPlan> {
         let Self { store, artifacts_dir, .. } = Self::open(path)?;
         let collector = store.collector(&artifacts_dir)?;
-        // Read only now that the lock is held: a build that ended in between has changed what is current.
+        // The project is opened again now that the lock is held, because a build may have changed what is
+        // current in between.
         let mut project = Self::open(path)?;
         let plan = collector.plan(&project.current_keys(), options.limits)?;
         if !options.dry_run {
@@ -51,11 +52,12 @@ impl Project {
         Ok(plan)
     }
 
-    /// Removes from the remote what is not current; returns what was removed, or would be. Records of other projects on the
-    /// same remote count as not current.
+    /// Removes from the remote what is not current; returns what was removed, or would be. Records of other
+    /// projects in the same remote do not count as current.
     ///
     /// # Errors
-    /// Fails if there is no remote, or if it does not answer or refuses. On incomplete knowledge nothing is removed.
+    /// Fails if there is no remote, or if it refuses or does not answer. Nothing is removed on incomplete
+    /// knowledge.
     pub fn gc_remote(&mut self, options: &RemoteGcOptions) -> Result<RemoteGcPlan> {
         self.must_connect(&options.remote)?;
         let current = self.current_keys();
@@ -68,7 +70,7 @@ impl Project {
         Ok(plan)
     }
 
-    /// Returns the keys that the lock has, and those that the nodes of the graph were last built with here.
+    /// Returns the keys in the lock, and the keys that the nodes of the graph were last built with here.
     fn current_keys(&mut self) -> HashSet<Digest> {
         let lock = self.lockfile();
         let graph = &self.graph;

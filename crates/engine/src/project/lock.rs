@@ -1,4 +1,4 @@
-//! `pipeline.lock` of a project: read, brought up to date after a build, written.
+//! Reads the `pipeline.lock` of a project, updates it after a build, and writes it.
 //! Knows nothing of its format.
 
 use std::collections::HashSet;
@@ -15,15 +15,16 @@ impl Project {
         self.root.join("pipeline.lock")
     }
 
-    /// Reads `pipeline.lock`; a missing one is empty.
+    /// Reads `pipeline.lock`. If it is missing, returns an empty lock.
     pub fn lockfile(&mut self) -> Lockfile {
         let path = self.lock_path();
-        // A missing lock has no state to log; it is written before anything can be said to rest on it.
+        // A missing lock has no state to log. A build that then writes one leaves no up-to-date stamp, so no
+        // stamp depends on a missing lock.
         let _ = self.state.stats.observe(&path);
         fs::read_to_string(path).map(|text| Lockfile::parse(&text)).unwrap_or_default()
     }
 
-    /// Writes what was built into the lock if that changes it, and returns whether it did.
+    /// Adds what was built to the lock, and writes it if that changes it. Returns whether it was written.
     pub(super) fn update_lock(&mut self, mut lock: Lockfile, summary: &Summary) -> Result<bool> {
         let before = lock.clone();
         for (id, (key, artifact)) in &summary.done {

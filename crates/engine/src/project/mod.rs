@@ -1,11 +1,11 @@
-//! A project on disk, and all that can be done with it: plan, build, verify, push, pull, collect.
+//! A project on disk, and all operations on it: plan, build, verify, push, pull, collect garbage.
 //! Knows nothing of the command line. A caller gets return values, and events while something runs.
 //!
 //! ```text
 //! open    the pipeline file, checked               plan    what a build would do, and why
 //! build   make what is stale, lock it, share it    verify  make again and compare; check hashes; check signatures
-//! push    send to the remote                       pull    bring from the remote
-//! gc      remove from the cache what is not current, or from the remote
+//! push    upload to the remote                     pull    download from the remote
+//! gc      remove what is not current, from the cache or from the remote
 //! ```
 
 mod build;
@@ -42,23 +42,23 @@ use crate::stage::{BackendKind, WorkerProgram};
 use crate::store::{ArtifactsDir, Counters, LocalState, LocalStore, Stat};
 use text::yaml::Problem;
 
-/// Bumped when [`Manifest`] changes, so that a remembered one is not misread.
+/// Increased when [`Manifest`] changes, so that an older encoded one is not misread.
 const MANIFEST_FORMAT: u32 = 4;
 
-/// A flag that nobody sets: for callers that never stop what they started.
+/// A cancel flag that is never set, for callers that do not cancel.
 pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Where a project is.
 #[derive(Clone, Debug)]
 pub struct ProjectPath {
-    /// The folder that `file` is relative to; the current one if there is none.
+    /// The folder that `file` is relative to; if `None`, the current one.
     pub folder: Option<PathBuf>,
     /// The pipeline file.
     pub file: PathBuf,
 }
 
 impl ProjectPath {
-    /// Names the project whose `pipeline.yaml` lies in `folder`.
+    /// Returns the path of the project whose `pipeline.yaml` is in `folder`.
     pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
         Self { folder: Some(folder.into()), file: PathBuf::from("pipeline.yaml") }
     }
@@ -86,10 +86,10 @@ pub struct Project {
     store: LocalStore,
     artifacts_dir: ArtifactsDir,
     state: LocalState,
-    /// The shared cache, once it was connected and if there is one.
+    /// The remote, once it is connected; `None` if there is none.
     share: Option<Share>,
     worker: WorkerProgram,
-    /// When it was opened, which is before anything else was read.
+    /// When it was opened. Everything else was read later.
     opened: SystemTime,
 }
 
@@ -105,7 +105,8 @@ impl Project {
             let hint = "`pipeline init` writes one, -C and -f name another";
             Error::Usage(format!("cannot read {}: {error}; {hint}", path.display()))
         })?;
-        // The state lies in the cache, and the pipeline file says where the cache is: the default place is tried first.
+        // The local state is in the cache, and the pipeline file says where the cache is. So the default
+        // place is tried first.
         let mut state = LocalState::load(&LocalStore::new(root.join(DEFAULT_DIR)).state_path());
         let manifest = match remembered(&state, &text) {
             Some(manifest) => manifest,
@@ -142,7 +143,7 @@ impl Project {
         Ok(project)
     }
 
-    /// Takes the worker program at `path`, whatever the environment says.
+    /// Uses the worker program at `path`, whatever `PIPELINE_WORKER` says.
     #[must_use]
     pub fn with_worker(self, path: impl Into<PathBuf>) -> Self {
         Self { worker: WorkerProgram::at(path.into()), ..self }
@@ -163,7 +164,7 @@ impl Project {
         &self.path
     }
 
-    /// Returns what the pipeline file says of the cache.
+    /// Returns the `cache` section of the pipeline file.
     pub fn cache(&self) -> &Cache {
         &self.cache
     }
@@ -173,10 +174,10 @@ impl Project {
         &self.store
     }
 
-    /// Resolves the names of targets; none means all nodes.
+    /// Resolves the names of targets. No names mean all nodes.
     ///
     /// # Errors
-    /// Fails if there is no node of a name.
+    /// Fails if a name is not a node.
     pub fn targets(&self, names: &[String]) -> Result<Vec<NodeId>> {
         if names.is_empty() {
             return Ok(self.graph.order().to_vec());
@@ -185,7 +186,7 @@ impl Project {
         found.collect::<Result<_, _>>().map_err(|unknown| Error::Usage(unknown.to_string()))
     }
 
-    /// Returns how many bytes were moved to the remote and from it since it was connected.
+    /// Returns how many bytes were transferred to and from the remote since it was connected.
     pub fn traffic(&self) -> Traffic {
         self.share.as_ref().map(Share::traffic).unwrap_or_default()
     }
@@ -209,7 +210,7 @@ impl Project {
         Ok(())
     }
 
-    /// Takes the commits of the sources on the hub from the lock, which is not read where there are none.
+    /// Takes the commits of the sources on the hub from the lock. Without such sources, the lock is not read.
     fn use_locked_commits(&mut self) {
         let Self { graph, sources, .. } = self;
         if graph.order().iter().any(|&id| sources.unresolved(graph, id).is_some()) {
@@ -224,7 +225,7 @@ impl Project {
         Planner { graph, sources, store, artifacts_dir, state, share: share.as_ref(), backend, request }
     }
 
-    /// Returns what was moved to the remote and from it, for the counters.
+    /// Returns the bytes that were transferred to and from the remote, for the counters.
     fn moved(&self) -> Counters {
         let Traffic { sent, already_there, fetched, .. } = self.traffic();
         Counters {
@@ -235,7 +236,7 @@ impl Project {
         }
     }
 
-    /// Writes back what was learned about the disk.
+    /// Writes the local state, if it changed.
     fn save_state(&mut self) {
         if let Some(bytes) = self.state.changed() {
             self.store.put_cache_file(&self.store.state_path(), &bytes);
@@ -252,8 +253,9 @@ fn text_digest(text: &str) -> artifact::Digest {
     artifact::Digest::of(&[&MANIFEST_FORMAT.to_le_bytes(), text.as_bytes()].concat())
 }
 
-/// Parsing ten thousand nodes of YAML takes longer than everything else that a null build does. What comes of it depends
-/// on the text alone, so it is remembered.
+/// Returns the manifest that was kept for `text`. Parsing ten thousand nodes of YAML takes longer than
+/// everything else in a build that has nothing to do. The manifest depends on the text alone, so the local
+/// state keeps it.
 fn remembered(state: &LocalState, text: &str) -> Option<Manifest> {
     Manifest::from_bytes(state.manifest(&text_digest(text))?)
 }

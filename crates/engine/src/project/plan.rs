@@ -1,5 +1,5 @@
-//! What a build would do, and why: decided, and nothing run.
-//! Knows nothing of how it is shown.
+//! Plans a build: what it would do, and why. Runs nothing.
+//! Knows nothing of how the plan is shown.
 
 use super::{Project, RemoteChoice};
 use crate::error::{OrBug, Result};
@@ -10,13 +10,13 @@ use crate::stage::BackendKind;
 /// What to plan for.
 #[derive(Clone, Debug, Default)]
 pub struct PlanOptions {
-    /// The names of the nodes; none means all.
+    /// The names of the nodes. If empty, all nodes.
     pub targets: Vec<String>,
     /// Whether the targets run even if they are up to date.
     pub force: bool,
-    /// Whether what would run is checked, as a build does before it runs anything.
+    /// Whether the nodes that would run are checked, as a build does before it runs anything.
     pub preflight: bool,
-    /// What weights are computed with.
+    /// The backend that computes weights.
     pub backend: BackendKind,
     /// Which remote is asked.
     pub remote: RemoteChoice,
@@ -25,14 +25,15 @@ pub struct PlanOptions {
 /// What a build would do.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// A decision for each target and all it is made from, each after its inputs.
+    /// A decision for each target and each of its ancestors, each after its inputs.
     pub decisions: Vec<Decision>,
-    /// What the user should be told of the remote.
+    /// Messages about the remote for the user.
     pub notices: Vec<String>,
 }
 
 impl Plan {
-    /// Returns the decisions that explain the last one: its own, and if it waits, those of all nodes that must run before.
+    /// Returns the decisions that explain the last one: that one itself, and if it waits, those of all nodes
+    /// that must run before.
     pub fn causes(&self) -> Vec<&Decision> {
         let Some(last) = self.decisions.last() else { return Vec::new() };
         let is_cause = |decision: &&Decision| {
@@ -43,7 +44,7 @@ impl Plan {
 }
 
 impl Project {
-    /// Decides what a build of these targets would do. Writes nothing but what this machine remembers of the disk.
+    /// Decides what a build of these targets would do. Writes nothing except the local state.
     ///
     /// # Errors
     /// Fails if a target does not exist, if a source cannot be read, or if a stage that would run is known to fail and
@@ -65,7 +66,7 @@ impl Project {
         Ok(Plan { decisions, notices: self.take_notices() })
     }
 
-    /// Decides on one node, and on all it is made from: the last decision is that of the node.
+    /// Decides on one node and on all its ancestors. The last decision is that of the node.
     ///
     /// # Errors
     /// As [`Self::plan`].
@@ -75,7 +76,7 @@ impl Project {
         Ok(plan)
     }
 
-    /// Decides on all nodes by what is here and on record. Files that are not here are not missed.
+    /// Decides on `ids` from what is here and on record. A node with a record does not need its files here.
     ///
     /// # Errors
     /// Fails if a source cannot be read.
@@ -86,7 +87,8 @@ impl Project {
     }
 }
 
-/// Returns what is asked by naming `targets`.
+/// Returns the request for `targets`, whose files must be here. Missing files from the hub are downloaded
+/// again only for targets that the user named.
 pub(super) fn request(names: &[String], targets: &[NodeId]) -> Request {
     let named: &[NodeId] = if names.is_empty() { &[] } else { targets };
     let download = named.iter().copied().collect();

@@ -1,5 +1,5 @@
-//! Asking the hub which commits the sources are, before a build.
-//! Knows nothing of downloads. Only a build asks; no other command does.
+//! Resolves the sources on the hub to commits, before a build.
+//! Knows nothing of downloads. Only a build asks the hub; no other command does.
 
 use super::{Project, Revisions};
 use crate::error::{Context, Result, fail};
@@ -9,7 +9,8 @@ use crate::manifest::Source;
 use text::yaml::At;
 
 impl Project {
-    /// Makes the commits of the sources of `ids` known.
+    /// Resolves the sources of `ids` that are on the hub. `revisions` says which of them, and whether the hub
+    /// may be asked.
     pub(super) fn resolve(&mut self, ids: &[NodeId], revisions: Revisions) -> Result<()> {
         for &id in ids {
             let Some(source) = &self.graph.node(id).source else { continue };
@@ -32,12 +33,12 @@ impl Project {
         Ok(())
     }
 
-    /// Says where a source is written, and whose it is.
+    /// Returns the place of a source in the pipeline file, and its node, for messages.
     fn place(&self, id: NodeId, At { line, column }: At) -> String {
         format!("{}:{line}:{column}: node `{}`", self.path.display(), self.graph.node(id).name)
     }
 
-    /// Whether the node's source is on the hub: then it is not here before a build has downloaded it.
+    /// Whether the source of the node is on the hub. Then it is not here until a build has downloaded it.
     pub(super) fn is_on_hub(&self, id: NodeId) -> bool {
         self.graph.node(id).source.as_ref().and_then(Source::hub).is_some()
     }

@@ -1,5 +1,5 @@
-//! Push and pull: artifacts sent to the remote or brought from there, and nothing built.
-//! Knows nothing of how they travel.
+//! Push and pull: uploads artifacts to the remote, and downloads them from it.
+//! Knows nothing of how files are transferred.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ use artifact::Interrupted;
 pub struct TransferOptions<'a> {
     /// Which nodes, and which remote.
     pub plan: PlanOptions,
-    /// Set by whoever wants the transfer to stop.
+    /// The caller sets this flag to stop the transfer.
     pub cancel: &'a AtomicBool,
 }
 
@@ -32,33 +32,35 @@ impl Default for TransferOptions<'_> {
     }
 }
 
-/// What was brought here.
+/// The result of a pull.
 #[derive(Clone, Debug)]
 pub struct PullOutcome {
-    /// What became of the nodes; one that is neither here nor in the remote has failed.
+    /// How the pull ended. A node that is neither here nor in the remote has failed.
     pub summary: Summary,
-    /// How many bytes were moved.
+    /// How many bytes were transferred.
     pub traffic: Traffic,
 }
 
-/// What was sent.
+/// The result of a push.
 #[derive(Clone, Debug, Default)]
 pub struct PushOutcome {
-    /// How many nodes are in the remote.
+    /// How many nodes are in the remote now.
     pub sent: usize,
     /// How many are not built here.
     pub not_built: usize,
     /// How many bytes were moved.
     pub traffic: Traffic,
-    /// What the user should be told of the remote.
+    /// Messages about the remote for the user.
     pub notices: Vec<String>,
 }
 
 impl Project {
-    /// Brings the artifacts of the targets here, and of all they are made from the records. Runs no stage.
+    /// Fetches the artifacts of the targets, and the records of all their ancestors. The only stages that run
+    /// are `base` and `adapter`, which take in sources.
     ///
     /// # Errors
-    /// Fails if there is no remote or a target does not exist, or if the cache or `artifacts/` cannot be written.
+    /// Fails if there is no remote or a target does not exist, if a source cannot be read, or if the cache or
+    /// `artifacts/` cannot be written.
     pub fn pull(
         &mut self,
         options: &TransferOptions<'_>,
@@ -90,11 +92,12 @@ impl Project {
         Ok(PullOutcome { summary: summary?, traffic: self.traffic() })
     }
 
-    /// Sends the artifacts of the targets to the remote, signed, with all they are made from.
+    /// Uploads the artifacts of the targets and of all their ancestors to the remote, signed.
     ///
     /// # Errors
-    /// Fails if there is no remote or no signing key, if a target does not exist, or if the remote does not answer or
-    /// refuses. A node that is not built here is no error: it is counted, and the observer was told.
+    /// Fails if there is no remote or no signing key, if a target does not exist, or if the remote refuses or
+    /// does not answer. A node that is not built here is not an error: it is counted, and the observer was
+    /// told.
     pub fn push(
         &mut self,
         options: &TransferOptions<'_>,
@@ -103,7 +106,7 @@ impl Project {
         self.must_connect(&options.plan.remote)?;
         let targets = self.targets(&options.plan.targets)?;
         let ids = self.graph.closure(&targets);
-        // What is asked is what is here, not what the team has.
+        // The plan is made without the remote, because only what is here can be uploaded.
         let share = self.share.take();
         let decisions = self.planner(options.plan.backend, Request::default()).plan(&ids);
         self.share = share;
@@ -142,7 +145,7 @@ impl Project {
         for decision in decisions {
             let node = &self.graph.node(decision.id).name;
             if decision.verdict == Verdict::Recorded && !named.contains(&decision.id) {
-                // Its files went to the remote with whoever made them, or nobody wanted them any more.
+                // Its files are not here: whoever made them uploaded them, or they are no longer needed.
                 continue;
             }
             let is_built = matches!(decision.verdict, Verdict::Fresh | Verdict::Cached);

@@ -1,6 +1,7 @@
-//! The short cut of a build that has nothing to do: its answer is kept with the state of every file that it rests on.
-//! While none of these states changes, the same question has the same answer, and nothing is planned.
-//! Knows nothing of what was decided.
+//! The shortcut for a build that has nothing to do: its answer is kept in a stamp, with the state of every
+//! file that the answer depends on. While none of these states changes, the same question has the same
+//! answer, and nothing is planned.
+//! Knows nothing of how the answer was found.
 
 use std::path::Path;
 
@@ -11,9 +12,9 @@ use crate::manifest::DEFAULT_DIR;
 use crate::store::{LocalStore, UpToDateStamp};
 use artifact::Digest;
 
-/// Returns how many nodes are up to date, if that was the outcome of the same build before and nothing has changed since.
-/// It takes no lock and plans nothing. The pipeline file says where the cache is, and it is not read here: a cache that is
-/// not in the default place has no short cut.
+/// Returns how many nodes are up to date, if that was the outcome of the same build before and nothing has
+/// changed since. Waits for no lock and plans nothing. Only the pipeline file says where the cache is, and it
+/// is not read here. So this works only for a cache in the default place.
 ///
 /// # Errors
 /// Fails if the unfinished work of a killed process cannot be removed.
@@ -25,7 +26,8 @@ pub fn nodes_up_to_date(path: &ProjectPath, options: &BuildOptions<'_>) -> Resul
     count.map(|count| store.sweep().map(|()| count)).transpose()
 }
 
-/// Returns what is asked, as far as the answer "nothing to do" depends on it; nothing where more is to be done.
+/// Returns a digest of the options that the answer "nothing to do" depends on, or `None` if the build must do
+/// more.
 pub(super) fn question(path: &Path, options: &BuildOptions<'_>) -> Option<Digest> {
     let is_plain = options.revisions == Revisions::New && !options.plan.force;
     is_plain.then(|| {
@@ -35,19 +37,20 @@ pub(super) fn question(path: &Path, options: &BuildOptions<'_>) -> Option<Digest
 }
 
 impl Project {
-    /// Keeps the answer that all `count` nodes of `question` are up to date, with what this was read from: the pipeline
-    /// file, the lock, the sources, `artifacts/`, what this machine remembers, and this very program.
+    /// Writes the stamp: all `count` nodes of `question` are up to date. It depends on the pipeline file, the
+    /// lock, the sources, `artifacts/`, the local state and this program itself.
     pub(super) fn write_stamp(&mut self, question: Digest, count: usize) {
-        // Nobody would look for it anywhere else.
+        // The stamp is only read from the default place.
         if self.cache.dir != DEFAULT_DIR {
             return;
         }
-        // What was changed just before it was read may be changed again within the same tick of the clock.
+        // A file that changed just before it was read may change again within the same tick of the file
+        // system's clock.
         if self.state.stats.observed().iter().any(|(_, stat)| stat.is_racy(self.opened)) {
             return;
         }
-        // These two may be as young as they like: nobody writes into them. In a cache that cannot be written there is no
-        // remembered state, and no stamp either.
+        // These two may be as new as they like, because nothing writes into them. A cache that cannot be
+        // written has no local state, and then there is no stamp either.
         let own = [std::env::current_exe(), Ok(self.store.state_path())];
         if !own.into_iter().all(|path| path.is_ok_and(|path| self.state.stats.observe(&path).is_ok())) {
             return;

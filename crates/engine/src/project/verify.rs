@@ -1,5 +1,5 @@
-//! Verification: nodes made again and compared, stored contents hashed again, signatures checked.
-//! Knows nothing of how it is shown.
+//! Verification: builds nodes again and compares them, hashes stored contents again, and checks signatures.
+//! Knows nothing of how the results are shown.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,11 +18,11 @@ use artifact::{Digest, Interrupted};
 /// What to verify.
 #[derive(Clone, Debug)]
 pub struct VerifyOptions<'a> {
-    /// The names of the nodes; none means all.
+    /// The names of the nodes. If empty, all nodes.
     pub targets: Vec<String>,
-    /// What weights are computed with.
+    /// The backend that computes weights.
     pub backend: BackendKind,
-    /// Set by whoever wants the verification to stop.
+    /// The caller sets this flag to stop the verification.
     pub cancel: &'a AtomicBool,
 }
 
@@ -41,7 +41,7 @@ pub struct DamagedObject {
     pub problem: String,
 }
 
-/// What hashing the store found.
+/// The result of hashing the store.
 #[derive(Clone, Debug)]
 pub struct StoreVerification {
     /// How many contents are stored.
@@ -50,7 +50,7 @@ pub struct StoreVerification {
     pub damaged: Vec<DamagedObject>,
 }
 
-/// Who signed what is recorded of a node.
+/// Who signed the record of a node.
 #[derive(Clone, Debug)]
 pub struct Attestation {
     /// The node.
@@ -60,12 +60,13 @@ pub struct Attestation {
 }
 
 impl Project {
-    /// Makes nodes again beside what is recorded of them, and compares. What is remembered of the disk is read but not
-    /// written: nothing of a verification is trusted later. The observer is told when each node begins and how it ended.
+    /// Builds nodes again and compares the outputs with the recorded artifacts. The local state is read but
+    /// not written, so nothing of a verification is trusted later. The observer is told when each node begins
+    /// and how it ended.
     ///
     /// # Errors
-    /// Fails if a target does not exist, if a source cannot be read, if the cache cannot be written, or if it is asked to
-    /// stop. A node that differs is no error.
+    /// Fails if a target does not exist, if a source cannot be read, if the cache cannot be written, or if it
+    /// is asked to stop. A node that differs is not an error.
     pub fn verify(
         &mut self,
         options: &VerifyOptions<'_>,
@@ -100,11 +101,11 @@ impl Project {
         Ok(comparisons)
     }
 
-    /// Hashes every stored content again, trusting no remembered digest, and compares it with its name. `found` is told of
-    /// each that is damaged.
+    /// Hashes every stored content again, without the stat cache, and compares the digest with its name.
+    /// `found` is called with each damaged one.
     ///
     /// # Errors
-    /// Fails if the cache cannot be listed, or if `found` does.
+    /// Fails if the cache cannot be listed, or if `found` fails.
     pub fn verify_store<E: From<crate::Error>>(
         &self,
         found: &mut dyn FnMut(&DamagedObject) -> Result<(), E>,
@@ -124,10 +125,12 @@ impl Project {
         Ok(StoreVerification { objects: objects.len(), damaged })
     }
 
-    /// Checks who signed what is recorded of nodes. Own keys and the pipeline file's count.
+    /// Checks who signed the records of nodes. The trusted keys are those of the pipeline file and the user's
+    /// own.
     ///
     /// # Errors
-    /// Fails if a target does not exist or a source cannot be read. A node that nobody signed is no error.
+    /// Fails if a target does not exist or a source cannot be read. A node that nobody signed is not an
+    /// error.
     pub fn verify_attestations(&mut self, options: &VerifyOptions<'_>) -> Result<Vec<Attestation>> {
         let ids = self.in_order(&options.targets)?;
         let closure = self.graph.closure(&ids);
@@ -136,12 +139,12 @@ impl Project {
         Ok(asked.map(|decision| Attestation { node: decision.id, signer: self.signer(decision) }).collect())
     }
 
-    /// Returns this user's own public key, if there is one that can be used.
+    /// Returns the user's own public key, if there is one that can be used.
     pub fn own_key() -> Option<PublicKey> {
         sign::load().ok().flatten().map(|own| own.public())
     }
 
-    /// Returns who signed that this recipe made this artifact, or what is wrong.
+    /// Returns the key that signed the statement about this recipe and this artifact, or what is wrong.
     fn signer(&self, decision: &Decision) -> Result<PublicKey, String> {
         let node = &self.graph.node(decision.id).name;
         let (Some(key), Some(artifact)) = (decision.key, &decision.artifact) else {
@@ -164,7 +167,7 @@ impl Project {
         Ok(signer)
     }
 
-    /// Resolves the names of targets, each after its inputs.
+    /// Resolves the names of targets; returns the nodes, each after its inputs.
     fn in_order(&self, names: &[String]) -> Result<Vec<NodeId>> {
         let targets = self.targets(names)?;
         Ok(self.graph.order().iter().copied().filter(|id| targets.contains(id)).collect())

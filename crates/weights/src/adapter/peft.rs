@@ -30,7 +30,7 @@ const PARTS: [&str; 5] =
 
 /// Where a tensor belongs.
 #[derive(Debug, PartialEq)]
-enum Place<'a> {
+enum TensorRole<'a> {
     /// A part of the module's update. `adapter` is the adapter's name, or empty if the tensor's name does not
     /// have it.
     Part { module: &'a str, part: &'static str, adapter: &'a str },
@@ -47,18 +47,18 @@ pub(super) fn read(files: &TensorFiles, config: &Map<String, Value>) -> Result<C
     let (mut modules, mut adapters) = (BTreeMap::<&str, Parts<'_>>::new(), BTreeSet::new());
     for name in files.tensors().keys() {
         let twice = match place(name) {
-            Place::Part { module, part, adapter } => {
+            TensorRole::Part { module, part, adapter } => {
                 adapters.insert(adapter);
                 modules.entry(module).or_default().0.insert(part, name)
             }
-            Place::Whole(weight) => {
+            TensorRole::Whole(weight) => {
                 // Without this check, the map would silently keep one of the two.
                 if let Some(other) = contents.whole.insert(weight, name.clone()) {
                     fail!(Adapter, "`{other}` and `{name}` are for the same weight");
                 }
                 None
             }
-            Place::LoraBias => {
+            TensorRole::LoraBias => {
                 fail!(Adapter, "`{name}` is a bias of the update (`lora_bias`), which no fused model has")
             }
         };
@@ -79,7 +79,7 @@ fn shown(adapters: &BTreeSet<&str>) -> String {
 }
 
 /// Parses a tensor's name. PEFT removes the adapter's name when it saves, but not every trainer does.
-fn place(name: &str) -> Place<'_> {
+fn place(name: &str) -> TensorRole<'_> {
     let path = name.strip_prefix(PREFIX).unwrap_or(name);
     for part in PARTS {
         let Some((module, rest)) = path.split_once(&format!(".{part}")) else { continue };
@@ -93,21 +93,21 @@ fn place(name: &str) -> Place<'_> {
             Some((adapter, "weight")) => adapter,
             None if rest == "weight" => "",
             None if is_parameter => rest,
-            Some((_, "bias")) => return Place::LoraBias,
-            None if rest == "bias" => return Place::LoraBias,
+            Some((_, "bias")) => return TensorRole::LoraBias,
+            None if rest == "bias" => return TensorRole::LoraBias,
             _ => continue,
         };
         if !adapter.contains('.') {
-            return Place::Part { module, part, adapter };
+            return TensorRole::Part { module, part, adapter };
         }
     }
     // `ModulesToSaveWrapper` keeps the trained copy in `modules_to_save`, under the adapter's name. A LoRA
     // layer keeps its own weight in `base_layer`.
     let Some((module, rest)) = path.split_once(".modules_to_save.") else {
-        return Place::Whole(path.replacen(".base_layer.", ".", 1));
+        return TensorRole::Whole(path.replacen(".base_layer.", ".", 1));
     };
     let weight = rest.split_once('.').map_or(rest, |(_adapter, weight)| weight);
-    Place::Whole(format!("{module}.{weight}"))
+    TensorRole::Whole(format!("{module}.{weight}"))
 }
 
 fn update(files: &TensorFiles, module: &str, Parts(parts): &Parts<'_>, variant: &Variant) -> Result<LowRank> {
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn reads_every_way_to_write_a_name() {
-        let part = |part, adapter| Place::Part { module: "model.q_proj", part, adapter };
+        let part = |part, adapter| TensorRole::Part { module: "model.q_proj", part, adapter };
         assert_eq!(place("base_model.model.model.q_proj.lora_A.weight"), part("lora_A", ""));
         assert_eq!(place("base_model.model.model.q_proj.lora_B.default.weight"), part("lora_B", "default"));
         assert_eq!(place("base_model.model.model.q_proj.lora_embedding_A"), part("lora_embedding_A", ""));
@@ -169,13 +169,16 @@ mod tests {
         for (rest, adapter) in [("", ""), (".weight", ""), (".x", "x"), (".x.weight", "x")] {
             assert_eq!(place(&format!("model.q_proj.{magnitude}{rest}")), part(magnitude, adapter), "{rest}");
         }
-        assert_eq!(place("base_model.model.model.q_proj.lora_B.bias"), Place::LoraBias);
+        assert_eq!(place("base_model.model.model.q_proj.lora_B.bias"), TensorRole::LoraBias);
         for name in
             ["lm_head.weight", "lm_head.modules_to_save.weight", "lm_head.modules_to_save.default.weight"]
         {
-            assert_eq!(place(&format!("base_model.model.{name}")), Place::Whole("lm_head.weight".to_owned()));
+            assert_eq!(
+                place(&format!("base_model.model.{name}")),
+                TensorRole::Whole("lm_head.weight".to_owned())
+            );
         }
         let embedding = place("base_model.model.model.embed_tokens.base_layer.weight");
-        assert_eq!(embedding, Place::Whole("model.embed_tokens.weight".to_owned()));
+        assert_eq!(embedding, TensorRole::Whole("model.embed_tokens.weight".to_owned()));
     }
 }

@@ -1,4 +1,4 @@
-//! AFMoE of Arcee.
+//! The record of Arcee's AFMoE.
 
 use super::Arch;
 

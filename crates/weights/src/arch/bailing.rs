@@ -1,4 +1,4 @@
-//! Bailing and Ling of inclusionAI.
+//! The records of inclusionAI's Bailing and Ling.
 
 use super::Arch;
 

@@ -1,4 +1,4 @@
-//! DeepSeek, and what mlx-lm reads as DeepSeek V3. Routers are bare parameters.
+//! The records of DeepSeek, and of what mlx-lm loads as DeepSeek V3. Routers are bare parameters.
 
 use super::Arch;
 

@@ -1,4 +1,4 @@
-//! dots.llm1. Routers are bare parameters.
+//! The record of dots.llm1. Routers are bare parameters.
 
 use super::Arch;
 

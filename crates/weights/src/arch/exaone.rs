@@ -1,4 +1,4 @@
-//! EXAONE with experts. Routers are bare parameters.
+//! The record of EXAONE with experts. Routers are bare parameters.
 
 use super::Arch;
 

@@ -1,38 +1,40 @@
-//! The experts of a mixture: their names in a checkpoint one by one, and the stacks that mlx-lm's models have.
+//! The names of experts in a mixture of experts: one by one in a checkpoint, and in the stacks of mlx-lm's
+//! models.
 //! Knows nothing of tensors.
 
-/// The highest number that an expert may have, so that a hostile name makes no list as long as it says.
+/// The highest number that an expert may have, so that a hostile name cannot demand a huge list.
 const MAX_NUMBER: usize = 65_535;
 
-/// Mixtral's names of the three matrices of an expert, and everybody else's.
+/// The three matrices of an expert: Mixtral's name, and the name in all other models.
 const PROJECTIONS: [(&str, &str); 3] = [("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj")];
 
-/// The modules in which mlx-lm's models keep stacks, below the owner of the experts: `sanitize` in
+/// The modules below the owner of the experts in which mlx-lm's models keep stacks. Source: `sanitize` in
 /// `models/{qwen3_moe,mixtral,afmoe,gemma4_text}.py`.
 const STACKS: [&str; 3] = ["switch_mlp", "experts", "experts.switch_glu"];
 
-/// How a checkpoint keeps the experts of a model.
+/// How a checkpoint stores the experts of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Experts {
-    /// As the model has them, or in a way that this version does not turn into that.
+    /// As the model has them, or in a form that this version does not convert.
     AsInModel,
-    /// One by one, as `PREFIX.experts.N.PROJECTION`, or stacked as the model has them: `PREFIX.switch_mlp.PROJECTION`.
+    /// One by one, as `PREFIX.experts.N.PROJECTION`, or already stacked as in the model:
+    /// `PREFIX.switch_mlp.PROJECTION`.
     OneByOne,
 }
 
-/// The module of one expert: `OWNER.experts.NUMBER.PROJECTION`.
+/// The path of a module of one expert: `OWNER.experts.NUMBER.PROJECTION`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expert<'a> {
-    /// The module that has the experts.
+    /// The path of the module that has the experts.
     pub owner: &'a str,
-    /// Its number.
+    /// The number of the expert.
     pub number: usize,
-    /// What follows, in the names of all models but Mixtral.
+    /// The name of the module in the expert. Mixtral's names are translated to those of all other models.
     pub projection: &'a str,
 }
 
 impl<'a> Expert<'a> {
-    /// Takes the path of a module apart. None if it is not one of an expert.
+    /// Parses the path of a module. Returns `None` if it is not that of an expert's module.
     pub fn of(module: &'a str) -> Option<Self> {
         let (owner, rest) = module.rsplit_once(".experts.")?;
         let (digits, written) = rest.split_once('.')?;
@@ -43,7 +45,7 @@ impl<'a> Expert<'a> {
         is_plain.then_some(Self { owner, number, projection })
     }
 
-    /// Whether it is one of the three matrices that a stack is made of.
+    /// Whether it is one of the three matrices that are stacked.
     pub fn is_matrix(&self) -> bool {
         PROJECTIONS.iter().any(|(_, usual)| *usual == self.projection)
     }
@@ -60,7 +62,7 @@ impl<'a> Expert<'a> {
 }
 
 impl Experts {
-    /// Whether a name is that of a stack of experts, or of a tensor of one.
+    /// Whether `name` is that of a stack of experts, or of a tensor in one.
     pub fn is_stack(self, name: &str) -> bool {
         [".switch_mlp.", ".switch_glu.", ".experts."].iter().any(|word| name.contains(word))
     }

@@ -1,4 +1,4 @@
-//! Gemma 3, text only, and Gemma 4.
+//! The records of Gemma 3, text only, and of Gemma 4.
 
 use super::{Arch, Head};
 

@@ -1,4 +1,4 @@
-//! GLM with experts. Routers are bare parameters.
+//! The records of GLM with experts. Routers are bare parameters.
 
 use super::Arch;
 

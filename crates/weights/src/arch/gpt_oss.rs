@@ -1,4 +1,4 @@
-//! gpt-oss of OpenAI.
+//! The record of OpenAI's gpt-oss.
 
 use super::Arch;
 

@@ -1,4 +1,4 @@
-//! Granite of IBM: dense, with experts, and hybrid.
+//! The records of IBM's Granite: dense, with experts, and hybrid.
 
 use super::{Arch, Head};
 

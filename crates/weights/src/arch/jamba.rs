@@ -1,4 +1,4 @@
-//! Jamba of AI21.
+//! The record of AI21's Jamba.
 
 use super::Arch;
 

@@ -1,4 +1,4 @@
-//! Kimi of Moonshot; Kimi K2 is in `deepseek.rs`.
+//! The records of Moonshot's Kimi; Kimi K2 is in `deepseek.rs`.
 
 use super::Arch;
 

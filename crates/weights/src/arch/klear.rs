@@ -1,4 +1,4 @@
-//! Klear of Kuaishou.
+//! The record of Kuaishou's Klear.
 
 use super::Arch;
 

@@ -1,4 +1,4 @@
-//! Laguna of Poolside.
+//! The record of Poolside's Laguna.
 
 use super::Arch;
 

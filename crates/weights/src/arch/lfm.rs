@@ -1,4 +1,4 @@
-//! LFM of Liquid with experts.
+//! The record of Liquid's LFM with experts.
 
 use super::Arch;
 

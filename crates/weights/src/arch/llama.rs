@@ -1,4 +1,4 @@
-//! Llama, and what mlx-lm reads as Llama.
+//! The record of Llama, and of what mlx-lm loads as Llama.
 
 use super::{Arch, Head};
 

@@ -1,4 +1,4 @@
-//! LongCat of Meituan.
+//! The records of Meituan's LongCat.
 
 use super::Arch;
 

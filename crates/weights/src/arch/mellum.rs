@@ -1,4 +1,4 @@
-//! Mellum of JetBrains with experts.
+//! The record of JetBrains' Mellum with experts.
 
 use super::Arch;
 

@@ -1,4 +1,4 @@
-//! MiMo of Xiaomi with experts. Routers are bare parameters.
+//! The record of Xiaomi's MiMo with experts. Routers are bare parameters.
 
 use super::Arch;
 

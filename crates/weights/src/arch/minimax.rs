@@ -1,4 +1,4 @@
-//! MiniMax.
+//! The records of MiniMax.
 
 use super::Arch;
 

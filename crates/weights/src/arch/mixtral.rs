@@ -1,4 +1,4 @@
-//! Mixtral of Mistral.
+//! The record of Mistral's Mixtral.
 
 use super::{Arch, Experts};
 

@@ -1,7 +1,7 @@
-//! What is known of model architectures: one record for each `model_type`, in a file for each family.
-//! Knows nothing of files, nor of what a model computes; that is for the crate that runs it.
+//! Facts about model architectures: one record for each `model_type`, in a file for each family.
+//! Knows nothing of files, nor of what a model computes; the crate that runs models knows that.
 //!
-//! To add a family, add its file and its name to the list below. All facts are those of mlx-lm 0.32.2.
+//! To add a family, add its file and its name to the list below. All facts are taken from mlx-lm 0.32.2.
 
 mod experts;
 mod names;
@@ -26,8 +26,9 @@ families! {
     minimax mixtral nemotron olmo phi qwen2 qwen3 seed_oss spark starcoder2 step
 }
 
-/// Returns the record of the model that `config.json` describes: by `model_type`, by an alias of it, and only where there
-/// is no `model_type`, by the first of `architectures`. A model that is not listed has the record [`Arch::OTHER`].
+/// Returns the record for a `config.json`. It is looked up by `model_type`, which may be an alias, and only
+/// if there is no `model_type`, by the first of `architectures`. A model that is not listed has the record
+/// [`Arch::OTHER`].
 pub fn of_config(config: &Map<String, Value>) -> &'static Arch {
     let class = config.get("architectures").and_then(|classes| classes.get(0)).and_then(Value::as_str);
     match config.get("model_type").and_then(Value::as_str) {
@@ -42,7 +43,7 @@ pub fn of_model_type(model_type: &str) -> &'static Arch {
     all().find(is_it).unwrap_or(&Arch::OTHER)
 }
 
-/// Returns the types whose experts this version stacks.
+/// Returns the model types whose experts this version stacks, sorted.
 pub fn with_experts_one_by_one() -> Vec<&'static str> {
     let mut types: Vec<_> =
         all().filter(|arch| arch.experts == Experts::OneByOne).map(|arch| arch.model_type).collect();

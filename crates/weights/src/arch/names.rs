@@ -1,19 +1,20 @@
-//! The path of a module or a tensor, taken apart at the number of its layer.
+//! Splits the path of a module or a tensor at the number of its layer.
 //! Knows nothing of architectures.
 
-/// A path taken apart at its first number: `model.layers.3.mlp.up_proj` is `mlp.up_proj` in layer 3 of `model.layers`.
+/// A path that is split at its first number: `model.layers.3.mlp.up_proj` is `mlp.up_proj` in layer 3 of
+/// `model.layers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerName<'a> {
     /// The list that the layer is in.
     pub container: &'a str,
     /// The number of the layer in the list, counted from 0.
     pub number: usize,
-    /// The module in the layer.
+    /// The rest of the path, below the layer.
     pub rest: &'a str,
 }
 
 impl<'a> LayerName<'a> {
-    /// Takes a path apart. None if no word between two dots is a number.
+    /// Splits a path. Returns `None` if no word between two dots is a number.
     pub fn of(path: &'a str) -> Option<Self> {
         let dots = || path.match_indices('.').map(|(at, _)| at);
         dots().zip(dots().skip(1)).find_map(|(before, after)| {
@@ -22,7 +23,7 @@ impl<'a> LayerName<'a> {
         })
     }
 
-    /// Returns which word of the path is the number, counted from 0.
+    /// Returns the index of the number among the words of the path, counted from 0.
     pub fn position(&self) -> usize {
         self.container.split('.').count()
     }

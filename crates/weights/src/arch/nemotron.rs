@@ -1,4 +1,4 @@
-//! Nemotron-H of NVIDIA. Routers are bare parameters.
+//! The record of NVIDIA's Nemotron-H. Routers are bare parameters.
 
 use super::Arch;
 

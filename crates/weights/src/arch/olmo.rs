@@ -1,4 +1,4 @@
-//! OLMo of Ai2: dense, and with experts.
+//! The records of Ai2's OLMo: dense, and with experts.
 
 use super::{Arch, Experts, Head};
 

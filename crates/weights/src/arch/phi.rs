@@ -1,4 +1,4 @@
-//! Phi of Microsoft with experts.
+//! The record of Microsoft's Phi with experts.
 
 use super::{Arch, Experts};
 

@@ -1,4 +1,4 @@
-//! Qwen2 and Qwen2.5: dense, and with experts.
+//! The records of Qwen2 and Qwen2.5: dense, and with experts.
 
 use super::{Arch, Experts, Head};
 

@@ -1,4 +1,4 @@
-//! Qwen3, Qwen3-Next and Qwen3.5.
+//! The records of Qwen3, Qwen3-Next and Qwen3.5.
 
 use super::{Arch, Experts};
 

@@ -1,4 +1,4 @@
-//! Seed-OSS of ByteDance.
+//! The record of ByteDance's Seed-OSS.
 
 use super::{Arch, Head};
 

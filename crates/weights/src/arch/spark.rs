@@ -1,4 +1,4 @@
-//! Spark of iFlytek.
+//! The record of iFlytek's Spark.
 
 use super::Arch;
 

@@ -1,4 +1,4 @@
-//! StarCoder2 of BigCode.
+//! The record of BigCode's StarCoder2.
 
 use super::{Arch, Head};
 

@@ -1,4 +1,4 @@
-//! Step of StepFun.
+//! The record of StepFun's Step.
 
 use super::Arch;
 

@@ -1,14 +1,15 @@
-//! The model card, `README.md`: what the hub reads at its head, completed; its text is left alone.
+//! Completes the metadata in the model card, `README.md`, and leaves the card's text alone.
 //! Knows nothing of the weights.
 
 use super::ModelOrigin;
 use text::yaml::{Tree, Value};
 
-/// The lines that open and close the head of a card.
+/// The line that opens and the line that closes the head of a card.
 const FENCE: &str = "---";
 
-/// Returns the card with its head completed as `mlx_lm.convert` does: the library, the task and the tag `mlx`, and
-/// the model that it was made from with its commit, if that is known. A head that is no YAML is left as it is.
+/// Returns the card with its head, the YAML metadata for the hub, completed as `mlx_lm.convert` does. It gets
+/// the library, the task, the tag `mlx`, and the model it was made from with its commit, if that is known.
+/// Returns `None` if the head is not a YAML mapping; then the card must stay as it is.
 pub(super) fn complete(card: &str, origin: Option<&ModelOrigin>) -> Option<String> {
     let (head, body) = split(card);
     let tree = Tree::parse(head).ok()?;
@@ -38,7 +39,8 @@ pub(super) fn complete(card: &str, origin: Option<&ModelOrigin>) -> Option<Strin
         lines.set("tags", &format!("tags:{tags}"));
     }
     let head = lines.lines.join("\n");
-    // Edited as text, so that comments and quotes stay; what this cannot do right is not done.
+    // The head is edited as text, so that comments and quotes stay. If the result is not a YAML mapping, it
+    // is dropped.
     matches!(Tree::parse(&head).ok()?.value, Value::Map(_))
         .then(|| format!("{FENCE}\n{head}\n{FENCE}\n{body}"))
 }
@@ -51,14 +53,15 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// A tag that YAML would take for something else is written in quotes.
+/// Returns a tag as YAML. It is quoted unless it begins with a letter and has only letters, digits and
+/// `-_./`.
 fn quoted(tag: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
     let word = tag.starts_with(|c: char| c.is_ascii_alphabetic()) && tag.chars().all(plain);
     if word { tag.to_owned() } else { serde_json::Value::from(tag).to_string() }
 }
 
-/// Splits a card into head and text; one without a head has an empty one.
+/// Splits a card into head and text. The head is empty if the card has none.
 fn split(card: &str) -> (&str, &str) {
     let begin = card.strip_prefix("---\n").or_else(|| card.strip_prefix("---\r\n"));
     let Some(rest) = begin else { return ("", card) };
@@ -78,14 +81,15 @@ struct Head {
 }
 
 impl Head {
-    /// Puts `entry` in the place of the top-level key `name`, or at the end.
+    /// Replaces the top-level key `name` and its value with `entry`, or appends `entry` if the key is
+    /// missing.
     fn set(&mut self, name: &str, entry: &str) {
         let begins = |line: &String| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'));
         let Some(start) = self.lines.iter().position(begins) else {
             self.lines.push(entry.to_owned());
             return;
         };
-        // What belongs to a key is indented, or an item of a list.
+        // A line belongs to a key if it is indented, a list item or blank.
         let belongs = |line: &&String| line.starts_with([' ', '\t', '-']) || line.trim().is_empty();
         let more = self.lines[start + 1..].iter().take_while(belongs).count();
         self.lines.splice(start..=start + more, [entry.to_owned()]);
@@ -106,7 +110,7 @@ mod tests {
         let done = complete(card, Some(&origin)).unwrap();
         assert_eq!(done, expected);
         assert_eq!(complete(&done, Some(&origin)).unwrap(), done);
-        // What is not known is not touched.
+        // If the origin is not known, the one in the card stays.
         assert_eq!(complete(&done, None).unwrap(), done);
     }
 

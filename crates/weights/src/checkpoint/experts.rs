@@ -1,4 +1,4 @@
-//! Experts that are kept one tensor each, seen as the stacks that MLX's models have.
+//! Presents experts that are stored one by one as the stacks that MLX's models have.
 //! Knows nothing of what experts do.
 
 use std::collections::BTreeMap;
@@ -8,8 +8,9 @@ use crate::Error;
 use crate::arch::{self, Arch, Expert, Experts};
 use crate::error::{Context, OrBug, Result, require};
 
-/// Replaces `PREFIX.experts.N.PROJECTION.weight`, for all N, with `PREFIX.switch_mlp.PROJECTION.weight` of one more
-/// dimension. Mirrors `sanitize` of mlx-lm's models of experts (`qwen3_moe.py`, `mixtral.py`).
+/// Replaces `PREFIX.experts.N.PROJECTION.weight`, for all N, with one `PREFIX.switch_mlp.PROJECTION.weight`
+/// that has one more dimension. Mirrors `sanitize` of mlx-lm's models with experts (`qwen3_moe.py`,
+/// `mixtral.py`).
 pub(super) fn stack(
     mut weights: BTreeMap<String, Weight>,
     arch: &Arch,
@@ -42,7 +43,7 @@ pub(super) fn stack(
     Ok(weights)
 }
 
-/// Returns the name of the stack that a tensor belongs to, and its number in it.
+/// Returns the name of the stack that an expert's tensor belongs to, and the number of the expert.
 fn expert(name: &str) -> Option<(String, usize)> {
     let expert = Expert::of(name.strip_suffix(".weight")?).filter(Expert::is_matrix)?;
     Some((format!("{}.weight", expert.stack()), expert.number))

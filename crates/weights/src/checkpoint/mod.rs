@@ -1,5 +1,5 @@
-//! A model folder as weights: `config.json`, tensors, and which of them together are one weight.
-//! Knows nothing of architectures: it goes by tensor names, as mlx-lm's loader does.
+//! A model folder as weights: `config.json`, the tensors, and which tensors together form one weight.
+//! Knows no architecture by name; what differs between architectures is in `arch`.
 
 mod card;
 mod experts;
@@ -12,6 +12,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
+use quantized::Packing;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -20,13 +21,12 @@ use crate::error::{Context, OrBug, Result, require};
 use crate::kernels::{Float, Mode, QuantSpec};
 use crate::tensor::{Element, TensorFiles, to_pretty_json};
 use artifact::{AtPath, Output};
-
-use quantized::Packing;
 pub(crate) use quantized::record;
+pub use side_files::OTHER_WEIGHT_FORMATS;
 pub(crate) use side_files::copy_side_files;
 pub use summary::ModelSummary;
 
-/// Where a model comes from on the Hugging Face hub, for its model card.
+/// The Hugging Face repository and commit that a model comes from, for its model card.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelOrigin {
     /// The repository, `ORG/NAME`.
@@ -38,41 +38,42 @@ pub struct ModelOrigin {
 /// The name of a model's configuration.
 pub(crate) const CONFIG_FILE: &str = "config.json";
 
-/// A model folder, opened.
+/// An opened model folder.
 pub struct Checkpoint {
-    /// `config.json`.
+    /// The contents of `config.json`.
     pub config: Map<String, Value>,
     arch: &'static Arch,
     files: TensorFiles,
     weights: BTreeMap<String, Weight>,
 }
 
-/// One tensor of the model as it would be without quantization.
+/// One weight of the model, described as it would be without quantization.
 #[derive(Clone, Debug)]
 pub struct Weight {
-    /// Its shape before packing.
+    /// Its shape before packing, outermost dimension first.
     pub shape: Vec<usize>,
-    /// How its bytes are kept.
+    /// How it is stored.
     pub kind: WeightKind,
-    /// How many bytes it takes in the files.
+    /// The number of bytes it takes in the files, all parts together.
     pub stored: u64,
-    /// The modules in the files whose rows follow each other in it: one, or one for each expert.
+    /// The tensors in the files whose rows follow each other in it, by name: one, or one for each expert. For
+    /// a quantized module it is the name of the `weight` tensor.
     sources: Vec<String>,
 }
 
-/// How the bytes of a weight are kept.
+/// How a weight is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightKind {
     /// One tensor of floats.
     Float(Float),
-    /// `weight`, `scales` and, in the affine mode, `biases`; it is dequantized to this type.
+    /// `weight`, `scales` and, in the affine mode, `biases`. They dequantize to this float type.
     Quantized(QuantSpec, Float),
-    /// Something that is no float, carried along as it is.
+    /// One tensor of another type, which is copied as it is.
     Other(Element),
 }
 
 impl WeightKind {
-    /// Returns how it is quantized, if it is.
+    /// Returns how the weight is quantized, or `None` if it is not.
     pub fn spec(self) -> Option<QuantSpec> {
         match self {
             Self::Quantized(spec, _) => Some(spec),
@@ -81,7 +82,7 @@ impl WeightKind {
     }
 }
 
-/// A tensor that a quantized weight is kept in.
+/// One of the tensors that a weight is stored in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The codes, or the floats themselves.
@@ -93,23 +94,23 @@ pub enum Part {
 }
 
 impl Part {
-    /// All parts, by the last word of their tensors' names.
+    /// All parts, each with the last word of its tensor's name.
     pub const WORDS: [(&'static str, Self); 3] =
         [("weight", Self::Weight), ("scales", Self::Scales), ("biases", Self::Biases)];
 }
 
 impl Weight {
-    /// Returns the length of a row, the last dimension.
+    /// Returns the length of a row in weights: the last dimension, or 1 for a scalar.
     pub fn columns(&self) -> usize {
         self.shape.last().copied().unwrap_or(1)
     }
 
-    /// Returns the number of rows of all matrices in it.
+    /// Returns the number of rows: the product of all dimensions but the last.
     pub fn rows(&self) -> usize {
         self.shape.split_last().map_or(1, |(_, rows)| rows.iter().product())
     }
 
-    /// Returns the number of rows of one matrix: of one expert, if it is a stack.
+    /// Returns the number of rows of one matrix. In a stack, that is one expert.
     pub fn matrix_rows(&self) -> usize {
         match self.shape.as_slice() {
             [.., rows, _] => *rows,
@@ -117,7 +118,7 @@ impl Weight {
         }
     }
 
-    /// Returns the type that it has, or is dequantized to.
+    /// Returns the float type that it has or dequantizes to, or `None` if it holds no floats.
     pub fn float(&self) -> Option<Float> {
         match self.kind {
             WeightKind::Float(float) | WeightKind::Quantized(_, float) => Some(float),
@@ -125,7 +126,8 @@ impl Weight {
         }
     }
 
-    /// Checks that its size can be counted, empty dimensions left out, and that its rows are whole bytes.
+    /// Checks that eight times the number of weights does not overflow, where an empty dimension counts as 1,
+    /// and that each row is a whole number of bytes.
     fn check(&self) -> Result<()> {
         let size =
             self.shape.iter().try_fold(8usize, |size, dimension| size.checked_mul((*dimension).max(1)));
@@ -137,7 +139,7 @@ impl Weight {
         Ok(())
     }
 
-    /// Returns the bytes that a row takes in `part`.
+    /// Returns the number of bytes that a row takes in `part`.
     fn row_bytes(&self, part: Part) -> usize {
         let columns = self.columns();
         match (self.kind, part) {
@@ -149,12 +151,13 @@ impl Weight {
         }
     }
 
-    /// Returns the modules in the files whose rows follow each other in it: one, or one for each expert of a stack.
+    /// Returns the tensors in the files whose rows follow each other in it, by name: one, or one for each
+    /// expert of a stack. For a quantized module it is the name of the `weight` tensor.
     pub fn sources(&self) -> &[String] {
         &self.sources
     }
 
-    /// Returns the parts that it is kept in.
+    /// Returns the parts that it is stored in.
     pub fn parts(&self) -> &'static [Part] {
         match self.kind {
             WeightKind::Float(_) | WeightKind::Other(_) => &[Part::Weight],
@@ -165,8 +168,9 @@ impl Weight {
         }
     }
 
-    /// Returns the name of the tensor that holds `part` of the rows of `source`. A tensor that is not called `….weight` has
-    /// no parts: it is its own source.
+    /// Returns the name of the tensor that holds `part` of `source`, which is one of
+    /// [`sources`](Self::sources). A source whose name does not end with `.weight` has no other parts: its
+    /// own name is returned.
     pub fn tensor(source: &str, part: Part) -> String {
         let word = Part::WORDS.iter().find(|(_, other)| *other == part).map(|(word, _)| *word);
         match (word, source.strip_suffix("weight")) {
@@ -175,7 +179,7 @@ impl Weight {
         }
     }
 
-    /// Returns the names of all tensors that it is kept in.
+    /// Returns the names of all tensors that it is stored in.
     pub fn tensors(&self) -> impl Iterator<Item = String> {
         let of_part = |part: Part| self.sources.iter().map(move |source| Self::tensor(source, part));
         self.parts().iter().copied().flat_map(of_part)
@@ -184,6 +188,11 @@ impl Weight {
 
 impl Checkpoint {
     /// Opens a model folder and checks that its configuration and its tensors agree.
+    ///
+    /// # Errors
+    /// Fails if a file is missing, cannot be read or is not in its format, or if the configuration and the
+    /// tensors contradict each other. It also fails if this version does not support the way in which the
+    /// model is quantized or its experts are stored.
     pub fn open(folder: &Path) -> Result<Self> {
         let config = read_json(&folder.join(CONFIG_FILE))?;
         quantized::refuse_others(&config).within(|| format!("in {}", folder.display()))?;
@@ -193,17 +202,18 @@ impl Checkpoint {
         Ok(Self { config, arch, files, weights })
     }
 
-    /// Returns the weights by the names they have without quantization.
+    /// Returns the weights by name. The names are those of the model without quantization, with its experts
+    /// stacked.
     pub fn weights(&self) -> &BTreeMap<String, Weight> {
         &self.weights
     }
 
-    /// Returns what is known of its architecture.
+    /// Returns the record of its architecture.
     pub fn arch(&self) -> &'static Arch {
         self.arch
     }
 
-    /// Whether the embedding is the output head too.
+    /// Whether the embedding is also the output head.
     pub fn is_tied(&self) -> bool {
         let has_head = self.weights.contains_key("lm_head.weight");
         self.arch.drops_head(&self.config) || (self.arch.head == Head::TiedIfAbsent && !has_head)
@@ -214,20 +224,21 @@ impl Checkpoint {
         self.files.files()
     }
 
-    /// Returns the `model_type` of the configuration.
+    /// Returns the `model_type` of the configuration, or an empty text if there is none.
     pub fn model_type(&self) -> &str {
         self.config.get("model_type").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// Whether a head was dropped although `config.json` does not say that the model is tied.
+    /// Whether the output head in the files is dropped although `config.json` has no `tie_word_embeddings`.
     pub fn drops_a_head_unsaid(&self) -> bool {
         let dropped =
             self.files.get("lm_head.weight").is_some() && !self.weights.contains_key("lm_head.weight");
         dropped && !self.config.contains_key("tie_word_embeddings")
     }
 
-    /// Returns how `config.json` says that modules are quantized which it does not name; none if it says nothing that can
-    /// be used. A converted model may have a wrong default: how a weight is quantized is what the weight says.
+    /// Returns the default in the `quantization` of `config.json`: how modules without an entry of their own
+    /// are quantized. Returns `None` if there is no usable default. A converted model may have a wrong
+    /// default, so [`Weight::kind`] says how a weight is really quantized.
     pub fn default_spec(&self) -> Option<QuantSpec> {
         let section = self.config.get("quantization")?;
         let number = |key: &str| usize::try_from(section.get(key)?.as_u64()?).ok();
@@ -236,14 +247,15 @@ impl Checkpoint {
         Some(QuantSpec { bits: number("bits")?, group_size: number("group_size")?, mode })
     }
 
-    /// Returns the number of layers.
+    /// Returns the number of layers that `config.json` gives, if it gives one.
     pub fn layers(&self) -> Option<usize> {
         let inner = || self.config.get("text_config").and_then(|text| text.get("num_hidden_layers"));
         let layers = self.config.get("num_hidden_layers").or_else(inner).and_then(Value::as_u64);
         layers.and_then(|layers| usize::try_from(layers).ok())
     }
 
-    /// Records under their own names how stacks are quantized whose experts were kept one by one.
+    /// Records in `section` how stacks are quantized whose experts are stored one by one. The entry of the
+    /// stack replaces the entries of its experts.
     pub fn record_stacks(&self, section: &mut Map<String, Value>) {
         for (name, weight) in &self.weights {
             if let (WeightKind::Quantized(spec, _), [_, _, ..]) = (weight.kind, weight.sources.as_slice()) {
@@ -261,12 +273,16 @@ impl Checkpoint {
         self.weights.values().map(|weight| (weight.rows() * weight.columns()) as u64).sum()
     }
 
-    /// Returns the bytes that all tensors take.
+    /// Returns the number of bytes that all weights take in the files.
     pub fn stored(&self) -> u64 {
         self.weights.values().map(|weight| weight.stored).sum()
     }
 
-    /// Reads `part` of these rows of `weight` into `bytes`.
+    /// Reads `part` of these rows of `weight` into `bytes`, and resizes `bytes` to fit. Rows are counted over
+    /// all matrices of a stack.
+    ///
+    /// # Errors
+    /// Fails if a file cannot be read.
     pub fn read_rows(
         &self,
         weight: &Weight,
@@ -290,7 +306,10 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Writes `config`, which began as this checkpoint's, keys sorted.
+    /// Writes `config` as the `config.json` of a new model, with sorted keys.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be written.
     pub fn write_config(config: Map<String, Value>, output: &Output) -> Result<()> {
         Ok(output.write(CONFIG_FILE, &to_pretty_json(Value::Object(config)))?)
     }
@@ -326,6 +345,9 @@ fn read_weights(
 }
 
 /// Reads a JSON file that holds an object.
+///
+/// # Errors
+/// Fails if the file cannot be read or does not hold a JSON object.
 pub fn read_json(path: &Path) -> Result<Map<String, Value>> {
     let bytes = fs::read(path).at("read", path)?;
     serde_json::from_slice(&bytes).within(|| format!("{} is not a JSON object", path.display()))

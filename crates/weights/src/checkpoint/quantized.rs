@@ -1,5 +1,5 @@
-//! Quantized weights of a checkpoint: what `config.json` says of them, and whether the tensors agree.
-//! Knows nothing of how they are computed.
+//! How the weights of a checkpoint are quantized: what `config.json` says, and whether the tensors agree.
+//! Knows nothing of the arithmetic.
 
 use serde_json::{Map, Value, json};
 
@@ -10,8 +10,8 @@ use crate::error::{OrBug, Result, fail, require};
 use crate::kernels::{Float, Mode, QuantSpec};
 use crate::tensor::{Element, TensorFiles, TensorRef};
 
-/// Refuses a model that others quantized: its tensors have names and forms of their own, and what is not recognised as
-/// quantized would be taken for something else.
+/// Refuses a model that another tool than MLX quantized. Its tensors have names and layouts of their own, so
+/// they would not be recognised as quantized.
 pub(super) fn refuse_others(config: &Map<String, Value>) -> Result<()> {
     let inner = || config.get("text_config").and_then(|text| text.get("quantization_config"));
     let section = config.get("quantization_config").or_else(inner);
@@ -27,12 +27,12 @@ pub(super) fn refuse_others(config: &Map<String, Value>) -> Result<()> {
     }
 }
 
-/// Returns MLX's own section of the configuration.
+/// Returns MLX's own section of the configuration, `quantization`.
 fn own_section(config: &Map<String, Value>) -> Option<&Value> {
     config.get("quantization").filter(|section| !section.is_null())
 }
 
-/// Returns the module that the tensor is a part of, if that module is quantized.
+/// Returns the module that the tensor `name` is a part of, if that module is quantized.
 pub(super) fn module_of<'a>(name: &'a str, files: &TensorFiles) -> Option<&'a str> {
     let (module, part) = name.rsplit_once('.')?;
     let has = |part: &str| files.get(&format!("{module}.{part}")).is_some();
@@ -40,7 +40,7 @@ pub(super) fn module_of<'a>(name: &'a str, files: &TensorFiles) -> Option<&'a st
     (is_part && has("weight") && has("scales")).then_some(module)
 }
 
-/// Reads what the weight of a quantized module is.
+/// Describes the weight of a quantized module. `packed` is its `weight` tensor.
 pub(super) fn read(
     module: &str,
     packed: &TensorRef,
@@ -59,7 +59,7 @@ pub(super) fn read(
         Mode::Affine => float_of(scales.element).ok_or_else(|| {
             Error::Checkpoint(format!("`{module}.scales` is {}, not a float", scales.element))
         })?,
-        // Codes and scales do not say what they were made from; MLX dequantizes them to this type.
+        // Codes and scales do not say which type the weights had. MLX dequantizes them to bfloat16.
         _ => Float::Bf16,
     };
     let biases = get("biases");
@@ -85,7 +85,7 @@ pub(super) fn read(
     Ok(Weight { shape, kind, stored: stored as u64, sources })
 }
 
-/// Returns the length of a row before packing, if codes and scales have the shapes of the spec.
+/// Returns the length of a row before packing, in weights, if the shapes of codes and scales fit the spec.
 fn columns(spec: QuantSpec, packed: &TensorRef, scales: &TensorRef) -> Option<usize> {
     let (words, rows) = packed.shape.split_last()?;
     let (groups, scale_rows) = scales.shape.split_last()?;
@@ -94,31 +94,45 @@ fn columns(spec: QuantSpec, packed: &TensorRef, scales: &TensorRef) -> Option<us
     (fits && packed.element == Element::U32).then_some(columns)
 }
 
-/// What `config.json` and the tensors say of how the modules of a model are quantized.
+/// What `config.json` and the tensors say about how the modules of a model are quantized.
 pub(super) struct Packing<'a> {
     config: &'a Map<String, Value>,
     arch: &'a Arch,
-    /// How a module is quantized whose width the configuration says, and that has no entry of its own.
+    /// How the first module is quantized whose row length is known and that has no entry of its own.
     observed: Option<QuantSpec>,
+    /// Whether the default of the configuration is trusted.
+    is_default_right: bool,
 }
 
 impl<'a> Packing<'a> {
-    /// Looks through the tensors for a module whose width is known.
+    /// Compares the default of the configuration with the modules whose row length is known.
     pub(super) fn of(config: &'a Map<String, Value>, arch: &'a Arch, files: &TensorFiles) -> Self {
-        let own = Self { config, arch, observed: None };
+        let own = Self { config, arch, observed: None, is_default_right: true };
         let observe = |(name, packed): (&String, &TensorRef)| {
             let module = name.strip_suffix(".weight")?;
             let scales = files.get(&format!("{module}.scales"))?;
             let has_entry = own.section().ok()?.get(module).is_some_and(Value::is_object);
             own.by_columns(module, packed, scales).filter(|_| !has_entry)
         };
-        let observed = files.tensors().iter().find_map(observe);
-        Self { observed, ..own }
+        let known: Vec<_> = files.tensors().iter().filter_map(observe).collect();
+        own.with_known(&known)
     }
 
-    /// Returns how `module` is quantized. An entry of its own in `config.json` counts as it is. The default beside these
-    /// entries counts where the shapes of the tensors agree: converted models are known to have a wrong one. Where they do
-    /// not, the shapes decide, as in `infer_quant_config` of mlx-lm's `utils.py`.
+    /// Adds `known`: how the modules are quantized whose row length is known. If one of them agrees with the
+    /// default, the default is trusted, because a model may use a usual name for a matrix of another width.
+    /// The default is also trusted if there are no such modules, or if the model type has no record: then the
+    /// usual names need not apply.
+    fn with_known(self, known: &[QuantSpec]) -> Self {
+        let default = self.section().ok().and_then(|section| written("", section).ok());
+        let agrees = known.is_empty() || default.is_some_and(|default| known.contains(&default));
+        let is_default_right = agrees || self.arch.model_type.is_empty();
+        Self { observed: known.first().copied(), is_default_right, ..self }
+    }
+
+    /// Returns how `module` is quantized. If `config.json` has an entry for the module, the entry decides.
+    /// Otherwise the default decides, if it is trusted and fits the shapes of the tensors; converted models
+    /// are known to have a wrong default. Otherwise the shapes decide, as in `infer_quant_config` of mlx-lm's
+    /// `utils.py`.
     fn spec(&self, module: &str, packed: &TensorRef, scales: &TensorRef) -> Result<QuantSpec> {
         let section = self.section().map_err(|rule| Error::Checkpoint(format!("`{module}` {rule}")))?;
         if let Some(entry) = section.get(module).filter(|entry| entry.is_object()) {
@@ -130,10 +144,10 @@ impl<'a> Packing<'a> {
         let default = match written(module, section) {
             Ok(default) => default,
             Err(error @ Error::Unsupported(_)) => return Err(error),
-            // These bits or this group size are not of MLX, so the shapes must do.
+            // MLX does not have these bits or this group size, so the shapes decide.
             Err(error) => return by_columns.or(observed).ok_or(error),
         };
-        if possible.contains(&default) && (self.arch.model_type.is_empty() || by_columns.is_none()) {
+        if possible.contains(&default) && self.is_default_right {
             return Ok(default);
         }
         let same_group = || possible.iter().find(|spec| spec.group_size == default.group_size).copied();
@@ -141,7 +155,8 @@ impl<'a> Packing<'a> {
         Ok(by_columns.or(observed).or_else(same_group).or_else(same_bits).unwrap_or(default))
     }
 
-    /// Returns how a module is quantized whose width the configuration says.
+    /// Returns the spec that gives `module` the row length that follows from the configuration, if one
+    /// follows.
     fn by_columns(&self, module: &str, packed: &TensorRef, scales: &TensorRef) -> Option<QuantSpec> {
         let expected = self.arch.columns(module, self.config)?;
         let has_expected = |spec: &QuantSpec| columns(*spec, packed, scales) == Some(expected);
@@ -155,7 +170,7 @@ impl<'a> Packing<'a> {
     }
 }
 
-/// Returns every way in which a module may be quantized whose codes and scales have these shapes.
+/// Returns every spec that fits the shapes of these codes and scales.
 fn possible_specs(packed: &TensorRef, scales: &TensorRef) -> Vec<QuantSpec> {
     let is_affine = scales.element != Element::U8;
     let modes = Mode::WORDS.into_iter().map(|(_, mode)| mode);
@@ -170,9 +185,10 @@ fn possible_specs(packed: &TensorRef, scales: &TensorRef) -> Vec<QuantSpec> {
     specs.filter(|spec| columns(*spec, packed, scales).is_some()).collect()
 }
 
-/// Returns how an entry of `config.json` says that `module` is quantized.
+/// Returns how `module` is quantized by an entry of `config.json`.
 fn written(module: &str, entry: &Value) -> Result<QuantSpec> {
-    // An entry without a mode is affine, whatever the default says: mlx-lm hands it to `to_quantized`.
+    // An entry without a mode is affine, whatever the default is: mlx-lm passes the entry itself to
+    // `to_quantized`.
     let word = entry.get("mode").and_then(Value::as_str).unwrap_or("affine");
     let mode = Mode::WORDS.iter().find(|(known, _)| *known == word).map(|(_, mode)| *mode);
     let mode = mode.ok_or_else(|| {
@@ -180,7 +196,7 @@ fn written(module: &str, entry: &Value) -> Result<QuantSpec> {
     })?;
     let number = |key: &str, allowed: &[usize]| {
         let value = entry.get(key).and_then(Value::as_u64).and_then(|value| usize::try_from(value).ok());
-        // A mode with one choice need not name it.
+        // If the mode allows only one value, the entry may leave it out.
         let only = allowed.first().copied().filter(|_| allowed.len() == 1);
         let value = value.or(only).filter(|value| allowed.contains(value));
         value.ok_or_else(|| {
@@ -195,7 +211,7 @@ fn written(module: &str, entry: &Value) -> Result<QuantSpec> {
     })
 }
 
-/// Returns how a spec is recorded in `config.json`, as mlx-lm reads it.
+/// Returns the entry of `config.json` that records a spec, in the form that mlx-lm reads.
 pub(crate) fn record(spec: QuantSpec) -> Value {
     json!(spec)
 }
@@ -207,7 +223,8 @@ mod tests {
     use super::*;
     use crate::arch;
 
-    /// Reads how a module of a model with `hidden_size` 256 is quantized whose tensors have these widths.
+    /// Returns how a module is quantized in a model with `hidden_size` 256. `widths` are the row lengths of
+    /// its codes and its scales.
     fn spec(
         model_type: &str,
         module: &str,
@@ -219,8 +236,10 @@ mod tests {
         let config = config.as_object().unwrap();
         let tensor = |element, columns| TensorRef::of_shape(element, vec![8, columns]);
         let (packed, scales) = (tensor(Element::U32, widths[0]), tensor(scale, widths[1]));
-        let packing = Packing { config, arch: arch::of_config(config), observed: None };
-        packing.spec(module, &packed, &scales).unwrap()
+        let packing =
+            Packing { config, arch: arch::of_config(config), observed: None, is_default_right: true };
+        let known: Vec<_> = packing.by_columns(module, &packed, &scales).into_iter().collect();
+        packing.with_known(&known).spec(module, &packed, &scales).unwrap()
     }
 
     const Q: &str = "model.layers.0.self_attn.q_proj";
@@ -234,15 +253,15 @@ mod tests {
             json!({"bits": 8, "group_size": 64}),
             json!({"bits": 4, "group_size": 32}),
             json!({"bits": 3, "group_size": 128}),
-            // These have the same product as what is there: only the width of the model tells them apart.
+            // These fit the shapes too: only the row length of the module tells them apart.
             json!({"bits": 8, "group_size": 32}),
             json!({"bits": 2, "group_size": 128}),
-            // No packing of MLX.
+            // MLX does not have these bits.
             json!({"bits": 7, "group_size": 64}),
         ] {
             assert_eq!(spec("llama", Q, &section, four, Element::F16), affine(4, 64), "{section}");
         }
-        // A module whose width is not known: the part of the default that can be right counts.
+        // The row length of this module is not known: the part of the default that can be right is used.
         let other = |section| spec("llama", "model.layers.0.mlp.gate", &section, four, Element::F16);
         assert_eq!(other(json!({"bits": 8, "group_size": 64})), affine(4, 64));
         assert_eq!(other(json!({"bits": 2, "group_size": 64})), affine(4, 64));
@@ -250,6 +269,24 @@ mod tests {
         // Six bits are not a power of two.
         let six = [256 * 6 / 32, 256 / 64];
         assert_eq!(spec("new", Q, &json!({"bits": 8, "group_size": 64}), six, Element::BF16), affine(6, 64));
+    }
+
+    #[test]
+    fn one_module_that_agrees_is_enough_to_believe_the_default() {
+        // Like `o_proj` of deepseek_v2, which is narrower than its name and the configuration suggest.
+        let config = json!({"model_type": "deepseek_v2", "hidden_size": 256, "quantization": {"bits": 4, "group_size": 32}});
+        let config = config.as_object().unwrap();
+        let affine = |bits, group_size| QuantSpec { mode: Mode::Affine, bits, group_size };
+        let (default, other) = (affine(4, 32), affine(2, 64));
+        let packed = TensorRef::of_shape(Element::U32, vec![8, 128 * 4 / 32]);
+        let scales = TensorRef::of_shape(Element::F16, vec![8, 128 / 32]);
+        let spec = |known: &[QuantSpec]| {
+            let packing =
+                Packing { config, arch: arch::of_config(config), observed: None, is_default_right: true };
+            packing.with_known(known).spec(Q, &packed, &scales).unwrap()
+        };
+        assert_eq!(spec(&[other, default]), default);
+        assert_eq!(spec(&[other]), other);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The files beside the weights: tokenizer, chat template, licence, whatever else there is.
+//! Copies the files beside the weights: tokenizer, chat template, licence and all others.
 //! Knows nothing of what is in them.
 
 use std::fs;
@@ -11,15 +11,23 @@ use crate::survival::SURVIVAL_FILE;
 use crate::tensor::{INDEX_FILE, TensorFiles};
 use artifact::{AtPath, Output};
 
-/// Files that hold weights once more: those of the source, which are not those of what is made.
-const WEIGHT_FORMATS: [&str; 9] =
-    [".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack"];
+/// The endings of files that hold the same weights in other formats than safetensors.
+pub const OTHER_WEIGHT_FORMATS: [&str; 7] = [".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack"];
+
+/// The endings of safetensors files. Those that the source's index does not name are not copied: they hold
+/// the weights of the source, not of the new model.
+const SAFETENSORS: [&str; 2] = [".safetensors", ".safetensors.index.json"];
 
 /// The name of the model card.
 const CARD_FILE: &str = "README.md";
 
-/// Copies every file of the model in `folder` that is not weights, index or configuration, unchanged: tokenizer,
-/// template, licence. What a quantized model says of its own fine-tuning is not said of what is made of it. Of the model card the head is completed; `origin` is what the model was made from.
+/// Copies every file of the model in `folder` that is not weights, index or configuration, unchanged:
+/// tokenizer, template, licence. `survival.json` is not copied, because it describes the source and not the
+/// new model. The head of the model card is completed; `origin` is the model that the new one is made from.
+/// Hidden files are skipped, and copies of the weights in other formats are left out with a warning.
+///
+/// # Errors
+/// Fails if a file cannot be read or written, or if a file name is not UTF-8.
 pub(crate) fn copy_side_files(folder: &Path, origin: Option<&ModelOrigin>, output: &Output) -> Result<()> {
     let files = TensorFiles::open_model(folder)?;
     let weights: Vec<_> = files.files().collect();
@@ -30,7 +38,7 @@ pub(crate) fn copy_side_files(folder: &Path, origin: Option<&ModelOrigin>, outpu
         if own || weights.contains(&path.as_path()) {
             continue;
         }
-        if WEIGHT_FORMATS.iter().any(|ending| name.ends_with(ending)) {
+        if SAFETENSORS.iter().chain(&OTHER_WEIGHT_FORMATS).any(|ending| name.ends_with(ending)) {
             left_out.push(name);
         } else {
             output.copy(&path, &name)?;

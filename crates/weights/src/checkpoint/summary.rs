@@ -1,5 +1,5 @@
-//! What a model is, in a few numbers, for people.
-//! Knows nothing of how they are shown.
+//! A summary of a model in a few numbers, for people.
+//! Knows nothing of how it is shown.
 
 use std::collections::BTreeMap;
 
@@ -8,23 +8,24 @@ use serde_json::Value;
 
 use super::{Checkpoint, WeightKind, element_of};
 
-/// What a model is.
+/// A summary of a model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelSummary {
-    /// The class that the configuration names, or else the type.
+    /// The class that `config.json` names first in `architectures`, or else its `model_type`.
     pub architecture: String,
-    /// How many weights, before packing.
+    /// The number of weights before packing.
     pub parameters: u64,
-    /// The bytes of all tensors.
+    /// The number of bytes that all weights take in the files.
     pub bytes: u64,
-    /// Bits that the tensors take, per weight.
+    /// The number of bits that are stored per weight, scales and biases included.
     pub bits_per_weight: f64,
-    /// How many weights are kept in which way.
+    /// How many tensors are stored in each way, by the name of the way. Tensors are counted as they are
+    /// without quantization.
     pub tensors: BTreeMap<String, usize>,
 }
 
 impl Checkpoint {
-    /// Returns what the model is.
+    /// Returns a summary of the model.
     pub fn summary(&self) -> ModelSummary {
         let classes = self.config.get("architectures").and_then(Value::as_array);
         let class = classes.and_then(|classes| classes.first()).and_then(Value::as_str);

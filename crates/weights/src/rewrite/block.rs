@@ -1,5 +1,5 @@
-//! One block of rows: read, dequantized, updated and checked.
-//! Knows nothing of other blocks, nor of what becomes of it.
+//! Makes one block of rows: reads, dequantizes, updates, checks and quantizes it.
+//! Knows nothing of other blocks, nor of where the result goes.
 
 use std::ops::Range;
 
@@ -10,18 +10,19 @@ use crate::checkpoint::{Checkpoint, Part, Weight, WeightKind};
 use crate::error::{OrBug, Result, fail};
 use crate::kernels::{Backend, Float, Mode, Packed, PackedMut, QuantSpec, Rows};
 
-/// Memory for one block at a time, used again for the next.
+/// Scratch memory for one block. It is reused for the next block.
 pub(super) struct Scratch {
     pub(super) rows: Rows,
-    /// The rows before a fine-tuning, after it, and as they were made.
+    /// The rows before a fine-tuning (`base`), after it (`updated`), and dequantized from the codes that were
+    /// made of them (`made`).
     pub(super) base: Rows,
     pub(super) updated: Rows,
     pub(super) made: Rows,
-    /// The bytes that rows are read from.
+    /// Buffers for the bytes that rows are read from.
     pub(super) aside: Aside,
 }
 
-/// The bytes that rows are read from.
+/// Buffers for the bytes that rows are read from.
 pub(super) struct Aside {
     parts: [Vec<u8>; 3],
     side: Rows,
@@ -42,7 +43,7 @@ impl Default for Scratch {
     }
 }
 
-/// A weight being made.
+/// A weight that is being made.
 pub(super) struct WeightTask<'a> {
     pub(super) name: &'a str,
     pub(super) weight: &'a Weight,
@@ -50,7 +51,7 @@ pub(super) struct WeightTask<'a> {
     pub(super) baseline: Option<WeightBaseline<'a>>,
 }
 
-/// What all blocks of a weight have in common.
+/// What is needed to make any block of a weight.
 pub(super) struct Block<'a> {
     pub(super) checkpoint: &'a Checkpoint,
     pub(super) backend: &'a dyn Backend,
@@ -60,7 +61,7 @@ pub(super) struct Block<'a> {
 }
 
 impl Block<'_> {
-    /// Brings `rows` of the weight into `scratch.rows`, updated.
+    /// Reads `rows` of the weight into `scratch.rows`, applies the update and checks the result.
     pub(super) fn load(&self, rows: Range<usize>, scratch: &mut Scratch) -> Result<()> {
         let (matrix, columns) = (self.task.weight.matrix_rows(), self.task.weight.columns());
         let whole = match &self.task.update {
@@ -92,8 +93,8 @@ impl Block<'_> {
         self.check(rows.start, &scratch.rows)
     }
 
-    /// Brings `rows` of the weight as it is into `scratch.rows`. Returns the sum of the squares of its steps, if it is
-    /// quantized.
+    /// Reads `rows` of the stored weight, without the update, into `scratch.rows`. Returns the sum of the
+    /// squared quantization steps, or 0 if the weight is not quantized.
     pub(super) fn read_stored(&self, rows: &Range<usize>, scratch: &mut Scratch) -> Result<f64> {
         let place = WeightRef { checkpoint: self.checkpoint, weight: self.task.weight };
         self.read(place, self.float, rows, &mut scratch.aside, &mut scratch.rows)?;
@@ -105,7 +106,7 @@ impl Block<'_> {
         })
     }
 
-    /// Quantizes rows that were loaded.
+    /// Quantizes `rows`, which are loaded, into `out`.
     pub(super) fn quantize<'o>(
         &self,
         spec: QuantSpec,
@@ -117,8 +118,8 @@ impl Block<'_> {
         Ok(Packed { spec, float: self.float, columns: rows.columns, weight, scales, biases })
     }
 
-    /// Reads rows of a weight as floats of type `to`. As in mlx-lm's `convert --dequantize --dtype`, scales and biases take
-    /// the type first, and the weight is dequantized in it.
+    /// Reads rows of a weight as floats of type `to`. In the affine mode, scales and biases are cast to `to`
+    /// first, and the weight is dequantized in that type, as in mlx-lm's `convert --dequantize --dtype`.
     pub(super) fn read(
         &self,
         WeightRef { checkpoint, weight }: WeightRef<'_>,
@@ -151,7 +152,8 @@ impl Block<'_> {
         self.backend.dequantize(aside.packed(spec, to, columns), into)
     }
 
-    /// A weight that is not a number ruins every answer, and quantizing spreads it over its group.
+    /// Fails if a weight is out of range. A single NaN ruins every answer of the model, and quantizing
+    /// spreads it over its group.
     fn check(&self, first: usize, rows: &Rows) -> Result<()> {
         let Some((row, column)) = rows.first_out_of_range() else { return Ok(()) };
         let value = rows.values.get(row * rows.columns + column).copied().unwrap_or(f32::NAN);

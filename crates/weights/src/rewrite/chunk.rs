@@ -1,4 +1,4 @@
-//! How a weight is cut into chunks of blocks, and how far a pass has come.
+//! Cuts a weight into chunks of blocks, and counts how far a rewrite is.
 //! Knows nothing of what is done with a block.
 
 use std::ops::Range;
@@ -7,15 +7,15 @@ use crate::checkpoint::Weight;
 use crate::error::Result;
 use artifact::Tick;
 
-/// How many weights make a block: as float32 an eighth of a megabyte, which fits the L2 cache beside what it is
-/// read from and written to.
+/// How many weights a block has. As float32 they take 128 KiB, which fits the L2 cache together with the
+/// bytes that the block is read from and written to.
 const BLOCK_WEIGHTS: usize = 1 << 15;
 
-/// How many blocks make a chunk.
+/// How many blocks a chunk has.
 const CHUNK_BLOCKS: usize = 64;
 
-/// Cuts a weight into blocks of rows, none of which reaches into the next matrix of a stack, and these into chunks.
-/// There is at least one chunk, so that a tensor without elements is written too.
+/// Cuts a weight into blocks of rows, and groups the blocks into chunks. No block reaches into the next
+/// matrix of a stack. There is at least one chunk, so that a tensor without elements is written too.
 pub(super) fn chunks(weight: &Weight) -> Vec<Vec<Range<usize>>> {
     if weight.rows() * weight.columns() == 0 {
         return vec![Vec::new()];
@@ -31,7 +31,7 @@ pub(super) fn chunks(weight: &Weight) -> Vec<Vec<Range<usize>>> {
     blocks.chunks(CHUNK_BLOCKS).map(<[_]>::to_vec).collect()
 }
 
-/// Returns the rows of a chunk.
+/// Returns the range of rows that a chunk covers.
 pub(super) fn span(chunk: &[Range<usize>]) -> Range<usize> {
     match (chunk.first(), chunk.last()) {
         (Some(first), Some(last)) => first.start..last.end,
@@ -43,7 +43,7 @@ pub(super) fn part_of<'a>(bytes: &'a mut [u8], rows: &Range<usize>, row_bytes: u
     &mut bytes[rows.start * row_bytes..rows.end * row_bytes]
 }
 
-/// Splits the bytes of a chunk into those of its blocks.
+/// Splits the bytes of a chunk into the bytes of each of its blocks.
 pub(super) fn split<'a>(
     mut bytes: &'a mut [u8],
     chunk: &[Range<usize>],
@@ -58,7 +58,7 @@ pub(super) fn split<'a>(
     places
 }
 
-/// Counts the bytes of the source that are done.
+/// Counts the bytes of the source that are done, and reports the count to `tick`.
 pub(super) struct Progress<'a> {
     pub(super) done: u64,
     pub(super) total: u64,

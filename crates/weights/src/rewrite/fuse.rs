@@ -1,5 +1,6 @@
-//! `fuse`: decides what every weight of a model becomes when an adapter is merged into it, and says so in `config.json`.
-//! Knows nothing of how a matrix is merged; that is the backend's.
+//! `fuse`: decides what every weight of a model becomes when an adapter is merged into it, and records it in
+//! `config.json`.
+//! Knows nothing of how a matrix is merged; the backend does that.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,10 +15,10 @@ use crate::error::Result;
 use crate::kernels::{Backend, Float};
 use artifact::{Output, Tick};
 
-/// What to do about a fine-tuning that did not survive being quantized again.
+/// The advice that is shown if a fine-tuning does not survive requantizing.
 const HINT: &str = "leave out `requantize`, and quantize to more bits or another group size";
 
-/// Fuses the adapter at `adapter` into the model at `model`.
+/// Fuses the adapter in the folder `adapter` into the model in the folder `model`.
 pub(super) fn run(
     parameters: &Fuse,
     model: &Path,
@@ -52,7 +53,8 @@ fn target(parameters: &Fuse, dtype: Option<Float>, weight: &Weight, updated: boo
     }
 }
 
-/// The fused model is not quantized any more, unless that was asked for, and has the type that was asked for.
+/// Writes `config.json`. The sections on quantization are removed unless `requantize` is set, and the dtype
+/// is recorded if one is asked for.
 fn write_config(checkpoint: &Checkpoint, parameters: &Fuse, output: &Output) -> Result<()> {
     let mut config = checkpoint.config.clone();
     for key in ["quantization", "quantization_config"] {
@@ -62,7 +64,7 @@ fn write_config(checkpoint: &Checkpoint, parameters: &Fuse, output: &Output) -> 
         }
     }
     if let Some(dtype) = parameters.dtype {
-        // `dtype` is the newer name of the same key; some have both.
+        // `dtype` is the newer name of `torch_dtype`. Some models have both.
         let keys = ["dtype", "torch_dtype"].into_iter().filter(|key| config.contains_key(*key));
         let keys: Vec<_> = if config.contains_key("dtype") { keys.collect() } else { vec!["torch_dtype"] };
         for key in keys {

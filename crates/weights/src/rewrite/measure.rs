@@ -1,4 +1,4 @@
-//! What the outcome of a rewrite is compared with: the weights before a fine-tuning, and after it.
+//! Compares the outcome of a rewrite with the weights before and after a fine-tuning.
 //! Knows nothing of what the sums mean.
 
 use std::collections::BTreeMap;
@@ -13,28 +13,29 @@ use crate::kernels::{Float, Packed, PackedMut, UpdateStats};
 /// What the outcome of a rewrite is compared with.
 #[derive(Clone, Copy)]
 pub(super) enum Baseline<'a> {
-    /// Nothing: it is not measured.
+    /// Nothing: the outcome is not measured.
     Nothing,
-    /// The weights as they are before the pass updates them.
+    /// The weights before the rewrite updates them.
     Itself,
-    /// The model that an adapter was fused into, and what came of it; none if that is what the pass reads.
+    /// The model that an adapter was fused into, and the fused model. `fused` is `None` if the fused model is
+    /// the input of the rewrite.
     Models { base: &'a Checkpoint, fused: Option<&'a Checkpoint> },
 }
 
-/// What was counted of one weight that the fine-tuning changed.
+/// The sums over one weight that the fine-tuning changed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Count {
     pub(super) stats: UpdateStats,
-    /// How the base keeps it.
+    /// How the base stores it.
     pub(super) base: WeightKind,
-    /// How what was made of it is kept.
+    /// How the outcome stores it.
     pub(super) made: WeightKind,
 }
 
-/// The counts by the names of the weights.
+/// The counts by the names of their weights.
 pub(super) type Counts = BTreeMap<String, Count>;
 
-/// A weight in a model.
+/// A weight, and the model that it is in.
 #[derive(Clone, Copy)]
 pub(super) struct WeightRef<'a> {
     pub(super) checkpoint: &'a Checkpoint,
@@ -44,21 +45,23 @@ pub(super) struct WeightRef<'a> {
 /// What one weight is compared with.
 #[derive(Clone, Copy)]
 pub(super) enum WeightBaseline<'a> {
-    /// What it is before its update.
+    /// The weight before its update.
     Itself,
-    /// The base weight, and the fused weight if it is not the input, both cast to the fused dtype. So the base is what
-    /// `fuse` had before it merged.
+    /// The base weight, and the fused weight if it is not the input, both cast to the fused dtype. So the
+    /// base has the values that `fuse` merged into.
     Models { base: WeightRef<'a>, fused: Option<WeightRef<'a>>, float: Float },
 }
 
-/// What was made of a block: the rows themselves, or codes.
+/// The outcome of a block: the rows in `scratch.rows`, with the sum of their squared quantization steps, or
+/// codes.
 pub(super) enum Made<'a> {
     Rows { steps: f64 },
     Packed(Packed<'a>),
 }
 
 impl<'a> Baseline<'a> {
-    /// Returns what the weight `name` is compared with. None unless all models have it, in this shape and as floats.
+    /// Returns what the weight `name` is compared with. Returns `None` if it is not measured, or if a model
+    /// does not have it in this shape and as floats.
     pub(super) fn of_weight(
         self,
         name: &str,
@@ -88,7 +91,7 @@ impl<'a> Baseline<'a> {
 }
 
 impl WeightBaseline<'_> {
-    /// Returns how the weight is kept before the fine-tuning.
+    /// Returns how the weight is stored before the fine-tuning.
     pub(super) fn base_kind(&self, weight: &Weight) -> WeightKind {
         match self {
             Self::Itself => weight.kind,
@@ -98,8 +101,9 @@ impl WeightBaseline<'_> {
 }
 
 impl Block<'_> {
-    /// Sums over rows whose outcome is `made`; `scratch.rows` holds the unquantized rows. A block that the fine-tuning did
-    /// not change is skipped unless `all` is set: most weights are changed everywhere or nowhere.
+    /// Returns the sums over `rows`, whose outcome is `made`; `scratch.rows` holds the unquantized rows. A
+    /// block that the fine-tuning did not change is skipped unless `all` is set, because most weights are
+    /// changed everywhere or nowhere.
     pub(super) fn measure(
         &self,
         rows: &Range<usize>,
@@ -111,7 +115,8 @@ impl Block<'_> {
         let mut separate = false;
         if let WeightBaseline::Models { base, fused, float } = *baseline {
             let mut fused = fused;
-            // What is read took another type before it was quantized.
+            // The input was cast to another type before it was quantized, so `scratch.rows` is not the fused
+            // weight.
             if fused.is_none() && self.float != float {
                 fused = Some(WeightRef { checkpoint: self.checkpoint, weight: self.task.weight });
             }
@@ -135,14 +140,14 @@ impl Block<'_> {
         }))
     }
 
-    /// Makes rows once more, to throw them away, and sums over all of them.
+    /// Makes `rows` again without writing them, and returns the sums over all of them.
     pub(super) fn measure_again(
         &self,
         rows: Range<usize>,
         target: Target,
         scratch: &mut Scratch,
     ) -> Result<Option<UpdateStats>> {
-        // What was only copied was not checked either.
+        // A weight that is only copied is not checked when it is copied, so it is not checked here.
         let mut steps = 0.0;
         if self.task.update.is_none() {
             steps = self.read_stored(&rows, scratch)?;

@@ -1,8 +1,9 @@
-//! Models made from models: an adapter fused into the weights, or the weights quantized.
+//! Makes models from models: fuses an adapter into the weights, or quantizes the weights.
 //! Knows nothing of graphs, keys or caches: folders in, a folder out.
 //!
-//! A rewrite goes through a model once: every weight is read in blocks of rows, computed on all cores, and written in
-//! the order of the file. Memory is that of a few blocks, never that of a model.
+//! A rewrite goes through a model once: every weight is read in blocks of rows, computed on all cores, and
+//! written in the order of the file. It needs memory for a few chunks of blocks and the codes of one tensor,
+//! never for a whole model.
 
 mod block;
 mod chunk;
@@ -28,12 +29,12 @@ use crate::error::Result;
 use crate::kernels::Backend;
 use artifact::{Output, Tick};
 
-/// A model folder to be made from another.
+/// An order to make one model folder from another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {
-    /// The folder of the model that is read.
+    /// The folder of the input model.
     pub model: PathBuf,
-    /// What is done to it.
+    /// What is done to the model.
     pub operation: Operation,
     /// Where the model comes from, for the model card.
     pub origin: Option<ModelOrigin>,
@@ -43,37 +44,42 @@ pub struct Job {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
-    /// The adapter in this folder is merged into the weights.
+    /// Merges an adapter into the weights.
     Fuse {
-        /// The adapter's folder.
+        /// The folder of the adapter.
         adapter: PathBuf,
-        /// How.
+        /// The options of `fuse`.
         options: Fuse,
     },
-    /// The weights are quantized.
+    /// Quantizes the weights.
     Quantize {
-        /// How.
+        /// The options of `quantize`.
         options: Quantize,
-        /// Where the model was fine-tuned, to measure what quantizing leaves of that.
+        /// The fine-tuning that the model descends from, to measure how much of it survives.
         fine_tuning: Option<FineTuning>,
     },
 }
 
 impl Job {
-    /// Quantizes the model in the folder `model`.
+    /// Returns a job that quantizes the model in the folder `model`.
     pub fn quantize(model: impl Into<PathBuf>, options: Quantize) -> Self {
         let operation = Operation::Quantize { options, fine_tuning: None };
         Self { model: model.into(), operation, origin: None }
     }
 
-    /// Fuses the adapter in the folder `adapter` into the model in the folder `model`.
+    /// Returns a job that fuses the adapter in the folder `adapter` into the model in the folder `model`.
     pub fn fuse(model: impl Into<PathBuf>, adapter: impl Into<PathBuf>, options: Fuse) -> Self {
         let operation = Operation::Fuse { adapter: adapter.into(), options };
         Self { model: model.into(), operation, origin: None }
     }
 
-    /// Makes the model and writes it into `output`: weights, `config.json`, and the files beside them. `tick` is told
-    /// how many bytes of the source are done.
+    /// Makes the model and writes it into `output`: weights, `config.json`, and the files beside them. `tick`
+    /// is told how many bytes of the source are done.
+    ///
+    /// # Errors
+    /// Fails if an input cannot be read or is not valid, if the options or the adapter do not fit the model,
+    /// or if a weight is out of range. It also fails if the backend fails, if `output` cannot be written, or
+    /// if `tick` asks to stop.
     pub fn run(&self, output: &Output, backend: &dyn Backend, tick: Tick<'_>) -> Result<()> {
         match &self.operation {
             Operation::Fuse { adapter, options } => {
@@ -86,7 +92,11 @@ impl Job {
         copy_side_files(&self.model, self.origin.as_ref(), output)
     }
 
-    /// Checks, without reading weights, that `options` fit the model in the folder `model`.
+    /// Checks, without reading weights, that `options` fit the model in the folder `model`. A folder that
+    /// cannot be opened as a model passes the check.
+    ///
+    /// # Errors
+    /// Fails if the options do not fit the model, for example if an override matches no layer.
     pub fn check_quantize(options: &Quantize, model: &Path) -> Result<()> {
         quantize::check(options, model)
     }

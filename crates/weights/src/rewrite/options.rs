@@ -1,5 +1,6 @@
-//! What can be asked of a rewrite: the parameters of `fuse` and `quantize`, defaults filled in.
-//! Knows nothing of files, nor of how it is done. These types are part of a recipe: their JSON form must not change.
+//! The parameters of `fuse` and `quantize`, with defaults filled in.
+//! Knows nothing of files, nor of how a rewrite is done. These types are part of a recipe: their JSON form
+//! must not change.
 
 use std::fmt;
 
@@ -7,40 +8,41 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernels::{Float, Mode};
 
-/// Parameters of `fuse`. Fields are in alphabetical order here and below: they are hashed as canonical JSON.
+/// The parameters of `fuse`. Here and below, fields are in alphabetical order, because they are hashed as
+/// canonical JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fuse {
-    /// The type of the fused weights; none keeps the model's own.
+    /// The type of the fused weights. `None` keeps the model's own.
     pub dtype: Option<Dtype>,
-    /// Whether what was quantized is quantized again, as it was, which is mlx-lm's default.
+    /// Whether weights that were quantized are quantized again in the same way. mlx-lm does that by default.
     pub requantize: bool,
 }
 
-/// Parameters of `quantize`.
+/// The parameters of `quantize`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quantize {
-    /// Bits per weight, one of the mode's.
+    /// Bits per weight: one of the numbers that the mode allows.
     pub bits: usize,
-    /// How many neighbours in a row share a scale, one of the mode's.
+    /// How many consecutive weights of a row share a scale: one of the numbers that the mode allows.
     pub group_size: usize,
-    /// What the codes are.
+    /// The mode, which says what a code stands for.
     pub mode: Mode,
-    /// What is different for some weights; the first that matches counts.
+    /// Exceptions for some modules. The first one that matches is used.
     pub overrides: Vec<Override>,
-    /// A choice of bits by layer and kind of weight.
+    /// The mixed recipe that chooses the bits by layer and kind of weight, if there is one.
     pub recipe: Option<Mixed>,
 }
 
-/// What is different for the modules whose path a pattern matches.
+/// An exception for the modules whose path matches a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Override {
-    /// Bits per weight; none keeps the node's.
+    /// Bits per weight. `None` means those of [`Quantize`].
     pub bits: Option<usize>,
-    /// The group size; none keeps the node's.
+    /// The group size. `None` means that of [`Quantize`].
     pub group_size: Option<usize>,
-    /// Whether they stay as they are.
+    /// Whether the modules stay as they are.
     pub keep: bool,
-    /// The pattern: `*` stands for any text, `?` for one character.
+    /// The pattern, which must match the whole path: `*` stands for any text, `?` for one character.
     pub pattern: String,
 }
 
@@ -59,7 +61,7 @@ pub enum Mixed {
 }
 
 impl Mixed {
-    /// The words of `pipeline.yaml` and of mlx-lm.
+    /// The recipes and their names in `pipeline.yaml` and in mlx-lm.
     pub const WORDS: [(&str, Self); 4] = [
         ("mixed_2_6", Self::Low2High6),
         ("mixed_3_4", Self::Low3High4),
@@ -67,7 +69,7 @@ impl Mixed {
         ("mixed_4_6", Self::Low4High6),
     ];
 
-    /// Returns the low and the high bits.
+    /// Returns the low and the high number of bits.
     pub fn bits(self) -> (usize, usize) {
         match self {
             Self::Low2High6 => (2, 6),
@@ -78,7 +80,7 @@ impl Mixed {
     }
 }
 
-/// The types that weights are kept in.
+/// The float types that weights are stored in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names are those of MLX and safetensors")]
@@ -89,7 +91,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// The words of `pipeline.yaml` and `config.json`.
+    /// The types and their names in `pipeline.yaml` and `config.json`.
     pub const WORDS: [(&str, Self); 3] =
         [("float16", Self::Float16), ("bfloat16", Self::Bfloat16), ("float32", Self::Float32)];
 }

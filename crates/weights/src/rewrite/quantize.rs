@@ -1,5 +1,5 @@
-//! `quantize`: decides what every weight of a model is quantized to, and records it in `config.json`.
-//! Knows nothing of how a weight is quantized; that is the backend's.
+//! `quantize`: decides how every weight of a model is quantized, and records it in `config.json`.
+//! Knows nothing of how a weight is quantized; the backend does that.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,8 +17,8 @@ use crate::kernels::{Backend, Float, Mode, QuantSpec};
 use artifact::{Output, Tick};
 use text::nearest;
 
-/// Quantizes the model at `model`. A model that is quantized already is dequantized first. If it descends from a
-/// fine-tuning, `fine_tuning` says where from, and what is left of it is measured.
+/// Quantizes the model at `model`. A model that is quantized already is dequantized first. If it descends
+/// from a fine-tuning, `fine_tuning` names that, and the rewrite measures how much of it is left.
 pub(super) fn run(
     parameters: &Quantize,
     model: &Path,
@@ -45,25 +45,25 @@ pub(super) fn run(
     Checkpoint::write_config(config, output)
 }
 
-/// Where a model that is to be quantized was fine-tuned.
+/// The fine-tuning that a model to be quantized descends from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FineTuning {
     /// The folder of the model that the adapter was fused into.
     pub base: PathBuf,
-    /// The folder of the fused model; none if that is the very model to be quantized.
+    /// The folder of the fused model. `None` if that is the model to be quantized.
     pub fused: Option<PathBuf>,
 }
 
 /// Checks, before anything runs, that the parameters fit the model at `base`.
 pub(super) fn check(parameters: &Quantize, base: &Path) -> Result<()> {
-    // A base that cannot be opened is for its own node to report.
+    // A base that cannot be opened is not an error here: the node that makes it reports that.
     Checkpoint::open(base).map_or(Ok(()), |checkpoint| choose(parameters, &checkpoint).map(drop))
 }
 
-/// What was decided for a model.
+/// The decisions for a model.
 struct Choice {
     targets: BTreeMap<String, Target>,
-    /// `quantization` of `config.json`.
+    /// The section `quantization` of `config.json`.
     section: Value,
 }
 
@@ -108,9 +108,10 @@ fn choose(parameters: &Quantize, checkpoint: &Checkpoint) -> Result<Choice> {
     Ok(Choice { targets, section: Value::Object(section) })
 }
 
-/// What becomes of one layer.
+/// What happens to one layer.
 enum Decision {
-    /// It is quantized so; if that is not what the node says, this is how it is recorded.
+    /// It is quantized with this spec. The value is its entry in `config.json`, or `None` if the default
+    /// covers it.
     Quantize(QuantSpec, Option<Value>),
     /// It stays as it is, quantized or not.
     Keep,
@@ -118,7 +119,8 @@ enum Decision {
     Float,
 }
 
-/// What is no layer to mlx-lm comes first, then an override of the user, the recipe, mlx-lm's rule for the model.
+/// Decides on one layer. In order, these decide: whether mlx-lm ever quantizes the module, the user's
+/// overrides, whether the usual group size divides the row, the recipe, and mlx-lm's rule for the model.
 fn decide(
     parameters: &Quantize,
     usual: QuantSpec,
@@ -137,7 +139,7 @@ fn decide(
         let spec = QuantSpec { mode: usual.mode, bits, group_size };
         return Ok(if *keep { Decision::Keep } else { Decision::Quantize(spec, Some(record(spec))) });
     }
-    // mlx-lm looks at the usual group size before it asks any rule.
+    // mlx-lm checks the usual group size before it asks any rule.
     if !weight.columns().is_multiple_of(usual.group_size) {
         return Ok(Decision::Float);
     }
@@ -162,7 +164,7 @@ fn decide(
     }
     Ok(match rule {
         QuantRule::Usual | QuantRule::Skip => Decision::Quantize(usual, None),
-        // Recorded without a mode, as mlx-lm does; that means affine.
+        // Recorded without a mode, as mlx-lm does: no mode means affine.
         QuantRule::EightBits => {
             let spec = QuantSpec { mode: Mode::Affine, bits: 8, group_size: 64 };
             Decision::Quantize(spec, Some(json!({"bits": 8, "group_size": 64})))
@@ -186,14 +188,15 @@ fn matches_nothing(pattern: &str, checkpoint: &Checkpoint) -> String {
     format!("the override `{pattern}` matches no layer of the model (`*` stands for any text){near}")
 }
 
-/// Returns the path of the module that a weight belongs to if it is one that mlx-lm quantizes.
+/// Returns the path of the module that a weight belongs to if mlx-lm quantizes that module.
 fn layer<'a>(checkpoint: &Checkpoint, name: &'a str, weight: &Weight) -> Option<&'a str> {
     let is_quantized = matches!(weight.kind, WeightKind::Quantized(..));
     let module = checkpoint.arch().layer(name, &weight.shape, is_quantized)?;
     (!matches!(weight.kind, WeightKind::Other(_))).then_some(module)
 }
 
-/// Returns the type that the configuration declares. Like mlx-lm's `convert`, all floats take it first.
+/// Returns the float type that `config.json` declares. All floats are cast to it first, as in mlx-lm's
+/// `convert`.
 fn declared(checkpoint: &Checkpoint) -> Option<Float> {
     let own = checkpoint.config.get("torch_dtype");
     let inner = || checkpoint.config.get("text_config").and_then(|text| text.get("dtype"));

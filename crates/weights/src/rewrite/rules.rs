@@ -3,8 +3,9 @@
 
 use super::Mixed;
 
-/// Returns the bits that a recipe gives the module at `path` of a model with `layers` layers, whose number is the word
-/// at `place`. Mirrors `mixed_quant_predicate_builder` in mlx-lm's `convert.py`.
+/// Returns the bits that a recipe gives the module at `path`. The model has `layers` layers. The layer number
+/// is word number `place` of the path, counted from 0. Mirrors `mixed_quant_predicate_builder` in mlx-lm's
+/// `convert.py`.
 pub(super) fn mixed(recipe: Mixed, path: &str, layers: usize, place: usize) -> usize {
     let (low, high) = recipe.bits();
     let index = path.split('.').nth(place).and_then(|word| word.parse().ok()).unwrap_or(0);
@@ -15,7 +16,8 @@ pub(super) fn mixed(recipe: Mixed, path: &str, layers: usize, place: usize) -> u
 
 /// Whether `pattern` matches all of `path`: `*` stands for any text, `?` for one character.
 pub(super) fn matches(pattern: &str, path: &str) -> bool {
-    // Where to go on if the text after the last `*` does not match: that `*` takes one character more.
+    // Where to resume if the text after the last `*` does not match: that `*` then matches one more
+    // character.
     let (pattern, path): (Vec<_>, Vec<_>) = (pattern.chars().collect(), path.chars().collect());
     let (mut at, mut place, mut again) = (0, 0, None);
     while place < path.len() {

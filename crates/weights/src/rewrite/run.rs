@@ -1,12 +1,13 @@
-//! One run through a model: every weight is read in blocks of rows, computed on all cores, and written in order.
-//! Knows nothing of why a weight becomes what it becomes; `fuse` and `quantize` say so.
+//! Runs a rewrite: every weight is read in blocks of rows, computed on all cores, and written in order.
+//! Knows nothing of why a weight gets its target; `fuse` and `quantize` decide that.
 //!
 //! ```text
 //! block:  pread ─► dequantize ─► merge ─► quantize ─► measure   on any core, in memory that fits its cache
-//! chunk:  some 2 million weights, whose blocks are computed at once
+//! chunk:  about 2 million weights, whose blocks are computed in parallel
 //! queue:  chunks in file order ─► one thread that hashes and writes, while the next chunk is computed
 //! ```
-//! Memory is that of a few chunks, and of the codes of one tensor: `biases` and `scales` precede `weight` in a file,
+//! It needs memory for a few chunks and for the codes of one tensor: `biases` and `scales` precede `weight`
+//! in a file, so the codes of a tensor wait until its last row is done.
 //! so its codes wait until the last row is done.
 
 use std::cell::RefCell;
@@ -31,31 +32,31 @@ use artifact::{Output, Tick};
 pub(super) use super::measure::{Baseline, Count, Counts};
 pub(super) use super::target::Target;
 
-/// A model about to be rewritten.
+/// A model, and what a rewrite makes of it.
 pub(super) struct Rewrite<'a> {
     pub(super) checkpoint: &'a Checkpoint,
     pub(super) backend: &'a dyn Backend,
     /// What every weight of the checkpoint becomes, by its name.
     pub(super) targets: BTreeMap<String, Target>,
-    /// How a weight is changed, by its name.
+    /// Returns the update of a weight, by its name.
     pub(super) update: &'a (dyn Fn(&str) -> Result<Option<Update>> + Sync),
     /// What the outcome is compared with.
     pub(super) baseline: Baseline<'a>,
 }
 
-/// A block and what was summed over it; nothing if the fine-tuning left it alone.
+/// A block and the sums over it. `None` if it is not measured or the fine-tuning did not change it.
 type Measured = (Range<usize>, Option<UpdateStats>);
 
-/// Where a pass hands on what it makes.
+/// Where a rewrite sends what it makes.
 struct Outlet<'a> {
     queue: &'a WriteQueue,
     progress: Progress<'a>,
-    /// The blocks of the weight that is being made.
+    /// The blocks of the weight that is being made, with their sums.
     measured: Vec<Measured>,
 }
 
 impl Rewrite<'_> {
-    /// Makes the pass: writes the weights, their shards and their index. Returns what was measured of each weight that
+    /// Runs the rewrite: writes the weights, in shards with an index. Returns the sums over each weight that
     /// the fine-tuning changed.
     pub(super) fn run(&self, output: &Output, tick: Tick<'_>) -> Result<Counts> {
         let writer = TensorWriter::new(output, self.specs())?;
@@ -65,7 +66,8 @@ impl Rewrite<'_> {
             let made = self.make_all(&order, &queue, tick).and_then(|counts| queue.finish().map(|()| counts));
             drop(queue);
             let written = end.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            // If the writer failed, the maker only knows that nobody takes what it makes.
+            // If the writer failed, the error of the maker only says that the writer is gone. So the error of
+            // the writer comes first.
             written.and(made)
         })
     }
@@ -83,7 +85,7 @@ impl Rewrite<'_> {
         let mut counts = Counts::new();
         let progress = Progress { done: 0, total: self.checkpoint.stored(), tick };
         let mut outlet = Outlet { queue, progress, measured: Vec::new() };
-        // The parts of a module are made together; what is due later waits here.
+        // The parts of a module are made together. Those that come later in the file wait here.
         let mut waiting: HashMap<String, Vec<Vec<u8>>> = HashMap::new();
         for tensor in order {
             if !waiting.contains_key(tensor) {
@@ -102,7 +104,8 @@ impl Rewrite<'_> {
         Ok(counts)
     }
 
-    /// Makes a weight, or `part` of one that is copied; returns what is due later.
+    /// Makes a weight, or only `part` of it if it is copied. Returns the pieces of a quantized weight, by
+    /// tensor, for the caller to send in the order of the file.
     fn make(
         &self,
         task: &WeightTask<'_>,
@@ -126,7 +129,9 @@ impl Rewrite<'_> {
         Ok(Vec::new())
     }
 
-    /// Adds up the blocks of a weight in their order, so that threads do not matter.
+    /// Adds up the sums over the blocks of a weight, in the order of the blocks, so that the number of
+    /// threads makes no difference. If the fine-tuning changed a block, the blocks that were skipped are
+    /// measured too.
     fn count(&self, task: &WeightTask<'_>, outlet: &mut Outlet<'_>) -> Result<Option<Count>> {
         let mut measured = std::mem::take(&mut outlet.measured);
         let (Some(baseline), true) = (&task.baseline, measured.iter().any(|(_, stats)| stats.is_some()))
@@ -146,7 +151,7 @@ impl Rewrite<'_> {
         Ok(sum.is_change().then_some(Count { stats: sum, base, made: target.kind(task.weight) }))
     }
 
-    /// Returns the weight that a tensor of the output belongs to, and which part of it it is.
+    /// Returns the weight that a tensor of the output belongs to, and which part of the weight it is.
     fn weight_of(&self, tensor: &str) -> (String, Part) {
         let (module, word) = tensor.rsplit_once('.').unwrap_or(("", tensor));
         let part =
@@ -164,7 +169,7 @@ impl Rewrite<'_> {
             self.checkpoint.read_rows(task.weight, part, &rows, &mut bytes)?;
             outlet.progress.add(bytes.len() as u64)?;
             outlet.queue.send(tensor, bytes)?;
-            // The parts of a weight are copied one by one, and measured once.
+            // The parts of a weight are copied separately, but the weight is measured once.
             if let (Part::Weight, Some(_), Some(float)) = (part, &task.baseline, task.weight.float()) {
                 let mut stats = vec![None; chunk.len()];
                 self.for_each(chunk.iter().cloned().zip(&mut stats).collect(), |scratch, rows, stats| {
@@ -245,7 +250,8 @@ impl Rewrite<'_> {
         Block { checkpoint: self.checkpoint, backend: self.backend, task, float }
     }
 
-    /// Works on blocks, on as many threads as the backend has; each block has a place of its own for its result.
+    /// Runs `work` on the blocks, on as many threads as the backend allows. Each block has its own place for
+    /// its result.
     fn for_each<T: Send>(
         &self,
         blocks: Vec<(Range<usize>, T)>,
@@ -255,12 +261,13 @@ impl Rewrite<'_> {
         if self.backend.threads() == 1 {
             return blocks.into_iter().try_for_each(work);
         }
-        // All are waited for, so that of several errors the first in the weight is told, not the first in time.
+        // All blocks are finished, so that of several errors the first in the weight is reported, not the
+        // first in time.
         blocks.into_par_iter().map(work).collect::<Vec<_>>().into_iter().collect()
     }
 }
 
 thread_local! {
-    /// Each thread keeps its memory for all the blocks that it works on.
+    /// Each thread reuses its memory for all blocks that it works on.
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }

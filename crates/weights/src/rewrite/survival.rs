@@ -1,5 +1,6 @@
-//! What quantizing left of a fine-tuning: sums made into figures, the cause where little is left, `survival.json`.
-//! Knows nothing of how the sums were made; `docs/evaluation.md` has the formulas.
+//! Reports how much of a fine-tuning survives quantizing: figures from sums, the cause if little survives,
+//! and `survival.json`.
+//! Knows nothing of how the sums are computed; `docs/evaluation.md` has the formulas.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,8 @@ use crate::survival::{Figures, SURVIVAL_FILE, Survival};
 use crate::tensor::to_pretty_json;
 use artifact::Output;
 
-/// Writes `survival.json` if a fine-tuning was measured, and warns if little of it is left; `hint` says what to do then.
+/// Writes `survival.json` if a fine-tuning was measured, and warns if it is not intact. `hint` is the advice
+/// in that warning.
 pub(super) fn report(counts: &Counts, hint: Option<&str>, output: &Output) -> Result<()> {
     let Some(survival) = survival(counts) else { return Ok(()) };
     output.write(SURVIVAL_FILE, &to_pretty_json(serde_json::to_value(&survival)?))?;
@@ -23,7 +25,7 @@ pub(super) fn report(counts: &Counts, hint: Option<&str>, output: &Output) -> Re
     Ok(())
 }
 
-/// Returns nothing if the fine-tuning changed no weight.
+/// Computes the figures and the cause. Returns `None` if the fine-tuning changed no weight.
 fn survival(counts: &Counts) -> Option<Survival> {
     let (mut sum, mut on_steps) = (UpdateStats::default(), UpdateStats::default());
     for Count { stats, .. } in counts.values() {
@@ -55,7 +57,7 @@ fn per_step(stats: &UpdateStats) -> Option<f64> {
     (stats.steps > 0.0).then(|| (stats.square / stats.steps).sqrt())
 }
 
-/// Says why so little is left, in one sentence.
+/// Says in one sentence why little is left.
 fn cause(counts: &Counts, overall: &Figures) -> String {
     let noise_to_signal = overall.noise_to_signal;
     let (Some(delta), Some(made)) = (overall.delta_per_step, usual(counts, |count| count.made)) else {
@@ -73,7 +75,7 @@ fn cause(counts: &Counts, overall: &Figures) -> String {
     let both =
         counts.values().filter(|count| count.base.spec() == Some(made) && count.made.spec() == Some(made));
     both.for_each(|count| alike.add(&count.stats));
-    // Rounded down: all of them is said only of all of them.
+    // Rounded down, so that 100 % is said only if all weights returned.
     let share = 100 * alike.returned / alike.changed.max(1);
     let less = if delta < 0.5 { ", less than the half that takes a weight to the next" } else { "" };
     format!(
@@ -82,7 +84,7 @@ fn cause(counts: &Counts, overall: &Figures) -> String {
     )
 }
 
-/// Returns how most of the weights are quantized, if any are.
+/// Returns how most of the quantized weights are quantized, or `None` if none are.
 fn usual(counts: &Counts, kind: impl Fn(&Count) -> WeightKind) -> Option<QuantSpec> {
     let mut weights: BTreeMap<String, (u64, QuantSpec)> = BTreeMap::new();
     for count in counts.values() {
@@ -93,7 +95,7 @@ fn usual(counts: &Counts, kind: impl Fn(&Count) -> WeightKind) -> Option<QuantSp
     weights.into_values().max_by_key(|(weights, _)| *weights).map(|(_, spec)| spec)
 }
 
-/// Writes a ratio with two digits that count.
+/// Formats a ratio with about two significant digits.
 fn short(ratio: f64) -> String {
     if ratio < 0.1 { format!("{ratio:.3}") } else { format!("{ratio:.2}") }
 }
@@ -139,7 +141,7 @@ mod tests {
         };
         assert_eq!(found.tensors["a"], a);
         assert_eq!(found.tensors["b"], Figures { survival: 1.0, delta_per_step: None, ..a });
-        // The step counts where there is one.
+        // Only weights that have a step count for the overall `delta_per_step`.
         assert_eq!(found.overall, Figures { survival: 0.625, weights: 128, ..a });
         assert_eq!(survival(&Counts::new()), None);
     }

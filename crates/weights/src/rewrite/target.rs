@@ -1,23 +1,24 @@
-//! What a weight becomes, and which tensors that is.
-//! Knows nothing of who decides, nor of how it is made.
+//! What a weight becomes in a rewrite, and in which tensors it is then stored.
+//! Knows nothing of who decides that, nor of how it is made.
 
 use crate::checkpoint::{Weight, WeightKind, element_of};
 use crate::kernels::{Float, Mode, QuantSpec};
 use crate::tensor::{Element, TensorSpec};
 
-/// What a weight becomes.
+/// What a weight becomes in a rewrite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
-    /// What it is: its tensors are copied.
+    /// The same as before: its tensors are copied.
     Stored,
     /// One tensor of floats.
     Float(Float),
-    /// Codes, scales and, in the affine mode, biases of this type.
+    /// Codes, scales and, in the affine mode, biases. The float is the type of the weight before it is
+    /// quantized, and of the scales and biases in the affine mode.
     Quantized(QuantSpec, Float),
 }
 
 impl Target {
-    /// Returns how the weight is kept then.
+    /// Returns how the weight is then stored.
     pub(super) fn kind(self, weight: &Weight) -> WeightKind {
         match self {
             Self::Stored => weight.kind,
@@ -26,7 +27,7 @@ impl Target {
         }
     }
 
-    /// Returns the type that it has then, or is dequantized to.
+    /// Returns the float type that the weight then has or dequantizes to, or `None` if it holds no floats.
     pub(super) fn float(self, weight: &Weight) -> Option<Float> {
         match self {
             Self::Stored => weight.float(),
@@ -35,7 +36,7 @@ impl Target {
     }
 }
 
-/// Returns the tensors that a weight becomes.
+/// Returns the specs of the tensors that a weight becomes.
 pub(super) fn specs(name: &str, weight: &Weight, target: Target) -> Vec<TensorSpec> {
     let tensor = |name: String, element: Element, columns: usize| {
         let mut shape = weight.shape.clone();

@@ -1,5 +1,5 @@
-//! The queue from the threads that compute to the one that hashes and writes, and the empty buffers that come back.
-//! Knows nothing of what is on it.
+//! The queue from a rewrite to the thread that hashes and writes; written buffers come back for reuse.
+//! Knows nothing of what the bytes mean.
 
 use std::cell::RefCell;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -9,30 +9,30 @@ use crate::Error;
 use crate::error::Result;
 use crate::tensor::TensorWriter;
 
-/// How many bytes may be on their way. The codes of a large tensor come all at once, after its scales; the makers should
-/// be at the next tensor while they are written.
+/// How many bytes may be in the queue before [`WriteQueue::send`] waits. The codes of a large tensor come all
+/// at once, after its scales. With this capacity the next tensor can be made while they are written.
 const CAPACITY_BYTES: usize = 128 << 20;
 
 enum Message {
     /// The next bytes of the tensor of this name.
     Piece(String, Vec<u8>),
-    /// That was all.
+    /// All pieces were sent.
     Done,
 }
 
-/// The makers' end.
+/// The sending end of the queue.
 pub(super) struct WriteQueue {
     pieces: Sender<Message>,
-    /// What was written, on its way back.
+    /// Buffers that were written and come back.
     empties: Receiver<Vec<u8>>,
     state: RefCell<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The bytes that were sent and did not come back.
+    /// How many bytes were sent and have not come back yet.
     load: usize,
-    /// Buffers to be used again: fresh memory costs a page fault for every four kilobytes.
+    /// Buffers for reuse: fresh memory costs a page fault for every four kilobytes.
     pool: Vec<Vec<u8>>,
 }
 
@@ -44,7 +44,7 @@ impl State {
 }
 
 impl WriteQueue {
-    /// Starts the writing thread.
+    /// Starts the writing thread. `parameters` is the number of weights before packing, for the index.
     pub(super) fn start<'scope, 'env>(
         scope: &'scope Scope<'scope, 'env>,
         writer: TensorWriter<'env>,
@@ -56,7 +56,7 @@ impl WriteQueue {
         (Self { pieces, empties, state: RefCell::default() }, end)
     }
 
-    /// Returns a buffer of this length; what is in it is undefined.
+    /// Returns a buffer of `length` bytes with unspecified contents.
     pub(super) fn empty(&self, length: usize) -> Vec<u8> {
         let mut state = self.state.borrow_mut();
         self.empties.try_iter().for_each(|buffer| state.take_back(buffer));
@@ -67,7 +67,7 @@ impl WriteQueue {
         buffer
     }
 
-    /// Hands over the next bytes of `tensor`; waits if the writer is behind.
+    /// Sends the next bytes of `tensor`. Waits if the writer is behind.
     pub(super) fn send(&self, tensor: &str, bytes: Vec<u8>) -> Result<()> {
         let mut state = self.state.borrow_mut();
         while state.load > CAPACITY_BYTES {
@@ -77,7 +77,7 @@ impl WriteQueue {
         self.put(Message::Piece(tensor.to_owned(), bytes))
     }
 
-    /// Says that all was handed over. Without it the output stays without its end.
+    /// Says that all bytes were sent. Without this call the writer does not complete the output.
     pub(super) fn finish(&self) -> Result<()> {
         self.put(Message::Done)
     }
@@ -87,7 +87,7 @@ impl WriteQueue {
     }
 }
 
-/// The writer's own error comes first; nobody sees this one.
+/// Users do not see this error, because the writer's own error comes first.
 const GONE: &str = "the writer went without saying why";
 
 fn write(
@@ -100,12 +100,12 @@ fn write(
         match message {
             Message::Piece(tensor, bytes) => {
                 writer.push(&tensor, &bytes)?;
-                // The makers may be gone already; then nobody wants it.
+                // The sending end may be gone already. Then nobody needs the buffer.
                 let _ = empties.send(bytes);
             }
             Message::Done => return writer.finish(parameters),
         }
     }
-    // The makers failed, and say why.
+    // The rewrite failed, and reports its own error.
     Ok(())
 }

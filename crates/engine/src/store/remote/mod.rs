@@ -18,10 +18,10 @@ use place::Purpose;
 use tokio::runtime::Runtime;
 
 /// How long a request with a short answer may take, retries included.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The slowest upload that is allowed, in bytes per second, while other uploads run beside it. An upload may
-/// take [`ANSWER_PATIENCE`] plus the time it needs at this rate.
+/// take [`ANSWER_TIMEOUT`] plus the time it needs at this rate.
 const SLOWEST: u64 = 64 << 10;
 
 /// The storage, opened.
@@ -127,8 +127,8 @@ impl Remote {
     /// Fails if the storage refuses or does not answer within 20 s, or if the object has more than `limit`
     /// bytes.
     pub fn ask(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, RemoteError> {
-        let answer = async { tokio::time::timeout(ANSWER_PATIENCE, self.get_bounded(name, limit)).await };
-        self.runtime.block_on(answer).unwrap_or_else(|_| Err(self.silent("read", name, ANSWER_PATIENCE)))
+        let answer = async { tokio::time::timeout(ANSWER_TIMEOUT, self.get_bounded(name, limit)).await };
+        self.runtime.block_on(answer).unwrap_or_else(|_| Err(self.silent("read", name, ANSWER_TIMEOUT)))
     }
 
     async fn get_bounded(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, RemoteError> {
@@ -162,7 +162,7 @@ impl Remote {
     ///
     /// Fails if the storage cannot be opened for writing, refuses, or does not answer in time.
     pub fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
-        let patience = ANSWER_PATIENCE + Duration::from_secs(bytes.len() as u64 / SLOWEST);
+        let patience = ANSWER_TIMEOUT + Duration::from_secs(bytes.len() as u64 / SLOWEST);
         let full = self.full(name);
         let writer = self.writer()?;
         let put = async { tokio::time::timeout(patience, writer.put(&full, bytes.into())).await };
@@ -184,12 +184,12 @@ impl Remote {
     /// Fails if the storage refuses or does not answer within 20 s.
     pub fn size(&self, name: &str) -> Result<Option<u64>, RemoteError> {
         let full = self.full(name);
-        let answer = async { tokio::time::timeout(ANSWER_PATIENCE, self.storage.head(&full)).await };
+        let answer = async { tokio::time::timeout(ANSWER_TIMEOUT, self.storage.head(&full)).await };
         match self.runtime.block_on(answer) {
             Ok(Ok(found)) => Ok(Some(found.size)),
             Ok(Err(object_store::Error::NotFound { .. })) => Ok(None),
             Ok(Err(error)) => Err(self.failed("look for", name, &error)),
-            Err(_) => Err(self.silent("look for", name, ANSWER_PATIENCE)),
+            Err(_) => Err(self.silent("look for", name, ANSWER_TIMEOUT)),
         }
     }
 
