@@ -16,8 +16,8 @@ use engine::stage::BackendKind;
 
 /// make for model weights
 ///
-/// Describe in pipeline.yaml how a base model and a LoRA adapter become the models you ship; `pipeline build` makes
-/// what is missing or stale, and nothing else.
+/// Describe in pipeline.yaml how a base model and a LoRA adapter become the models you ship; `pipeline build`
+/// makes what is missing or stale, and nothing else.
 #[derive(Debug, Parser)]
 #[command(name = "pipeline", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -51,7 +51,7 @@ enum Verb {
     Pull(commands::transfer::TransferArgs),
     /// Send artifacts to the remote, signed, with all they are made from
     Push(commands::transfer::TransferArgs),
-    /// Make nodes again aside and compare, or hash everything that is stored again
+    /// Make nodes again in a scratch folder and compare, or hash everything that is stored again
     Verify(commands::verify::VerifyArgs),
     /// Say what is in the cache and what it was good for
     Cache(commands::cache::CacheArgs),

@@ -120,8 +120,8 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("BUG: the template is a constant").progress_chars("=> ")
 }
 
-/// Describes a change in the line that says that a node runs. A damage is named only, because a warning
-/// before that line describes it.
+/// Describes a change in the line that says that a node runs. Damage is only mentioned there, because a
+/// warning before that line describes it.
 fn reason(change: &Change) -> String {
     match change {
         Change::Damaged { .. } => "its artifact is damaged".to_owned(),

@@ -13,7 +13,8 @@ const VARIABLE: &str = "PIPELINE_REMOTE";
 
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct RemoteArgs {
-    /// Use this remote, such as s3://BUCKET/PREFIX or file:///DIR; else $PIPELINE_REMOTE, else `cache: {remote: …}`
+    /// Use this remote, such as s3://BUCKET/PREFIX or file:///DIR; else $PIPELINE_REMOTE,
+    /// else `cache: {remote: …}`
     #[arg(long, value_name = "URL", conflicts_with = "no_remote")]
     remote: Option<String>,
     /// Ask no remote

@@ -1,5 +1,5 @@
-//! The JSON Schema of pipeline.yaml against the parser: the same names of nodes, words and keys.
-//! Knows nothing of how an editor shows it.
+//! The JSON Schema of pipeline.yaml compared with the parser: the same names of nodes, words and keys.
+//! Knows nothing of how an editor uses it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,7 +15,7 @@ use report::Quantity;
 use weights::kernels::Mode;
 use weights::rewrite::{Dtype, Mixed};
 
-/// A node of each stage that the parser takes, without the key in question.
+/// A node of each stage that the parser accepts, with its required keys only.
 const NODES: [(&str, &str); 5] = [
     ("base", "source: s"),
     ("adapter", "source: s"),
@@ -24,13 +24,13 @@ const NODES: [(&str, &str); 5] = [
     ("benchmark", "suite: s, configs: {c: m}"),
 ];
 
-/// What `pipeline schema` prints.
+/// Returns what `pipeline schema` prints.
 fn schema() -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_pipeline")).arg("schema").output().unwrap();
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// What the parser says of a pipeline file with these nodes; nothing if it takes them.
+/// Returns the parser's message for a pipeline file with these nodes, or `None` if it accepts them.
 fn refusal(nodes: &str) -> Option<String> {
     Manifest::parse(&format!("version: 1\nnodes: {nodes}")).err().map(|problem| problem.message)
 }
@@ -70,7 +70,7 @@ fn every_key_is_one_of_the_parser() {
     let schema = schema();
     for (stage, fields) in NODES {
         for key in schema["$defs"][stage]["properties"].as_object().unwrap().keys() {
-            // A value that no key takes: the parser may refuse it, but not the key.
+            // No key accepts this value. The parser may refuse the value, but it must know the key.
             let named = fields.contains(&format!("{key}:")) || key == "stage";
             let more = if named { String::new() } else { format!(", {key}: [[1]]") };
             let refused = refusal(&format!("{{n: {{stage: {stage}, {fields}{more}}}}}"));

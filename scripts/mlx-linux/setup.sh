@@ -66,6 +66,7 @@ cat >"$prefix/cargo.toml" <<TOML
 # Written by $here/setup.sh: the override of mlx-sys's build script on this machine.
 [target.$triple]
 rustflags = ["-C", "link-arg=-Wl,-rpath,$prefix/python/mlx/lib"]
+rustdocflags = ["-C", "link-arg=-Wl,-rpath,$prefix/python/mlx/lib"]
 
 [target.$triple.mlx]
 rustc-link-search = ["native=$prefix/mlx-c", "native=$prefix/python/mlx/lib"]

@@ -21,12 +21,12 @@ pub(crate) struct GcArgs {
     /// Remove what was not used for so long, such as 30d
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     older_than: Option<Duration>,
-    /// Collect the remote, not the cache: records that are not in pipeline.lock and older than --older-than, and what
-    /// no record names. Those of other projects on the same remote count as not current
+    /// Collect the remote, not the cache: records that are not in pipeline.lock and older than --older-than,
+    /// and what no record names. Those of other projects on the same remote count as not current
     #[arg(long = "remote", conflicts_with = "max_size")]
-    afar: bool,
+    on_remote: bool,
     /// In the remote, keep what was written within this time: it may be on its way into a record
-    #[arg(long, value_name = "AGE", value_parser = parse_age, default_value = "1d", requires = "afar")]
+    #[arg(long, value_name = "AGE", value_parser = parse_age, default_value = "1d", requires = "on_remote")]
     grace: Duration,
     /// Show what would be removed, and remove nothing
     #[arg(short = 'n', long)]
@@ -37,7 +37,7 @@ pub(crate) struct GcArgs {
 }
 
 pub(crate) fn run(args: &GcArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
-    if args.afar {
+    if args.on_remote {
         return collect_remote(args, path);
     }
     let limits = Limits { max_size: args.max_size, older_than: args.older_than };

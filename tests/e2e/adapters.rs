@@ -1,4 +1,5 @@
-//! Adapters of every format, fused and refused: the same bytes from the same factors, and no half of an adapter.
+//! Adapters of every format, fused and refused: the same factors give the same bytes, and no part of an
+//! adapter is ignored.
 
 use serde_json::{Value, json};
 
@@ -9,7 +10,7 @@ const MLX: &str = "adapters.safetensors";
 const PEFT: &str = "adapter_model.safetensors";
 const FUSED: &str = "artifacts/fused/model.safetensors";
 
-/// Tensors of ones.
+/// Returns tensors of ones, with these shapes.
 fn ones(shapes: &[(&str, &[usize])]) -> Floats {
     let ones = |shape: &[usize]| (shape.to_vec(), vec![1.0; shape.iter().product()]);
     shapes.iter().map(|(name, shape)| ((*name).to_owned(), ones(shape))).collect()
@@ -21,7 +22,7 @@ fn merged(config: &Value, extra: &Value) -> Value {
     config
 }
 
-/// What the build says of an adapter that it refuses.
+/// Returns what the build says of an adapter that it refuses.
 fn refused(file: &str, config: &Value, tensors: &Floats) -> String {
     let space = Space::pico();
     write_adapter_of(&space.path("lora"), file, config, tensors);
@@ -37,7 +38,7 @@ fn refused_in(space: &Space) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The two factors of `q_proj` in layer 0, as mlx-lm keeps them.
+/// The two factors of `q_proj` in layer 0, in mlx-lm's format.
 const MLX_Q: [(&str, &[usize]); 2] = [
     ("model.layers.0.self_attn.q_proj.lora_a", &[64, 2]),
     ("model.layers.0.self_attn.q_proj.lora_b", &[2, 64]),
@@ -48,7 +49,7 @@ fn mlx(extra: &Value, tensors: &[(&str, &[usize])]) -> String {
     refused(MLX, &merged(&config, extra), &ones(&[&MLX_Q, tensors].concat()))
 }
 
-/// The same as PEFT keeps them.
+/// The same in PEFT's format.
 const PEFT_Q: [(&str, &[usize]); 2] = [
     ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", &[2, 64]),
     ("base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight", &[64, 2]),
@@ -65,7 +66,8 @@ fn peft_and_mlx_lm_give_the_same_fused_bytes() {
     let fused = space.bytes(FUSED);
     space.remove("lora");
     write_peft_adapter(&space.path("lora"), 64, 1);
-    // Another folder, the same weights: nothing after the fused model is made again.
+    // The adapter is another one, but the fused weights are the same, so nothing below the fused model is
+    // made again.
     space.build().ran_and_linked(["adapter", "fused"], []);
     assert_eq!(space.bytes(FUSED), fused);
 }

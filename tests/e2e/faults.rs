@@ -1,5 +1,5 @@
-//! What goes wrong without the user: damaged files, full disks, signals, another build at the same time. Whatever
-//! happens, the next build just works.
+//! Faults that the user does not cause: damaged files, full disks, signals, another build at the same time.
+//! After each of them, the next build succeeds.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
@@ -24,7 +24,7 @@ pub(crate) fn signal(child: &Child, name: &str) {
     assert!(status.success());
 }
 
-/// Every stored content is what its name says, and nothing unfinished is left.
+/// Checks that every stored object has the content that its name says, and that nothing unfinished is left.
 fn is_sound(space: &Space) {
     let run = space.run(&["verify", "--store"]).exits(0);
     assert!(run.stdout.ends_with(" 0 damaged\n"), "{}", run.transcript());
@@ -44,7 +44,7 @@ fn an_altered_object_is_found_and_built_again() {
     cache/objects/[DIGEST]/[DIGEST]: its content is now [DIGEST]
     14 objects, 1 damaged; `pipeline build` makes the artifacts that need them again
     ");
-    // In the place of the artifact there may be a clone that is still whole; without it, the object is needed.
+    // The artifact may be a clone that is still intact. Without it, the object is needed.
     let run = space.remove("artifacts").run(&["build", "-j1"]).exits(0);
     insta::assert_snapshot!(run.transcript(), @r"
     exit 0
@@ -82,8 +82,8 @@ fn a_record_that_is_garbage_is_built_again() {
     is_sound(&space);
 }
 
-/// Builds under a limit that the first large file breaks: a full disk where one may be mounted, else the shell's
-/// limit on the size of a file.
+/// Builds under a limit that the first large file exceeds: a full disk if one may be mounted, else the
+/// shell's limit on the size of a file.
 fn build_without_room(space: &Space) -> Output {
     let pipeline = env!("CARGO_BIN_EXE_pipeline");
     let full =
@@ -125,7 +125,7 @@ fn a_full_disk_leaves_nothing_half_made() {
 
 #[test]
 fn two_builds_at_once_do_the_work_once() {
-    // The two meet at another moment every time.
+    // The two builds meet at another moment every time.
     for _ in 0..5 {
         let space = Space::of(crate::pico::Size { hidden: 256, ..PICO });
         let builds = [start(&space), start(&space)];
@@ -207,7 +207,7 @@ fn a_build_killed_at_any_moment_is_completed_by_the_next() {
 #[test]
 fn what_a_killed_build_left_is_swept_even_if_there_is_nothing_to_do() {
     let space = Space::built();
-    // As a build leaves it that is killed between its last node and its end.
+    // A build leaves this if it is killed between its last node and its end.
     space.write("cache/tmp/run-dead/q8-0123456789ab/config.json", "{}").write("cache/tmp/run-dead.lock", "");
     space.build().ran([]);
 }

@@ -1,4 +1,4 @@
-//! `pipeline gc`: what goes, what stays, and that no build notices.
+//! `pipeline gc`: what it removes, what it keeps, and that no build notices.
 
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -26,7 +26,7 @@ fn record(space: &Space, bits: u64) -> Option<String> {
     space.files("cache/actions").into_iter().find(|(_, content)| is_it(content)).map(|(path, _)| path)
 }
 
-/// A project whose `q4` was built with 4, 5 and 6 bits, some days apart; with 6 it is current.
+/// A project whose `q4` was built with 4, 5 and 6 bits, some days apart. The one with 6 bits is current.
 fn with_history() -> Space {
     let space = Space::built();
     space.edit("bits: 4", "bits: 5").build().ran(["q4"]);
@@ -66,7 +66,7 @@ fn what_is_current_stays_whatever_the_limits_are() {
     assert_eq!(space.files("artifacts/q4"), current);
     let run = space.run(&["build"]).exits(0);
     assert_eq!(run.stdout, "nothing to do: 5 nodes up to date\n");
-    // Neither the lock, nor the memory, nor the names alone are needed.
+    // Neither the lock, nor `cache/memo`, nor `artifacts/` alone is needed.
     for gone in ["pipeline.lock", "cache/memo", "artifacts"] {
         let line = collect(space.remove(gone), &["--max-size", "0B"]);
         assert_eq!(removed(&line), 0, "without {gone}: {line}");
@@ -92,7 +92,7 @@ fn what_was_not_used_for_long_goes() {
     assert_eq!(record(&space, 4), None);
     assert!(record(&space, 5).is_some());
     space.build().ran([]);
-    // Back to what is still there, and to what is not.
+    // First back to the record that is still there, then to the one that is not.
     space.edit("bits: 6", "bits: 5").build().linked(["q4"]);
     space.edit("bits: 5", "bits: 4").build().ran(["q4"]);
     let _ = space.run(&["verify"]).exits(0);
@@ -110,7 +110,7 @@ fn what_was_used_longest_ago_goes_first() {
     line["dry_run"] = true.into();
     assert_eq!((line, removed(&dry)), (dry, 1));
     assert_eq!((record(&space, 4), record(&space, 5).is_some()), (None, true));
-    // One that was linked again in between was used since.
+    // A record that was linked again in between counts as used since.
     space.edit("bits: 6", "bits: 5").build().linked(["q4"]);
     space.edit("bits: 5", "bits: 6").build().linked(["q4"]);
     space.edit("bits: 6", "bits: 3").build().ran(["q4"]);
@@ -147,7 +147,8 @@ fn builds_and_collections_at_once_never_break() {
     thread::scope(|scope| {
         let builds = scope.spawn(|| {
             for round in 0..10 {
-                // As an editor does it: the collector reads either the old file or the new.
+                // The file is replaced as an editor does it: the collector reads either the old file or the
+                // new.
                 let text = space.read("pipeline.yaml").replace("bits: 4", "bits: 5");
                 let text = if round % 2 == 0 { text } else { text.replace("bits: 5", "bits: 4") };
                 space.write("next.yaml", text);

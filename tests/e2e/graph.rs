@@ -1,4 +1,4 @@
-//! The graph drawn, and the verbs that need no model: `init`, `schema`, `completions`.
+//! The printed graph, and the verbs that need no model: `init`, `completions`.
 
 use crate::space::Space;
 

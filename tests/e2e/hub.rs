@@ -1,5 +1,5 @@
-//! Sources on the Hugging Face hub: what is asked of it and when, and what comes of it. The hub is the one of
-//! `server.rs`, on loopback.
+//! Sources on the Hugging Face hub: what a build requests and when, and what it makes of that. The hub is
+//! that of `server.rs`, on loopback.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::space::{ALL, Space};
 
 const SOURCE: &str = "source: model";
 
-/// A project whose base is on the hub, and the hub with one commit on `main`.
+/// A hub with one commit on `main`, a project whose base is on it, and that commit.
 pub(crate) fn hub() -> (Server, Space, String) {
     let (server, mut space) = (Server::start(), Space::pico());
     let commit = server.commit("main", model(&space));
@@ -22,7 +22,7 @@ pub(crate) fn hub() -> (Server, Space, String) {
     (server, space, commit)
 }
 
-/// The files of the pico model, with what a repository has beside them.
+/// The files of the pico model, and files that a repository has beside them.
 fn model(space: &Space) -> BTreeMap<String, Vec<u8>> {
     let files = space.files("model").into_iter();
     let mut files: BTreeMap<_, _> =
@@ -33,7 +33,7 @@ fn model(space: &Space) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-/// The folder where the files of a commit lie.
+/// The folder with the files of a commit.
 fn snapshot(commit: &str) -> String {
     format!("home/hub/models--org--pico/snapshots/{commit}")
 }
@@ -49,12 +49,12 @@ fn an_ordinary_build() {
     let pin = format!(", commit: {commit}, source: \"hf:{REPO}@main\"}}");
     assert!(line.ends_with(&pin), "{line}");
     assert_eq!(lock.matches("commit:").count(), 1, "{lock}");
-    // The card of what is made says what it was made from.
+    // The card of a model says what it was made from.
     let card = space.read("artifacts/q4/README.md");
     assert!(card.contains(&format!("base_model: {REPO}\n")), "{card}");
     assert!(card.contains(&format!("base_model_revision: {commit}\n")), "{card}");
 
-    // Only what belongs to the model was asked for, each file once, by its commit.
+    // Only files of the model are requested, each once, by its commit.
     let asked = server.requests();
     let info = |revision: &str| format!("/api/models/{REPO}/revision/{revision}?blobs=true");
     let file = |name: &str| format!("/{REPO}/resolve/{commit}/{name}");
@@ -71,7 +71,7 @@ fn an_ordinary_build() {
 fn the_cache_is_that_of_the_python_library() {
     let (server, space, commit) = hub();
     let license = server.state().commits[&commit]["LICENSE"].clone();
-    // As `huggingface_hub` leaves it when the user has downloaded the licence.
+    // This is what `huggingface_hub` leaves when the user has downloaded the licence.
     let etag = git_sha1(&license);
     space.write(&format!("home/hub/models--org--pico/blobs/{etag}"), &license);
     let _ = space.build().ran(ALL);
@@ -91,10 +91,10 @@ fn a_build_with_nothing_to_do_asks_nobody() {
     space.build().ran([]);
     let _ = space.run(&["status"]).exits(0);
     let _ = space.run(&["build", "--locked"]).exits(0);
-    // Nor where the answer is recalled from what the last build saw.
+    // Nor if the build answers from `cache/witness`, which the last build left.
     space.settle();
     assert_eq!(space.run(&["build"]).exits(0).stdout, "nothing to do: 5 nodes up to date\n");
-    // Also where the memory is lost, and where the files are gone but nobody needs them.
+    // Nor if `cache/memo` is lost, nor if the files are gone but not needed.
     space.remove("cache/memo").build().ran([]);
     space.remove("home").build().ran([]);
     let status = space.run(&["status"]).exits(0);
@@ -105,7 +105,8 @@ fn a_build_with_nothing_to_do_asks_nobody() {
     );
     assert_eq!(server.requests(), [""; 0]);
 
-    // A node that must run does need them, `q4` to measure what is left of the fine-tuning, and so does who names the base.
+    // A node that must run needs the files; `q4` needs them to measure what is left of the fine-tuning. They
+    // are also needed if the base is named as a target.
     space.edit("bits: 4", "bits: 6").build().ran(["base", "q4"]);
     assert!(server.requests().len() > 2);
     space.remove("home").edit("adapter: adapter}", "adapter: adapter, dtype: float32}");
@@ -142,7 +143,8 @@ fn a_build_stays_where_the_lock_is_until_it_is_told_to_move() {
     let second = server.commit("main", files);
     server.requests();
     space.build().ran([]);
-    // A fresh clone with the lock comes to the same commit, and needs nobody if the files are what the lock says.
+    // A fresh clone with the lock gets the same commit. It sends no request if the files are those of the
+    // lock.
     space.remove("cache").remove("artifacts").build().ran(ALL);
     assert_eq!(server.requests(), [""; 0]);
     space.remove("cache").remove("artifacts").remove("home").build().ran(ALL);
@@ -181,7 +183,7 @@ fn another_revision_in_the_pipeline_file_is_resolved_anew() {
     space.build().ran(["base", "fused", "q4", "q8"]);
     assert!(space.read("pipeline.lock").contains(&second));
 
-    // A whole commit needs no asking, and is where it came from.
+    // A full commit needs no request, and it is the one that the model came from before.
     space.edit("@next", &format!("@{first}"));
     insta::assert_snapshot!(space.run(&["why", "base"]).exits(0).stdout, @r"
     base: made before; it is linked from the cache
@@ -251,7 +253,8 @@ fn weights_know_the_commit_they_descend_from() {
     let expected = ["base", "fuse", "quantize"].map(|stage| (stage.to_owned(), origin.clone()));
     assert_eq!(origins(&space), BTreeMap::from(expected));
 
-    // A commit that changes no file makes the weights anew all the same: where they come from is written beside them.
+    // A commit that changes no file still makes the weights again, because their origin is written beside
+    // them.
     let same = server.state().commits[&first].clone();
     let second = server.commit("main", same);
     space.edit(&format!("hf:{REPO}"), &format!("hf:{REPO}@{second}"));
@@ -267,7 +270,7 @@ fn other_files_in_the_shared_cache_change_nothing() {
     let (_server, space, commit) = hub();
     let _ = space.build().ran(ALL);
     let lock = space.read("pipeline.lock");
-    // Another program downloads what we leave out.
+    // Another program downloads a file that we leave out.
     space.write(&format!("{}/pytorch_model.bin", snapshot(&commit)), "the same in another format");
     space.build().ran([]);
     space.remove("cache").remove("artifacts").build().ran(ALL);

@@ -7,10 +7,10 @@ use crate::space::Space;
 
 const KEY_FILE: &str = "home/.config/pipeline/signing-key";
 
-/// RFC 8032, section 7.1, test 2.
+/// The public key of RFC 8032, section 7.1, test 2.
 const CI: &str = "ed25519:PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=";
 
-/// A pico project, and a home folder without a key in it.
+/// A pico project, and a home folder without a key.
 fn at_home() -> Space {
     let mut space = Space::pico();
     fs::create_dir(space.path("home")).unwrap();
@@ -114,7 +114,7 @@ fn the_variable_comes_before_the_file_and_is_never_repeated() {
     let file = init(&space);
     space.set_variable("PIPELINE_SIGNING_KEY", "");
     assert!(space.run(&["keys", "show"]).exits(0).stdout.starts_with(&file), "an empty one is none");
-    // RFC 8032, section 7.1, test 2.
+    // The secret key of RFC 8032, section 7.1, test 2.
     space.set_variable(
         "PIPELINE_SIGNING_KEY",
         "ed25519-secret:TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs=\n",

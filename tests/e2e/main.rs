@@ -1,5 +1,5 @@
-//! The program as a user sees it: files in a folder, a command, what it says, and what lies on disk afterwards.
-//! One file per phenomenon; `space.rs` has the language they are written in.
+//! The program as a user sees it: files in a folder, a command, what it says, and what is on disk afterwards.
+//! One file per topic; `space.rs` has the language they are written in.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "the tests play the user, who writes files as they like")]

@@ -1,5 +1,5 @@
-//! A proxy on loopback between the program and a server, which breaks, delays and counts what passes.
-//! Knows nothing of S3, and of HTTP only where a request's head ends and how long its body is.
+//! A proxy on loopback between the program and a server. It breaks, delays and counts what passes.
+//! Knows nothing of S3, and of HTTP only where the head of a request ends and how long its body is.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -8,32 +8,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// What becomes of one connection.
+/// What the proxy does to one connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
-    /// Nothing: all passes.
+    /// Nothing: everything passes.
     None,
-    /// It is closed at once.
+    /// It closes the connection at once.
     Refuse,
-    /// It is closed after so many bytes of the server's.
+    /// It closes the connection after this many bytes from the server.
     Cut(u64),
-    /// It falls silent after so many bytes of the server's, and stays open.
+    /// It stops sending after this many bytes from the server, and keeps the connection open.
     Freeze(u64),
-    /// The first request is answered with this status; nothing is passed on.
+    /// It answers the first request with this status, and passes nothing on.
     Status(&'static str),
-    /// Of the first answer the head comes, which tells the length, and at most half of what follows.
+    /// It passes the head of the first answer, which gives the length, and at most half of what follows.
     Truncate,
-    /// So many bytes pass in each tenth of a second.
+    /// It passes this many bytes in each tenth of a second.
     Slow(u64),
 }
 
-/// The proxy, for as long as the process lives.
+/// The proxy. It runs for as long as the process lives.
 pub(crate) struct Proxy {
     port: u16,
     traffic: Arc<Traffic>,
 }
 
-/// What passed, and what may.
+/// How many bytes passed, and how many may pass.
 #[derive(Debug)]
 struct Traffic {
     down: AtomicU64,
@@ -43,7 +43,7 @@ struct Traffic {
 }
 
 impl Proxy {
-    /// Passes on to a port of this machine; `choose` says what becomes of the first connection, the second, …
+    /// Starts a proxy to a port of this machine. `choose` gives the fault of each connection, by its number.
     pub(crate) fn to(server: u16, mut choose: impl FnMut(usize) -> Fault + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -54,7 +54,7 @@ impl Proxy {
         thread::spawn(move || {
             for (number, client) in listener.incoming().enumerate() {
                 let (fault, traffic) = (choose(number), Arc::clone(&shared));
-                // A side that goes away in the middle ends the connection, which is all there is to do.
+                // If a side goes away, the connection ends, and nothing else needs to be done.
                 thread::spawn(move || client.and_then(|client| serve(client, server, fault, &traffic)));
             }
         });
@@ -65,22 +65,22 @@ impl Proxy {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// How many bytes the server sent through here.
+    /// Returns how many bytes the server sent through the proxy.
     pub(crate) fn down(&self) -> u64 {
         self.traffic.down.load(Ordering::Relaxed)
     }
 
-    /// How many bytes the server was sent through here.
+    /// Returns how many bytes were sent to the server through the proxy.
     pub(crate) fn up(&self) -> u64 {
         self.traffic.up.load(Ordering::Relaxed)
     }
 
-    /// Once the server has sent so much, every connection is closed, and every new one.
+    /// Once the server has sent more than `bytes`, all connections are closed, new ones too.
     pub(crate) fn limit_down(&self, bytes: u64) {
         self.traffic.down_limit.store(bytes, Ordering::Relaxed);
     }
 
-    /// Once the server was sent so much, every connection is closed, and every new one.
+    /// Once more than `bytes` were sent to the server, all connections are closed, new ones too.
     pub(crate) fn limit_up(&self, bytes: u64) {
         self.traffic.up_limit.store(bytes, Ordering::Relaxed);
     }
@@ -108,19 +108,19 @@ fn serve(client: TcpStream, port: u16, fault: Fault, traffic: &Arc<Traffic>) -> 
     });
     let passed = answer(&server, &client, fault, traffic);
     let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
-    // Its side ends with the connection.
+    // This thread ends when the connection does.
     let _ = upward.join();
     passed
 }
 
-/// Passes the server's bytes on, up to the fault.
+/// Passes on the bytes of the server, up to the fault.
 fn answer(server: &TcpStream, client: &TcpStream, fault: Fault, traffic: &Traffic) -> io::Result<()> {
     let open = |_: u64| !traffic.is_over();
     match fault {
         Fault::Cut(limit) => pump(server, client, &traffic.down, None, |passed| passed < limit && open(0)),
         Fault::Freeze(limit) => {
             pump(server, client, &traffic.down, None, |passed| passed < limit && open(0))?;
-            // Until the client has had enough.
+            // Wait until the client gives up.
             while client.peek(&mut [0]).is_ok_and(|count| count > 0) {
                 thread::sleep(Duration::from_millis(50));
             }
@@ -137,7 +137,7 @@ fn answer(server: &TcpStream, client: &TcpStream, fault: Fault, traffic: &Traffi
     }
 }
 
-/// Passes bytes on for as long as `go_on` says so, which is told how many have passed.
+/// Passes bytes on as long as `go_on` returns true. `go_on` is told how many have passed.
 fn pump(
     mut from: &TcpStream,
     mut to: &TcpStream,
@@ -159,12 +159,12 @@ fn pump(
             thread::sleep(Duration::from_millis(100));
         }
     }
-    // Whoever of the two still waits for the other waits no more.
+    // Neither of the two may wait for the other any longer.
     let _ = from.shutdown(Shutdown::Read);
     Ok(())
 }
 
-/// Takes one request and says no to it.
+/// Reads one request and answers it with `status`.
 fn refuse(mut client: &TcpStream, status: &str) -> io::Result<()> {
     let mut request = Vec::new();
     let mut block = [0; 16 << 10];
@@ -181,7 +181,7 @@ fn end_of_head(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
 }
 
-/// How long the body is, as the head says.
+/// Returns the length of the body, as the head gives it.
 fn length(head: &[u8]) -> usize {
     let head = String::from_utf8_lossy(head).to_ascii_lowercase();
     let said = head.lines().find_map(|line| line.strip_prefix("content-length:"));

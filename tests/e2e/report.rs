@@ -11,7 +11,7 @@ mod sample;
 
 use sample::Sample;
 
-/// A project with these benchmarks, their results as a build would have left them.
+/// A project with these benchmarks, with results as a build leaves them.
 fn built(benchmarks: &[(&str, Sample)]) -> Space {
     let space = Space::pico();
     space.write("suite.yaml", "name: discrimination\nqueries:\n  - {prompt: Is it raining?, expect: tool}\n");

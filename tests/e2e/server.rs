@@ -1,4 +1,4 @@
-//! A hub on loopback that speaks the addresses and headers of the real one, and misbehaves on demand.
+//! A hub on loopback with the addresses and headers of the real one, which misbehaves on demand.
 //! Knows nothing of the program under test: files are hashed here as git and LFS do it.
 
 use std::collections::BTreeMap;
@@ -12,41 +12,41 @@ use std::time::Duration;
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use serde_json::{Value, json};
 
-/// The one repository.
+/// The only repository.
 pub(crate) const REPO: &str = "org/pico";
 
-/// What the hub has and how it behaves.
+/// What the hub has, and how it behaves.
 #[derive(Default)]
 pub(crate) struct State {
     /// The commit of each branch and tag.
     pub(crate) refs: BTreeMap<String, String>,
     /// The files of each commit.
     pub(crate) commits: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
-    /// The first line of each request, and its `Range` if it has one.
+    /// The path of each request, and where its range starts if it has one.
     pub(crate) requests: Vec<String>,
-    /// How many bytes of file contents were sent.
+    /// How many bytes of files were sent.
     pub(crate) sent: usize,
-    /// Only who sends this is let in.
+    /// The token that a client must send.
     pub(crate) token: Option<String>,
-    /// Where the next connections that send a large file are cut, one after the other.
+    /// After how many bytes the next connections that send a large file are cut, in order.
     pub(crate) cuts: Vec<usize>,
-    /// Large files come a few bytes at a time.
+    /// Large files are sent a few bytes at a time.
     pub(crate) slow: bool,
-    /// Large files come with a byte changed.
+    /// Large files are sent with a byte changed.
     pub(crate) garbled: bool,
-    /// Large files come without their last byte, and their length says so.
+    /// Large files are sent without their last byte, and with a length to match.
     pub(crate) short: bool,
-    /// A file that is listed but nowhere to be had.
+    /// A file that is listed but does not exist.
     pub(crate) extra: Option<String>,
 }
 
-/// The hub, for as long as the process lives.
+/// The hub. It runs for as long as the process lives.
 pub(crate) struct Server {
     port: u16,
     state: Arc<Mutex<State>>,
 }
 
-/// What was asked for.
+/// A request.
 struct Request {
     path: String,
     start: usize,
@@ -62,7 +62,7 @@ impl Server {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let state = Arc::clone(&shared);
-                // A client that goes away in the middle is a client that goes away.
+                // A client may go away before the answer ends; that is ignored.
                 thread::spawn(move || stream.map(|stream| answer(stream, port, &state)));
             }
         });
@@ -77,7 +77,7 @@ impl Server {
         self.state.lock().unwrap()
     }
 
-    /// Puts a commit on `branch`; returns it.
+    /// Puts a commit with these files on `branch`, and returns it.
     pub(crate) fn commit(&self, branch: &str, files: BTreeMap<String, Vec<u8>>) -> String {
         let mut state = self.state();
         let commit = format!("{:040x}", 0xc0ffee + state.commits.len());
@@ -86,7 +86,7 @@ impl Server {
         commit
     }
 
-    /// Returns the requests since this was last asked.
+    /// Returns the requests since the last call.
     pub(crate) fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state().requests)
     }
@@ -163,7 +163,7 @@ fn answer(stream: TcpStream, port: u16, state: &Mutex<State>) -> std::io::Result
     if is_large(name) {
         let etag = sha256(&bytes);
         let size = bytes.len();
-        // Another name of this machine, as the hub's store of large files is another host.
+        // This is another name of this machine, as the hub keeps large files on another host.
         let headers = format!(
             "X-Repo-Commit: {commit}\r\nX-Linked-Etag: \"{etag}\"\r\nX-Linked-Size: {size}\r\n\
              Location: http://localhost:{port}/cdn/{etag}\r\n"
@@ -196,7 +196,7 @@ fn read(stream: &TcpStream) -> std::io::Result<Request> {
     Ok(request)
 }
 
-/// Undoes the percent encoding of an address.
+/// Decodes the percent encoding of an address.
 fn decode(text: &str) -> String {
     let mut parts = text.split('%');
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
@@ -242,7 +242,7 @@ fn sha256(bytes: &[u8]) -> String {
     hex(hasher.finish().as_ref())
 }
 
-/// `git hash-object`.
+/// Hashes a file as `git hash-object` does.
 pub(crate) fn git_sha1(bytes: &[u8]) -> String {
     let mut hasher = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
     hasher.update(format!("blob {}\0", bytes.len()).as_bytes());

@@ -1,13 +1,14 @@
-//! The language of these tests: a folder with a pico project in it, and what is done to it and said of it.
+//! The language of these tests: a folder with a pico project in it, what is done to it, and what is expected
+//! of it.
 //!
 //! ```text
-//! Space::pico()                                      // base + adapter + pipeline.yaml in a folder of its own
+//! Space::pico()                                    // base + adapter + pipeline.yaml in a folder of its own
 //!     .build().ran(["base", "adapter", "fused", "q8", "q4"])
-//!     .build().ran([])                               // nothing to do
+//!     .build().ran([])                             // nothing to do
 //!     .edit("bits: 4", "bits: 6")
-//!     .build().ran(["q4"]);                          // and only this
+//!     .build().ran(["q4"]);                        // and only this
 //! ```
-//! Every command gets a cleared environment; times, digests and the folder's name are redacted in what it says.
+//! Every command gets a cleared environment. Times, digests and the folder's name are redacted in its output.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -41,7 +42,7 @@ pub(crate) struct Space {
     variables: Vec<(String, String)>,
 }
 
-/// What a command did and said.
+/// A command that has ended: its exit status and its output.
 #[must_use = "say what is expected of the command"]
 pub(crate) struct Run<'a> {
     space: &'a Space,
@@ -51,26 +52,26 @@ pub(crate) struct Run<'a> {
 }
 
 impl Space {
-    /// An empty folder.
+    /// Makes an empty folder.
     pub(crate) fn empty() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // A temporary folder may lie behind a link (on macOS it does), and messages name the real one.
+        // The path of a temporary folder may be a link (it is on macOS), and messages show the real path.
         let root = folder.path().canonicalize().unwrap();
         Self { _folder: folder, root, variables: Vec::new() }
     }
 
-    /// A pipeline file, a pico model in `model` and an adapter for it in `lora`; nothing is built.
+    /// Makes a pipeline file, a pico model in `model` and an adapter for it in `lora`. Nothing is built.
     pub(crate) fn pico() -> Self {
         Self::of(PICO)
     }
 
-    /// The same with a model of another size.
+    /// The same, with a model of another size.
     pub(crate) fn of(size: Size) -> Self {
         let space = Self::empty();
         write_model(&space.path("model"), size);
         write_adapter(&space.path("lora"), size.hidden, size.layers);
         space.write("pipeline.yaml", YAML);
-        // The sources are as old as a user's would be: hashed once, then remembered.
+        // The sources are as old as a user's usually are, so they are hashed once and then remembered.
         for file in space.files("").keys() {
             space.set_modified(file, SystemTime::now() - Duration::from_secs(3600));
         }
@@ -84,7 +85,7 @@ impl Space {
         space
     }
 
-    /// What somebody else has after `git clone`: the sources, the pipeline file and the lock.
+    /// Returns what somebody else has after `git clone`: the sources, the pipeline file and the lock.
     pub(crate) fn cloned(&self) -> Self {
         let clone = Self::empty();
         for (path, bytes) in self.files("") {
@@ -119,7 +120,8 @@ impl Space {
         self
     }
 
-    /// Overwrites a file where it lies, read-only or not: whatever is linked to it changes too.
+    /// Changes the last byte of a file in place, even if the file is read-only. Whatever is hard-linked to it
+    /// changes too.
     pub(crate) fn scribble(&self, path: &str) -> &Self {
         let mut bytes = self.bytes(path);
         *bytes.last_mut().unwrap() ^= 1;
@@ -127,7 +129,7 @@ impl Space {
         self.write(path, bytes)
     }
 
-    /// Replaces the one place in the pipeline file that reads `from`.
+    /// Replaces `from`, which must be in the pipeline file exactly once.
     pub(crate) fn edit(&self, from: &str, to: &str) -> &Self {
         self.edit_file("pipeline.yaml", from, to)
     }
@@ -138,7 +140,7 @@ impl Space {
         self.write(path, text.replace(from, to))
     }
 
-    /// Gives a file, or each file in a folder, the time of now.
+    /// Sets the modification time of a file, or of each file in a folder, to now.
     pub(crate) fn touch(&self, path: &str) -> &Self {
         for file in self.files(path).keys() {
             self.set_modified(file, SystemTime::now());
@@ -146,7 +148,8 @@ impl Space {
         self
     }
 
-    /// Lets an hour pass, and a build that has nothing to do: the next one may answer from what this one saw.
+    /// Makes everything an hour old, and runs a build that has nothing to do. The next build may answer from
+    /// what this one recorded.
     pub(crate) fn settle(&self) -> &Self {
         let mut stack = vec![self.root.clone()];
         while let Some(path) = stack.pop() {
@@ -192,7 +195,7 @@ impl Space {
         files
     }
 
-    /// Returns the names in the folder at `path`, sorted; one that is not there has none.
+    /// Returns the names in the folder at `path`, sorted. A folder that does not exist has none.
     pub(crate) fn names(&self, path: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(path)).into_iter().flatten();
         let mut names: Vec<_> =
@@ -201,18 +204,18 @@ impl Space {
         names
     }
 
-    /// Returns where the content of a file of an artifact is stored, as `objects/ab/cdef…`.
+    /// Returns the path at which the content of a file is stored: `cache/objects/ab/cdef…`.
     pub(crate) fn object(&self, path: &str) -> String {
         let digest = artifact::Digest::of(&self.bytes(path)).to_string();
         format!("cache/objects/{}/{}", &digest[..2], &digest[2..])
     }
 
-    /// Returns the program, to be run in the folder.
+    /// Returns a command that runs `pipeline` in the folder.
     pub(crate) fn command(&self) -> Command {
         self.command_of(env!("CARGO_BIN_EXE_pipeline"))
     }
 
-    /// Returns another program, to be run in the folder.
+    /// Returns a command that runs another program in the folder.
     pub(crate) fn command_of(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.root).env_clear().env("NO_COLOR", "1");
@@ -223,7 +226,7 @@ impl Space {
         command
     }
 
-    /// Sets an environment variable for the commands to come.
+    /// Sets an environment variable for all later commands.
     pub(crate) fn set_variable(&mut self, name: &str, value: &str) {
         self.variables.push((name.to_owned(), value.to_owned()));
     }
@@ -233,7 +236,7 @@ impl Space {
         self.finish(self.command().args(args).output().unwrap())
     }
 
-    /// Takes what a command, however it was started, said.
+    /// Takes the output of a command, however it was started.
     pub(crate) fn finish(&self, output: Output) -> Run<'_> {
         let text = |bytes| self.redact(&String::from_utf8(bytes).unwrap());
         Run { space: self, status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
@@ -249,7 +252,7 @@ impl Space {
         self.run(&[&["build", "--json"], args].concat())
     }
 
-    /// Nothing unfinished is left in the cache.
+    /// Checks that nothing unfinished is left in the cache.
     pub(crate) fn is_tidy(&self) -> &Self {
         assert_eq!(self.names("cache/tmp"), [""; 0], "left in cache/tmp");
         self
@@ -262,28 +265,29 @@ impl Space {
 }
 
 impl<'a> Run<'a> {
-    /// The command ended with this exit code.
+    /// Checks that the command ended with this exit code.
     pub(crate) fn exits(self, code: i32) -> Self {
         assert_eq!(self.status.code(), Some(code), "{}", self.transcript());
         self
     }
 
-    /// Returns the exit code, unless a signal ended the command.
+    /// Returns the exit code, or `None` if a signal ended the command.
     pub(crate) fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
-    /// The build succeeded, ran these nodes and no others.
+    /// Checks that the build succeeded and ran these nodes and no others.
     pub(crate) fn ran<const N: usize>(self, nodes: [&str; N]) -> &'a Space {
         self.ran_and_linked(nodes, [])
     }
 
-    /// The build succeeded, took these nodes from the cache and ran none.
+    /// Checks that the build succeeded, took these nodes from the cache and ran none.
     pub(crate) fn linked<const N: usize>(self, nodes: [&str; N]) -> &'a Space {
         self.ran_and_linked([], nodes)
     }
 
-    /// The build succeeded, ran exactly the nodes in `ran` and took exactly those in `linked` from the cache.
+    /// Checks that the build succeeded, ran exactly the nodes in `ran` and took exactly those in `linked`
+    /// from the cache.
     pub(crate) fn ran_and_linked<const N: usize, const M: usize>(
         self,
         ran: [&str; N],
@@ -295,7 +299,7 @@ impl<'a> Run<'a> {
         this.space.is_tidy()
     }
 
-    /// Returns the JSON lines of standard output; nothing else may be there.
+    /// Returns the JSON lines of standard output, which must have nothing else.
     pub(crate) fn json(&self) -> Vec<Value> {
         let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         self.stdout.lines().map(parse).collect()
@@ -306,13 +310,13 @@ impl<'a> Run<'a> {
         self.json().into_iter().filter(|event| event["event"] == kind).collect()
     }
 
-    /// Returns the nodes that events of one kind are about, sorted.
+    /// Returns the nodes of all events of one kind, sorted.
     pub(crate) fn nodes(&self, kind: &str) -> Vec<String> {
         let events = self.events(kind);
         sorted(events.iter().map(|event| event["node"].as_str().unwrap()))
     }
 
-    /// Returns all that a user sees: the exit code, and what was said.
+    /// Returns all that a user sees: the exit code and the output.
     pub(crate) fn transcript(&self) -> String {
         let code = self.status.code().map_or_else(|| self.status.to_string(), |code| format!("exit {code}"));
         let part =
@@ -320,7 +324,7 @@ impl<'a> Run<'a> {
         format!("{code}\n{}{}", part("stdout", &self.stdout), part("stderr", &self.stderr))
     }
 
-    /// Returns the space that it was run in.
+    /// Returns the space in which the command ran.
     pub(crate) fn space(&self) -> &'a Space {
         self.space
     }
@@ -332,7 +336,7 @@ pub(crate) fn sorted<'a>(words: impl IntoIterator<Item = &'a str>) -> Vec<String
     words
 }
 
-/// Replaces whole digests (64 digits), short ones (12) and the names of objects (2 and 62).
+/// Redacts digests: whole ones (64 digits), short ones (12) and the names of objects (2 and 62).
 fn redact_digests(text: &str) -> String {
     let is_word = |c: char| c.is_ascii_alphanumeric();
     let mut out = String::new();
@@ -350,7 +354,7 @@ fn redact_digests(text: &str) -> String {
     out + rest
 }
 
-/// Replaces the number in `0.12 s`.
+/// Redacts the number in `0.12 s`.
 fn redact_times(text: &str) -> String {
     let is_number = |word: &str| word.parse::<f64>().is_ok();
     let words = text.split_inclusive(' ').collect::<Vec<_>>();

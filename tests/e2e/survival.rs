@@ -1,4 +1,5 @@
-//! What a quantized model says of its fine-tuning: when it is measured, when again, and what `inspect` shows.
+//! What a quantized model says of its fine-tuning: when that is measured, when it is measured again, and what
+//! `inspect` shows.
 
 use serde_json::{Value, json};
 
@@ -37,7 +38,8 @@ fn it_is_measured_below_a_fuse_node_and_nowhere_else() {
     assert_eq!(with, [false, false, true, true, true]);
     let left = |node| survival(&space, node)["overall"]["survival"].as_f64().unwrap();
     assert!(left("q8") > 0.9 && left("q4") < 0.5, "{} {}", left("q8"), left("q4"));
-    // Over two nodes the fused model counts, not what lies between: four bits lose it either way.
+    // Two nodes below, the fused model counts, not the model in between: four bits lose the update either
+    // way.
     assert!(left("q48") < 0.5, "{}", left("q48"));
     let names: Vec<_> = survival(&space, "q4")["tensors"].as_object().unwrap().keys().cloned().collect();
     let touched = ["q_proj", "v_proj"].map(|name| format!("model.layers.0.self_attn.{name}.weight"));
@@ -51,7 +53,8 @@ fn the_base_and_the_adapter_count_as_content() {
     let plan = space.run(&["build", "-n"]).exits(0);
     assert!(plan.stdout.contains("q8       waits for fused\n"), "{}", plan.transcript());
     space.build().ran(["adapter", "fused", "q8", "q4"]);
-    // The same weights, the head of the card aside: another base, though it is fused to the same.
+    // The base has another model card but the same weights, so the fused model is the same but for the head
+    // of its card.
     space.write(
         "model/README.md",
         "---\nlibrary_name: mlx\npipeline_tag: text-generation\ntags: [mlx]\n---\n",
@@ -62,7 +65,7 @@ fn the_base_and_the_adapter_count_as_content() {
     assert_eq!(survival(&space, "q8"), before);
 }
 
-/// Somebody's survival is nobody else's: what is made of a published model does not claim it.
+/// The `survival.json` of a published model is not copied to what is made from it.
 #[test]
 fn it_does_not_travel() {
     let space = Space::pico();
@@ -124,7 +127,7 @@ fn inspect_shows_the_worst_layers() {
     ");
 }
 
-/// A full fine-tune changes norms too, which are not quantized, and experts of which only some were trained.
+/// A full fine-tune also changes norms, which are not quantized, and experts of which only some were trained.
 #[test]
 fn what_is_not_quantized_is_intact() {
     let space = Space::empty();
@@ -139,7 +142,7 @@ fn what_is_not_quantized_is_intact() {
     );
     let config = json!({"fine_tune_type": "full", "num_layers": 1, "lora_parameters": null});
     let mut experts: Vec<f32> = model.iter().take(3).flat_map(|(_, _, values)| values.clone()).collect();
-    // Only the second expert learned something.
+    // Only the second expert was trained.
     experts[40 * 64..2 * 40 * 64].iter_mut().for_each(|value| *value += 0.25);
     let tensors: Floats =
         [(stack.to_owned(), (vec![3, 40, 64], experts)), (norm.to_owned(), (vec![64], vec![1.5; 64]))].into();
@@ -153,7 +156,7 @@ fn what_is_not_quantized_is_intact() {
     let tensors = &survival(&space, "q")["tensors"];
     let intact = json!({"delta_per_step": null, "noise_to_signal": 0.0, "reverted": 0.0, "survival": 1.0, "weights": 64});
     assert_eq!(tensors[norm], intact);
-    // All experts count as weights, though most of them have no update.
+    // All experts are counted, though most of them have no update.
     assert_eq!(tensors[stack]["weights"], 3 * 40 * 64);
     assert!((tensors[stack]["survival"].as_f64().unwrap() - 1.0).abs() < 0.01, "{tensors}");
 }

@@ -1,16 +1,16 @@
-//! What can be checked by those who did not build: the lock, the attestations, and what the remote keeps.
+//! What those who did not build can check: the lock, the attestations, and what the remote keeps.
 
 use crate::bucket::Bucket;
 use crate::remote::Team;
 use crate::space::{ALL, Space};
 use crate::verify::forge;
 
-/// A team whose first member sent weights that the recipe does not make, and locked them.
+/// A team whose first member sent and locked weights that the recipe does not make.
 fn with_forged_weights(bucket: Bucket) -> (Team, Space) {
     let team = Team::on(bucket);
     let first = team.join(Space::pico(), 0);
     first.build_with(&["--no-remote"]).ran(ALL);
-    // The statement of the honest build is not of what is sent.
+    // The statement of the honest build does not describe what is sent.
     first.remove("cache/attestations");
     forge(&first, "q4");
     drop(first.run(&["push", "q4"]).exits(0));
@@ -22,7 +22,8 @@ fn a_build_that_differs_from_the_lock_names_the_tensor() {
     for bucket in Bucket::all() {
         let (team, first) = with_forged_weights(bucket);
         let second = team.second(&first);
-        // What a member signed and the lock has is believed; made again, it is found out from one chunk of it.
+        // A result that a member signed and the lock has is trusted. If the node is made again, one chunk of
+        // the old weights is enough to find the difference.
         drop(second.build_with(&["--locked", "q4"]).exits(0));
         let third = team.second(&first);
         let run = third.run(&["build", "--locked", "--force", "--read-only", "-j1", "q4"]).exits(1);
@@ -30,7 +31,7 @@ fn a_build_that_differs_from_the_lock_names_the_tensor() {
             run.stderr.lines().last().unwrap(),
             "q4: failed: its artifact is [DIGEST], but pipeline.lock has [DIGEST]: `model.safetensors` differs: tensor `model.norm.weight` differs from byte 127 on"
         );
-        // The same where the old one is here.
+        // The same if the old weights are here.
         let run = second.run(&["build", "--locked", "--force", "--no-remote", "-j1", "q4"]).exits(1);
         assert_eq!(
             run.stderr.lines().last().unwrap(),
@@ -46,7 +47,7 @@ fn what_is_made_again_tells_the_forger() {
     drop(second.build().exits(0));
     let run = second.run(&["verify", "q4"]).exits(1);
     assert!(run.stdout.starts_with("q4: model.safetensors differs: tensor"), "{}", run.transcript());
-    // And who it was is known.
+    // It is also known who signed it.
     let run = second.run(&["verify", "--attestation", "q4"]).exits(0);
     let forger = team.keys[0].public().short();
     assert!(
@@ -78,7 +79,7 @@ fn an_attestation_says_who_vouches_for_what() {
     q8: member1 ([KEY 1]) vouches for it
     1 node checked, 0 failed
     ");
-    // One that is gone, and one that was altered.
+    // First all statements are altered, then they are removed.
     let statements = second.files("cache/attestations");
     for (path, statement) in &statements {
         let text = String::from_utf8(statement.clone()).unwrap();
@@ -100,7 +101,7 @@ fn a_lock_in_conflict_is_resolved_by_a_build() {
     let space = Space::built();
     let (before, lock) = (space.read("pipeline.lock"), space.read("pipeline.lock"));
     let (head, tail) = lock.split_once("\"fused\"").unwrap();
-    // The other branch had other parameters: each key begins with another digit.
+    // The other branch has other parameters, so each key begins with another digit.
     let mut other = String::new();
     for part in format!("\"fused\"{tail}").split_inclusive("key: ") {
         other += &if other.is_empty() {
@@ -124,7 +125,7 @@ fn the_remote_is_collected_with_a_grace_period() {
         first.edit("bits: 4", "bits: 3");
         drop(first.build_with(&["q4"]).exits(0));
         let all = team.bucket.names();
-        // Young things stay, whatever they are.
+        // Objects within the grace period stay, whatever they are.
         let run = first.run(&["gc", "--remote", "--older-than", "0s"]).exits(0);
         assert!(run.stdout.starts_with("removed 1 record and 0 contents"), "{}", run.transcript());
         assert_eq!(team.bucket.names().len(), all.len() - 1);
@@ -133,18 +134,18 @@ fn the_remote_is_collected_with_a_grace_period() {
         let run = first.run(&["gc", "--remote", "--grace", "0s"]).exits(0);
         assert_eq!(dry.replace("would remove", "removed"), run.stdout);
         assert!(team.bucket.names().len() < names.len(), "{}", run.transcript());
-        // What is current is whole, and what is not is built.
+        // What is current is complete, and the rest is built.
         let second = team.second(&first);
         assert_eq!(second.build().exits(0).nodes("fetched"), ["fused", "q4", "q8"]);
         second.edit("bits: 3", "bits: 4");
         second.build_with(&["q4"]).ran(["q4"]);
-        // And nothing is left to be removed.
+        // Nothing is left to be removed.
         let run = first.run(&["gc", "--remote", "--grace", "1h"]).exits(0);
         assert!(run.stdout.starts_with("removed 0 records and 0 contents"), "{}", run.transcript());
     }
 }
 
-/// What is recorded in the remote, byte for byte.
+/// Returns the records in the remote, byte for byte.
 fn records(team: &Team) -> Vec<(String, Vec<u8>)> {
     let names = team.bucket.names_in("actions/");
     names.into_iter().map(|name| (name.clone(), team.bucket.read(&name))).collect()

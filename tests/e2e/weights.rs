@@ -1,4 +1,4 @@
-//! What becomes of weights: formats, recipes, overrides, experts, what is refused, and the files beside them.
+//! What happens to weights: formats, recipes, overrides, experts, what is refused, and the files beside them.
 
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use crate::pico::{Tensor, numbers, write_tensors_of};
 use crate::space::Space;
 use weights::tensor::{Element, TensorFiles};
 
-/// A model in `model` of these tensors, and one node `q` that is made from it.
+/// A project with a model of these tensors in `model`, and one node `q` that is made from it.
 fn space(config: Value, tensors: &[Tensor<'_>], node: &str) -> Space {
     let space = Space::empty();
     write_tensors_of(&space.path("model"), config, tensors);
@@ -88,8 +88,8 @@ fn small_floats_have_a_byte_for_a_scale_and_no_bias() {
     }
 }
 
-/// Experts one tensor each come out as the stack that mlx-lm loads, the tenth after the ninth; the router of this model
-/// keeps its eight bits.
+/// Experts that are stored one by one become the stack that mlx-lm loads, the tenth after the ninth. The
+/// router of this model keeps its eight bits.
 #[test]
 fn experts_are_stacked() {
     let names: Vec<_> = (0..11).map(|n| format!("model.layers.0.mlp.experts.{n}.up_proj.weight")).collect();
@@ -117,14 +117,15 @@ fn experts_are_stacked() {
     );
 }
 
-/// mlx-lm drops it at loading and could not load a quantized one.
+/// mlx-lm drops the head when it loads the model, and could not load a quantized one.
 #[test]
 fn a_tied_model_has_no_head_of_its_own() {
     let model = [matrix("lm_head.weight", &[8, 64]), matrix("model.embed_tokens.weight", &[8, 64])];
     let space = space(json!({"tie_word_embeddings": true}), &model, "{stage: quantize, model: m, bits: 4}");
     space.build().ran(["m", "q"]);
     assert_eq!(shape(&tensors_of(&space), "lm_head.weight"), None);
-    // Unsaid, mlx-lm takes a llama for tied: it is done alike, but not in silence.
+    // If `config.json` does not say it, mlx-lm treats a llama as tied. The result is the same, but with a
+    // warning.
     write_tensors_of(&space.path("model"), json!({}), &model);
     let run = space.build();
     assert!(run.events("warning")[0]["message"].as_str().unwrap().starts_with("`lm_head` is left out"));
@@ -146,7 +147,8 @@ fn what_is_not_a_number_is_refused_by_name() {
     space.is_tidy();
 }
 
-/// Whole numbers, truth values and tensors without elements travel as they are; floats take the type that is declared.
+/// Integers, booleans and tensors without elements are copied as they are; floats are cast to the declared
+/// type.
 #[test]
 fn what_is_no_float_travels() {
     let space = space(
@@ -181,7 +183,7 @@ fn raw(header: &str) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()
 }
 
-/// A header of sixty bytes must not take all memory, nor make two tensors of one name.
+/// A header of some sixty bytes must not take all memory, nor make two tensors of one name.
 #[test]
 fn hostile_shapes_and_names_are_refused() {
     let space = space(json!({}), &[matrix(LAYER, &[4, 64])], "{stage: quantize, model: m, bits: 4}");
@@ -201,7 +203,8 @@ fn hostile_shapes_and_names_are_refused() {
     space.is_tidy();
 }
 
-/// GPTQ's tensors have names of their own: unrecognised, they would travel beside a quantized rest.
+/// GPTQ's tensors have names of their own. They would not be recognised, and would be copied beside quantized
+/// weights.
 #[test]
 fn a_model_that_others_quantized_is_refused() {
     let config = json!({"quantization_config": {"quant_method": "gptq", "bits": 4}});
@@ -214,7 +217,7 @@ fn a_model_that_others_quantized_is_refused() {
     assert!(run.stderr.contains("the model was quantized by gptq, not by MLX"), "{}", run.stderr);
 }
 
-/// The weights of the base in another format must not travel with what was made of them.
+/// The base's weights in another format must not be copied to a model that is made from them.
 #[test]
 fn copies_of_the_weights_are_left_out_with_a_warning() {
     let space = Space::pico();
@@ -237,7 +240,8 @@ fn a_fused_weight_that_overflows_is_refused() {
     assert!(run.stderr.contains("float16 ends at 65504"), "{}", run.stderr);
 }
 
-/// mlx-lm's default: quantized as it was. The update is far smaller than a step of four bits.
+/// Weights are quantized again as they were, which is mlx-lm's default. The update is far smaller than a step
+/// of four bits.
 #[test]
 fn requantizing_says_what_it_lost() {
     let space = Space::pico();
@@ -254,7 +258,7 @@ fn requantizing_says_what_it_lost() {
     run.ran(["base", "adapter", "q4", "q"]);
     let (before, after) = (TensorFiles::open_model(&space.path("artifacts/q4")).unwrap(), tensors_of(&space));
     assert_eq!(before.tensors().keys().collect::<Vec<_>>(), after.tensors().keys().collect::<Vec<_>>());
-    // What the adapter does not touch is what it was, to the bit.
+    // What the adapter does not touch stays the same, to the bit.
     let same = |name: &str| before.read(name).unwrap() == after.read(name).unwrap();
     assert!(same("model.layers.0.mlp.down_proj.weight") && same("model.layers.0.self_attn.k_proj.scales"));
     assert!(!same("model.layers.0.self_attn.q_proj.weight"));
@@ -265,8 +269,8 @@ fn config_of(space: &Space, node: &str) -> String {
     space.read(&format!("artifacts/{node}/config.json"))
 }
 
-/// Source and output, file by file: all but weights, index and configuration travel unchanged, below folders too, and
-/// the model card's head is completed.
+/// Compares source and output, file by file: all files but weights, index and configuration are copied
+/// unchanged, from subfolders too, and the head of the model card is completed.
 #[test]
 fn files_beside_the_weights_travel() {
     let space = Space::pico();
@@ -296,7 +300,7 @@ fn files_beside_the_weights_travel() {
     }
 }
 
-/// The number of threads is no part of a key, so it must be none of the bytes.
+/// The number of threads is not part of a key, so the bytes must not depend on it.
 #[test]
 fn one_thread_makes_what_eight_make() {
     let lock = |threads: &str| {
@@ -308,7 +312,7 @@ fn one_thread_makes_what_eight_make() {
     assert_eq!(lock("1"), lock("8"));
 }
 
-/// `--backend mlx` goes through the worker, and on the CPU makes the same bytes.
+/// `--backend mlx` uses the worker, and on the CPU makes the same bytes.
 #[cfg(all(feature = "mlx", not(target_os = "macos")))]
 #[test]
 fn mlx_makes_the_same_files() {
@@ -324,8 +328,8 @@ fn mlx_makes_the_same_files() {
     }
 }
 
-/// Converted models are known to have a wrong default beside right tensors. mlx-lm reads the shapes, and so does every
-/// stage: what is made of such a base has the bytes of what is made of a right one.
+/// Converted models are known to have a wrong default beside correct tensors. mlx-lm reads the shapes, and so
+/// does every stage: a model made from such a base has the same bytes as one made from a correct base.
 #[test]
 fn a_wrong_default_in_the_configuration_is_overruled_by_the_shapes() {
     let model = [

@@ -68,7 +68,7 @@ fn a_node_that_waits_and_the_root_cause() {
 fn an_input_by_role_and_node() {
     let space = Space::built();
     space.edit("adapter: adapter}", "adapter: adapter, dtype: bfloat16}");
-    // Once `fused` is built, what `q4` waited for is known.
+    // Once `fused` is built, it is known what changes for `q4`.
     space.build_with(&["fused"]).ran(["fused"]);
     insta::assert_snapshot!(why(&space, "q4"), @r"
     q4: must run
@@ -105,7 +105,8 @@ fn a_changed_source_node() {
 
 #[test]
 fn newer_code_of_a_stage() {
-    // As an older program left it: the record of `q8` has another version, and the remembered state points at that record.
+    // An older program leaves this: the record of `q8` has another version, and the remembered state points
+    // at that record.
     let space = Space::built();
     let record = |path: &str| serde_json::from_str::<Value>(&space.read(path)).unwrap();
     let paths = space.files("cache/actions").into_keys();

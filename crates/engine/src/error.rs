@@ -29,7 +29,7 @@ pub enum Error {
     /// The cache or `artifacts/` contains something unexpected, or lacks something.
     #[error("{0}")]
     Store(String),
-    /// The shared cache could not be used.
+    /// The remote could not be used.
     #[error(transparent)]
     Remote(#[from] RemoteError),
     /// The Hugging Face hub could not be used.
@@ -44,7 +44,7 @@ pub enum Error {
     /// Something differs from `pipeline.lock`, or the lock has no entry for it.
     #[error("{0}")]
     Locked(String),
-    /// A gate of a benchmark did not hold.
+    /// A gate of a benchmark failed.
     #[error("{0}")]
     Gate(String),
     /// Something that is needed is not built, and this operation must not build it.

@@ -53,7 +53,7 @@ pub enum Event<'a> {
         #[serde(skip)]
         cause: Option<io::ErrorKind>,
     },
-    /// A node is not run, because the node `because` failed, which it depends on.
+    /// A node is not run: it depends on the node `because`, which failed.
     Skipped { node: &'a str, because: &'a str },
 }
 

@@ -112,7 +112,7 @@ impl NodeId {
     }
 }
 
-/// A target that the pipeline file does not have.
+/// A name that is not a node of the pipeline file.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no node `{name}`{hint}")]
 pub struct UnknownNode {

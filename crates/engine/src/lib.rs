@@ -12,6 +12,28 @@
 //!  lockfile   origin                        pipeline.lock · commits on the hub
 //! ```
 //! A module uses those below it, never those above; `tests/architecture.rs` has the table.
+//!
+//! Write a project of two nodes, and build it. [`project::Project::build`] has a longer example.
+//!
+//! ```
+//! use engine::event::Silent;
+//! use engine::project::{PlanOptions, Project, ProjectPath};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # std::fs::create_dir(folder.path().join("model"))?;
+//! # std::fs::write(folder.path().join("model/config.json"), "{}")?;
+//! std::fs::write(
+//!     folder.path().join("pipeline.yaml"),
+//!     "version: 1\nnodes:\n  base: {stage: base, source: model}\n  \
+//!      8bit: {stage: quantize, model: base, bits: 8}\n",
+//! )?;
+//! let mut project = Project::open(&ProjectPath::in_folder(folder.path()))?;
+//! let plan = project.plan(&PlanOptions::default())?;
+//! assert_eq!(plan.decisions.len(), 2);
+//! # Ok(())
+//! # }
+//! ```
 
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests write scratch files"))]
 

@@ -85,9 +85,9 @@ pub enum Change {
     },
     /// The weights descend from another commit on the hub.
     Origin {
-        /// What it was; none if it came from a folder.
+        /// What it was; `None` if it came from a folder.
         old: Option<Origin>,
-        /// What it is; none if it comes from a folder.
+        /// What it is; `None` if it comes from a folder.
         new: Option<Origin>,
     },
     /// The commit of a source on the hub is not known: no build has resolved it, or the source was changed
@@ -114,18 +114,18 @@ pub enum Change {
         role: String,
         /// The node, if the input is a node.
         node: Option<String>,
-        /// What it was; none if there was no such input.
+        /// What it was; `None` if there was no such input.
         old: Option<Digest>,
-        /// What it is; none if there is no such input.
+        /// What it is; `None` if there is no such input.
         new: Option<Digest>,
     },
     /// A file of the source has other content.
     File {
         /// Its path below the source.
         path: String,
-        /// What it was; none if it is new.
+        /// What it was; `None` if it is new.
         old: Option<Digest>,
-        /// What it is; none if it is gone.
+        /// What it is; `None` if it is gone.
         new: Option<Digest>,
     },
     /// It was built, but a stored content is gone or was altered.

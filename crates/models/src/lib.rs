@@ -1,5 +1,17 @@
 //! Language models on MLX: `config.json` names the architecture, and the tensors are loaded by name.
 //! Knows nothing of stages, graphs or the store. One thread must own everything that is made here.
+//!
+//! ```
+//! use models::LanguageModel;
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/models/llama-8bit");
+//! let model = LanguageModel::load(folder.as_ref(), None)?;
+//! let logits = model.logits(&[1, 2, 3], 512)?;
+//! assert_eq!(logits.shape()[0], 3);
+//! # Ok(())
+//! # }
+//! ```
 
 mod activations;
 mod adapter;

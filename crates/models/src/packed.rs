@@ -117,7 +117,7 @@ impl Packed {
             }
             let QuantSpec { group_size, bits, mode } = self.spec;
             let word = mode.word();
-            ensure!(status == 0, "MLX cannot multiply {word} with {bits} bits in groups of {group_size}");
+            ensure!(status == 0, "MLX cannot compute with {word} of {bits} bits in groups of {group_size}");
             Ok(Array::from_ptr(result))
         }
     }

@@ -25,7 +25,6 @@ struct Args {
     num_key_value_heads: i32,
     max_position_embeddings: i32,
     head_dim: i32,
-    tie_word_embeddings: bool,
     rope_theta: Option<f32>,
     rope_scaling: Option<RopeScaling>,
     rope_parameters: Option<RopeParameters>,
@@ -43,7 +42,7 @@ impl ModelArgs for Args {
     const READS_ROPE_PARAMETERS: bool = true;
 
     fn check(&self) -> Result<()> {
-        self.decoder().check()?;
+        self.decoder(false).check()?;
         self.attention().check()?;
         self.mlp().check()?;
         self.rope().map(drop)
@@ -85,7 +84,7 @@ impl Args {
         NormArgs { eps: self.rms_norm_eps, weight_offset: false }
     }
 
-    fn decoder(&self) -> DecoderArgs {
+    fn decoder(&self, tied: bool) -> DecoderArgs {
         DecoderArgs {
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
@@ -93,14 +92,14 @@ impl Args {
             norm: self.norm(),
             embedding_scale: None,
             window: None,
-            tied: self.tie_word_embeddings,
+            tied,
         }
     }
 }
 
 pub(super) fn load(config: &Config, weights: &mut Tensors) -> Result<Decoder> {
     let args: Args = config.args()?;
-    let (attention, mlp, decoder) = (args.attention(), args.mlp(), args.decoder());
+    let (attention, mlp, decoder) = (args.attention(), args.mlp(), args.decoder(config.is_tied()));
     let rope = config.rope(&args.rope()?)?;
     Decoder::load(weights, &decoder, |weights, _, path| {
         let mlp = Box::new(Mlp::load(weights, &format!("{path}.mlp"), &mlp)?);

@@ -34,13 +34,12 @@ struct Args {
     num_key_value_heads: i32,
     head_dim: i32,
     rope_theta: f32,
-    tie_word_embeddings: bool,
     norm_topk_prob: bool,
 }
 
 impl ModelArgs for Args {
     fn check(&self) -> Result<()> {
-        self.decoder().check()?;
+        self.decoder(false).check()?;
         self.attention().check()?;
         self.mlp().check()?;
         ensure!(self.decoder_sparse_step > 0, "decoder_sparse_step is 0");
@@ -91,7 +90,7 @@ impl Args {
         self.num_experts > 0 && sparse && !self.mlp_only_layers.contains(&layer)
     }
 
-    fn decoder(&self) -> DecoderArgs {
+    fn decoder(&self, tied: bool) -> DecoderArgs {
         DecoderArgs {
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
@@ -99,7 +98,7 @@ impl Args {
             norm: self.norm(),
             embedding_scale: None,
             window: None,
-            tied: self.tie_word_embeddings,
+            tied,
         }
     }
 }
@@ -140,7 +139,7 @@ impl FeedForward for SparseMoeBlock {
 
 pub(super) fn load(config: &Config, weights: &mut Tensors) -> Result<Decoder> {
     let args: Args = config.args()?;
-    let (attention, decoder) = (args.attention(), args.decoder());
+    let (attention, decoder) = (args.attention(), args.decoder(config.is_tied()));
     let rope = config.rope(&args.rope())?;
     Decoder::load(weights, &decoder, |weights, index, path| {
         let mlp: Box<dyn FeedForward> = if args.has_experts(index) {

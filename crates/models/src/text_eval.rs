@@ -26,9 +26,10 @@ const STEP: usize = 128;
 /// first token is not predicted. As in mlx-lm's `perplexity.py`, all predicted tokens count the same.
 ///
 /// # Errors
-/// Fails if a model cannot be loaded, if the texts have no token to predict, or if MLX fails. It also fails
+/// Fails if `context` is 0, if a model cannot be loaded, if the texts have no token to predict, or if MLX fails. It also fails
 /// if the reference tokenizes the texts differently or has another vocabulary.
 pub fn evaluate(request: &Evaluate, tick: &mut dyn FnMut(usize)) -> Result<TextEval> {
+    ensure!(request.context > 0, "a window has no tokens");
     let texts = encode(&request.model, &request.texts)?;
     if let Some((reference, _)) = &request.reference {
         let (own, other) = (request.model.display(), reference.display());

@@ -1,5 +1,5 @@
-//! Both backends behind the trait of the weight kernels: MLX on the CPU must make the same bytes as `Cpu`. Its GPU may
-//! round differently, and says so in the keys.
+//! Both backends behind the trait of the weight kernels: MLX on the CPU must make the same bytes as `Cpu`.
+//! MLX on the GPU may round differently, so the backend is part of a key.
 
 #![cfg(not(target_os = "macos"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -29,7 +29,7 @@ fn quantize_and_dequantize_agree() {
     }
 }
 
-/// OpenBLAS fuses the multiply and the add, so the last place of a sum may differ; no more than that.
+/// OpenBLAS fuses multiplication and addition, so only the last place of a sum may differ.
 fn assert_near(ours: &Rows, theirs: &Rows, bound: f32) {
     let place = [2f32.powi(-10), 2f32.powi(-7), 2f32.powi(-22)][ours.float as usize];
     for (ours, theirs) in ours.values.iter().zip(&theirs.values) {

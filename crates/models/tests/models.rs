@@ -1,5 +1,5 @@
-//! The model room against mlx-lm: the golden models give its logits and tokens, and what does not
-//! fit is refused by name. How the goldens were made: `golden/models.py` and `golden/chat.py`.
+//! The models compared with mlx-lm: the golden models give its logits and tokens, and what does not fit is
+//! refused by name. `golden/models.py` and `golden/chat.py` make the goldens.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,8 +21,8 @@ use models::generate::generate;
 
 const TOLERANCE: f32 = 1e-4;
 
-/// MLX is not thread-safe and `cargo test` runs tests on several threads: every test that touches
-/// it holds this.
+/// MLX is not thread-safe, and `cargo test` runs tests on several threads. So every test that uses MLX holds
+/// this.
 fn mlx() -> MutexGuard<'static, ()> {
     static MLX: Mutex<()> = Mutex::new(());
     MLX.lock().unwrap_or_else(PoisonError::into_inner)
@@ -40,7 +40,7 @@ fn cases(folder: &str) -> Vec<PathBuf> {
     cases
 }
 
-/// What mlx-lm said of a golden model.
+/// What mlx-lm computes for a golden model.
 struct Expected {
     prompt: Vec<u32>,
     logits: Vec<f32>,
@@ -86,7 +86,7 @@ fn golden_models_give_the_logits_and_tokens_of_mlx_lm() {
         let model = load(&folder).unwrap();
         let expected = Expected::read(&folder);
         assert_eq!(model.activation_dtype(), "float32");
-        // At once, in pieces that do not divide it, and token by token.
+        // All tokens at once, in pieces that do not divide the prompt, and token by token.
         for step in [expected.prompt.len(), 5, 1] {
             let logits = model.logits(&expected.prompt, step).unwrap();
             let difference = largest_difference(&logits, &expected.logits);
@@ -119,7 +119,7 @@ fn a_token_outside_the_vocabulary_is_refused() {
     assert!(generate(&model, &[], 1, &BTreeSet::new()).is_err());
 }
 
-/// A copy of a golden model, to be spoiled.
+/// Copies a golden model, so that the test can alter it.
 fn copy(name: &str) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     copy_folder(&golden("models").join(name), copy.path());
@@ -148,7 +148,7 @@ fn edit_config(folder: &Path, key: &str, value: Value) {
 
 fn edit_tensors(file: &Path, edit: impl FnOnce(&mut HashMap<String, Array>)) {
     let mut tensors = Array::load_safetensors(file).unwrap();
-    // The file is replaced below, so its data must have been read.
+    // The file is replaced below, so its data must be read first.
     mlx_rs::transforms::eval(tensors.values()).unwrap();
     edit(&mut tensors);
     Array::save_safetensors(&tensors, None, file).unwrap();
@@ -321,7 +321,8 @@ fn a_peft_adapter_runs_as_that_of_mlx_lm() {
     assert!(difference <= TOLERANCE, "{difference}");
 }
 
-/// PEFT keeps the factors of each expert by themselves, transposed, and may leave experts out.
+/// Returns an adapter in PEFT's format, which stores the factors of each expert separately, transposed, and
+/// may leave experts out.
 fn peft_of_experts(stacks: &HashMap<String, Array>, kept: &[i32]) -> HashMap<String, Array> {
     let mut tensors = HashMap::new();
     for (name, stack) in stacks {
@@ -346,7 +347,7 @@ fn updates_of_experts_by_themselves_run_as_those_of_a_stack() {
     let prompt = Expected::read(model.path()).prompt;
     let adapter = model.path().join("adapter");
     let file = adapter.join("adapters.safetensors");
-    // The third expert, which has no update below, has one that does nothing here.
+    // The third expert has no update in the PEFT adapter, so here it gets an update that does nothing.
     edit_tensors(&file, |tensors| {
         for (name, tensor) in
             tensors.iter_mut().filter(|(name, _)| name.ends_with("switch_mlp.up_proj.lora_b"))
@@ -385,7 +386,7 @@ fn a_whole_tensor_takes_the_place_of_a_quantized_weight() {
     let module = "model.layers.1.self_attn.q_proj";
     let [weight, scales, biases] =
         ["weight", "scales", "biases"].map(|part| &tensors[&format!("{module}.{part}")]);
-    // In float32, as the model computes it: in float16 it would be rounded on the way.
+    // In float32, as the model computes it; float16 would round it.
     let [scales, biases] = [scales, biases].map(|side| side.as_dtype(mlx_rs::Dtype::Float32).unwrap());
     let dense = mlx_rs::ops::dequantize(weight, scales, &biases, 32, 4).unwrap();
     let adapter = model.path().join("adapter");

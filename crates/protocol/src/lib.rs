@@ -1,5 +1,18 @@
 //! The requests to the worker process and its replies: one line of JSON each, over standard input and output.
 //! Knows nothing of processes, nor of what the worker computes with.
+//!
+//! ```
+//! use protocol::{Reply, Request};
+//! use weights::kernels::{Mode, QuantSpec};
+//! use weights::rewrite::Job;
+//!
+//! let spec = QuantSpec { mode: Mode::Affine, bits: 4, group_size: 64 };
+//! let request = Request::Rewrite { job: Job::quantize("model", spec.into()), output: "model-4bit".into() };
+//! assert!(serde_json::to_string(&request)?.starts_with(r#"{"rewrite":{"job":{"model":"model","#));
+//! let reply: Reply = serde_json::from_str(r#"{"progress":[10,200]}"#)?;
+//! assert!(matches!(reply, Reply::Progress(10, 200)));
+//! # Ok::<(), serde_json::Error>(())
+//! ```
 
 mod measure;
 

@@ -10,6 +10,15 @@
 //! report.html      ├─ all of the above, for people
 //! pipeline report ─┘
 //! ```
+//!
+//! ```
+//! use report::{Bound, Quantity};
+//!
+//! let bound = Bound::parse(Quantity::Disk, "<= 500 MB")?;
+//! assert!(bound.holds(450e6));
+//! assert!(!bound.holds(550e6));
+//! # Ok::<(), String>(())
+//! ```
 
 mod answers;
 mod criteria;

@@ -1,5 +1,16 @@
 //! What people write: YAML with the place of each value, sizes and ages with units, and misspelt words.
 //! Knows nothing of what the text is about.
+//!
+//! ```
+//! use text::yaml::{Fields, Tree};
+//! use text::{nearest, units};
+//!
+//! let mut fields = Fields::open(Tree::parse("stage: base\nlimit: 200GB\nsorce: a")?, "the node")?;
+//! let (limit, at) = fields.text("limit")?;
+//! assert_eq!((units::parse_size(&limit), at.line), (Ok(200_000_000_000), 2));
+//! assert_eq!(nearest("sorce", ["stage", "source"]), Some("source"));
+//! # Ok::<(), text::yaml::Problem>(())
+//! ```
 
 mod nearest;
 pub mod units;

@@ -7,6 +7,39 @@
 //!  arch          survival    facts about each model type · the file `survival.json`
 //!  kernels       tensor      the arithmetic on blocks of rows · files of named tensors
 //! ```
+//!
+//! Quantize a tensor, and a model folder:
+//!
+//! ```
+//! use artifact::Output;
+//! use weights::kernels::{Backend, Cpu, Float, Mode, PackedRows, QuantSpec, Rows};
+//! use weights::rewrite::{Job, Quantize};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let (model, made) = (folder.path().join("model"), folder.path().join("model-4bit"));
+//! # std::fs::create_dir_all(&model)?;
+//! # std::fs::write(model.join("config.json"), r#"{"model_type": "llama", "num_hidden_layers": 1}"#)?;
+//! # std::fs::write(model.join("tokenizer.json"), "{}")?;
+//! # let bytes: Vec<u8> = (0..128).flat_map(|value: u8| f32::from(value).to_le_bytes()).collect();
+//! # let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 64], &bytes)?;
+//! # safetensors::serialize_to_file([("model.embed_tokens.weight", view)], None, &model.join("model.safetensors"))?;
+//! let cpu = Cpu::default();
+//! let spec = QuantSpec { mode: Mode::Affine, bits: 8, group_size: 64 };
+//!
+//! let mut rows = Rows { float: Float::F16, columns: 64, values: vec![0.25; 128] };
+//! let packed = PackedRows::quantize(&rows, spec, &cpu)?;
+//! assert_eq!(packed.weight.len(), 128);
+//! cpu.dequantize(packed.as_packed(), &mut rows)?;
+//! assert_eq!(rows.values, [0.25; 128]);
+//!
+//! std::fs::create_dir(&made)?;
+//! let output = Output::new(made.clone());
+//! Job::quantize(&model, Quantize::from(spec)).run(&output, &cpu, &|_, _| Ok(()))?;
+//! assert!(output.finish().artifact.file("model.safetensors").is_some());
+//! # Ok(())
+//! # }
+//! ```
 
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests write scratch files"))]
 

@@ -35,12 +35,12 @@ pub struct Survival {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Figures {
-    /// `<W_out - W_base, delta> / <delta, delta>`: 1 if the update is intact on average, 0 if nothing of it is left.
+    /// `<W_out - W_base, delta> / <delta, delta>`: 1 if the update is intact on average, 0 if nothing of it
+    /// is left.
     pub survival: f64,
     /// `|W_out - W_base - delta| / |delta|`: the size of the rounding error relative to the update.
     pub noise_to_signal: f64,
-    /// The share, among the weights that the update changed, of those that have exactly the base's value
-    /// again.
+    /// The share of the changed weights that have exactly the base's value again, from 0 to 1.
     pub reverted: f64,
     /// `|delta| / |step|`: the root mean square of the update divided by that of the quantization step, over
     /// the quantized tensors. `None` if none is quantized.

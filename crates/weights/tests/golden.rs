@@ -1,5 +1,5 @@
-//! The weight kernels against MLX, bit for bit, by golden files.
-//! Knows nothing of MLX itself; `crates/models/tests/backend.rs` asks it live.
+//! The weight kernels compared with MLX, bit for bit, by golden files.
+//! Knows nothing of MLX itself; `crates/models/tests/backend.rs` runs it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -41,7 +41,7 @@ fn small_floats_are_as_in_mlx() {
     }
 }
 
-/// MLX makes different nonsense of them on different processors; `pipeline` finds them and refuses.
+/// MLX gives different results for such values on different processors, so `pipeline` finds and refuses them.
 #[test]
 fn what_is_not_finite_is_found() {
     let files = golden("modes.safetensors");

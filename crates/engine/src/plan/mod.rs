@@ -34,7 +34,7 @@ pub struct Planner<'a> {
     pub artifacts_dir: &'a ArtifactsDir,
     /// The local state.
     pub state: &'a mut LocalState,
-    /// The shared cache, if there is a remote.
+    /// The remote, if there is one.
     pub share: Option<&'a Share>,
     /// The backend that computes weights.
     pub backend: BackendKind,

@@ -85,7 +85,7 @@ impl BuildOutcome {
 }
 
 impl Project {
-    /// Builds what is missing or stale, and writes `pipeline.lock`.
+    /// Builds what is missing or stale. Writes `pipeline.lock`, except with [`Revisions::Locked`].
     ///
     /// ```
     /// use engine::event::Silent;

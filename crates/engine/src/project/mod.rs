@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! open    the pipeline file, checked               plan    what a build would do, and why
-//! build   make what is stale, lock it, share it    verify  make again and compare; check hashes; check signatures
+//! build   run what is stale, lock it, share it     verify  build again and compare; check hashes, signatures
 //! push    upload to the remote                     pull    download from the remote
 //! gc      remove what is not current, from the cache or from the remote
 //! ```

@@ -47,8 +47,8 @@ impl Project {
     /// Decides what a build of these targets would do. Writes nothing except the local state.
     ///
     /// # Errors
-    /// Fails if a target does not exist, if a source cannot be read, or if a stage that would run is known to fail and
-    /// `preflight` is set.
+    /// Fails if a target does not exist, if a source cannot be read, or if `preflight` is set and a stage
+    /// that would run is known to fail.
     pub fn plan(&mut self, options: &PlanOptions) -> Result<Plan> {
         let targets = self.targets(&options.targets)?;
         let ids = self.graph.closure(&targets);
@@ -69,7 +69,7 @@ impl Project {
     /// Decides on one node and on all its ancestors. The last decision is that of the node.
     ///
     /// # Errors
-    /// As [`Self::plan`].
+    /// Fails as [`Self::plan`] does.
     pub fn why(&mut self, target: &str, options: &PlanOptions) -> Result<Plan> {
         let plan = self.plan(&PlanOptions { targets: vec![target.to_owned()], ..options.clone() })?;
         plan.decisions.last().or_bug("a target is among what it is made from")?;

@@ -48,7 +48,7 @@ pub struct PushOutcome {
     pub sent: usize,
     /// How many are not built here.
     pub not_built: usize,
-    /// How many bytes were moved.
+    /// How many bytes were transferred.
     pub traffic: Traffic,
     /// Messages about the remote for the user.
     pub notices: Vec<String>,
@@ -92,7 +92,8 @@ impl Project {
         Ok(PullOutcome { summary: summary?, traffic: self.traffic() })
     }
 
-    /// Uploads the artifacts of the targets and of all their ancestors to the remote, signed.
+    /// Uploads the artifacts of the targets and of all their ancestors, signed, as far as they are built
+    /// here.
     ///
     /// # Errors
     /// Fails if there is no remote or no signing key, if a target does not exist, or if the remote refuses or

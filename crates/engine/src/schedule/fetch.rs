@@ -1,8 +1,10 @@
-//! Nodes whose files are not here: brought from the remote when they are wanted, made here when that fails.
-//! Knows nothing of how they travel.
+//! Nodes whose files are not here: they are fetched from the remote when they are needed, and built here if
+//! that fails.
+//! Knows nothing of how files are transferred.
 //!
-//! Of a node that nobody reads it is enough to know what it makes. When a node must run after all, those of its inputs
-//! that are not here become wanted: each is decided on once more, and the node waits for them.
+//! Of a node that no other node reads, it is enough to know the digest of the artifact. If a node must run
+//! after all, its inputs that are not here are needed: each is decided on once more, and the node waits for
+//! them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -19,11 +21,12 @@ use crate::share::Miss;
 use crate::store::Stat;
 use artifact::{Digest, Interrupted, IoError};
 
-/// How many artifacts are brought here at once. One saturates most links; the second hides the first one's small files.
+/// How many artifacts are fetched at once. One saturates most links; the second uses the link while the first
+/// fetches small files.
 pub(super) const AT_ONCE: usize = 2;
 
 impl<'a: 'p, 'p> Scheduler<'a, 'p> {
-    /// Starts to bring the artifact of a node here.
+    /// Starts to fetch the artifact of a node on a thread.
     pub(super) fn fetch<'s>(&mut self, id: NodeId, scope: &'s Scope<'s, 'a>) -> Result<()>
     where
         'p: 's,
@@ -43,7 +46,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let (store, sender, cancel) = (self.planner.store, self.sender.clone(), self.options.cancel);
         scope.spawn(move || {
             let tick = |done, total| {
-                // The owner outlives the transfers, and a lost tick would harm nobody.
+                // The owner outlives the transfers, and a lost message does no harm.
                 let _ = sender.send(Message::Progress(id, done, total));
                 if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
             };
@@ -56,7 +59,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         Ok(())
     }
 
-    /// What was fetched is put in place; what could not be had is decided on again, now without the remote.
+    /// Handles the end of a fetch. What was fetched is put in place. If the remote failed or lost a file, its
+    /// record is forgotten, and the node is decided on again.
     pub(super) fn fetched(&mut self, id: NodeId, outcome: Result<Vec<(Stat, Digest)>, Miss>) -> Result<()> {
         self.remote.leave();
         self.tell_notices();
@@ -90,7 +94,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 self.failed(id, &error);
                 return Ok(());
             }
-            // What was here already and no record named was collected while the rest arrived.
+            // A file that was here already, and that no record named, was collected while the rest was
+            // fetched.
             self.set(id, NodeState::Waiting(0));
             self.ready.push_back(id);
             return Ok(());
@@ -104,7 +109,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         Ok(())
     }
 
-    /// Keeps the record of what the team made, once its files are in place or not wanted.
+    /// Writes the remote's record of a node to the cache, once its files are in place or not needed.
     pub(super) fn keep_record(&self, decision: &Decision) -> Result<(), IoError> {
         match (self.planner.share, &decision.key) {
             (Some(share), Some(key)) => share.keep(key, self.planner.store),
@@ -112,7 +117,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         }
     }
 
-    /// Whether inputs of a node that must run are not here. If so, they are asked for, and the node waits.
+    /// Whether inputs of a node that must run are not here. If so, their files are requested, and the node
+    /// waits for them.
     pub(super) fn lacks_inputs(&mut self, id: NodeId) -> bool {
         let inputs = self.planner.graph.inputs(id).map(|(_, input)| input);
         let mut absent: Vec<_> = inputs.filter(|input| self.absent.contains(input)).collect();
@@ -133,14 +139,14 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         true
     }
 
-    /// Notes a source on the hub that is known by its commit, while its files are not here.
+    /// Notes a node whose source on the hub is known by its commit, but whose files are not here.
     pub(super) fn note_absent(&mut self, id: NodeId, decision: &Decision) {
         if decision.lacks_download() {
             self.absent.insert(id);
         }
     }
 
-    /// Passes on what is to be said of the remote.
+    /// Passes the messages about the remote on to the observer.
     pub(super) fn tell_notices(&mut self) {
         for message in self.planner.share.map(crate::share::Share::notices).unwrap_or_default() {
             self.observer.event(&Event::Notice { message });

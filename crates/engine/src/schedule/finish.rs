@@ -1,4 +1,4 @@
-//! What follows when a node has ended: its artifact put in place and remembered, or those that depend on it skipped.
+//! What happens when a node ends: its artifact is put in place and remembered, or its dependents are skipped.
 //! Knows nothing of pools or threads.
 
 use std::io;
@@ -12,7 +12,7 @@ use crate::plan::Decision;
 use artifact::{Artifact, find_cause, in_one_line};
 
 impl<'a: 'p, 'p> Scheduler<'a, 'p> {
-    /// A stage has ended.
+    /// Handles the end of a stage.
     pub(super) fn ended(&mut self, id: NodeId, outcome: Result<Executed>) -> Result<()> {
         self.pool(id).leave();
         let decision = self.decisions.remove(&id).or_bug("a running node was decided on")?;
@@ -38,7 +38,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         self.executed(id, &decision, executed)
     }
 
-    /// The artifact of a stage is in place.
+    /// Reports a stage whose artifact is in place, marks its node as done and uploads it.
     fn executed(&mut self, id: NodeId, decision: &Decision, executed: Executed) -> Result<()> {
         let node = self.planner.graph.node(id);
         let Executed { artifact, seconds, warnings, failure, .. } = executed;
@@ -63,8 +63,9 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         Ok(())
     }
 
-    /// The artifact of a node is known, and in place if somebody needs it. A gate that did not hold fails the node now: the
-    /// artifact stays, and is not locked. Returns whether the artifact is what the lock says, if it has to be.
+    /// Marks a node as done: its artifact is known, and in place if it is needed. If a gate failed, the node
+    /// fails here: the artifact is kept but not locked. Returns `false` if the artifact must match the lock
+    /// and does not.
     pub(super) fn done(
         &mut self,
         id: NodeId,
@@ -100,7 +101,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         Ok(true)
     }
 
-    /// A node has failed, and those that are made from it are skipped.
+    /// Marks a node as failed, and skips the nodes that are made from it.
     pub(super) fn failed(&mut self, id: NodeId, error: &Error) {
         let graph = self.planner.graph;
         let node = &graph.node(id).name;

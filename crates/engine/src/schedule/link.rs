@@ -1,4 +1,4 @@
-//! Putting the artifact of a node where people look: its folder in `artifacts/`, or a link to its source.
+//! Puts the artifact of a node into `artifacts/`: its folder, or a link to its source.
 //! Knows nothing of how the artifact came to be here.
 
 use super::Scheduler;
@@ -15,7 +15,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 self.failed(id, &error);
                 return Ok(());
             }
-            // The collector, or a person, has removed it since it was decided on.
+            // The collector or a person has removed a file since the node was decided on, so it is decided on
+            // again.
             self.ready.push_back(id);
             return Ok(());
         }
@@ -27,14 +28,14 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         Ok(())
     }
 
-    /// Whether a content of an artifact is not in the store any more.
+    /// Whether a file of an artifact is no longer in the store.
     pub(super) fn is_gone(&self, id: NodeId, artifact: &Artifact) -> bool {
         let Planner { graph, sources, store, .. } = &self.planner;
         let mut objects = artifact.files().iter().map(|file| store.object_path(&file.digest));
         sources.target(graph, id).is_none() && objects.any(|object| !object.exists())
     }
 
-    /// Puts the artifact of a node on the artifacts_dir.
+    /// Puts the artifact of a node into `artifacts/`.
     pub(super) fn put_in_place(&mut self, id: NodeId, artifact: &Artifact) -> Result<()> {
         let Planner { graph, sources, store, artifacts_dir, state, .. } = &mut self.planner;
         let node = graph.node(id);

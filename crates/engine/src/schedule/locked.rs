@@ -1,4 +1,4 @@
-//! `--locked`: whether an artifact is what pipeline.lock says, and if not, where it differs.
+//! `--locked`: whether an artifact is what `pipeline.lock` says, and if not, where it differs.
 //! Knows nothing of how the lock is written.
 
 use super::Scheduler;
@@ -9,7 +9,7 @@ use crate::verify::{Difference, describe, differences};
 use artifact::{Artifact, FileEntry};
 
 impl Scheduler<'_, '_> {
-    /// Says how what a node made differs from what the lock says of it.
+    /// Returns how the artifact of a node differs from the lock, or `None` if it does not.
     pub(super) fn differs(&self, lock: &Lockfile, decision: &Decision, made: &Artifact) -> Option<String> {
         let Some(locked) = lock.get(&self.planner.graph.node(decision.id).name) else {
             let what = "pipeline.lock does not have it; build without --locked and commit the lock";
@@ -30,11 +30,12 @@ impl Scheduler<'_, '_> {
         Some(said)
     }
 
-    /// Names the first file that differs. What the lock was written from is known if its record is here or in the
-    /// remote; its weights need not be.
+    /// Returns the first file that differs. The files of the locked artifact are known if its record is here
+    /// or in the remote. Their contents need not be here.
     fn first_difference(&self, locked: &Locked, decision: &Decision, made: &Artifact) -> Option<Difference> {
         let is_it = |artifact: &Artifact| artifact.reproducible_digest() == locked.artifact;
-        // What was recorded before the stage ran; its own record is there by now.
+        // The artifact that was recorded before the stage ran. The store already has the record of the new
+        // one.
         let ours = || decision.artifact.clone();
         let theirs = || Some(self.planner.share?.record(&locked.key, SharePolicy::Made)?.artifact);
         let old = ours().filter(is_it).or_else(|| theirs().filter(is_it))?;
@@ -48,7 +49,7 @@ impl Scheduler<'_, '_> {
         if before.exists() {
             return describe(&new.path, &before, &now);
         }
-        let afar = self.planner.share.and_then(|share| share.first_difference(old, &now));
-        afar.map_or_else(|| "differs".to_owned(), |place| format!("differs: {place}"))
+        let difference = self.planner.share.and_then(|share| share.first_difference(old, &now));
+        difference.map_or_else(|| "differs".to_owned(), |place| format!("differs: {place}"))
     }
 }

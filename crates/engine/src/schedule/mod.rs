@@ -1,10 +1,12 @@
-//! Runs a graph to the end: the state of every node, three pools, one thread per running stage or transfer.
+//! The scheduler: keeps the state of every node, and runs stages and transfers on threads, limited by three
+//! pools.
 //! Knows nothing of YAML, of what a stage computes, or of terminals.
 //!
-//! One thread owns all state; the threads of stages own nothing but a channel to it. A node goes through
-//! `Waiting → Queued → Running → Done`, or ends `Failed` or `Skipped`; [`Scheduler::set`] is the only place where that
-//! happens. A node is decided on again when its last input is done: an input that came out the same makes it fresh, and
-//! the rebuild stops there. What a stage made is sent to the remote by one more thread, beside the build.
+//! One thread, the owner, has all state. The threads of stages and transfers only send messages to it. A node
+//! goes through `Waiting → Queued → Running → Done`, or ends as `Failed` or `Skipped`; only
+//! [`Scheduler::set`] changes its state. A node is decided on when its last input is done. If the input came
+//! out the same, the node is fresh, and the rebuild stops there. One more thread uploads new artifacts to the
+//! remote while the build goes on.
 
 mod fetch;
 mod finish;
@@ -42,7 +44,7 @@ use crate::store::Stat;
 use crate::{Error, inputs};
 use artifact::{Artifact, Digest, Interrupted};
 
-/// How often the owner looks whether it was asked to stop.
+/// How often the owner checks the cancel flag.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How to build.
@@ -50,17 +52,18 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 pub struct Options<'a> {
     /// How many stages run at once in the `cpu` pool.
     pub jobs: usize,
-    /// Go on with what does not depend on a failed node.
+    /// Go on with nodes that do not depend on a failed one.
     pub keep_going: bool,
-    /// Fail a node whose artifact differs from this.
+    /// Fail nodes whose artifact differs from this lock.
     pub locked: Option<&'a Lockfile>,
-    /// Take what the cache and the remote have, and fail a node that would have to run.
+    /// Take what the cache and the remote have, and fail a node that would have to run. `base` and `adapter`
+    /// nodes may run.
     pub fetch_only: bool,
-    /// Send what is made to the remote, if there is one.
+    /// Upload new artifacts to the remote, if there is one.
     pub upload: bool,
-    /// What answers requests for MLX.
+    /// The worker program, which runs what needs MLX.
     pub worker: &'a WorkerProgram,
-    /// Set by whoever wants the build to stop.
+    /// The caller sets this flag to stop the build.
     pub cancel: &'a AtomicBool,
 }
 
@@ -71,7 +74,7 @@ pub struct Summary {
     pub ran: Vec<NodeId>,
     /// How many nodes were taken from the cache.
     pub linked: usize,
-    /// How many nodes were brought from the remote.
+    /// How many nodes were fetched from the remote.
     pub fetched: usize,
     /// The nodes that failed.
     pub failed: Vec<NodeId>,
@@ -83,7 +86,7 @@ pub struct Summary {
     pub done: BTreeMap<NodeId, (Digest, Digest)>,
 }
 
-/// What the threads tell the owner.
+/// A message from a thread to the owner.
 enum Message {
     Progress(NodeId, u64, u64),
     Ended(NodeId, Result<Executed>),
@@ -91,8 +94,8 @@ enum Message {
     Upload(UploadEvent),
 }
 
-/// Runs what is stale among `ids`, each after its inputs; returns how it went. A node that fails is no error: it is in the
-/// summary, and the observer was told.
+/// Runs the stale nodes of `ids`, which must be in an order with inputs first. A node that fails is not an
+/// error: it is in the summary, and the observer was told.
 ///
 /// # Errors
 /// Fails if a source cannot be read, or if the cache or `artifacts/` cannot be written.
@@ -117,7 +120,7 @@ struct Scheduler<'a, 'p> {
     options: &'p Options<'a>,
     observer: &'p mut dyn Observer,
     sender: Sender<Message>,
-    /// By number; none for a node that is not asked for.
+    /// By the index of the node; `None` for a node that is not part of this build.
     states: Vec<Option<NodeState>>,
     dependents: Vec<Vec<NodeId>>,
     ready: VecDeque<NodeId>,
@@ -144,7 +147,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let (mut states, mut dependents) = (vec![None; count], vec![Vec::new(); count]);
         let mut ready = VecDeque::new();
         for &id in ids {
-            // The inputs that are not written are done before those that are.
+            // The inputs that the pipeline file does not name are ancestors of those that it names, so they
+            // are done before.
             let inputs: Vec<_> = planner.graph.written_inputs(id).map(|(_, input)| input).collect();
             states[id.index()] = Some(NodeState::Waiting(inputs.len()));
             if inputs.is_empty() {
@@ -172,10 +176,11 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     }
 
     /// The main loop:
-    /// - decide on every node whose inputs are done; what is fresh or cached is done at once, the rest is queued;
-    /// - start what the pools have room for, unless a failure or Ctrl-C says to stop;
+    /// - decide on every node whose inputs are done: what is fresh or cached is done at once, the rest is
+    ///   queued;
+    /// - start what the pools have room for, unless a failure or the cancel flag stops the build;
     /// - if nothing runs, nothing more can happen: the build is over;
-    /// - else wait for a message, and begin again.
+    /// - otherwise wait for a message, and begin again.
     fn build<'s>(&mut self, scope: &'s Scope<'s, 'a>, receiver: &Receiver<Message>) -> Result<()>
     where
         'p: 's,
@@ -292,7 +297,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let (sender, cancel) = (self.sender.clone(), self.options.cancel);
         scope.spawn(move || {
             let tick = |done, total| {
-                // The owner outlives the stages, and a lost message would harm nobody.
+                // The owner outlives the stages, and a lost message does no harm.
                 let _ = sender.send(Message::Progress(id, done, total));
                 if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
             };

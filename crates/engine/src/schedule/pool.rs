@@ -1,11 +1,11 @@
-//! A pool: a resource that so many stages may use at once, and those that wait for it.
+//! A pool: limits how many nodes use a resource at once, and queues those that wait for it.
 //! Knows nothing of what the resource is.
 
 use std::collections::VecDeque;
 
 use crate::graph::NodeId;
 
-/// Stages that use one resource.
+/// The nodes that use one resource or wait for it.
 pub(super) struct Pool {
     depth: usize,
     running: usize,
@@ -13,7 +13,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Makes a pool that `depth` stages may use at once.
+    /// Makes a pool that `depth` nodes may use at once.
     pub(super) fn new(depth: usize) -> Self {
         Self { depth, running: 0, queue: VecDeque::new() }
     }
@@ -23,19 +23,19 @@ impl Pool {
         self.queue.push_back(id);
     }
 
-    /// Takes the next node that may run, if there is room for one.
+    /// Takes the next node from the queue, if there is a free place.
     pub(super) fn next(&mut self) -> Option<NodeId> {
         let id = if self.running < self.depth { self.queue.pop_front() } else { None };
         self.running += usize::from(id.is_some());
         id
     }
 
-    /// Gives back the room of one that ended.
+    /// Frees the place of a node that ended.
     pub(super) fn leave(&mut self) {
         self.running -= 1;
     }
 
-    /// How many run.
+    /// Returns how many nodes run.
     pub(super) fn running(&self) -> usize {
         self.running
     }

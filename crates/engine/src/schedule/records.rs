@@ -1,5 +1,5 @@
-//! Under which keys an action is recorded. A benchmark is recorded twice: as what it answers to the gates and verdicts
-//! that were asked, and as the measurement alone, which answers other gates and verdicts too.
+//! The keys that an action is recorded under. A benchmark is recorded twice: under its own key, and as the
+//! measurement alone, which benchmarks with other gates and verdicts reuse.
 //! Knows nothing of where records are kept.
 
 use crate::recipe::Recipe;

@@ -7,13 +7,13 @@ use crate::graph::NodeId;
 /// Where a node is in a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NodeState {
-    /// So many of its inputs are not done.
+    /// This many of its inputs are not done.
     Waiting(usize),
-    /// It waits for room in a pool.
+    /// It waits for a place in a pool.
     Queued,
     /// Its stage runs, or its files are being fetched.
     Running,
-    /// Its artifact is known, and in place if somebody needs it.
+    /// Its artifact is known, and in place if it is needed.
     Done,
     /// It failed.
     Failed,
@@ -22,14 +22,15 @@ pub(super) enum NodeState {
 }
 
 impl NodeState {
-    /// Whether a node in this state may come into the state `next`.
+    /// Whether a node may go from this state to `next`.
     fn may_become(self, next: Self) -> bool {
         match (self, next) {
-            // An interruption, or a file that is gone, sends a node back to be decided on again.
+            // A node waits again if another input is done, if it was interrupted, or if its files are gone or
+            // needed after all.
             (Self::Waiting(_) | Self::Running | Self::Done, Self::Waiting(_))
             | (Self::Waiting(_), Self::Queued)
             | (Self::Queued, Self::Running)
-            // Where a pool has room and an input cannot be found, the node fails without having run.
+            // If the inputs of a queued node cannot be found, it fails without running.
             | (Self::Waiting(_) | Self::Queued | Self::Running, Self::Done | Self::Failed)
             | (Self::Waiting(_) | Self::Failed, Self::Skipped) => true,
             _ => false,
@@ -38,7 +39,7 @@ impl NodeState {
 }
 
 impl Scheduler<'_, '_> {
-    /// Brings a node into a state. All changes of state go through here.
+    /// Sets the state of a node. All changes of state go through here.
     pub(super) fn set(&mut self, id: NodeId, state: NodeState) {
         let old = self.states[id.index()].replace(state);
         debug_assert!(
@@ -48,7 +49,7 @@ impl Scheduler<'_, '_> {
         );
     }
 
-    /// Returns the state of a node; none if it is not asked for.
+    /// Returns the state of a node, or `None` if it is not part of this build.
     pub(super) fn state(&self, id: NodeId) -> Option<NodeState> {
         self.states[id.index()]
     }

@@ -1,4 +1,4 @@
-//! One stage on a thread of its own: run under the lock of its key, its files taken into the store.
+//! Runs one stage on a thread of its own, under the lock of its key, and moves its files into the store.
 //! Knows nothing of the graph, nor of the other nodes.
 
 use std::collections::BTreeMap;
@@ -16,18 +16,18 @@ use crate::stage::{self, Environment, Inputs, Stage};
 use crate::store::{Action, LocalStore, Stat, hash_files};
 use artifact::{Artifact, Digest, FileEntry, Made, Output, Tick};
 
-/// What the thread of a stage hands back.
+/// What the thread of a stage returns.
 pub(super) struct Executed {
     pub(super) artifact: Artifact,
     pub(super) stats: Vec<(Stat, Digest)>,
-    /// None if another process had run it meanwhile.
+    /// How long it took, in seconds; `None` if another process ran it meanwhile.
     pub(super) seconds: Option<f64>,
     pub(super) warnings: Vec<String>,
     /// Why the node fails although the artifact was made.
     pub(super) failure: Option<String>,
 }
 
-/// A stage on its way to a thread.
+/// What a thread needs to run a stage.
 pub(super) struct Task {
     pub(super) id: NodeId,
     pub(super) stage: Stage,
@@ -36,9 +36,10 @@ pub(super) struct Task {
     pub(super) source_files: Option<Artifact>,
     /// The source, if it is on the hub.
     pub(super) download: Option<Download>,
-    /// Run it although a record of it exists: the user said so, or what the record names is damaged.
+    /// Whether to run it although it is recorded: the build was forced, or recorded files are damaged or
+    /// gone.
     pub(super) rerun: bool,
-    /// The user said so.
+    /// Whether the build was forced.
     pub(super) forced: bool,
 }
 
@@ -46,11 +47,11 @@ pub(super) struct Task {
 pub(super) struct Download {
     pub(super) cache: HubCache,
     pub(super) origin: Origin,
-    /// What the lock says that its files are.
+    /// The reproducible digest of its files, if the lock has it.
     pub(super) content: Option<Digest>,
 }
 
-/// Runs one stage and stores what it made, under the lock of its key.
+/// Runs one stage and stores its artifact, under the lock of its key.
 pub(super) fn execute(
     task: &Task,
     store: &LocalStore,
@@ -79,8 +80,8 @@ pub(super) fn execute(
     inputs.measured = task.measured(store, share, tick).unwrap_or_default();
     stage::run(&task.stage, &inputs, &output, environment, tick)?;
     let Made { artifact: made, warnings, failure } = output.finish();
-    // Until the record is written nothing tells the collector that the contents are needed.
-    let hold = store.gc_lock()?;
+    // Until the record is written, only this lock tells the collector that the contents are needed.
+    let gc_lock = store.gc_lock()?;
     let (artifact, stats) = match (downloaded, &task.source_files) {
         (Some(downloaded), _) => downloaded,
         (None, Some(source_files)) if task.stage.is_reference() => (source_files.clone(), Vec::new()),
@@ -95,13 +96,14 @@ pub(super) fn execute(
     for (key, action) in records(&task.recipe, action) {
         store.put_record(&key, &action)?;
     }
-    drop(hold);
+    drop(gc_lock);
     Ok(Executed { artifact, stats, seconds: Some(seconds), warnings, failure })
 }
 
 impl Task {
-    /// Returns the files of an earlier run, here or on a teammate's machine of the same class, that measured the same
-    /// and asked something else; none if there is none, or one of them is gone or damaged.
+    /// Returns the files of an earlier benchmark with the same measurement but other gates or verdicts, by
+    /// name. It ran here or on another machine of the same class. Returns `None` if there is none, or if one
+    /// of the files is gone or damaged.
     fn measured(
         &self,
         store: &LocalStore,
@@ -126,12 +128,13 @@ impl Task {
 }
 
 impl Download {
-    /// Brings the files to this machine. The artifact is what the commit has, not what lies in the folder: other
-    /// programs download into it too.
+    /// Downloads the files. The artifact lists the files of the commit, not all files in the folder, because
+    /// other programs download into it too.
     fn run(&self, tick: Tick<'_>) -> Result<(Artifact, Vec<(Stat, Digest)>)> {
         let Self { cache, origin, content } = self;
         let folder = cache.snapshot(origin);
-        // What is there and is what the lock says needs no list from the hub: a build on a machine without a network.
+        // If the files that are here match the lock, the hub is not asked. So a build works on a machine
+        // without a network.
         if let Some(content) = content
             && let Ok(found) = hash_files(&folder, &hub::present(cache, origin))
             && found.0.reproducible_digest() == *content

@@ -1,5 +1,5 @@
-//! Sending what a build makes, beside the build: each artifact as soon as its node has run.
-//! Knows nothing of how it is sent. What cannot be sent is a warning, and never fails a build.
+//! Uploads what a build makes while the build goes on: each artifact as soon as its node has run.
+//! Knows nothing of how files are transferred. A failed upload is reported, but never fails a build.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -22,7 +22,7 @@ struct Upload {
     key: Digest,
 }
 
-/// What the sending thread tells the owner.
+/// A message from the upload thread to the owner.
 pub(super) enum UploadEvent {
     Started(String),
     Progress(String, u64, u64),
@@ -32,21 +32,21 @@ pub(super) enum UploadEvent {
         already_there: u64,
     },
     Failed(Unsent),
-    /// All that was handed over was sent, or nothing more can be.
+    /// The thread has ended: all artifacts were uploaded, or an upload failed.
     Ended,
 }
 
-/// The owner's end of the sending thread.
+/// The owner's side of the upload thread.
 #[derive(Default)]
 pub(super) struct Uploads {
     queue: Option<Sender<Upload>>,
-    /// Whether the thread has not ended: it ends early if the remote fails.
+    /// Whether the thread still runs. It ends early if an upload fails.
     is_running: bool,
-    /// Whether the build is over, and only this thread is waited for.
+    /// Whether the build is over and only the uploads are waited for.
     is_last: bool,
 }
 
-/// Tells the owner that the thread has ended, however that came about.
+/// Tells the owner that the thread has ended, even if it panics.
 struct End(Sender<Message>);
 
 impl Drop for End {
@@ -56,7 +56,7 @@ impl Drop for End {
 }
 
 impl<'a: 'p, 'p> Scheduler<'a, 'p> {
-    /// Starts the thread that sends, if there is a remote and it may be written.
+    /// Starts the upload thread, if there is a remote and the options allow uploads.
     pub(super) fn start_uploads<'s>(&mut self, scope: &'s Scope<'s, 'a>)
     where
         'p: 's,
@@ -66,22 +66,22 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let (store, cancel, messages) = (self.planner.store, self.options.cancel, self.sender.clone());
         scope.spawn(move || {
             let end = End(messages);
-            // The owner outlives this thread, and a lost message would harm nobody.
+            // The owner outlives this thread, and a lost message does no harm.
             let tell = |event| drop(end.0.send(Message::Upload(event)));
             send_all(share, store, cancel, &receiver, &tell);
         });
         self.uploads = Uploads { queue: Some(queue), is_running: true, is_last: false };
     }
 
-    /// Has the artifact of a node sent.
+    /// Queues the artifact of a node for upload.
     pub(super) fn upload(&self, node: &str, key: Digest) {
         if let Some(queue) = &self.uploads.queue {
-            // The thread ends early only if the remote fails; what is not sent then was said.
+            // If this fails, the thread has ended early: an upload failed, and the owner was told.
             let _ = queue.send(Upload { node: node.to_owned(), key });
         }
     }
 
-    /// Waits until all is sent, and shows it.
+    /// Waits for the remaining uploads, and shows their progress.
     pub(super) fn finish_uploads(&mut self, receiver: &Receiver<Message>) {
         if self.uploads.queue.take().is_none() {
             return;
@@ -90,16 +90,16 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         while self.uploads.is_running {
             match receiver.recv() {
                 Ok(Message::Upload(event)) => self.uploaded(event),
-                // A stage that an error of the build has given up.
+                // A message from a stage that was given up because the build failed.
                 Ok(_) => {}
                 Err(_) => break,
             }
         }
-        // What was found out while sending, after the build had passed on what it knew.
+        // Messages that came up while uploading, after the build had passed on the earlier ones.
         self.tell_notices();
     }
 
-    /// Tells the observer what was sent. How far a transfer has come is told only when nothing else runs any more.
+    /// Tells the observer about an upload. Starts and progress are told only when nothing else runs any more.
     pub(super) fn uploaded(&mut self, event: UploadEvent) {
         match event {
             UploadEvent::Started(node) if self.uploads.is_last => {
@@ -122,7 +122,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     }
 }
 
-/// Sends what comes, until the build is over or the remote has failed once.
+/// Uploads what is queued, until the build is over or an upload fails.
 fn send_all(
     share: &Share,
     store: &LocalStore,
@@ -131,7 +131,7 @@ fn send_all(
     tell: &(dyn Fn(UploadEvent) + Sync),
 ) {
     for Upload { node, key } in queue {
-        // That it does not answer was said when it was found out.
+        // The user was told when the remote went down.
         if share.is_down() {
             continue;
         }
@@ -153,7 +153,10 @@ fn send_all(
     }
 }
 
-/// Sends a recorded action under each of its keys.
+/// Uploads a recorded action under each of its keys.
+///
+/// # Errors
+/// Fails if the record is gone, or if [`Share::push`] fails.
 pub(crate) fn send(share: &Share, store: &LocalStore, key: &Digest, tick: Tick<'_>) -> Result<(), Unsent> {
     let gone = || {
         let short = key.short();

@@ -29,7 +29,7 @@ pub fn load() -> Result<Option<SecretKey>> {
     match env::var_os(VARIABLE).filter(|text| !text.is_empty()) {
         // If CI withholds a secret, as for pull requests from forks, the variable is set but empty.
         Some(text) => parse(&text.to_string_lossy(), VARIABLE).map(Some),
-        None => KeyFile::of_user()?.map_or(Ok(None), |file| file.load()),
+        None => KeyFile::of_user().map_or(Ok(None), |file| file.load()),
     }
 }
 
@@ -39,7 +39,7 @@ pub fn load() -> Result<Option<SecretKey>> {
 ///
 /// Fails if there is no place for a key, there is a key already, or the file cannot be written.
 pub fn create() -> Result<(PathBuf, PublicKey)> {
-    let file = KeyFile::of_user()?;
+    let file = KeyFile::of_user();
     let file = file.ok_or_else(|| {
         Error::Key("neither XDG_CONFIG_HOME nor HOME says where a key could be kept".to_owned())
     })?;
@@ -61,17 +61,13 @@ impl KeyFile {
 
     /// Returns the user's key file, whether it exists or not: `pipeline/signing-key` below `XDG_CONFIG_HOME`
     /// or `~/.config`. Returns `None` if the user has no home folder.
-    ///
-    /// # Errors
-    ///
-    /// None at present: every path returns `Ok`.
-    pub fn of_user() -> Result<Option<Self>> {
+    pub fn of_user() -> Option<Self> {
         let folder = |name: &str| env::var_os(name).filter(|value: &OsString| !value.is_empty());
         // The XDG standard says that relative paths are ignored.
         let config = folder("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
         let config = config.or_else(|| env::home_dir().map(|home| home.join(".config")));
-        let Some(config) = config.filter(|path| path.is_absolute()) else { return Ok(None) };
-        Ok(Some(Self::new(config.join("pipeline/signing-key"))))
+        let config = config.filter(|path| path.is_absolute())?;
+        Some(Self::new(config.join("pipeline/signing-key")))
     }
 
     /// Reads the key; `None` if there is no file.

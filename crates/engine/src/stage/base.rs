@@ -1,5 +1,5 @@
-//! `base`: takes in a model folder as it is, after checking that it is one.
-//! Knows nothing of architectures; whether a model runs is the benchmark's question.
+//! `base`: checks a model folder, and takes it in as it is.
+//! Knows nothing of architectures: only a benchmark shows whether a model runs.
 
 use std::path::Path;
 

@@ -20,13 +20,13 @@ use weights::checkpoint::ModelOrigin;
 use weights::kernels::Cpu;
 use weights::rewrite::{FineTuning, Job, Operation};
 
-/// The role of the model that the fine-tuning of a `quantize` node's model began with.
+/// The role of the model before fine-tuning, for a `quantize` node below a `fuse` node.
 pub const BASE_ROLE: &str = "base";
 
-/// The role of what that fine-tuning made, if another `quantize` node lies between.
+/// The role of the fine-tuned model, if other `quantize` nodes lie between it and the `quantize` node.
 pub const FUSED_ROLE: &str = "fused";
 
-/// Where the inputs of a stage lie.
+/// The inputs of a stage.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
     /// The folder of each input node, by role.
@@ -35,7 +35,8 @@ pub struct Inputs {
     pub source: Option<PathBuf>,
     /// The repository and commit on the hub that the weights descend from, for `fuse` and `quantize`.
     pub origin: Option<ModelOrigin>,
-    /// What was measured earlier, for a benchmark of which only the questions are new: its files by name.
+    /// The files of an earlier measurement by name, for a benchmark that differs from it only in gates and
+    /// verdicts.
     pub measured: BTreeMap<String, Vec<u8>>,
 }
 
@@ -49,16 +50,16 @@ impl Inputs {
     }
 }
 
-/// What stages are computed with.
+/// What the stages of a build are run with.
 #[derive(Clone, Copy, Debug)]
 pub struct Environment<'a> {
-    /// What weights are computed with.
+    /// The backend that computes weights.
     pub backend: BackendKind,
-    /// What answers requests for MLX.
+    /// The worker program, which runs what needs MLX.
     pub worker: &'a WorkerProgram,
 }
 
-/// What a stage counts as it goes.
+/// The unit of the progress of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names say it")]
@@ -68,7 +69,7 @@ pub enum Unit {
 }
 
 impl Stage {
-    /// Names what the stage computes with, as far as its bytes depend on it.
+    /// Returns the name of the backend in a recipe. It is `none` for stages that compute nothing.
     pub fn backend(&self, chosen: BackendKind) -> &'static str {
         match self {
             Self::Base | Self::Adapter => "none",
@@ -77,18 +78,23 @@ impl Stage {
         }
     }
 
-    /// Whether the stage runs on MLX, of which there is one: stages that do wait for each other.
+    /// Whether the stage runs on MLX. There is only one, so such stages wait for each other.
     pub fn uses_mlx(&self, chosen: BackendKind) -> bool {
         self.backend(chosen) == MLX_ID
     }
 
-    /// Returns what the stage counts as it goes.
+    /// Returns the unit of its progress.
     pub fn unit(&self) -> Unit {
         if matches!(self, Self::Benchmark(_)) { Unit::Queries } else { Unit::Bytes }
     }
 }
 
-/// Runs `stage` on `inputs`; writes into `output`. A `base` or `adapter` writes nothing: it is its source.
+/// Runs `stage` on `inputs` and writes into `output`. A `base` or an `adapter` writes nothing, because its
+/// artifact is its source.
+///
+/// # Errors
+/// Fails if an input is not valid, if the output cannot be written, if the worker fails, or if `tick` asks to
+/// stop.
 pub fn run(
     stage: &Stage,
     inputs: &Inputs,
@@ -120,8 +126,12 @@ pub fn run(
     }
 }
 
-/// Checks what can be known before anything runs, so that a mistake at the end of a graph is not found after an
-/// hour of work. `bases` are the model folders outside the graph that the node descends from.
+/// Checks what can be known before anything runs, so that a mistake at the end of a graph is not found after
+/// an hour of work. `bases` are the model folders outside the graph that the node descends from.
+///
+/// # Errors
+/// Fails if a source is not a folder, if the parameters of a `quantize` node do not fit a base, or if a suite
+/// cannot answer what a benchmark asks.
 pub fn preflight(stage: &Stage, source: Option<&Path>, bases: &[PathBuf]) -> Result<()> {
     match stage {
         Stage::Base | Stage::Adapter => {

@@ -1,4 +1,5 @@
-//! The parameters of each stage: what YAML is read into, what a recipe hashes, what `run` receives.
+//! The parameters of each stage: the same structs are read from YAML, hashed in a recipe, and passed to
+//! `run`.
 //! Knows nothing of files: inputs are named by the graph, contents by the recipe.
 
 use std::fmt;
@@ -9,13 +10,13 @@ use protocol::MLX_ID;
 use report::{Gate, Verdict};
 use weights::rewrite::{Fuse, Quantize};
 
-/// The kinds of node. In a recipe: `{"stage": "quantize", "parameters": {…}}`.
+/// The kinds of nodes. In a recipe: `{"stage": "quantize", "parameters": {…}}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stage", content = "parameters", rename_all = "snake_case")]
 pub enum Stage {
-    /// Takes in a model folder, checked and referenced where it lies.
+    /// Takes in a model folder, which is checked and referenced in place.
     Base,
-    /// Takes in a LoRA adapter folder, checked and referenced where it lies.
+    /// Takes in a LoRA adapter folder, which is checked and referenced in place.
     Adapter,
     /// Dequantizes a model and merges an adapter into it.
     Fuse(Fuse),
@@ -34,7 +35,7 @@ pub struct Benchmark {
     pub gates: Vec<Gate>,
     /// The configuration that the others' next-token distributions are compared with.
     pub reference: Option<String>,
-    /// What is to be concluded.
+    /// The verdicts to decide. They do not fail the node.
     pub verdicts: Vec<Verdict>,
 }
 
@@ -47,7 +48,7 @@ pub struct Config {
     pub name: String,
 }
 
-/// What a node makes, and so what it can be an input for.
+/// The kind of thing that a node makes. It decides what the node can be an input for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Kind {
@@ -92,12 +93,13 @@ impl Stage {
         if role == "adapter" || role.ends_with(".adapter") { Kind::Adapter } else { Kind::Model }
     }
 
-    /// Whether the output is the source itself, referenced where it lies.
+    /// Whether the output is the source itself, referenced in place.
     pub fn is_reference(&self) -> bool {
         matches!(self, Self::Base | Self::Adapter)
     }
 
-    /// The version of the stage's code. Bumped when the bytes it writes, or what it accepts, change.
+    /// Returns the version of the code of the stage. It is increased when the bytes that the stage writes, or
+    /// what it accepts, change.
     pub fn version(&self) -> u32 {
         match self {
             Self::Base => 1,

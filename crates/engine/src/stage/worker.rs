@@ -1,9 +1,9 @@
-//! The worker: a process of its own for what runs on MLX, asked over a pipe in JSON lines.
-//! Knows nothing of what MLX does with the request; `src/bin/pipeline-mlx.rs` is the other end.
+//! The worker: a separate process for what runs on MLX. Requests and replies are lines of JSON over a pipe.
+//! Knows nothing of what MLX does with a request; `src/bin/pipeline-mlx.rs` is the other end.
 //!
-//! It is a process of its own for three reasons: load time and peak memory are then those of one configuration, MLX
-//! wants one thread, and loading the MLX library takes longer than deciding that nothing is to be done.
-//! The worker ends when its standard input ends, so it cannot outlive the build that asked.
+//! It is a separate process for three reasons: load time and peak memory are then those of one configuration,
+//! MLX needs a single thread, and loading the MLX library takes longer than deciding that nothing is to be
+//! done. The worker ends when its standard input ends, so it cannot outlive the build that started it.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -21,10 +21,10 @@ use weights::rewrite::Job;
 /// The name of the worker's program.
 const PROGRAM: &str = "pipeline-mlx";
 
-/// The variable that says where the worker is.
+/// The environment variable with the path of the worker.
 const VARIABLE: &str = "PIPELINE_WORKER";
 
-/// How often a waiting build looks whether it was interrupted.
+/// How often a waiting build checks whether it was interrupted.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Where the worker's program is.
@@ -34,12 +34,13 @@ pub struct WorkerProgram {
 }
 
 impl WorkerProgram {
-    /// Takes the program at `path`, whatever the environment says.
+    /// Uses the program at `path`, whatever the environment says.
     pub fn at(path: PathBuf) -> Self {
         Self { explicit: Some(path) }
     }
 
-    /// Returns the program: the explicit path, else what `PIPELINE_WORKER` says, else `pipeline-mlx` beside this program.
+    /// Returns the path: the explicit one, else that in `PIPELINE_WORKER`, else `pipeline-mlx` beside this
+    /// program.
     fn path(&self) -> Result<PathBuf> {
         if let Some(path) = &self.explicit {
             return Ok(path.clone());
@@ -53,7 +54,7 @@ impl WorkerProgram {
         Ok(ours.parent().unwrap_or(Path::new(".")).join(PROGRAM))
     }
 
-    /// Has texts evaluated; `tick` gets the number of texts done.
+    /// Asks the worker to evaluate texts. `tick` gets the number of texts done.
     pub(super) fn evaluate(
         &self,
         request: Evaluate,
@@ -65,7 +66,7 @@ impl WorkerProgram {
         }
     }
 
-    /// Has a configuration measured; `tick` gets the number of answers given.
+    /// Asks the worker to measure a configuration. `tick` gets the number of answers given.
     pub(super) fn measure(
         &self,
         request: Measure,
@@ -77,7 +78,7 @@ impl WorkerProgram {
         }
     }
 
-    /// Has a model made on MLX.
+    /// Asks the worker to make a model on MLX, and adds its files to `output`.
     pub(super) fn rewrite(&self, job: Job, output: &Output, tick: Tick<'_>) -> Result<()> {
         let request = Request::Rewrite { job, output: output.folder().to_owned() };
         match self.ask(&request, &|done, total| tick(done, total))? {
@@ -147,7 +148,7 @@ impl Worker {
         input.write_all(&line).map_err(|error| Error::Worker(format!("cannot write to the worker: {error}")))
     }
 
-    /// Says why a worker ended without a last reply: Ctrl-C, which reaches it too, or a signal of the system.
+    /// Returns why a worker ended without a last reply: Ctrl-C, which reaches it too, or its exit status.
     fn explain_end(&mut self, tick: &dyn Fn(u64, u64) -> Result<(), Interrupted>) -> Error {
         thread::sleep(POLL_INTERVAL);
         if let Err(interrupted) = tick(0, 0) {
@@ -164,7 +165,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // Nothing is lost: what it wrote lies in this process's own unfinished folder.
+        // Nothing is lost: the worker writes only into this process's workspace.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

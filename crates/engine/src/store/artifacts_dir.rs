@@ -1,5 +1,6 @@
-//! The `artifacts/` folder, where people look: a name per node that points at a hashed folder of read-only links
-//! into the store. Knows nothing of what the node is; tells whether its folder is still as it was put there.
+//! The `artifacts/` folder: a name per node, which links to a hashed folder of read-only links into the
+//! store. Tells whether such a folder is unchanged.
+//! Knows nothing of what a node is.
 
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
@@ -12,16 +13,16 @@ use super::{LocalStore, Stat, StatCache};
 use crate::error::{Result, fail};
 use artifact::{Artifact, AtPath, Digest, IoError};
 
-/// The folder of links.
+/// The `artifacts/` folder.
 #[derive(Debug)]
 pub struct ArtifactsDir {
     root: PathBuf,
 }
 
-/// What stands on the artifacts_dir under a node's name, compared with what should.
+/// What is in `artifacts/` under a node's name, compared with what should be there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ArtifactState {
-    /// The name points at the artifact and every file is as it was linked.
+    /// The name points at the artifact, and every file is as it was linked.
     InPlace,
     /// There is no such name, or it points at another artifact.
     Absent,
@@ -30,23 +31,23 @@ pub enum ArtifactState {
 }
 
 impl ArtifactsDir {
-    /// Names the folder; nothing is read or made yet.
+    /// Sets the folder. Nothing is read or created yet.
     pub fn new(root: PathBuf) -> Self {
         Self { root }
     }
 
-    /// Returns where `artifact` of the node `name` stands: `artifacts/8bit-3fa9c1d2e4b7`.
+    /// Returns the hashed folder of `artifact` of the node `name`, such as `artifacts/8bit-3fa9c1d2e4b7`.
     pub fn folder(&self, name: &str, artifact: &Artifact) -> PathBuf {
         self.root.join(hashed_name(name, artifact))
     }
 
-    /// Notes the state of the folder itself, which changes when any name in it points elsewhere.
+    /// Logs the state of the folder itself, which changes when a name in it is pointed elsewhere.
     pub fn observe(&self, stats: &mut StatCache) {
-        // Where there is no folder there are no links either, and those are asked for one by one.
+        // If there is no folder, there are no links in it either, and each link is checked on its own.
         let _ = stats.observe(&self.root);
     }
 
-    /// Compares what stands under `name` with `artifact`.
+    /// Compares what is under `name` with `artifact`.
     pub fn state(&self, name: &str, artifact: &Artifact, stats: &mut StatCache) -> ArtifactState {
         let hashed = hashed_name(name, artifact);
         if fs::read_link(self.root.join(name)).ok().as_deref() != Some(Path::new(&hashed)) {
@@ -56,7 +57,11 @@ impl ArtifactsDir {
         find_edited(&folder, artifact, stats).map_or(ArtifactState::InPlace, ArtifactState::Edited)
     }
 
-    /// Puts `artifact` under `name`, with links into `store`, which has every file of it.
+    /// Puts `artifact` under `name`, with links into `store`, which must have all its files.
+    ///
+    /// # Errors
+    /// Fails if a file is missing from the store, if the folder cannot be written, or if something that is
+    /// not a link has this name.
     pub fn put(
         &self,
         name: &str,
@@ -64,7 +69,7 @@ impl ArtifactsDir {
         store: &LocalStore,
         stats: &mut StatCache,
     ) -> Result<()> {
-        let _hold = store.gc_lock()?;
+        let _gc_lock = store.gc_lock()?;
         let folder = self.folder(name, artifact);
         if self.state(name, artifact, stats) == ArtifactState::InPlace {
             return Ok(());
@@ -80,7 +85,10 @@ impl ArtifactsDir {
         self.link(name, Path::new(&hashed_name(name, artifact)), store)
     }
 
-    /// Makes `name` point at `target`: a folder beside it, or a source folder where it lies.
+    /// Makes `name` point at `target`: a folder beside it, or a source.
+    ///
+    /// # Errors
+    /// Fails if the folder cannot be written, or if something that is not a link has this name.
     pub fn link(&self, name: &str, target: &Path, store: &LocalStore) -> Result<()> {
         let path = self.root.join(name);
         if fs::read_link(&path).is_ok_and(|current| current == target) {
@@ -102,7 +110,11 @@ impl ArtifactsDir {
         Ok(linked.at("link", &path)?)
     }
 
-    /// Takes the name away from an artifact that is not the node's any more, if what it makes now is not here.
+    /// Removes the link `name` if it does not point at `artifact`. It is called when the files of `artifact`
+    /// are not here, so that the name does not point at an old artifact.
+    ///
+    /// # Errors
+    /// Fails if the link cannot be removed.
     pub fn unlink(&self, name: &str, artifact: &Artifact) -> Result<(), IoError> {
         let path = self.root.join(name);
         match fs::read_link(&path) {
@@ -118,14 +130,14 @@ impl ArtifactsDir {
         fs::read_link(self.root.join(name)).is_ok_and(|current| current == target)
     }
 
-    /// Returns what the names in the folder point at, as the links have it.
+    /// Returns the targets of all names in the folder, as the links have them.
     pub(super) fn targets(&self) -> Result<Vec<String>> {
         let targets = list(&self.root)?.into_iter().filter_map(|path| fs::read_link(path).ok());
         Ok(targets.map(|target| target.to_string_lossy().into_owned()).collect())
     }
 
-    /// Returns the hashed folders of ours that no name points at, each with the digits in its name. One that is not as we
-    /// leave it, with read-only files and nothing else, may be the user's own.
+    /// Returns our hashed folders that no name points at, each with the digits in its name. A folder with
+    /// anything but read-only files in it may be the user's own, and is left out.
     pub(super) fn folders(&self) -> Result<Vec<(PathBuf, String)>> {
         let targets = self.targets()?;
         let mut folders = Vec::new();
@@ -139,8 +151,8 @@ impl ArtifactsDir {
         Ok(folders)
     }
 
-    /// Removes a hashed folder. A content that was linked into it has one link less then, which changes its state but not
-    /// what it is.
+    /// Removes a hashed folder. A content that was linked into it then has one hard link less. This changes
+    /// its state but not its bytes, so the stat cache is updated.
     pub(super) fn discard(
         &self,
         folder: &Path,
@@ -162,8 +174,9 @@ impl ArtifactsDir {
         remove(folder)
     }
 
-    /// Renames a finished folder into place. Where there is one already that is whole, another process was as
-    /// quick with the same artifact, and may be reading it; one that was edited is moved away.
+    /// Renames a finished folder into place. If there is an unchanged folder already, it is kept: another
+    /// process made the same artifact at the same time, and may be reading it. A folder that was edited is
+    /// moved away.
     fn replace_folder(
         &self,
         finished: &Path,
@@ -195,9 +208,10 @@ impl ArtifactsDir {
     }
 }
 
-/// Looks for a file that was changed, added or removed by hand.
+/// Returns a file that was changed, added or removed by hand, if there is one.
 fn find_edited(folder: &Path, artifact: &Artifact, stats: &mut StatCache) -> Option<String> {
-    // Before its files, so that what is done to them meanwhile shows in the state of the folder.
+    // The folder is observed before its files, so that the state of the folder shows what is done to them in
+    // between.
     let now = SystemTime::now();
     let settled = stats.observe(folder).ok().filter(|stat| !stat.is_racy(now));
     let edited = artifact.files().iter().find(|file| {
@@ -211,7 +225,7 @@ fn hashed_name(name: &str, artifact: &Artifact) -> String {
     format!("{name}-{}", artifact.digest().short())
 }
 
-/// Returns the digits at the end of the name of a hashed folder.
+/// Returns the digits at the end of the name of a hashed folder, or `None` for any other name.
 pub(super) fn hash_in(name: &str) -> Option<String> {
     let (_, hash) = name.rsplit_once('-')?;
     let hex = hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -232,9 +246,9 @@ fn is_ours(folder: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Looks for a file that the artifact does not have, and for one that is no file any more. A folder whose own state
-/// did not change since it was looked through has the same names in it, so its listing is remembered like a file's
-/// content, unless the folder is too young for its state to be trusted.
+/// Returns an entry of the folder that the artifact does not have, or that is no longer a file. While the
+/// state of a folder is unchanged, the same names are in it. So the stat cache remembers a listing like the
+/// content of a file, unless the folder changed too recently for its state to be trusted.
 fn added_file(
     folder: &Path,
     settled: Option<Stat>,
@@ -273,8 +287,8 @@ fn find_unknown(folder: &Path, prefix: &str, artifact: &Artifact, stats: &mut St
     None
 }
 
-/// Makes `to` a file with the content of `object` at no cost in space where the file system can: a clone, else
-/// a hard link, else a copy. Read-only, so that an edit by hand takes a decision.
+/// Makes `to` a file with the content of `object`, if possible without using space: a clone, else a hard
+/// link, else a copy. It is read-only, so that nobody edits it by accident.
 fn link(object: &Path, to: &Path, digest: Digest, stats: &mut StatCache) -> Result<(), IoError> {
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).at("create", parent)?;
@@ -289,7 +303,8 @@ fn link(object: &Path, to: &Path, digest: Digest, stats: &mut StatCache) -> Resu
     Ok(())
 }
 
-/// The slow way to put a folder in place, for an `artifacts/` on another file system than the cache.
+/// Moves a folder file by file, which is slow. Used for an `artifacts/` on another file system than the
+/// cache.
 fn move_across(from: &Path, to: &Path) -> Result<(), IoError> {
     fs::create_dir_all(to).at("create", to)?;
     for entry in fs::read_dir(from).at("read", from)? {

@@ -1,4 +1,4 @@
-//! What each node was last built to on this machine.
+//! The result of the last build of each node on this machine.
 //! Knows nothing of why a node is stale, nor of where this is kept between two runs.
 
 use std::collections::BTreeMap;
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use artifact::{Artifact, Digest};
 
-/// What a node was last built to.
+/// The result of the last build of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuiltNode {
-    /// The key that it was built with: `why` compares the present recipe with this one.
+    /// The key of the recipe. `why` compares the present recipe with this one.
     pub key: Digest,
-    /// The files that came out.
+    /// The artifact.
     pub artifact: Artifact,
-    /// Why the node fails although these files came out.
+    /// Why the node fails although the artifact was made.
     pub failure: Option<String>,
 }
 
@@ -39,7 +39,7 @@ impl BuiltNodes {
         std::mem::take(&mut self.is_changed)
     }
 
-    /// Returns what `node` was last built to.
+    /// Returns the result of the last build of `node`.
     pub fn get(&self, node: &str) -> Option<&BuiltNode> {
         self.nodes.get(node)
     }
@@ -49,7 +49,7 @@ impl BuiltNodes {
         self.nodes.iter().map(|(name, built)| (name.as_str(), built))
     }
 
-    /// Remembers what `node` was built to.
+    /// Remembers the result of a build of `node`.
     pub fn set(&mut self, node: &str, key: Digest, artifact: &Artifact, failure: Option<&str>) {
         let same = |built: &BuiltNode| {
             built.key == key && built.artifact == *artifact && built.failure.as_deref() == failure

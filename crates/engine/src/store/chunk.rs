@@ -1,10 +1,11 @@
-//! How a file is cut into the chunks that travel: a model at its tensors, anything else into equal parts.
-//! Knows nothing of where chunks are sent.
+//! How a file is cut into chunks for the remote: a model at its tensors, any other file into equal parts.
+//! Knows nothing of where chunks are uploaded.
 //!
-//! The rule depends on the file alone, so that two people cut the same file alike, and two fine-tunings of one base
-//! have in common every chunk that training did not touch. In a safetensors file the header is a chunk; neighbours
-//! that belong to one module (weight, scales, biases) are one; modules of a few bytes join the next. No chunk is longer
-//! than [`LONGEST`], which is also the part that storage gets at a time.
+//! The rule depends on the file alone, so every machine cuts the same file in the same way, and two
+//! fine-tunes of one base share every chunk that training did not change. In a safetensors file, the header
+//! is a chunk of its own. Neighbouring tensors of one module (weight, scales, biases) are one chunk, and
+//! small modules are joined with the next. No chunk is longer than [`LONGEST`], which limits what the storage
+//! transfers at a time.
 
 use std::fs::File;
 use std::ops::Range;
@@ -23,10 +24,10 @@ use weights::tensor::layout;
 /// The longest chunk, in bytes.
 pub const LONGEST: u64 = 64 << 20;
 
-/// The same as a step.
+/// [`LONGEST`] as the step of a range.
 const LONGEST_STEP: usize = 64 << 20;
 
-/// Modules that are together no longer than this travel together, in bytes.
+/// Neighbouring modules are joined while they are together no longer than this, in bytes.
 const SMALL: u64 = 64 << 10;
 
 /// The most chunks that a list may have: ten times what a model of a trillion weights has.
@@ -41,15 +42,18 @@ pub struct Chunk {
     pub length: u64,
 }
 
-/// A file as the chunks that it is made of, in order.
+/// The chunks of a file, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkList {
     chunks: Vec<Chunk>,
 }
 
 impl ChunkList {
-    /// Cuts the file at `path` and hashes its chunks, on as many threads as there are processors. `name` is what the
-    /// file is called in its artifact: the name tells whether it has tensors.
+    /// Cuts the file at `path` and hashes its chunks, on as many threads as there are processors. `name` is
+    /// the path of the file in its artifact; its ending tells whether the file has tensors.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be read.
     pub fn of_file(path: &Path, name: &str) -> Result<Self> {
         let file = File::open(path).at("read", path)?;
         let size = file.metadata().at("read", path)?.len();
@@ -77,12 +81,12 @@ impl ChunkList {
         Ok(Self { chunks: chunks.into_iter().map(|(_, chunk)| chunk).collect() })
     }
 
-    /// The list of a file that is one chunk.
+    /// Returns the list of a file that is one chunk, of `length` bytes.
     pub fn of_one(digest: Digest, length: u64) -> Self {
         Self { chunks: vec![Chunk { digest, length }] }
     }
 
-    /// Returns the chunks with the places where they begin.
+    /// Returns the chunks with their offsets in bytes.
     pub fn places(&self) -> impl Iterator<Item = (u64, Chunk)> {
         self.chunks.iter().scan(0, |at, chunk| {
             let begin = *at;
@@ -102,7 +106,11 @@ impl ChunkList {
         serde_json::to_vec(&pairs).expect("BUG: a list of chunks has a JSON form")
     }
 
-    /// Reads a list that somebody else wrote, of a file of `size` bytes.
+    /// Parses the list of a file of `size` bytes. The list may come from outside, so all of it is checked.
+    ///
+    /// # Errors
+    /// Fails if the list is not valid JSON or has too many chunks, if a chunk is empty or too long, or if the
+    /// lengths do not add up to `size`.
     pub fn parse(json: &[u8], size: u64) -> Result<Self> {
         let pairs: Vec<(Digest, u64)> = serde_json::from_slice(json)
             .map_err(|error| Error::Store(format!("the list of chunks is not valid: {error}")))?;
@@ -119,7 +127,10 @@ impl ChunkList {
     }
 }
 
-/// Reads one part of a file.
+/// Reads a byte range of a file.
+///
+/// # Errors
+/// Fails if the file cannot be read or ends before the range does.
 pub fn read(file: &File, range: &Range<u64>) -> std::io::Result<Vec<u8>> {
     let length = usize::try_from(range.end - range.start).map_err(std::io::Error::other)?;
     let mut bytes = vec![0; length];
@@ -127,9 +138,10 @@ pub fn read(file: &File, range: &Range<u64>) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Returns where the chunks of a file of `size` bytes begin and end.
+/// Returns the byte ranges of the chunks of a file of `size` bytes.
 fn cut(path: &Path, name: &str, size: u64) -> Vec<Range<u64>> {
-    // A file that is called so and is none is cut like any other: here nobody reads its weights.
+    // A file with this name that is not a safetensors file is cut like any other, because its weights are not
+    // read here.
     let layout = if name.ends_with(".safetensors") { layout(path).ok() } else { None };
     let parts = match layout {
         Some(layout) => {
@@ -147,12 +159,12 @@ fn cut(path: &Path, name: &str, size: u64) -> Vec<Range<u64>> {
     parts.into_iter().flat_map(pieces).collect()
 }
 
-/// The module that a tensor belongs to: all but the last part of its name.
+/// Returns the module that a tensor belongs to: all but the last part of its name.
 fn module(tensor: &str) -> &str {
     tensor.rsplit_once('.').map_or(tensor, |(module, _)| module)
 }
 
-/// Joins neighbours of one module while they fit into one chunk.
+/// Joins neighbouring tensors of one module while they fit into one chunk.
 fn join_modules<'a>(tensors: impl Iterator<Item = (&'a str, Range<u64>)>) -> Vec<Range<u64>> {
     let mut joined: Vec<(&str, Range<u64>)> = Vec::new();
     for (module, range) in tensors {
@@ -166,7 +178,7 @@ fn join_modules<'a>(tensors: impl Iterator<Item = (&'a str, Range<u64>)>) -> Vec
     joined.into_iter().map(|(_, range)| range).collect()
 }
 
-/// Joins parts while they are small together.
+/// Joins neighbouring parts while they are together no longer than [`SMALL`].
 fn join_small(parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
     let mut joined: Vec<Range<u64>> = Vec::new();
     for range in parts {

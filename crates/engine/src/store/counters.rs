@@ -1,5 +1,5 @@
-//! What the cache was good for, counted over all builds that were not null: hits, misses, bytes moved.
-//! Knows nothing it is worth failing for: a file that is damaged or cannot be written counts from nothing again.
+//! Counters over all builds and transfers on a cache: hits, misses, and bytes transferred.
+//! Knows nothing of single nodes. Errors are ignored; a damaged file resets the counts.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::checksum::{strip_checksum, with_checksum};
 use super::{KeyLock, LocalStore};
 
-/// The counts; those of one build, or of all. A field that is new is zero in an older file.
+/// The counts of one build, or of all. A field that an older file does not have is zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counters {
@@ -18,11 +18,11 @@ pub struct Counters {
     pub remote_hits: u64,
     /// Nodes whose stage ran.
     pub misses: u64,
-    /// Bytes that came from the remote.
+    /// Bytes downloaded from the remote.
     pub bytes_fetched: u64,
-    /// Bytes that went to the remote.
+    /// Bytes uploaded to the remote.
     pub bytes_sent: u64,
-    /// Bytes that did not go to the remote, because it had them.
+    /// Bytes not uploaded, because the remote had them already.
     pub bytes_not_sent: u64,
 }
 
@@ -50,8 +50,8 @@ impl LocalStore {
         strip_checksum(&bytes).and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default()
     }
 
-    /// Adds the counts of a build. Two builds that end at once wait for each other; where there is no lock or no room,
-    /// this one is not counted.
+    /// Adds the counts of a build. Builds that end at the same time wait for each other. If the lock or the
+    /// file cannot be written, the build is not counted.
     pub fn count(&self, build: &Counters) {
         if *build == Counters::default() {
             return;

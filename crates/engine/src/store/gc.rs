@@ -1,9 +1,11 @@
-//! Collecting what nobody needs: which records, folders and contents may go, and removing them.
-//! Knows nothing of nodes or locks of projects: it is told which keys are current.
+//! The garbage collector of a cache: decides which records, folders and contents are removed, and removes
+//! them.
+//! Knows nothing of nodes or of `pipeline.lock`: it is told which keys are current.
 //!
-//! What is current stays, whatever the limits say: the records under the keys it is told, those whose artifact a name
-//! in `artifacts/` points at, and others with the very same artifact, which take no room of their own. So does what was
-//! used since the oldest running process began. Of the rest, what was used longest ago goes first.
+//! Current records are kept, whatever the limits say. These are the records of the given keys, those whose
+//! artifact a name in `artifacts/` points at, and others with the same artifact, which take no extra space.
+//! Records that were used since the oldest running process began are kept too. Of all others, the least
+//! recently used are removed first.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -16,22 +18,23 @@ use super::{Action, ArtifactsDir, GcLock, LocalStore, StatCache};
 use crate::error::Result;
 use artifact::{Artifact, AtPath, Digest};
 
-/// A content that no record names may be on its way into one, unless it is as old as this.
+/// A content that no record names is kept until it is older than this, because a record that names it may
+/// follow.
 const SETTLED: Duration = Duration::from_secs(3600);
 
-/// A download that nobody went on with for so long is not worth its room.
+/// A partial file is removed if no download continued it for longer than this.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
-/// What is removed beyond what nobody can reach. Without a limit, nothing that a record names.
+/// Which records are removed. Without a limit, only what no record names is removed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
-    /// Records go until the contents take no more than this, in bytes.
+    /// Records are removed until the contents take no more than this, in bytes.
     pub max_size: Option<u64>,
-    /// Records go that were not used for so long.
+    /// Records that were not used for longer than this are removed.
     pub older_than: Option<Duration>,
 }
 
-/// The collector of one cache and its artifacts_dir, which has both for itself.
+/// The collector of one cache and its `artifacts/`. It holds the GC lock exclusively.
 pub struct Collector<'a> {
     store: &'a LocalStore,
     artifacts_dir: &'a ArtifactsDir,
@@ -39,46 +42,46 @@ pub struct Collector<'a> {
     _alone: GcLock,
 }
 
-/// What may go, decided before anything is removed.
+/// What is to be removed; decided before anything is removed.
 #[derive(Debug, Default)]
 pub struct GcPlan {
-    /// The records, the one used longest ago first.
+    /// The records, the least recently used first.
     pub records: Vec<Unused>,
     /// The folders in `artifacts/`.
     pub folders: Vec<PathBuf>,
     /// The contents.
     pub objects: Vec<Digest>,
-    /// The abandoned downloads.
+    /// The abandoned partial files.
     pub partials: Vec<PathBuf>,
-    /// How many bytes the contents and downloads have.
+    /// The size of the contents and the partial files, in bytes.
     pub bytes: u64,
-    /// What stays.
+    /// What is kept.
     pub left: Left,
 }
 
-/// A record that goes.
+/// A record to remove.
 #[derive(Debug)]
 pub struct Unused {
     /// Its key.
     pub key: Digest,
-    /// What it says.
+    /// The record.
     pub action: Action,
-    /// How long it was not used.
+    /// The time since its last use.
     pub age: Duration,
 }
 
-/// What stays in the cache.
+/// What is kept in the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Left {
     /// How many records.
     pub records: usize,
     /// How many contents.
     pub objects: usize,
-    /// How many bytes these have.
+    /// The size of these contents, in bytes.
     pub bytes: u64,
-    /// How many of the records could go.
+    /// How many of these records are not current and could be removed.
     pub spare_records: usize,
-    /// How many bytes would go with them.
+    /// How many bytes would be removed with them.
     pub spare_bytes: u64,
 }
 
@@ -90,7 +93,11 @@ struct Record {
 }
 
 impl LocalStore {
-    /// Waits until no process puts anything in place, and keeps those to come waiting until the collector is dropped.
+    /// Takes the GC lock exclusively: waits until no process puts anything in place, and makes others wait
+    /// until the collector is dropped.
+    ///
+    /// # Errors
+    /// Fails if the cache cannot be created, or if the lock cannot be taken.
     pub fn collector<'a>(&'a self, artifacts_dir: &'a ArtifactsDir) -> Result<Collector<'a>> {
         let alone = self.gc_lock_exclusive()?;
         Ok(Collector { store: self, artifacts_dir, now: SystemTime::now(), _alone: alone })
@@ -98,14 +105,17 @@ impl LocalStore {
 }
 
 impl Collector<'_> {
-    /// Decides what goes. `current` are the keys of what is in use.
+    /// Decides what to remove. `current` are the keys that are in use.
+    ///
+    /// # Errors
+    /// Fails if the cache or `artifacts/` cannot be read.
     pub fn plan(&self, current: &HashSet<Digest>, limits: Limits) -> Result<GcPlan> {
         let objects = self.store.stored()?;
         let busy = self.store.oldest_running()?;
         let records = self.records(current, busy)?;
         let mut ledger = Ledger::new(&objects, &records);
         let mut plan = GcPlan::default();
-        // A content that a running process has just put down is younger than its process.
+        // A content that a running process has just stored is younger than the process.
         let settled =
             |written: &SystemTime| self.age(*written) > SETTLED && busy.is_none_or(|busy| *written < busy);
         for (digest, (_, written)) in &objects {
@@ -146,8 +156,11 @@ impl Collector<'_> {
         Ok(plan)
     }
 
-    /// Removes what is to go: the records first, so that whatever interrupts this, no record names what is gone. What is
-    /// remembered of the files that stay is kept right.
+    /// Removes what is in `plan`. The records are removed first, so that after an interruption no record
+    /// names a missing content. The stat cache is updated for the files that are kept.
+    ///
+    /// # Errors
+    /// Fails if something cannot be removed, or if the cache cannot be listed.
     pub fn sweep(&self, plan: &GcPlan, stats: &mut StatCache) -> Result<()> {
         for record in &plan.records {
             remove(&self.store.action_path(&record.key))?;
@@ -158,20 +171,20 @@ impl Collector<'_> {
         for digest in &plan.objects {
             let object = self.store.object_path(digest);
             remove(&object)?;
-            // Fails while the folder has other contents in it.
+            // This fails while the folder has other contents in it.
             let _ = object.parent().map(fs::remove_dir);
         }
         plan.partials.iter().try_for_each(|path| remove(path))?;
         self.store.forget_the_gone()
     }
 
-    /// Reads all records, the one used longest ago first, and marks those that stay.
+    /// Reads all records, the least recently used first, and marks those that are kept.
     fn records(&self, current: &HashSet<Digest>, busy: Option<SystemTime>) -> Result<Vec<Record>> {
         let pointed: HashSet<_> =
             self.artifacts_dir.targets()?.iter().filter_map(|name| hash_in(name)).collect();
         let mut records = Vec::new();
         for (key, used) in self.store.actions()? {
-            // A record that cannot be read names nothing; the next build writes it anew.
+            // A record that cannot be read names nothing; the next build writes it again.
             let Some(action) = self.store.action(&key) else { continue };
             let stays = current.contains(&key) || pointed.contains(&action.artifact.digest().short());
             records.push(Record { key, action, used, stays });
@@ -189,7 +202,7 @@ impl Collector<'_> {
         Ok(records)
     }
 
-    /// Returns the folders of ours that no name points at and none of the records that are left knows.
+    /// Returns our hashed folders that no name points at and that belong to none of the records in `left`.
     fn folders(&self, left: &[Record]) -> Result<Vec<PathBuf>> {
         let known: HashSet<_> = left.iter().map(|record| record.action.artifact.digest().short()).collect();
         let mut folders = self.artifacts_dir.folders()?;
@@ -212,7 +225,7 @@ impl Collector<'_> {
     }
 }
 
-/// How many records name each stored content, and how many bytes that makes.
+/// The size of each stored content, how often records name it, and the size of all contents in bytes.
 struct Ledger {
     sizes: HashMap<Digest, u64>,
     names: HashMap<Digest, usize>,
@@ -234,7 +247,7 @@ impl Ledger {
         self.names.contains_key(digest)
     }
 
-    /// Whether anything of the artifact lies in the store: a source lies elsewhere.
+    /// Whether a file of the artifact is in the store. The files of a source are not.
     fn stores(&self, artifact: &Artifact) -> bool {
         artifact.files().iter().any(|file| self.sizes.contains_key(&file.digest))
     }
@@ -245,7 +258,7 @@ impl Ledger {
         size.is_some()
     }
 
-    /// Takes a record out; returns the contents that no other names.
+    /// Removes a record; returns the stored contents that no other record names.
     fn drop_record(&mut self, artifact: &Artifact) -> Vec<Digest> {
         let mut free = Vec::new();
         for file in artifact.files() {
@@ -267,7 +280,7 @@ fn size_of(path: &Path) -> u64 {
 }
 
 impl LocalStore {
-    /// Returns the size of each stored content and when it was written.
+    /// Returns the size of each stored content in bytes, and when it was written.
     pub(super) fn stored(&self) -> Result<BTreeMap<Digest, (u64, SystemTime)>> {
         let mut stored = BTreeMap::new();
         for digest in self.objects()? {
@@ -278,7 +291,7 @@ impl LocalStore {
         Ok(stored)
     }
 
-    /// Returns the key of each record and when it was last used.
+    /// Returns the key of each record, and when it was last used: the mtime of its file.
     pub(super) fn actions(&self) -> Result<Vec<(Digest, SystemTime)>> {
         let mut actions = Vec::new();
         for path in list(&self.actions_path())? {

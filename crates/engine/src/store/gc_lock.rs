@@ -1,19 +1,20 @@
-//! The lock between builds and the collector: shared while something is put in place, exclusive while it is looked for
-//! what may go. Knows nothing of what is put in place or removed.
+//! The lock between builds and the collector: shared while a build puts something in place, held exclusively
+//! while the collector runs.
+//! Knows nothing of what is put in place or removed.
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// A held lock; the system gives it back when the process ends, however it ends.
+/// A held lock. The system releases it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct GcLock {
     _file: File,
 }
 
 impl GcLock {
-    /// Waits until nobody holds the lock at `path`, and takes it alone.
+    /// Waits until nobody holds the lock at `path`, and takes it exclusively.
     pub(super) fn alone(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
         file.lock()?;
@@ -21,27 +22,29 @@ impl GcLock {
     }
 }
 
-/// The shared hold of this process. All its threads have one between them, so that one who holds it already need not
-/// wait behind a collector that waits for that very hold.
+/// The shared lock of this process. All its threads use the same one, so a thread that takes it again does
+/// not wait behind a collector that waits for the first one to be released.
 #[derive(Debug, Default)]
 pub(super) struct Shared(Mutex<Weak<GcLock>>);
 
 impl Shared {
-    /// Waits until no collector works on `path`, and keeps those to come waiting.
+    /// Waits until no collector holds the lock at `path`, and takes it shared. Collectors wait until the last
+    /// copy is dropped.
     pub(super) fn take(&self, path: &Path) -> io::Result<Arc<GcLock>> {
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(hold) = current.upgrade() {
-            return Ok(hold);
+        if let Some(lock) = current.upgrade() {
+            return Ok(lock);
         }
         let file = open(path)?;
         file.lock_shared()?;
-        let hold = Arc::new(GcLock { _file: file });
-        *current = Arc::downgrade(&hold);
-        Ok(hold)
+        let lock = Arc::new(GcLock { _file: file });
+        *current = Arc::downgrade(&lock);
+        Ok(lock)
     }
 }
 
-/// Unlike the lock of a key the file stays: so nobody can hold one that is removed.
+/// Opens the lock file. Unlike the file of a key lock it is never removed, so no process can hold a lock on a
+/// removed file.
 fn open(path: &Path) -> io::Result<File> {
     File::options().create(true).truncate(false).write(true).open(path)
 }

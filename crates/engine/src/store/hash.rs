@@ -1,4 +1,4 @@
-//! Hashing files, several at once.
+//! Hashes files, several at once.
 //! Knows nothing of why, nor of what is remembered.
 
 use std::path::Path;
@@ -9,13 +9,14 @@ use std::{fs, io};
 use super::Stat;
 use artifact::Digest;
 
-/// Reads the file at `path`; returns its digest, and its state when it was read.
+/// Hashes the file at `path`; returns its digest, and its state right after it was read.
 pub(super) fn hash(path: &Path) -> io::Result<(Digest, Stat)> {
     let (digest, _) = Digest::of_file(path)?;
     Ok((digest, Stat::of(&fs::metadata(path)?)))
 }
 
-/// Reads these files on as many threads as there are processors; returns what [`hash`] does, in their order.
+/// Hashes files on as many threads as there are processors; returns the results of [`hash`], in the order of
+/// `paths`.
 pub(super) fn hash_all(paths: &[&Path]) -> Vec<io::Result<(Digest, Stat)>> {
     let threads = available_parallelism().map_or(1, usize::from).min(paths.len());
     let jobs = Mutex::new(paths.iter().enumerate());

@@ -1,16 +1,18 @@
-//! The cache folder: contents by digest, action records by key, unfinished work in `tmp/` and nowhere else.
-//! Knows nothing of nodes, and takes nothing for granted: what it hands out was checked against its digest.
+//! The cache folder: contents by digest, records by key, and unfinished work, which is only in `tmp/`.
+//! Knows nothing of nodes. [`LocalStore::check`] compares a content with its digest before it is trusted.
 //!
 //! ```text
 //! objects/ab/cdef…    the content whose blake3 begins with ab
 //! actions/KEY.json    the record of an action, written after the objects it names
-//! gc.lock             held by whoever puts something in place, and alone by the collector
-//! stats, witness       what only saves time: what this machine remembers, and its last answer with its grounds
-//! stats               how often builds hit, counted
-//! tmp/KEY/            the output folder of a running action, guarded by tmp/KEY.lock
+//! gc.lock             the GC lock: shared while something is put in place, exclusive for the collector
+//! memo, witness       files that only save time: the local state, and the up-to-date stamp
+//! stats               the counters of all builds
+//! tmp/run-…/          the workspace of a process, guarded by tmp/run-….lock; KEY/ in it is the output of an
+//! action
 //! ```
-//! The order of writes is what makes `kill -9` harmless: content is synced and renamed to its digest first, the
-//! record that names it comes last. A record without content is a miss; content without a record is waste.
+//! The order of writes makes `kill -9` harmless: a content is synced and renamed to its digest first, and the
+//! record that names it is written last. A record without content is a miss; content without a record is
+//! waste.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
@@ -25,10 +27,10 @@ use super::{Action, GcLock, KeyLock, Stat, StatCache};
 use crate::error::Result;
 use artifact::{Artifact, AtPath, Digest, FileEntry, Interrupted, IoError};
 
-/// How often a process that waits for another looks again.
+/// How often a process that waits for another tries again.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long a file that has arrived in part is kept for somebody to go on with it.
+/// How long a partial file is kept, so that a later download can continue it.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The cache folder of one project.
@@ -39,8 +41,8 @@ pub struct LocalStore {
     shared: Shared,
 }
 
-/// The folder below `tmp/` where this process keeps what is unfinished; its lock dies with the process, and
-/// the next process to come removes what lies in it.
+/// The folder below `tmp/` for the unfinished work of this process. Its lock ends with the process, and the
+/// next process removes the folder.
 #[derive(Debug)]
 struct Workspace {
     folder: PathBuf,
@@ -48,13 +50,16 @@ struct Workspace {
 }
 
 impl LocalStore {
-    /// Names the cache folder; nothing is read or made yet.
+    /// Sets the cache folder. Nothing is read or created yet.
     pub fn new(root: PathBuf) -> Self {
         Self { root, workspace: None, shared: Shared::default() }
     }
 
-    /// Makes the folders that are missing, a workspace for this process, and removes what killed processes
-    /// left in `tmp/`. Needed before anything is written; a second call does nothing.
+    /// Creates the folders that are missing and a workspace for this process, and removes what killed
+    /// processes left in `tmp/`. Must be called before anything is written; a second call does nothing.
+    ///
+    /// # Errors
+    /// Fails if the cache cannot be written.
     pub fn prepare(&mut self) -> Result<()> {
         if self.workspace.is_some() {
             return Ok(());
@@ -65,7 +70,7 @@ impl LocalStore {
         }
         self.sweep()?;
         let tmp = self.tmp();
-        // The lock comes first: what lies in `tmp/` without one is taken for a dead process's.
+        // The lock comes first, because a folder in `tmp/` without a lock counts as left by a dead process.
         let path = tempfile::Builder::new().prefix("run-").suffix(".lock").tempfile_in(&tmp);
         let path = path.and_then(|file| file.into_temp_path().keep().map_err(|error| error.error));
         let path = path.at("create a file in", &tmp)?;
@@ -76,7 +81,10 @@ impl LocalStore {
         Ok(())
     }
 
-    /// Removes this process's workspace.
+    /// Removes the workspace of this process.
+    ///
+    /// # Errors
+    /// Fails if the workspace cannot be removed.
     pub fn finish(&mut self) -> Result<()> {
         self.workspace.take().map_or(Ok(()), |workspace| Ok(remove(&workspace.folder)?))
     }
@@ -85,17 +93,17 @@ impl LocalStore {
         &self.root
     }
 
-    /// Returns the folder for what is unfinished.
+    /// Returns the workspace of this process. [`Self::prepare`] must be called before.
     pub fn workspace(&self) -> &Path {
         &self.workspace.as_ref().expect("BUG: `prepare` comes before any write").folder
     }
 
-    /// Returns where the memory of this cache lies.
+    /// Returns the path of the local state.
     pub fn state_path(&self) -> PathBuf {
         self.root.join("memo")
     }
 
-    /// Returns where the witness of the last build that had nothing to do lies.
+    /// Returns the path of the up-to-date stamp.
     pub fn stamp_path(&self) -> PathBuf {
         self.root.join("witness")
     }
@@ -104,8 +112,8 @@ impl LocalStore {
         self.root.join("stats")
     }
 
-    /// Writes the memory or the witness, also when nothing was built and there is no workspace. One that cannot be
-    /// written is no failure: the next run is slower, no more.
+    /// Writes the local state, the up-to-date stamp or the counters. This needs no workspace, so it works
+    /// even if nothing was built. Errors are ignored, because these files only save time or count.
     pub fn put_cache_file(&self, path: &Path, bytes: &[u8]) {
         let tmp = self.tmp();
         let file =
@@ -113,7 +121,7 @@ impl LocalStore {
         let _ = file.map(|file| file.persist(path));
     }
 
-    /// Returns where the content of `digest` lies, whether it is there or not.
+    /// Returns the path of the content of `digest`, whether it exists or not.
     pub fn object_path(&self, digest: &Digest) -> PathBuf {
         let text = digest.to_string();
         let (folder, name) = text.split_at(2);
@@ -132,21 +140,24 @@ impl LocalStore {
         self.root.join("tmp")
     }
 
-    /// Keeps the collector waiting for as long as the answer lives. Whoever puts several things in place that need each
-    /// other holds it over all of them; each of them holds it too.
+    /// Takes the shared GC lock: the collector waits until it is dropped. The lock is reentrant. Hold it
+    /// across writes that depend on each other; each of them takes it too.
+    ///
+    /// # Errors
+    /// Fails if the lock file cannot be opened or locked.
     pub fn gc_lock(&self) -> Result<Arc<GcLock>, IoError> {
         let path = self.root.join("gc.lock");
         self.shared.take(&path).at("lock", &path)
     }
 
-    /// Keeps everybody waiting who puts something in place.
+    /// Takes the GC lock exclusively: whoever puts something in place waits until it is dropped.
     pub(super) fn gc_lock_exclusive(&self) -> Result<GcLock, IoError> {
         fs::create_dir_all(&self.root).at("create", &self.root)?;
         let path = self.root.join("gc.lock");
         GcLock::alone(&path).at("lock", &path)
     }
 
-    /// Returns when the oldest process that runs now took its workspace; none if none runs.
+    /// Returns when the oldest running process made its workspace, or `None` if none runs.
     pub(super) fn oldest_running(&self) -> Result<Option<SystemTime>> {
         let mut oldest = None;
         for path in list(&self.tmp())? {
@@ -154,7 +165,7 @@ impl LocalStore {
             if !(name.starts_with("run-") && name.ends_with(".lock")) {
                 continue;
             }
-            // It may be gone since it was listed; so is its process.
+            // If the file is gone since it was listed, its process has ended.
             let Ok(began) = fs::metadata(&path).and_then(|metadata| metadata.modified()) else { continue };
             if KeyLock::try_take(&path).at("lock", &path)?.is_none() {
                 oldest = Some(oldest.map_or(began, |oldest: SystemTime| oldest.min(began)));
@@ -163,8 +174,11 @@ impl LocalStore {
         Ok(oldest)
     }
 
-    /// Waits for the right to run the action of `key`; no other process runs it meanwhile. `go_on` is asked
-    /// while another does, which may take long.
+    /// Waits for the lock of `key`: no other process runs the same action meanwhile. `go_on` is called while
+    /// another process holds the lock, which may take long.
+    ///
+    /// # Errors
+    /// Fails if the lock file cannot be opened or locked, or if `go_on` fails.
     pub fn lock(&self, key: &Digest, go_on: &dyn Fn() -> Result<(), Interrupted>) -> Result<KeyLock> {
         let path = self.tmp().join(format!("{key}.lock"));
         loop {
@@ -176,7 +190,10 @@ impl LocalStore {
         }
     }
 
-    /// Returns an empty folder for the output of the action of `key`.
+    /// Creates an empty folder for the output of the action of `key`.
+    ///
+    /// # Errors
+    /// Fails if the workspace cannot be written.
     pub fn output_folder(&self, key: &Digest) -> Result<PathBuf> {
         let folder = self.workspace().join(key.to_string());
         remove(&folder)?;
@@ -184,7 +201,11 @@ impl LocalStore {
         Ok(folder)
     }
 
-    /// Removes the unfinished work whose process is gone: that whose lock can be had.
+    /// Removes the unfinished work of dead processes: what is in `tmp/` and whose lock is free, except recent
+    /// partial files.
+    ///
+    /// # Errors
+    /// Fails if `tmp/` cannot be read or written.
     pub fn sweep(&self) -> Result<()> {
         for path in list(&self.tmp())? {
             if may_go_on(&path) {
@@ -200,29 +221,35 @@ impl LocalStore {
         Ok(())
     }
 
-    /// Reads the record under `key`. A record that cannot be read is a miss: it is built again.
+    /// Reads the record under `key`. A record that cannot be read is a miss: the stage runs again.
     pub fn action(&self, key: &Digest) -> Option<Action> {
         let bytes = fs::read(self.action_path(key)).ok()?;
         let action: Action = serde_json::from_slice(&bytes).ok()?;
         action.artifact.files().iter().all(|file| file.check().is_ok()).then_some(action)
     }
 
-    /// Notes that the record under `key` is in use, for the collector. One that cannot be changed is no failure: what it
-    /// names goes earlier, no more.
+    /// Sets the mtime of the record under `key` to now, which the collector takes as its last use. Errors are
+    /// ignored: the record may only be collected earlier.
     pub fn mark_used(&self, key: &Digest) {
         let _ = File::open(self.action_path(key)).and_then(|file| file.set_modified(SystemTime::now()));
     }
 
-    /// Writes the record under `key`. Called last: every object it names is in place and synced.
+    /// Writes the record under `key`. Must be called last: every object that it names is in place and synced.
+    ///
+    /// # Errors
+    /// Fails if the cache cannot be written.
     pub fn put_record(&self, key: &Digest, action: &Action) -> Result<(), IoError> {
-        let _hold = self.gc_lock()?;
+        let _gc_lock = self.gc_lock()?;
         self.write(
             &self.action_path(key),
             &serde_json::to_vec(action).expect("BUG: a record has a JSON form"),
         )
     }
 
-    /// Writes `bytes` to `path` so that it holds either the old content or the new, never half.
+    /// Writes `bytes` to `path` atomically: the file has either the old content or the new.
+    ///
+    /// # Errors
+    /// Fails if the workspace or `path` cannot be written.
     pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), IoError> {
         let unfinished = self.workspace().join(Digest::of(path.as_os_str().as_encoded_bytes()).short());
         let written = File::create(&unfinished).and_then(|mut file| {
@@ -233,14 +260,17 @@ impl LocalStore {
         move_file(&unfinished, path).at("write", path)
     }
 
-    /// Moves the files of a finished output folder to their digests; returns their states for the stats. The
-    /// files were hashed and synced by whoever wrote them.
+    /// Moves the files of a finished output folder to their digests; returns their states and digests for the
+    /// stat cache. Whoever wrote the files has hashed and synced them.
+    ///
+    /// # Errors
+    /// Fails if the cache cannot be written.
     pub fn put_files(&self, folder: &Path, artifact: &Artifact) -> Result<Vec<(Stat, Digest)>> {
-        let _hold = self.gc_lock()?;
+        let _gc_lock = self.gc_lock()?;
         let mut stats = Vec::new();
         for file in artifact.files() {
             let object = self.object_path(&file.digest);
-            // A content that is there already is not stored twice, unless it was altered meanwhile.
+            // A content that is there already is not stored again, unless it was altered.
             if Digest::of_file(&object).ok().is_none_or(|(digest, _)| digest != file.digest) {
                 self.put_object(&folder.join(&file.path), &object)?;
             }
@@ -260,7 +290,11 @@ impl LocalStore {
         File::open(parent).and_then(|folder| folder.sync_all()).at("sync", parent)
     }
 
-    /// Checks that the content of `file` is there and whole. Reads it only if it changed since it was hashed.
+    /// Checks that the content of `file` is there and matches its digest. Reads it only if it may have
+    /// changed since it was hashed.
+    ///
+    /// # Errors
+    /// Fails if the content is missing, altered or cannot be read.
     pub fn check(&self, file: &FileEntry, stats: &mut StatCache) -> Result<Stat, Damage> {
         let path = self.object_path(&file.digest);
         match stats.digest_of(&path) {
@@ -272,6 +306,9 @@ impl LocalStore {
     }
 
     /// Returns the digests of all stored contents, sorted.
+    ///
+    /// # Errors
+    /// Fails if the cache cannot be listed.
     pub fn objects(&self) -> Result<Vec<Digest>> {
         let root = self.root.join("objects");
         let mut digests = Vec::new();
@@ -293,10 +330,10 @@ pub enum Damage {
     /// It is not there.
     #[error("{path} is missing")]
     Missing {
-        /// Where it should lie.
+        /// Where it should be.
         path: PathBuf,
     },
-    /// Its bytes are not those it is named after.
+    /// Its bytes do not match the digest that it is named after.
     #[error("{path} was altered: its content is now {}", digest.short())]
     Altered {
         /// Where it lies.
@@ -314,13 +351,13 @@ pub enum Damage {
     },
 }
 
-/// Whether somebody may still go on with a file that has arrived in part: for a day after the last byte.
+/// Whether `path` is a partial file that a later download may continue, because it was written within a day.
 fn may_go_on(path: &Path) -> bool {
     let written = || fs::metadata(path).ok()?.modified().ok()?.elapsed().ok();
     path.extension().is_some_and(|extension| extension == "partial") && written().is_none_or(|age| age < DAY)
 }
 
-/// Renames `from` to `to`; where `to` is on another file system, copies to a sibling and renames that.
+/// Renames `from` to `to`. If `to` is on another file system, copies to a file beside it and renames that.
 pub(super) fn move_file(from: &Path, to: &Path) -> io::Result<()> {
     match fs::rename(from, to) {
         Err(error) if error.kind() == ErrorKind::CrossesDevices => {
@@ -334,7 +371,7 @@ pub(super) fn move_file(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a file or a folder with all that is in it; one that is not there is already removed.
+/// Removes a file, or a folder with all that is in it. A missing path is not an error.
 pub(super) fn remove(path: &Path) -> Result<(), IoError> {
     let removed = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
@@ -347,7 +384,7 @@ pub(super) fn remove(path: &Path) -> Result<(), IoError> {
     }
 }
 
-/// Returns what is in a folder; one that is not there is empty.
+/// Returns the paths in a folder. A missing folder counts as empty.
 pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, IoError> {
     match fs::read_dir(folder) {
         Ok(entries) => entries.map(|entry| Ok(entry.at("read", folder)?.path())).collect(),

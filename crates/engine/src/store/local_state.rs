@@ -1,6 +1,6 @@
-//! What this machine remembers between two runs, in one file that is read at the start: known digests, built nodes, and
-//! the parsed pipeline file.
-//! Knows nothing that it could not find out again: delete the file, and the next run is slower, not different.
+//! The local state: what this machine remembers between two runs. One file, read at the start, has the known
+//! digests, the built nodes and the parsed pipeline file.
+//! Knows nothing that cannot be found out again: without the file, the next run is slower, not different.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,17 +13,17 @@ use super::checksum::{strip_checksum, with_checksum};
 use super::stat_cache::{Stat, StatCache};
 use artifact::Digest;
 
-/// Bumped when the meaning of the file changes; an older one is then ignored.
+/// Increased when the meaning of the file changes; an older file is then ignored.
 const FORMAT: u32 = 3;
 
-/// What is remembered.
+/// What this machine remembers between two runs.
 #[derive(Default)]
 pub struct LocalState {
-    /// The digests of files that did not change.
+    /// The digests of files that did not change since they were hashed.
     pub stats: StatCache,
-    /// What the nodes were last built to.
+    /// The result of the last build of each node.
     pub nodes: BuiltNodes,
-    /// The digest of a pipeline file's text, and the manifest that it parses to.
+    /// The digest of a pipeline file's text, and the encoded manifest of that text.
     manifest: Option<(Digest, Vec<u8>)>,
     is_changed: bool,
 }
@@ -37,7 +37,7 @@ struct Contents {
     nodes: BTreeMap<String, BuiltNode>,
 }
 
-/// As [`Contents`], without copies.
+/// The same as [`Contents`], without copies.
 #[derive(Serialize)]
 struct Borrowed<'a> {
     format: u32,
@@ -47,14 +47,14 @@ struct Borrowed<'a> {
 }
 
 impl LocalState {
-    /// Reads the file at `path`. One that is missing, old or damaged is read as empty.
+    /// Reads the file at `path`. A file that is missing, old or damaged counts as empty.
     pub fn load(path: &Path) -> Self {
         let contents = fs::read(path).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
         let Contents { manifest, stats, nodes, .. } = contents;
         Self { stats: StatCache::new(stats), nodes: BuiltNodes::new(nodes), manifest, is_changed: false }
     }
 
-    /// Returns the bytes to write back; none if nothing changed since it was read.
+    /// Returns the bytes to write back, or `None` if nothing changed since the last call.
     pub fn changed(&mut self) -> Option<Vec<u8>> {
         let changed =
             [std::mem::take(&mut self.is_changed), self.stats.take_changed(), self.nodes.take_changed()];
@@ -71,12 +71,12 @@ impl LocalState {
         Some(with_checksum(&body))
     }
 
-    /// Returns the encoded manifest of the pipeline file whose text has this digest.
+    /// Returns the encoded manifest of the pipeline file whose text has this digest, if it is known.
     pub fn manifest(&self, text: &Digest) -> Option<&[u8]> {
         self.manifest.as_ref().filter(|(known, _)| known == text).map(|(_, bytes)| bytes.as_slice())
     }
 
-    /// Remembers the encoded manifest of a pipeline file.
+    /// Remembers the encoded manifest of the pipeline file whose text has this digest.
     pub fn set_manifest(&mut self, text: Digest, bytes: Vec<u8>) {
         self.manifest = Some((text, bytes));
         self.is_changed = true;

@@ -1,4 +1,5 @@
-//! A lock on one key that dies with its process, so that two builds on one cache do not do the same work.
+//! A lock on one key, so that two builds on one cache do not run the same action. The system releases it when
+//! the process ends.
 //! Knows nothing of what is done under the lock.
 
 use std::fs::{self, File, TryLockError};
@@ -15,6 +16,9 @@ pub struct KeyLock {
 
 impl KeyLock {
     /// Waits until no other process holds the lock at `path`, and takes it.
+    ///
+    /// # Errors
+    /// Fails if the lock file cannot be opened or locked.
     pub fn wait(path: &Path) -> io::Result<Self> {
         loop {
             let file = open(path)?;
@@ -25,7 +29,10 @@ impl KeyLock {
         }
     }
 
-    /// Takes the lock at `path` unless another process holds it.
+    /// Takes the lock at `path`. Returns `None` if another process holds it, or has just released it.
+    ///
+    /// # Errors
+    /// Fails if the lock file cannot be opened or locked.
     pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
         let file = open(path)?;
         match file.try_lock() {
@@ -35,8 +42,8 @@ impl KeyLock {
         }
     }
 
-    /// The holder before us may have removed the file between our open and our lock; a lock on a removed file
-    /// excludes nobody.
+    /// Returns the lock, if `file` is still the file at `path`. The previous holder may have removed it
+    /// between our open and our lock, and a lock on a removed file excludes nobody.
     fn still_there(path: &Path, file: File) -> io::Result<Option<Self>> {
         let ours = file.metadata()?;
         let there =
@@ -47,7 +54,8 @@ impl KeyLock {
 
 impl Drop for KeyLock {
     fn drop(&mut self) {
-        // Removed while still held. If this fails, a small empty file stays and harms nobody.
+        // The file is removed while the lock is still held. If this fails, a small empty file stays, which
+        // does no harm.
         let _ = fs::remove_file(&self.path);
     }
 }

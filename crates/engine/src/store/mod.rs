@@ -1,4 +1,4 @@
-//! Where artifacts lie: the cache, the folder of links, and what is remembered of both between two runs.
+//! Where artifacts are kept: the cache folder, `artifacts/`, the storage of a remote, and the local state.
 //! Knows nothing of what an artifact means, nor of nodes, recipes or stages.
 
 mod artifacts_dir;
@@ -42,12 +42,12 @@ use artifact::Artifact;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Action {
-    /// What came out.
+    /// The output.
     pub artifact: Artifact,
-    /// Why the node fails although this was made.
+    /// Why the node fails although the artifact was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
-    /// What went in, as the recipe room wrote it.
+    /// The recipe as JSON. The store does not interpret it.
     pub recipe: serde_json::Value,
     /// How long it took, in seconds.
     pub seconds: f64,

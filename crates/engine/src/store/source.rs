@@ -1,5 +1,5 @@
-//! Taking stock of a source: the files of a folder outside the store, hashed where they lie.
-//! Knows nothing of what they are.
+//! Lists and hashes a source: a file or a folder outside the store, where it is.
+//! Knows nothing of what the files are.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,8 +10,12 @@ use super::{Stat, StatCache};
 use crate::error::{Result, fail};
 use artifact::{Artifact, AtPath, Digest, FileEntry};
 
-/// Lists the file at `path`, or the files of the folder at `path`, with their digests; reads only what may have
-/// changed since it was last hashed. Names that begin with a dot (`.DS_Store`, `.git`) are not content.
+/// Returns the file at `path`, or the files of the folder at `path`, with their digests. Reads only files
+/// that may have changed since they were last hashed. Names that begin with a dot (`.DS_Store`, `.git`) are
+/// left out.
+///
+/// # Errors
+/// Fails if a file or a folder cannot be read, or if a file name in a folder is not UTF-8.
 pub fn hash_source(path: &Path, stats: &mut StatCache) -> Result<Artifact> {
     let mut found = Vec::new();
     if fs::metadata(path).at("read", path)?.is_dir() {
@@ -28,8 +32,12 @@ pub fn hash_source(path: &Path, stats: &mut StatCache) -> Result<Artifact> {
     Ok(Artifact::new(entries.collect::<Result<_>>()?))
 }
 
-/// Lists the files `names` below `folder`, which were put there just now and will not be changed, with their digests;
-/// returns their states for the memory.
+/// Returns the files `names` below `folder` with their digests, and their states and digests for the stat
+/// cache. The files were just put there and must not change any more, because their digests are trusted
+/// although they are new.
+///
+/// # Errors
+/// Fails if a file cannot be read.
 pub fn hash_files(folder: &Path, names: &[String]) -> Result<(Artifact, Vec<(Stat, Digest)>)> {
     let paths: Vec<_> = names.iter().map(|name| folder.join(name)).collect();
     let hashed = hash_all(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>());
@@ -42,8 +50,12 @@ pub fn hash_files(folder: &Path, names: &[String]) -> Result<(Artifact, Vec<(Sta
     Ok((Artifact::new(files), stats))
 }
 
-/// Returns a folder with the files of `artifact` and no others: `folder` itself, or links into it at `narrowed`. The
-/// hub's cache is shared, and another program may have downloaded files into it that we leave out.
+/// Returns a folder with the files of `artifact` and no others: `folder` itself if it has no others, or else
+/// a new folder of links at `narrowed`. The hub's cache is shared, so another program may have downloaded
+/// other files into it.
+///
+/// # Errors
+/// Fails if `folder` cannot be read, or if the links cannot be made.
 pub fn restrict_to(folder: PathBuf, artifact: &Artifact, narrowed: PathBuf) -> Result<PathBuf> {
     if !has_others(&folder, "", artifact)? || narrowed.exists() {
         return Ok(if narrowed.exists() { narrowed } else { folder });
@@ -89,7 +101,7 @@ fn walk(
             continue;
         }
         let name = format!("{prefix}{name}");
-        // `metadata` follows links: the hub's cache is made of them.
+        // `metadata` follows links: the hub's cache consists of them.
         if fs::metadata(&path).at("read", &path)?.is_dir() {
             walk(&path, &format!("{name}/"), files, stats)?;
         } else {
@@ -110,8 +122,8 @@ mod tests {
         for name in ["b", "a", ".hidden", "onnx/c"] {
             fs::write(folder.path().join(name), name).unwrap();
         }
-        let stock = hash_source(folder.path(), &mut StatCache::default()).unwrap();
-        let paths: Vec<_> = stock.files().iter().map(|file| file.path.as_str()).collect();
+        let artifact = hash_source(folder.path(), &mut StatCache::default()).unwrap();
+        let paths: Vec<_> = artifact.files().iter().map(|file| file.path.as_str()).collect();
         assert_eq!(paths, ["a", "b", "onnx/c"]);
     }
 
@@ -123,10 +135,10 @@ mod tests {
         for name in ["a", "onnx/c"] {
             fs::write(folder.join(name), name).unwrap();
         }
-        let (stock, _) = hash_files(&folder, &["a".to_owned(), "onnx/c".to_owned()]).unwrap();
-        assert_eq!(restrict_to(folder.clone(), &stock, narrowed.clone()).unwrap(), folder);
+        let (artifact, _) = hash_files(&folder, &["a".to_owned(), "onnx/c".to_owned()]).unwrap();
+        assert_eq!(restrict_to(folder.clone(), &artifact, narrowed.clone()).unwrap(), folder);
         fs::write(folder.join("onnx/other.bin"), "").unwrap();
-        assert_eq!(restrict_to(folder, &stock, narrowed.clone()).unwrap(), narrowed);
-        assert_eq!(hash_source(&narrowed, &mut StatCache::default()).unwrap(), stock);
+        assert_eq!(restrict_to(folder, &artifact, narrowed.clone()).unwrap(), narrowed);
+        assert_eq!(hash_source(&narrowed, &mut StatCache::default()).unwrap(), artifact);
     }
 }

@@ -1,4 +1,5 @@
-//! Digests of files that did not change since they were hashed, and a log of every file state that a decision used.
+//! The stat cache: digests of files that did not change since they were hashed, and a log of every file state
+//! that a decision used.
 //! Knows nothing of nodes, nor of where this is kept between two runs.
 
 use std::collections::{HashMap, HashSet};
@@ -17,7 +18,7 @@ use artifact::Digest;
 /// system's clock, so its digest is not remembered. Git's index has the same rule.
 const RACY: Duration = Duration::from_secs(2);
 
-/// What the system says of a file: if nothing of this changed, the content did not.
+/// The state of a file as the system reports it. If the state did not change, the content did not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stat {
     device: u64,
@@ -39,7 +40,10 @@ impl Stat {
         }
     }
 
-    /// Asks the system for the state of the file or folder at `path`.
+    /// Reads the state of the file or folder at `path`, following links.
+    ///
+    /// # Errors
+    /// Fails if the system refuses.
     pub fn at(path: &Path) -> io::Result<Self> {
         fs::metadata(path).map(|metadata| Self::of(&metadata))
     }
@@ -49,13 +53,13 @@ impl Stat {
         self.size
     }
 
-    /// The file itself. Every hard link to it shares one entry, so linking an object into `artifacts/` does
-    /// not make the other links unknown.
+    /// Returns the device and the inode, which identify the file. All hard links to it share one entry, so
+    /// linking an object into `artifacts/` does not make the other links unknown.
     pub(super) fn file(&self) -> (u64, u64) {
         (self.device, self.inode)
     }
 
-    /// Whether the file was changed so shortly before `now` that another change might not show.
+    /// Whether the file changed so shortly before `now` that another change might not show in its state.
     pub fn is_racy(&self, now: SystemTime) -> bool {
         let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let settled = since_epoch.saturating_sub(RACY).as_secs();
@@ -71,7 +75,7 @@ pub struct StatCache {
     is_changed: bool,
     /// Every file and folder whose state was read in this run.
     observed: Vec<(PathBuf, Stat)>,
-    /// The files in `observed` that may have several hard links.
+    /// The files that [`Self::has_content`] has logged. It logs only one hard link of each.
     observed_links: HashSet<(u64, u64)>,
 }
 
@@ -94,8 +98,8 @@ impl StatCache {
         std::mem::take(&mut self.is_changed)
     }
 
-    /// Reads the state of the file or folder at `path` and logs it. Call this before reading the content, so that a
-    /// change in between shows in the state.
+    /// Reads the state of the file or folder at `path` and logs it. Call this before reading the content, so
+    /// that a change in between shows in the state.
     ///
     /// # Errors
     /// Fails if the system refuses.
@@ -115,7 +119,7 @@ impl StatCache {
         &self.observed
     }
 
-    /// Hashes those of these files whose digests are not known, several at once. A file that cannot be read is skipped:
+    /// Hashes the files whose digests are not known, several at once. A file that cannot be read is skipped:
     /// [`Self::digest_of`] reports it.
     pub fn hash_changed(&mut self, paths: &[&Path]) {
         let now = SystemTime::now();
@@ -138,8 +142,8 @@ impl StatCache {
         self.digest_at(path, before)
     }
 
-    /// Whether the file at `path` has this digest and `size` in bytes. The folder that it lies in must be observed too:
-    /// of several hard links to one file only the first is logged, because renaming always changes the folder's mtime.
+    /// Whether the file at `path` has this digest and this size in bytes. Only the first hard link to each
+    /// file is logged, so the caller must observe the folder too: renaming always changes the folder's mtime.
     pub fn has_content(&mut self, path: &Path, digest: &Digest, size: u64) -> bool {
         let Ok(stat) = Stat::at(path) else { return false };
         if self.observed_links.insert(stat.file()) {
@@ -166,7 +170,7 @@ impl StatCache {
         }
     }
 
-    /// Returns the digest of the file that `stat` describes, if it was hashed in this very state.
+    /// Returns the digest of the file that `stat` describes, if it was hashed in exactly this state.
     pub fn known(&self, stat: &Stat) -> Option<Digest> {
         self.digests.get(&stat.file()).filter(|(known, _)| known == stat).map(|(_, digest)| *digest)
     }
@@ -176,7 +180,8 @@ impl StatCache {
         self.is_changed |= self.digests.insert(stat.file(), (stat, digest)) != Some((stat, digest));
     }
 
-    /// Keeps a known digest across a change of state that leaves the content as it was: a new hard link changes the ctime.
+    /// Keeps a known digest across a change of state that does not change the content, such as a new hard
+    /// link, which changes the ctime.
     pub fn relinked(&mut self, before: &Stat, after: Stat) {
         if let Some(digest) = self.known(before)
             && (before.size, before.modified) == (after.size, after.modified)

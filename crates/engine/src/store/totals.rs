@@ -1,5 +1,5 @@
-//! How much is in the cache, and how much it does not take because the same content is stored once.
-//! Knows nothing of how it came there.
+//! How much is in the cache, and how much space it saves because equal contents are stored once.
+//! Knows nothing of how the contents came there.
 
 use std::collections::HashSet;
 
@@ -10,19 +10,23 @@ use artifact::Digest;
 /// What is in the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// How many contents.
+    /// How many contents are stored.
     pub objects: usize,
-    /// How many bytes these have.
+    /// The size of these contents, in bytes.
     pub bytes: u64,
-    /// How many records.
+    /// How many records are stored.
     pub records: usize,
-    /// The sizes of the stored files that the records name, of each record once, less the sizes of the contents behind
-    /// them, of each content once: what it would take in addition if every record had its files for itself.
+    /// How many more bytes the cache would have if every record had its own copy of its files. Files that are
+    /// not stored do not count.
     pub saved: u64,
 }
 
 impl LocalStore {
-    /// Counts what is there. What a record names and is not stored, such as the files of a source, does not count.
+    /// Counts the contents and the records. Files that a record names but the cache does not store, such as
+    /// those of a source, do not count.
+    ///
+    /// # Errors
+    /// Fails if the cache cannot be read.
     pub fn totals(&self) -> Result<Totals> {
         let stored = self.stored()?;
         let size = |digest: &Digest| stored.get(digest).map_or(0, |(size, _)| *size);

@@ -1,9 +1,10 @@
-//! What the cache keeps so that contents can travel: files that are still arriving, how files are cut into chunks, and
-//! the signed statements about actions. Knows nothing of where they come from or go to.
+//! What the cache keeps for sharing: partial files, chunk lists, and the signed statements about actions.
+//! Knows nothing of where they come from or go to.
 //!
 //! ```text
-//! tmp/DIGEST.partial       a file that is arriving, guarded by tmp/DIGEST.lock; it outlives its process, for the next to go on
-//! chunks/ab/cdef…          how the content whose digest begins with ab is cut
+//! tmp/DIGEST.partial       a partial file, guarded by tmp/DIGEST.lock; kept so that a later download can
+//! continue
+//! chunks/ab/cdef…          the chunk list of the content whose blake3 begins with ab
 //! attestations/KEY.json    the signed statement about the action of KEY
 //! ```
 
@@ -16,7 +17,11 @@ use crate::error::Result;
 use artifact::{AtPath, Digest, Interrupted, IoError};
 
 impl LocalStore {
-    /// Returns where the file with this digest arrives, and the lock on it; nobody else writes there meanwhile.
+    /// Returns the path of the partial file for this digest, and the lock on it. While the lock is held, no
+    /// other process writes to the file. `go_on` is called while another process holds the lock.
+    ///
+    /// # Errors
+    /// Fails if the lock file cannot be opened or locked, or if `go_on` fails.
     pub fn partial_file(
         &self,
         digest: &Digest,
@@ -30,7 +35,8 @@ impl LocalStore {
         self.tmp().join(format!("{digest}.partial"))
     }
 
-    /// Removes what has arrived of a file that was made here meanwhile, unless it is arriving right now.
+    /// Removes the partial file of a content that was made here meanwhile, unless it is being downloaded
+    /// right now.
     pub(super) fn discard_partial(&self, digest: &Digest) -> Result<()> {
         let path = self.partial_path(digest);
         if path.exists() {
@@ -41,11 +47,14 @@ impl LocalStore {
         Ok(())
     }
 
-    /// Moves a file that has arrived whole to its digest; the caller has hashed it.
-    pub fn put_partial(&self, arrived: &Path, digest: &Digest) -> Result<Stat, IoError> {
+    /// Moves a complete partial file to its digest. The caller must have hashed it.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be synced, or if the cache cannot be written.
+    pub fn put_partial(&self, partial: &Path, digest: &Digest) -> Result<Stat, IoError> {
         let object = self.object_path(digest);
-        fs::File::open(arrived).and_then(|file| file.sync_all()).at("sync", arrived)?;
-        self.put_object(arrived, &object)?;
+        fs::File::open(partial).and_then(|file| file.sync_all()).at("sync", partial)?;
+        self.put_object(partial, &object)?;
         Stat::at(&object).at("read", &object)
     }
 
@@ -55,18 +64,24 @@ impl LocalStore {
         self.root().join("chunks").join(folder).join(name)
     }
 
-    /// Returns how the stored content of `digest` is cut, if it is there and that is known.
+    /// Returns the chunk list of the content of `digest`, if both are stored.
     pub fn chunk_list(&self, digest: &Digest) -> Option<ChunkList> {
         let size = fs::metadata(self.object_path(digest)).ok()?.len();
         ChunkList::parse(&fs::read(self.chunk_list_path(digest)).ok()?, size).ok()
     }
 
-    /// Keeps how the stored content of `digest` is cut.
+    /// Stores the chunk list of the content of `digest`.
+    ///
+    /// # Errors
+    /// Fails if the cache cannot be written.
     pub fn put_chunk_list(&self, digest: &Digest, chunks: &ChunkList) -> Result<(), IoError> {
         self.write_below(&self.chunk_list_path(digest), &chunks.to_json())
     }
 
-    /// Returns the stored contents whose cutting is known.
+    /// Returns the stored contents that have a chunk list.
+    ///
+    /// # Errors
+    /// Fails if the cache cannot be listed.
     pub fn chunk_lists(&self) -> Result<Vec<(Digest, ChunkList)>> {
         let known = self.objects()?.into_iter();
         Ok(known.filter_map(|digest| Some((digest, self.chunk_list(&digest)?))).collect())
@@ -76,12 +91,15 @@ impl LocalStore {
         self.root().join("attestations").join(format!("{key}.json"))
     }
 
-    /// Returns the signed statement about the action of `key`, as it was kept.
+    /// Returns the signed statement about the action of `key`, if there is one. It is not checked.
     pub fn attestation(&self, key: &Digest) -> Option<Vec<u8>> {
         fs::read(self.attestation_path(key)).ok()
     }
 
-    /// Keeps the signed statement about the action of `key`.
+    /// Stores the signed statement about the action of `key`.
+    ///
+    /// # Errors
+    /// Fails if the cache cannot be written.
     pub fn put_attestation(&self, key: &Digest, statement: &[u8]) -> Result<(), IoError> {
         self.write_below(&self.attestation_path(key), statement)
     }
@@ -93,7 +111,10 @@ impl LocalStore {
         self.write(path, bytes)
     }
 
-    /// Removes the lists and statements about what is not there any more.
+    /// Removes the chunk lists of contents, and the statements about actions, that are no longer stored.
+    ///
+    /// # Errors
+    /// Fails if the cache cannot be listed, or if a file cannot be removed.
     pub fn forget_the_gone(&self) -> Result<()> {
         for folder in list(&self.root().join("chunks"))? {
             for path in list(&folder)? {

@@ -1,7 +1,7 @@
-//! What a decision saw of the disk: every file and folder that it looked at, with the state of each. While none of
-//! them changes, the same question has the same answer, and need not be thought through again.
-//! Knows nothing of what was decided, and nothing it could not do without: delete the file, and the next run is
-//! slower, not different.
+//! The up-to-date stamp: the answer to a question, with the state of every file and folder that the answer
+//! depends on. While none of them changes, the same question has the same answer, and nothing need be
+//! planned.
+//! Knows nothing of what was decided. Without the file, the next run is slower, not different.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,21 +13,23 @@ use super::Stat;
 use super::checksum::{strip_checksum, with_checksum};
 use artifact::Digest;
 
-/// So many states are worth a thread: asking for them takes about ten times as long as starting it.
+/// One thread is started for this many states. Reading them takes about ten times as long as starting the
+/// thread.
 const SHARE: usize = 1000;
 
-/// What was asked, what the answer was, and what it rests on.
+/// A question, its answer, and the file states that the answer depends on.
 #[derive(Serialize, Deserialize)]
 pub struct UpToDateStamp<'a> {
     question: Digest,
     answer: usize,
-    /// Paths are relative to the project, so that it may be moved.
+    /// Paths in the project are relative to it, so that it can be moved.
     #[serde(borrow)]
     seen: Vec<(&'a str, Stat)>,
 }
 
 impl<'a> UpToDateStamp<'a> {
-    /// Returns the bytes to keep, unless something that was seen has a path that is not UTF-8.
+    /// Encodes the answer to `question` and the states in `seen`. Returns `None` if one of the paths is not
+    /// UTF-8.
     pub fn encode(
         question: Digest,
         answer: usize,
@@ -42,14 +44,15 @@ impl<'a> UpToDateStamp<'a> {
         postcard::to_stdvec(&Self { question, answer, seen }).ok().map(|body| with_checksum(&body))
     }
 
-    /// Returns the answer to `question` that is kept at `path`, if all that it rests on is as it was.
+    /// Reads the stamp at `path`. Returns its answer if it is for `question`, and if every file and folder is
+    /// unchanged.
     pub fn recall(path: &Path, root: &Path, question: &Digest) -> Option<usize> {
         let bytes = fs::read(path).ok()?;
-        let witness: UpToDateStamp<'_> = postcard::from_bytes(strip_checksum(&bytes)?).ok()?;
-        (witness.question == *question && witness.stands(root)).then_some(witness.answer)
+        let stamp: UpToDateStamp<'_> = postcard::from_bytes(strip_checksum(&bytes)?).ok()?;
+        (stamp.question == *question && stamp.stands(root)).then_some(stamp.answer)
     }
 
-    /// Whether all is as it was seen.
+    /// Whether every file and folder has the same state as before.
     fn stands(&self, root: &Path) -> bool {
         let threads =
             available_parallelism().map_or(1, usize::from).min(self.seen.len().div_ceil(SHARE)).max(1);
@@ -81,7 +84,7 @@ mod tests {
     fn stands_until_something_changes() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("weights");
-        let kept = root.path().join("witness");
+        let kept = root.path().join("stamp");
         fs::write(&path, "one").unwrap();
         let seen = [(path.clone(), Stat::at(&path).unwrap())];
         let question = Digest::of(b"all");

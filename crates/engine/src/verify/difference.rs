@@ -1,4 +1,4 @@
-//! How two artifacts of one node differ: which files, and of weights which tensor first.
+//! How two artifacts of one node differ: in which files, and for weights, in which tensor first.
 //! Knows nothing of why they should be the same, nor of where the files come from.
 
 use std::collections::BTreeSet;
@@ -11,16 +11,16 @@ use serde::Serialize;
 use artifact::{Artifact, AtPath, FileEntry, IoError, in_one_line};
 use weights::tensor::first_difference;
 
-/// One file that is not what is recorded.
+/// One file that differs from what is recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// Its path in the artifact.
     pub file: String,
-    /// What is to be said of it, after its name.
+    /// How it differs. In a message this follows the path.
     pub problem: String,
 }
 
-/// Compares two artifacts file by file, by what is the same on every run. `describe` says how two files differ.
+/// Compares two artifacts file by file, without volatile files. `describe` says how two files differ.
 pub fn differences(
     recorded: &Artifact,
     made: &Artifact,
@@ -40,7 +40,7 @@ pub fn differences(
     names.into_iter().filter_map(compare).collect()
 }
 
-/// Says how the file at `new` differs from the one at `old`, which may be damaged or gone.
+/// Returns how the file at `new` differs from the file at `old`, which may be damaged or gone.
 pub fn describe(name: &str, old: &Path, new: &Path) -> String {
     let where_it_is = if name.ends_with(".safetensors") {
         first_difference(old, new).map(|tensor| {
@@ -55,7 +55,8 @@ pub fn describe(name: &str, old: &Path, new: &Path) -> String {
     }
 }
 
-/// Returns the first byte in which two files differ; where one of them ends if it is the beginning of the other.
+/// Returns the offset of the first byte in which two files differ. If one is the beginning of the other, this
+/// is where it ends.
 fn first_byte(old: &Path, new: &Path) -> Result<u64, IoError> {
     let open = |path: &Path| File::open(path).map(|file| BufReader::new(file).bytes()).at("read", path);
     let (mut old_bytes, mut new_bytes) = (open(old)?, open(new)?);

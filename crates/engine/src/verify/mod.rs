@@ -1,5 +1,5 @@
-//! Making a node again beside what is recorded of it, and saying where the two differ.
-//! Knows nothing of threads, nor of what is printed. Writes nowhere but in the process's own workspace.
+//! Builds a node again, and compares the output with the recorded artifact.
+//! Knows nothing of threads, nor of what is printed. Writes only into the workspace of this process.
 
 mod difference;
 
@@ -16,20 +16,20 @@ use crate::stage::{self, Environment, WorkerProgram};
 use crate::store::{StatCache, hash_files, hash_source};
 use artifact::{Artifact, AtPath, FileEntry, Output, Tick, in_one_line};
 
-/// What came of making a node again.
+/// The result of building a node again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Comparison {
-    /// Every file that is the same on every run is the same.
+    /// All files are the same, except that volatile files are not compared.
     Same,
     /// There is no artifact to compare with: the node is stale, or an input of it is.
     NotBuilt,
-    /// It could not be made again, and why.
+    /// It could not be built again, for this reason.
     Failed(String),
     /// These files differ.
     Differs(Vec<Difference>),
 }
 
-/// Makes nodes again, one by one.
+/// Builds nodes again, one by one.
 pub struct Verifier<'a> {
     planner: Planner<'a>,
     worker: &'a WorkerProgram,
@@ -37,7 +37,7 @@ pub struct Verifier<'a> {
 }
 
 impl<'a> Verifier<'a> {
-    /// Plans, to know what is recorded of `ids` and of their inputs.
+    /// Plans `ids` and their ancestors, to know their recorded artifacts.
     ///
     /// # Errors
     /// Fails if a source cannot be read.
@@ -47,10 +47,10 @@ impl<'a> Verifier<'a> {
         Ok(Self { planner, worker, decisions })
     }
 
-    /// Makes the node again and compares.
+    /// Builds the node again and compares.
     ///
     /// # Errors
-    /// Fails only if it is asked to stop.
+    /// Fails only if `tick` asks to stop.
     pub fn verify(&mut self, id: NodeId, tick: Tick<'_>) -> Result<Comparison> {
         let Some(recorded) = recorded(&self.decisions, id).cloned() else { return Ok(Comparison::NotBuilt) };
         match self.compare(id, &recorded, tick) {
@@ -80,13 +80,13 @@ impl<'a> Verifier<'a> {
             describe(&new.path, &store.object_path(&old.digest), &folder.join(&new.path))
         };
         let found = differences(recorded, &output.finish().artifact, &describe);
-        // The next node may need the room.
+        // The next node may need the disk space.
         fs::remove_dir_all(&folder).at("remove", &folder)?;
         Ok(found)
     }
 
-    /// Hashes the source of a `base` or `adapter` as it is now, trusting no remembered digest. Of a source on the hub only
-    /// the recorded files count, because the hub's cache is shared with other programs.
+    /// Hashes the source of a `base` or `adapter` as it is now, without the stat cache. Of a source on the
+    /// hub only the recorded files count, because the hub's cache is shared with other programs.
     fn source_files(&self, id: NodeId, recorded: &Artifact) -> Result<Artifact> {
         let Planner { graph, sources, .. } = &self.planner;
         let path = sources.path(graph, id).or_bug("a reference has a source")?;
@@ -99,7 +99,7 @@ impl<'a> Verifier<'a> {
     }
 }
 
-/// Returns what is recorded of a node that is up to date.
+/// Returns the recorded artifact of a node, unless the node is stale.
 fn recorded(decisions: &BTreeMap<NodeId, Decision>, id: NodeId) -> Option<&Artifact> {
     decisions.get(&id).filter(|decision| !decision.is_stale())?.artifact.as_ref()
 }

@@ -254,8 +254,8 @@ impl Checkpoint {
         layers.and_then(|layers| usize::try_from(layers).ok())
     }
 
-    /// Records in `section` how stacks are quantized whose experts are stored one by one. The entry of the
-    /// stack replaces the entries of its experts.
+    /// Replaces the entries of single experts in `section`. Each quantized stack whose experts are stored one
+    /// by one gets one entry for the whole stack.
     pub fn record_stacks(&self, section: &mut Map<String, Value>) {
         for (name, weight) in &self.weights {
             if let (WeightKind::Quantized(spec, _), [_, _, ..]) = (weight.kind, weight.sources.as_slice()) {

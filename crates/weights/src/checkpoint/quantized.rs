@@ -98,7 +98,7 @@ fn columns(spec: QuantSpec, packed: &TensorRef, scales: &TensorRef) -> Option<us
 pub(super) struct Packing<'a> {
     config: &'a Map<String, Value>,
     arch: &'a Arch,
-    /// How the first module is quantized whose row length is known and that has no entry of its own.
+    /// The spec of the first module whose row length is known and that has no entry of its own.
     observed: Option<QuantSpec>,
     /// Whether the default of the configuration is trusted.
     is_default_right: bool,
@@ -118,10 +118,10 @@ impl<'a> Packing<'a> {
         own.with_known(&known)
     }
 
-    /// Adds `known`: how the modules are quantized whose row length is known. If one of them agrees with the
-    /// default, the default is trusted, because a model may use a usual name for a matrix of another width.
-    /// The default is also trusted if there are no such modules, or if the model type has no record: then the
-    /// usual names need not apply.
+    /// Adds `known`, the specs of the modules whose row length is known. If one of them is the default, the
+    /// default is trusted: one is enough, because a model may use a usual name for a matrix of another width.
+    /// The default is also trusted if there are no such modules. A model type without a record need not use
+    /// the usual names, so its default is trusted too.
     fn with_known(self, known: &[QuantSpec]) -> Self {
         let default = self.section().ok().and_then(|section| written("", section).ok());
         let agrees = known.is_empty() || default.is_some_and(|default| known.contains(&default));

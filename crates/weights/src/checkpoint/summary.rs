@@ -19,7 +19,7 @@ pub struct ModelSummary {
     pub bytes: u64,
     /// The number of bits that are stored per weight, scales and biases included.
     pub bits_per_weight: f64,
-    /// How many tensors are stored in each way, by the name of the way. Tensors are counted as they are
+    /// How many tensors are stored in each form, by the name of the form. Tensors are counted as in the model
     /// without quantization.
     pub tensors: BTreeMap<String, usize>,
 }

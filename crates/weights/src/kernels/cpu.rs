@@ -93,7 +93,7 @@ impl Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::Mode;
+    use crate::kernels::{Mode, PackedRows};
     use proptest::prelude::*;
 
     fn floats(values: &[f32], columns: usize) -> Rows {
@@ -134,13 +134,10 @@ mod tests {
         #[test]
         fn a_weight_moves_by_a_step_at_most(weights in prop::collection::vec(-10.0f32..10.0, 64), bits in prop::sample::select(vec![2usize, 3, 4, 5, 6, 8])) {
             let spec = QuantSpec { mode: Mode::Affine, bits, group_size: 64 };
-            let (mut weight, mut scales, mut biases) = (vec![0; 8 * bits], [0; 4], [0; 4]);
-            let out = PackedMut { weight: &mut weight, scales: &mut scales, biases: &mut biases };
             let mut rows = floats(&weights, 64);
-            Cpu::default().quantize(&rows, spec, out).unwrap();
-            let packed = Packed { spec, float: Float::F32, columns: 64, weight: &weight, scales: &scales, biases: &biases };
-            Cpu::default().dequantize(packed, &mut rows).unwrap();
-            let scale = f32::from_le_bytes(scales).abs();
+            let packed = PackedRows::quantize(&rows, spec, &Cpu::default()).unwrap();
+            Cpu::default().dequantize(packed.as_packed(), &mut rows).unwrap();
+            let scale = f32::from_le_bytes(packed.scales[..4].try_into().unwrap()).abs();
             // The error is at most half a step. At the far end it may be a step more, because the stretched
             // grid clips there.
             for (weight, back) in weights.iter().zip(rows.values) {

@@ -5,12 +5,14 @@
 
 mod cpu;
 mod float;
+mod packed_rows;
 mod quant_spec;
 mod simd;
 mod update_stats;
 
 pub use cpu::Cpu;
 pub use float::Float;
+pub use packed_rows::PackedRows;
 pub use quant_spec::{Mode, QuantSpec};
 pub use update_stats::UpdateStats;
 

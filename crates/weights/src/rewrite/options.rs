@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernels::{Float, Mode};
+use crate::kernels::{Float, Mode, QuantSpec};
 
 /// The parameters of `fuse`. Here and below, fields are in alphabetical order, because they are hashed as
 /// canonical JSON.
@@ -31,6 +31,13 @@ pub struct Quantize {
     pub overrides: Vec<Override>,
     /// The mixed recipe that chooses the bits by layer and kind of weight, if there is one.
     pub recipe: Option<Mixed>,
+}
+
+/// Quantizes every module with this spec, without exceptions.
+impl From<QuantSpec> for Quantize {
+    fn from(QuantSpec { mode, bits, group_size }: QuantSpec) -> Self {
+        Self { bits, group_size, mode, overrides: Vec::new(), recipe: None }
+    }
 }
 
 /// An exception for the modules whose path matches a pattern.

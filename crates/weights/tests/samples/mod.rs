@@ -1,5 +1,5 @@
-//! The golden files of the weight kernels, read, and both backends called on them.
-//! Knows nothing of what is asserted. How the files were made: `tests/golden/kernels.py` and `tests/golden/modes.py`.
+//! Reads the golden files of the weight kernels, and calls a backend on them.
+//! Knows nothing of what is asserted. `tests/golden/kernels.py` and `tests/golden/modes.py` make the files.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ pub(crate) fn golden(name: &str) -> TensorFiles {
     TensorFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)).unwrap()
 }
 
-/// The tensor `name` as rows; all dimensions but the last are rows.
+/// Returns the tensor `name` as rows: all dimensions but the last are rows.
 pub(crate) fn rows(files: &TensorFiles, name: &str, float: Float) -> Rows {
     let columns = *files.get(name).unwrap().shape.last().unwrap();
     let mut rows = Rows::new(float, columns);
@@ -37,7 +37,7 @@ pub(crate) fn quantize(backend: &dyn Backend, weight: &Rows, spec: QuantSpec) ->
     parts
 }
 
-/// Dequantizes to `float`, and returns the bytes, in which NaN is not told from NaN.
+/// Dequantizes to `float`, and returns the bits of the values. All NaN have the same bits.
 pub(crate) fn dequantize(
     backend: &dyn Backend,
     parts: &Parts,
@@ -55,14 +55,14 @@ pub(crate) fn bits(rows: &Rows) -> Vec<u32> {
     rows.values.iter().map(|value| if value.is_nan() { u32::MAX } else { value.to_bits() }).collect()
 }
 
-/// Every spec of a mode.
+/// Returns every spec of a mode.
 pub(crate) fn specs_of(mode: Mode) -> impl Iterator<Item = QuantSpec> {
     mode.bits().iter().flat_map(move |&bits| {
         mode.group_sizes().iter().map(move |&group_size| QuantSpec { mode, bits, group_size })
     })
 }
 
-/// Every type and affine spec, with its name in the golden file.
+/// Returns every type and affine spec, with its name in the golden file.
 pub(crate) fn affine() -> impl Iterator<Item = (&'static str, Float, QuantSpec, String)> {
     FLOATS.into_iter().flat_map(|(word, float)| {
         specs_of(Mode::Affine)
@@ -70,7 +70,7 @@ pub(crate) fn affine() -> impl Iterator<Item = (&'static str, Float, QuantSpec, 
     })
 }
 
-/// Every type and mode of small floats, with its name in the golden file.
+/// Returns every type and mode of small floats, with its name in the golden file.
 pub(crate) fn modes() -> impl Iterator<Item = (&'static str, Float, QuantSpec, String)> {
     FLOATS.into_iter().flat_map(|(word, float)| {
         let modes = Mode::WORDS.into_iter().filter(|(_, mode)| *mode != Mode::Affine);
@@ -80,14 +80,14 @@ pub(crate) fn modes() -> impl Iterator<Item = (&'static str, Float, QuantSpec, S
     })
 }
 
-/// What MLX made of it.
+/// Returns what MLX made: codes, scales and biases.
 pub(crate) fn expected(files: &TensorFiles, name: &str) -> Parts {
     let part = |part: &str| files.get(&format!("q/{name}/{part}")).map(|_| format!("q/{name}/{part}"));
     ["weight", "scales", "biases"]
         .map(|word| part(word).map(|name| files.read(&name).unwrap()).unwrap_or_default())
 }
 
-/// Reads `lora_a` [in, rank] and `lora_b` [rank, out] as an adapter is read.
+/// Reads `lora_a` `[in, rank]` and `lora_b` `[rank, out]`, as an adapter is read.
 pub(crate) fn lora(files: &TensorFiles) -> Lora {
     let (a, b) = (rows(files, "lora_a", Float::F32), rows(files, "lora_b", Float::F32));
     let rank = a.columns;

@@ -1,5 +1,5 @@
-//! Where one configuration of a benchmark lies, and what its files say of it without running it.
-//! Knows nothing of suites' answers.
+//! The folders of one configuration of a benchmark, and what its files say without running it.
+//! Knows nothing of how answers are scored.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,15 +20,15 @@ pub(super) struct Folders<'a> {
     adapter: Option<&'a Path>,
 }
 
-/// What the files of a configuration say of it.
+/// What the files of a configuration say about it.
 pub(super) struct Facts {
-    /// Bytes of all files of the model and of the adapter.
+    /// The size of all files of the model and of the adapter, in bytes.
     pub(super) disk_bytes: u64,
-    /// Bits that the tensors take, per weight of the model.
+    /// Bits that all tensors take, per weight of the model.
     pub(super) bits_per_weight: f64,
-    /// How most weights are quantized, as `config.json` says; none if they are floats.
+    /// The default quantization in `config.json`; `None` if it has none.
     pub(super) quantization: Option<QuantSpec>,
-    /// What quantizing left of a fine-tuning, as its node found.
+    /// How much of the fine-tuning survived quantization, as the `quantize` node measured it.
     pub(super) survival: Option<Survival>,
 }
 
@@ -42,7 +42,7 @@ impl<'a> Folders<'a> {
         Ok(Self { model: folder("model")?, adapter })
     }
 
-    /// Reads what the files say, and refuses an adapter that does not fit before a model is loaded for it.
+    /// Reads the facts from the files. Fails if the adapter does not fit, before a model is loaded for it.
     pub(super) fn facts(&self) -> Result<Facts> {
         let checkpoint = Checkpoint::open(self.model)?;
         let mut stored = checkpoint.stored();
@@ -59,7 +59,7 @@ impl<'a> Folders<'a> {
         })
     }
 
-    /// Asks for answers to the queries.
+    /// Returns the request to answer the queries.
     pub(super) fn measure(&self, suite: &Suite) -> Measure {
         let (model, adapter) = self.owned();
         Measure {
@@ -72,7 +72,7 @@ impl<'a> Folders<'a> {
         }
     }
 
-    /// Asks for the texts to be evaluated, and compared with the distributions of `reference`.
+    /// Returns the request to evaluate the texts, and to compare the distributions with those of `reference`.
     pub(super) fn evaluate(&self, suite: &Suite, reference: Option<&Self>) -> Evaluate {
         let (model, adapter) = self.owned();
         Evaluate {

@@ -1,5 +1,5 @@
-//! `benchmark`: every configuration answers every query and reads every text, each in a process of its own; what was
-//! asked of them is decided.
+//! `benchmark`: every configuration answers every query and reads every text, in a process of its own; then
+//! the gates and verdicts are decided.
 //! Knows nothing of MLX or of tokens: it sends conversations to a worker and scores the texts that come back.
 
 mod folders;
@@ -17,7 +17,8 @@ use protocol::{MLX_ID, Measured, TextEval, Timings};
 use report::suite::{Query, Suite};
 use report::{AllTimings, ConfigResults, Criterion, Machine, Quantity, Report, Results, judge, wilson};
 
-/// Runs the suite and writes `results.json`, `readings.json`, `timings.json`, `verdicts.json`, `report.md` and `report.html`.
+/// Runs the suite, unless it was measured earlier. Writes `results.json`, `readings.json`, `timings.json`,
+/// `verdicts.json`, `report.md` and `report.html`.
 pub(super) fn run(
     parameters: &Benchmark,
     inputs: &Inputs,
@@ -43,7 +44,7 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Returns what was measured earlier, where only the questions are new.
+/// Returns the results of an earlier measurement, if the inputs have it.
 fn earlier(inputs: &Inputs) -> Option<(Results, AllTimings)> {
     let file = |name: &str| inputs.measured.get(name).map(Vec::as_slice);
     let results: Results = serde_json::from_slice(file("results.json")?).ok()?;
@@ -51,7 +52,7 @@ fn earlier(inputs: &Inputs) -> Option<(Results, AllTimings)> {
     Some((results.with_text_evals(&evals), serde_json::from_slice(file("timings.json")?).ok()?))
 }
 
-/// Has every configuration answer and read.
+/// Measures every configuration.
 fn run_all(
     parameters: &Benchmark,
     inputs: &Inputs,
@@ -79,8 +80,8 @@ fn run_all(
     Ok((results, timings))
 }
 
-/// Checks what can be known of a benchmark before anything runs: the suite at `source`, and whether it can answer what
-/// the gates and verdicts ask.
+/// Checks what can be known of a benchmark before anything runs: whether the suite at `source` is valid, and
+/// whether it can answer what the gates and verdicts ask.
 pub(super) fn preflight(parameters: &Benchmark, source: &Path) -> Result<()> {
     let suite = Suite::read(source)?;
     let (queries, texts) = (!suite.queries.is_empty(), !suite.texts.is_empty());
@@ -114,7 +115,8 @@ pub(super) fn preflight(parameters: &Benchmark, source: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns the JSON in the order of the fields and of the configurations, not sorted: people read it.
+/// Returns indented JSON. Fields and configurations keep their order and are not sorted, because people read
+/// it.
 fn pretty(value: &impl serde::Serialize) -> Vec<u8> {
     let mut bytes = serde_json::to_vec_pretty(value).expect("BUG: a result has a JSON form");
     bytes.push(b'\n');
@@ -131,7 +133,7 @@ fn machine() -> Machine {
     }
 }
 
-/// Has one configuration answer and read; `count` is told how many answers and texts are done.
+/// Measures one configuration. `count` gets the number of answers and texts done.
 fn run_config(
     suite: &Suite,
     folders: &Folders<'_>,
