@@ -11,7 +11,7 @@
 //! Quantize a tensor, and a model folder:
 //!
 //! ```
-//! use artifact::Output;
+//! use weights::Output;
 //! use weights::kernels::{Backend, Cpu, Float, Mode, PackedRows, QuantSpec, Rows};
 //! use weights::rewrite::{Job, Quantize};
 //!
@@ -52,4 +52,5 @@ pub mod rewrite;
 pub mod survival;
 pub mod tensor;
 
+pub use artifact::{Made, Output};
 pub use error::{Error, Result};
