@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How many tokens a second `pipeline` reads and writes, beside mlx-lm on the same weights and the same prompt.
+"""Measures how many tokens a second `pipeline` reads and writes, and compares with mlx-lm on the same weights and prompt.
 
-Both answer in turns, each in a process of its own. `pipeline` is run as a person runs it: a benchmark node of a
-pipeline file, whose `timings.json` is read. mlx-lm is run as pip brings it, and helped: with float32 activations, which
-pipeline has on a CPU, and with the BLAS that pipeline's MLX uses. Speed is measured here, not tested: the exit code
-is 0 whatever comes out.
+Both answer in turns, each in a process of its own. `pipeline` is run as a user runs it: it builds a benchmark node, and
+its `timings.json` is read. mlx-lm is run twice: as pip installs it, and "helped", with float32 activations, which
+`pipeline` has on a CPU, and with the BLAS that the MLX of `pipeline` uses. This measures speed and tests nothing: the
+exit code does not depend on the figures.
 
     python3 bench/decode.py [--quick] [--scratch FOLDER]
 

@@ -1,4 +1,4 @@
-"""How fast mlx-lm answers a prompt: run by `decode.py` in mlx-lm's own Python, prints a line of JSON.
+"""Measures how fast mlx-lm answers a prompt. It is run by `decode.py` in mlx-lm's own Python and prints a line of JSON.
 
     python bench/mlx_lm_decode.py MODEL PROMPT MAX_TOKENS as-it-comes|float32
 

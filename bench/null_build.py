@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How long it takes to decide that nothing is to be done, beside ninja and GNU make.
+"""Measures how long it takes to decide that nothing is to be done, and compares with ninja and GNU make.
 
 Makes a graph of 10,000 nodes (100 chains, each 100 deep, from one base), builds it once, then times builds that
 find everything up to date: the start of the process is included, the disk cache is warm. The programs take turns,
-so that whatever else the machine does meets all of them. Speed is measured here, not tested: the exit code is 0
-whatever comes out. Needs nothing but Python; ninja is fetched from PyPI into `bench/.python`.
+so that other work on the machine affects all of them. This measures speed and tests nothing: the exit code does
+not depend on the figures. Needs nothing but Python; ninja is fetched from PyPI into `bench/.python`.
 
     python3 bench/null_build.py [--keep FOLDER] [--runs N]
 """

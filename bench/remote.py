@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How fast artifacts go to a remote and come back, beside rclone, and how little of a second fine-tuning travels.
+"""Measures how fast artifacts go to a remote and come back, beside rclone, and how much of a second fine-tuning travels.
 
 A model of 1 GB, two adapters of one shape on its attention projections, and of each the fused float16 weights and 8 bits:
 `pipeline push` and `pull` against a real S3 server on this machine, rclone with the same files on the same server in the
-same run, in turns. Rates are of what is stored, in 10^6 bytes a second. Speed is measured here, not tested: the exit code is
-0 whatever comes out.
+same run, in turns. Rates are of what is stored, in 10^6 bytes a second. This measures speed and tests nothing: the exit
+code does not depend on the figures.
 
     python3 bench/remote.py [--quick] [--scratch FOLDER]
 

@@ -1,4 +1,4 @@
-"""Where the benchmarks write: `RESULTS.md`, of which each owns the section between its two markers."""
+"""Writes the results of the benchmarks to `RESULTS.md`. Each benchmark owns the section between its two markers."""
 
 import os
 import platform

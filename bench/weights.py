@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How long `pipeline` takes for a model of 1 GB, and how much memory, beside mlx-lm and beside copying the bytes.
+"""Measures the time and memory of `pipeline` for a model of 1 GB, and compares with mlx-lm and with copying the bytes.
 
 Both work on the same files in the same run, in turns, and what they make is compared tensor by tensor. The source
 lies in the page cache; `pipeline` begins with an empty cache folder of its own, so it hashes the source every time.
-Between two runs the disk is left to finish, so that nobody pays for what another wrote. Speed is measured here, not
-tested: the exit code is 0 whatever comes out.
+Between two runs the disk finishes its writes, so that no run waits for those of another. This measures speed and
+tests nothing: the exit code does not depend on the figures.
 
     python3 bench/weights.py [--quick] [--scratch FOLDER]
 

@@ -1,4 +1,4 @@
-"""Writes reading.json: how well mlx-lm's models foresee the texts of the example's suite, and how far they are from
+"""Writes reading.json: how well mlx-lm's models predict the texts of the example's suite, and how far they are from
 the fused float16 model.
 
 Losses are mlx-lm's (`perplexity.py`: cross-entropy in float32, standard error with one degree of freedom, the delta

@@ -4,7 +4,7 @@
 //!
 //! One thread, the owner, has all state. The threads of stages and transfers only send messages to it. A node
 //! goes through `Waiting → Queued → Running → Done`, or ends as `Failed` or `Skipped`; only
-//! [`Scheduler::set`] changes its state. A node is decided on when its last input is done. If the input came
+//! `Scheduler::set` changes its state. A node is decided on when its last input is done. If the input came
 //! out the same, the node is fresh, and the rebuild stops there. One more thread uploads new artifacts to the
 //! remote while the build goes on.
 
