@@ -4,15 +4,13 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands;
+use crate::outcome::Outcome;
 use artifact::ErrorKind;
 use engine::project::ProjectPath;
-use engine::schedule::Summary;
-use engine::stage::BackendKind;
 
 /// make for model weights
 ///
@@ -70,74 +68,6 @@ enum Verb {
     },
 }
 
-/// Returns the flag that Ctrl-C sets from now on, so that running work can stop in order. A second Ctrl-C
-/// ends the program at once.
-pub(crate) fn watch_for_interrupt() -> &'static AtomicBool {
-    static CANCEL: AtomicBool = AtomicBool::new(false);
-    // This fails only if a handler is set already, and a process runs only one command.
-    let _ = ctrlc::set_handler(|| {
-        if CANCEL.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    });
-    &CANCEL
-}
-
-/// The backend that computes weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum BackendArg {
-    /// Plain Rust: the same bytes on every machine
-    #[default]
-    Cpu,
-    /// MLX on its device
-    Mlx,
-}
-
-impl From<BackendArg> for BackendKind {
-    fn from(arg: BackendArg) -> Self {
-        match arg {
-            BackendArg::Cpu => Self::Cpu,
-            BackendArg::Mlx => Self::Mlx,
-        }
-    }
-}
-
-/// How a command ended, if it returned no error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// It succeeded.
-    Success,
-    /// A node or a check failed, and the command said which.
-    Failure,
-    /// Something is stale, and the user asked for an exit code that says so.
-    Stale,
-    /// Ctrl-C interrupted it.
-    Interrupted,
-}
-
-impl Outcome {
-    /// Returns the outcome of a command that ran nodes.
-    pub(crate) fn of(summary: &Summary) -> Self {
-        match summary {
-            Summary { interrupted: true, .. } => Self::Interrupted,
-            Summary { failed, .. } if !failed.is_empty() => Self::Failure,
-            _ => Self::Success,
-        }
-    }
-}
-
-impl From<Outcome> for ExitCode {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Success => Self::SUCCESS,
-            Outcome::Failure => Self::from(1),
-            Outcome::Stale => Self::from(3),
-            // The exit code with which a shell reports a program that SIGINT ended.
-            Outcome::Interrupted => Self::from(130),
-        }
-    }
-}
-
 /// Parses the command line and runs the verb.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -176,18 +106,6 @@ impl Cli {
             }
         }
     }
-}
-
-/// Writes a result to standard output.
-pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    Ok(stdout.flush()?)
-}
-
-/// Writes one JSON line to standard output.
-pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    print(&format!("{}\n", serde_json::to_string(value)?))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

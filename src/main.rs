@@ -2,9 +2,11 @@
 
 mod cli;
 mod commands;
+mod outcome;
 mod progress;
-mod remote;
 mod results;
+mod shared_args;
+mod terminal;
 
 use std::process::ExitCode;
 

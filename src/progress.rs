@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::cli::print_json;
 use crate::commands::why::words;
+use crate::terminal::print_json;
 use engine::event::{Event, Observer};
 use engine::recipe::Change;
 use engine::stage::Unit;

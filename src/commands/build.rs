@@ -4,10 +4,11 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{BackendArg, Outcome, print, print_json, watch_for_interrupt};
 use crate::commands::status;
+use crate::outcome::Outcome;
 use crate::progress::observer;
-use crate::remote::{RemoteArgs, warn};
+use crate::shared_args::{BackendArg, RemoteArgs};
+use crate::terminal::{print, print_json, warn, watch_for_interrupt};
 use engine::project::{
     BuildOptions, BuildOutcome, PlanOptions, Project, ProjectPath, Revisions, nodes_up_to_date,
 };

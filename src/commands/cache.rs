@@ -6,8 +6,9 @@ use std::fmt::Write;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::cli::{Outcome, print, print_json};
 use crate::commands::gc::count;
+use crate::outcome::Outcome;
+use crate::terminal::{print, print_json};
 use engine::project::{Project, ProjectPath};
 use engine::store::{Counters, Totals};
 use text::units::bytes;

@@ -8,8 +8,9 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cli::{Outcome, print, print_json};
+use crate::outcome::Outcome;
 use crate::results::{benchmarks, outcomes};
+use crate::terminal::{print, print_json};
 use artifact::{Artifact, AtPath, Digest};
 use engine::lockfile::{Locked, Lockfile};
 use engine::plan::{Decision, Verdict};

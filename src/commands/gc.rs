@@ -7,8 +7,9 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{Outcome, print, print_json};
-use crate::remote::RemoteArgs;
+use crate::outcome::Outcome;
+use crate::shared_args::RemoteArgs;
+use crate::terminal::{print, print_json};
 use engine::project::{GcOptions, Project, ProjectPath, RemoteGcOptions};
 use engine::store::{GcPlan, Left, Limits, Unused};
 use text::units::{age, bytes, parse_age, parse_size};

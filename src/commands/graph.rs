@@ -6,7 +6,8 @@ use std::fmt::Write;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use crate::cli::{Outcome, print, print_json};
+use crate::outcome::Outcome;
+use crate::terminal::{print, print_json};
 use engine::project::{Project, ProjectPath};
 use engine::stage::{Kind, Stage};
 use weights::kernels::Mode;

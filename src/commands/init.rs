@@ -6,7 +6,8 @@ use std::io::{ErrorKind, Write};
 
 use clap::Args;
 
-use crate::cli::{Outcome, print};
+use crate::outcome::Outcome;
+use crate::terminal::print;
 use artifact::AtPath;
 use engine::project::ProjectPath;
 

@@ -9,7 +9,8 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{Outcome, print, print_json};
+use crate::outcome::Outcome;
+use crate::terminal::{print, print_json};
 use engine::graph::NodeId;
 use engine::project::{Project, ProjectPath};
 use engine::stage::{BASE_ROLE, Kind};

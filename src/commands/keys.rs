@@ -10,7 +10,8 @@ use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::cli::{Outcome, print, print_json};
+use crate::outcome::Outcome;
+use crate::terminal::{print, print_json};
 use engine::manifest::{Manifest, NotTrusted, trust};
 use engine::project::{ProjectPath, usage};
 use engine::sign::{self, PublicKey};

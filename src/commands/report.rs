@@ -4,8 +4,9 @@
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use crate::cli::{Outcome, print, print_json};
+use crate::outcome::Outcome;
 use crate::results::{Outcomes, benchmarks, outcomes};
+use crate::terminal::{print, print_json};
 use engine::project::{Project, ProjectPath};
 use report::{Report, csv_header};
 

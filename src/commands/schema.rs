@@ -1,7 +1,8 @@
 //! `pipeline schema`: prints the JSON Schema of pipeline.yaml, for editors.
 //! Knows nothing of the file that the user has.
 
-use crate::cli::{Outcome, print};
+use crate::outcome::Outcome;
+use crate::terminal::print;
 
 const SCHEMA: &str = include_str!("schema.json");
 

@@ -5,9 +5,10 @@ use std::fmt::Write;
 
 use clap::Args;
 
-use crate::cli::{BackendArg, Outcome, print, print_json};
 use crate::commands::why::{sentence, to_json, words};
-use crate::remote::{RemoteArgs, warn};
+use crate::outcome::Outcome;
+use crate::shared_args::{BackendArg, RemoteArgs};
+use crate::terminal::{print, print_json, warn};
 use engine::plan::{Decision, Verdict};
 use engine::project::{PlanOptions, Project, ProjectPath};
 

@@ -7,8 +7,10 @@ use std::io::{self, Write};
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{BackendArg, Outcome, print, print_json, watch_for_interrupt};
 use crate::commands::status::nodes;
+use crate::outcome::Outcome;
+use crate::shared_args::BackendArg;
+use crate::terminal::{print, print_json, watch_for_interrupt};
 use engine::event::{Event, Observer};
 use engine::project::{Attestation, DamagedObject, Project, ProjectPath, VerifyOptions};
 use engine::sign::PublicKey;

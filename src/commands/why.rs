@@ -6,8 +6,9 @@ use std::fmt::Write;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cli::{BackendArg, Outcome, print, print_json};
-use crate::remote::{RemoteArgs, warn};
+use crate::outcome::Outcome;
+use crate::shared_args::{BackendArg, RemoteArgs};
+use crate::terminal::{print, print_json, warn};
 use artifact::Digest;
 use engine::origin::Origin;
 use engine::plan::{Decision, Verdict};

@@ -2,13 +2,11 @@
 //! Knows nothing of attention.
 
 use anyhow::Result;
-use mlx_rs::ops::indexing::{Ellipsis, TryIndexMutOp, TryIndexOp};
+use mlx_rs::ops::indexing::{Ellipsis, TryIndexMutOp};
 use mlx_rs::{Array, ops};
 
+use super::cache_buffer::{STEP, first, room};
 use super::rotating::RotatingKVCache;
-
-/// The buffers grow by this many tokens at a time, so that most steps write in place, as in mlx-lm's caches.
-pub(super) const STEP: i32 = 256;
 
 /// The cache of one layer. Its keys and values are each `[batch, n_kv_heads, tokens, head_dim]`.
 pub(crate) enum Cache {
@@ -81,14 +79,6 @@ impl KVCache {
     }
 }
 
-/// Returns the first `count` tokens of a buffer that may have room for more.
-pub(super) fn first(buffer: &Array, count: i32) -> Result<Array> {
-    if count >= buffer.dim(2) {
-        return Ok(buffer.clone());
-    }
-    Ok(buffer.try_index((Ellipsis, ..count, ..))?)
-}
-
 /// Returns a buffer with room for `new` after the tokens of `old`, which is a buffer and its number of
 /// tokens.
 fn grow(old: Option<(Array, i32)>, new: &Array) -> Result<Array> {
@@ -98,11 +88,4 @@ fn grow(old: Option<(Array, i32)>, new: &Array) -> Result<Array> {
         Some((old, used)) => Ok(ops::concatenate(&[first(&old, used)?, room], 2)?),
         None => Ok(room),
     }
-}
-
-/// Returns a buffer of zeros for `count` tokens. The dtype and the other dimensions are those of `new`.
-pub(super) fn room(new: &Array, count: i32) -> Result<Array> {
-    let mut shape = new.shape().to_vec();
-    shape[2] = count;
-    Ok(ops::zeros_dtype(&shape, new.dtype())?)
 }

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::rope::{Rope, RopeArgs};
+use super::rope::Rope;
+use super::rope_scaling::RopeArgs;
 use weights::arch::Arch;
 use weights::checkpoint::Checkpoint;
 

@@ -16,8 +16,8 @@ use super::decoder::{Block, Decoder, DecoderArgs, Layer};
 use super::mask::Mask;
 use super::mlp::{FeedForward, Mlp, MlpArgs};
 use super::norm::{NormArgs, RmsNorm};
-use super::rope::{Rope, RopeArgs};
-use super::rope_scaling::RopeScaling;
+use super::rope::Rope;
+use super::rope_scaling::{RopeArgs, RopeScaling};
 use super::tensors::Tensors;
 
 /// The defaults are those of the 1B model, whose config omits most of the keys.

@@ -18,6 +18,7 @@ mod adapter;
 mod attention;
 pub mod backend;
 mod cache;
+mod cache_buffer;
 mod config;
 mod decoder;
 mod embedding;

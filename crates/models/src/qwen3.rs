@@ -10,8 +10,7 @@ use super::config::{Config, ModelArgs};
 use super::decoder::{Decoder, DecoderArgs, Layer, TransformerBlock};
 use super::mlp::{Mlp, MlpArgs};
 use super::norm::NormArgs;
-use super::rope::RopeArgs;
-use super::rope_scaling::RopeScaling;
+use super::rope_scaling::{RopeArgs, RopeScaling};
 use super::tensors::Tensors;
 
 #[derive(Deserialize)]

@@ -13,7 +13,7 @@ use super::decoder::{Decoder, DecoderArgs, Layer, TransformerBlock};
 use super::linear::Linear;
 use super::mlp::{FeedForward, Mlp, MlpArgs};
 use super::norm::NormArgs;
-use super::rope::RopeArgs;
+use super::rope_scaling::RopeArgs;
 use super::switch::SwitchGlu;
 use super::tensors::Tensors;
 

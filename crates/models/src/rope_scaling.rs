@@ -1,5 +1,5 @@
 //! Reads `rope_scaling` of `config.json`: how a model's angles are stretched over a longer text.
-//! Knows nothing of attention. Mirrors mlx-lm's `initialize_rope`.
+//! Has the angles too, which `rope` rotates by. Knows nothing of attention. Mirrors mlx-lm's `initialize_rope`.
 
 use std::f32::consts::PI;
 
@@ -7,7 +7,26 @@ use anyhow::{Context, Result, bail, ensure};
 use mlx_rs::Array;
 use serde::Deserialize;
 
-use super::rope::{Angles, RopeArgs};
+/// The arguments of an architecture's rope.
+pub(crate) struct RopeArgs<'a> {
+    /// The size of one attention head.
+    pub(crate) dims: i32,
+    pub(crate) base: f32,
+    pub(crate) traditional: bool,
+    pub(crate) scaling: Option<&'a RopeScaling>,
+    pub(crate) max_position_embeddings: Option<i32>,
+}
+
+/// Where the angles come from.
+#[derive(Clone)]
+pub(crate) enum Angles {
+    /// A base, and a factor on positions.
+    Base { base: f32, scale: f32 },
+    /// A base that grows with the text once it is longer than `context`.
+    Growing { base: f32, factor: f32, context: i32 },
+    /// One wavelength per pair of dimensions, and a factor on the input.
+    Explicit { freqs: Array, magnitude: f32 },
+}
 
 /// `rope_scaling` as it is written. Older configs spell `rope_type` as `type`; some write both.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -127,44 +146,4 @@ fn explicit(magnitude: f32, args: &RopeArgs, mut stretch: impl FnMut(f32, f32) -
     let sound = magnitude.is_finite() && freqs.iter().all(|freq| freq.is_finite() && *freq > 0.0);
     ensure!(sound, "rope_scaling gives wavelengths that are none");
     Ok(Angles::Explicit { freqs: Array::from_slice(&freqs, &[args.dims / 2]), magnitude })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rope::Rope;
-
-    fn rope(dims: i32, scaling: &str) -> Result<Rope> {
-        let scaling: RopeScaling = serde_json::from_str(scaling).unwrap();
-        let context = Some(4096);
-        let (base, traditional) = (1e4, false);
-        Rope::new(&RopeArgs {
-            dims,
-            base,
-            traditional,
-            scaling: Some(&scaling),
-            max_position_embeddings: context,
-        })
-    }
-
-    #[test]
-    fn an_unknown_scaling_is_named() {
-        let error = rope(8, r#"{"type": "mrope"}"#).err().unwrap();
-        assert!(error.to_string().contains("mrope"));
-    }
-
-    #[test]
-    fn numbers_that_cannot_be_are_refused() {
-        for scaling in [
-            r#"{"rope_type": "linear", "factor": 0}"#,
-            r#"{"rope_type": "dynamic"}"#,
-            r#"{"rope_type": "yarn", "factor": 2, "original_max_position_embeddings": -1}"#,
-            r#"{"rope_type": "llama3", "factor": 8, "original_max_position_embeddings": 64, "low_freq_factor": 0,
-                "high_freq_factor": 0}"#,
-            r#"{"rope_type": "longrope", "long_factor": [1], "original_max_position_embeddings": 64}"#,
-            r#"{"rope_type": "longrope", "long_factor": [1, 1, 1, 0], "original_max_position_embeddings": 64}"#,
-        ] {
-            assert!(rope(8, scaling).is_err(), "{scaling}");
-        }
-    }
 }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use mlx_rs::ops::indexing::{Ellipsis, TryIndexMutOp, TryIndexOp};
 use mlx_rs::{Array, ops};
 
-use super::cache::{STEP, first, room};
+use super::cache_buffer::{STEP, first, room};
 
 /// A cache of the last `window` tokens. When it is full, a new token replaces the oldest.
 ///

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::measure::{WeightBaseline, WeightRef};
+use super::baseline::{WeightBaseline, WeightRef};
 use crate::Error;
 use crate::adapter::Update;
 use crate::checkpoint::{Checkpoint, Part, Weight, WeightKind};

@@ -5,6 +5,7 @@
 //! written in the order of the file. It needs memory for a few chunks of blocks and the codes of one tensor,
 //! never for a whole model.
 
+mod baseline;
 mod block;
 mod chunk;
 mod fuse;

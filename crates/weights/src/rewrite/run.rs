@@ -29,7 +29,8 @@ use crate::kernels::{Backend, Float, Mode, PackedMut, QuantSpec, UpdateStats};
 use crate::tensor::{TensorSpec, TensorWriter};
 use artifact::{Output, Tick};
 
-pub(super) use super::measure::{Baseline, Count, Counts};
+pub(super) use super::baseline::Baseline;
+pub(super) use super::measure::{Count, Counts};
 pub(super) use super::target::Target;
 
 /// A model, and what a rewrite makes of it.

@@ -1,15 +1,32 @@
-//! Which remote a command uses: the one on the command line, else the one in the environment, else the one in
-//! the pipeline file.
-//! Knows nothing of what the remote is used for.
+//! The options that several commands have: the backend and the remote.
+//! Knows nothing of the commands.
 
-use std::io::{self, Write};
-
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use engine::project::RemoteChoice;
+use engine::stage::BackendKind;
 
 /// The environment variable that names a remote.
 const VARIABLE: &str = "PIPELINE_REMOTE";
+
+/// The backend that computes weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendArg {
+    /// Plain Rust: the same bytes on every machine
+    #[default]
+    Cpu,
+    /// MLX on its device
+    Mlx,
+}
+
+impl From<BackendArg> for BackendKind {
+    fn from(arg: BackendArg) -> Self {
+        match arg {
+            BackendArg::Cpu => Self::Cpu,
+            BackendArg::Mlx => Self::Mlx,
+        }
+    }
+}
 
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct RemoteArgs {
@@ -30,12 +47,5 @@ impl RemoteArgs {
         }
         let url = self.remote.clone().or_else(|| std::env::var(VARIABLE).ok());
         url.map_or(RemoteChoice::FromFile, RemoteChoice::Url)
-    }
-}
-
-/// Prints notices about the remote as warnings, for commands that show no build.
-pub(crate) fn warn(notices: &[String]) {
-    for notice in notices {
-        let _ = writeln!(io::stderr(), "warning: {notice}");
     }
 }
