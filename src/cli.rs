@@ -124,8 +124,8 @@ fn explain_error(error: &anyhow::Error) -> String {
     for cause in error.chain().skip(1) {
         text += &format!("caused by: {cause}\n");
     }
-    let cause = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
-    if let Some(hint) = cause.and_then(|cause| engine::hint_for(cause.kind())) {
+    let cause = error.chain().find_map(|cause| cause.downcast_ref::<engine::Error>());
+    if let Some(hint) = cause.and_then(engine::Error::hint) {
         text += &format!("hint: {hint}\n");
     }
     text

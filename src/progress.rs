@@ -157,9 +157,8 @@ fn line(event: &Event<'_>) -> Option<String> {
         }
         Event::Linked { node, edited: None, .. } => format!("{node}: linked from the cache"),
         Event::Warning { node, message } => format!("{node}: warning: {message}"),
-        Event::Failed { node, error, cause } => {
-            let hint =
-                cause.and_then(engine::hint_for).map_or_else(String::new, |hint| format!("\nhint: {hint}"));
+        Event::Failed { node, error, hint } => {
+            let hint = hint.map_or_else(String::new, |hint| format!("\nhint: {hint}"));
             format!("{node}: failed: {error}{hint}")
         }
         Event::Skipped { node, because } => format!("{node}: skipped, because {because} failed"),

@@ -24,7 +24,7 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// The rooms of a crate that are ordered among themselves: crate, room, and the rooms of the same crate that
-/// it may use. A room may always use itself.
+/// it may use, which stand further up. A room may always use itself.
 const ROOMS: &[(&str, &str, &[&str])] = &[
     ("weights", "tensor", &[]),
     ("weights", "kernels", &[]),
@@ -166,6 +166,30 @@ fn crates_use_only_what_they_may() {
     }
 }
 
+/// Returns the rooms that `code` names after `crate::`, also in `use crate::{one, other};`.
+fn rooms_after_crate(code: &str) -> BTreeSet<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+    let paths = code.split("crate::").skip(1).flat_map(|rest| match rest.strip_prefix('{') {
+        Some(list) => list.split(';').next().unwrap().split(',').map(|path| word(path.trim())).collect(),
+        None => vec![word(rest)],
+    });
+    paths.filter(|room: &String| !room.is_empty()).collect()
+}
+
+#[test]
+fn rooms_after_crate_are_found_in_lists_too() {
+    let code = "use crate::{share, sign::Key, Error};\nuse crate::plan::Plan;\nlet x = crate::store::of();";
+    assert_eq!(rooms_after_crate(code), ["plan", "share", "sign", "store"].map(str::to_owned).into());
+}
+
+#[test]
+fn a_room_uses_only_rooms_above_it_in_the_table() {
+    for (index, (of, room, allowed)) in ROOMS.iter().enumerate() {
+        let before = |used: &&str| ROOMS[..index].iter().any(|(other, name, _)| (other, name) == (of, used));
+        assert!(allowed.iter().all(before), "{of}::{room} uses a room further down");
+    }
+}
+
 #[test]
 fn rooms_use_only_what_they_may() {
     let mut wrong = Vec::new();
@@ -178,9 +202,8 @@ fn rooms_use_only_what_they_may() {
             }
             let row = ROOMS.iter().find(|(of, known, _)| (*of, *known) == (name, room));
             let allowed = row.unwrap_or_else(|| panic!("no row for {name}::{room}")).2;
-            for used in code.split("crate::").skip(1) {
-                let used: String = used.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
-                if used != room && used != "error" && !used.is_empty() && !allowed.contains(&used.as_str()) {
+            for used in rooms_after_crate(&code) {
+                if used != room && used != "error" && !allowed.contains(&used.as_str()) {
                     wrong.push(format!("{path} uses crate::{used}"));
                 }
             }

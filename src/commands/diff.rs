@@ -72,7 +72,7 @@ fn side<'a>(results: &'a Results, timings: &'a AllTimings, name: &str) -> Option
 fn against_lock(project: &mut Project, args: &DiffArgs) -> anyhow::Result<Outcome> {
     let lock = match &args.lock {
         Some(path) => Lockfile::parse(&fs::read_to_string(path).at("read the lock", path)?),
-        None => project.lockfile(),
+        None => project.lockfile()?,
     };
     let ids = project.graph().order().to_vec();
     // The files need not be here: the records say what they are.

@@ -91,14 +91,31 @@ impl Error {
     }
 
     /// Returns a hint, if the message does not say what to do: for a full disk, or a cache that cannot be
-    /// written.
+    /// written. A file that cannot be read has no hint.
     pub fn hint(&self) -> Option<&'static str> {
+        let is_reading = |error: &IoError| READING.iter().any(|verb| error.attempt.starts_with(verb));
+        if self.io_error().is_some_and(is_reading) {
+            return None;
+        }
         hint_for(find_cause::<io::Error>(self)?.kind())
+    }
+
+    /// Returns the operation on a file that the system refused, if that is the reason.
+    fn io_error(&self) -> Option<&IoError> {
+        match self {
+            Self::Io(error) => Some(error),
+            Self::Weights(error) => error.io_error(),
+            Self::Within { source, .. } => source.io_error(),
+            _ => None,
+        }
     }
 }
 
+/// The attempts of an [`IoError`] that change nothing.
+const READING: [&str; 3] = ["read", "open", "list"];
+
 /// Returns a hint for an I/O error of this kind in the cache or in `artifacts/`.
-pub fn hint_for(kind: io::ErrorKind) -> Option<&'static str> {
+fn hint_for(kind: io::ErrorKind) -> Option<&'static str> {
     match kind {
         io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded => {
             Some("free some space and build again; nothing half-made was kept")
@@ -171,3 +188,20 @@ macro_rules! require {
 }
 
 pub(crate) use {fail, require};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(attempt: &'static str, kind: io::ErrorKind) -> Error {
+        let error = IoError { attempt, path: "model/config.json".into(), source: kind.into() };
+        Error::Weights(weights::Error::Io(error))
+    }
+
+    #[test]
+    fn a_hint_is_about_what_cannot_be_written() {
+        assert!(refused("write", io::ErrorKind::PermissionDenied).hint().unwrap().contains("cache"));
+        assert!(refused("create", io::ErrorKind::StorageFull).hint().unwrap().contains("space"));
+        assert_eq!(refused("read", io::ErrorKind::PermissionDenied).hint(), None);
+    }
+}

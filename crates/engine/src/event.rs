@@ -1,8 +1,6 @@
 //! The events of a build, a transfer or a verification, and the trait that receives them.
 //! Knows nothing of who listens: a terminal, a log or a program.
 
-use std::io;
-
 use serde::Serialize;
 
 use crate::recipe::Change;
@@ -51,7 +49,7 @@ pub enum Event<'a> {
         node: &'a str,
         error: String,
         #[serde(skip)]
-        cause: Option<io::ErrorKind>,
+        hint: Option<&'static str>,
     },
     /// A node is not run: it depends on the node `because`, which failed.
     Skipped { node: &'a str, because: &'a str },

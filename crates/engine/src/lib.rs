@@ -13,10 +13,9 @@
 //! ```
 //! A module uses those below it, never those above; `tests/architecture.rs` has the table.
 //!
-//! Write a project of two nodes, and build it. [`project::Project::build`] has a longer example.
+//! Write a project of two nodes, and plan a build of it. The example of [`project::Project::build`] builds.
 //!
 //! ```
-//! use engine::event::Silent;
 //! use engine::project::{PlanOptions, Project, ProjectPath};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -57,4 +56,6 @@ pub mod stage;
 pub mod store;
 pub mod verify;
 
-pub use error::{Error, Result, hint_for};
+pub use artifact::{Artifact, Digest, ErrorKind, FileEntry, Interrupted, IoError};
+pub use error::{Error, Result};
+pub use text::yaml::Problem;

@@ -73,6 +73,15 @@ impl Error {
             _ => ErrorKind::Input,
         }
     }
+
+    /// Returns the operation on a file that the system refused, if that is the reason.
+    pub fn io_error(&self) -> Option<&IoError> {
+        match self {
+            Self::Io(error) => Some(error),
+            Self::Within { source, .. } => source.io_error(),
+            _ => None,
+        }
+    }
 }
 
 /// A JSON error is a format error, whatever the JSON is for.

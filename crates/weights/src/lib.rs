@@ -52,5 +52,5 @@ pub mod rewrite;
 pub mod survival;
 pub mod tensor;
 
-pub use artifact::{Made, Output};
+pub use artifact::{Artifact, ErrorKind, Interrupted, IoError, Made, Output, Tick};
 pub use error::{Error, Result};

@@ -20,10 +20,7 @@ use web::Web;
 use crate::Error;
 use crate::error::{Context, Result, require};
 use crate::origin::{Commit, HubSource, Origin};
-use artifact::Interrupted;
-
-/// Called with the bytes present so far and the total, both in bytes. An error stops the download.
-pub type Tick<'a> = &'a dyn Fn(u64, u64) -> Result<(), Interrupted>;
+use artifact::Tick;
 
 /// Returns the commit that the revision of a source is now. If the revision is a commit itself, the hub is
 /// not asked.

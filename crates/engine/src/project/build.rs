@@ -25,7 +25,8 @@ use text::yaml::Problem;
 pub struct BuildOptions<'a> {
     /// Which nodes to build, and with which backend and remote.
     pub plan: PlanOptions,
-    /// How many stages run at once; if `None`, as many as there are processors. MLX always runs one.
+    /// How many stages run at once, at least one; if `None`, as many as there are processors. MLX always runs
+    /// one.
     pub jobs: Option<usize>,
     /// Whether to go on with nodes that do not depend on a failed one.
     pub keep_going: bool,
@@ -132,7 +133,7 @@ impl Project {
         if options.plan.force {
             request.force = targets.into_iter().collect();
         }
-        let lock = self.lockfile();
+        let lock = self.lockfile()?;
         self.connect(&options.plan.remote, &lock)?;
         let mut planner = self.planner(options.plan.backend, request);
         let decisions = planner.plan(&nodes)?;
@@ -184,7 +185,7 @@ impl Project {
         let worker = self.worker.clone();
         let backend = options.plan.backend;
         let options = Options {
-            jobs: options.jobs.unwrap_or_else(|| available_parallelism().map_or(1, usize::from)),
+            jobs: options.jobs.unwrap_or_else(|| available_parallelism().map_or(1, usize::from)).max(1),
             keep_going: options.keep_going,
             locked: (options.revisions == Revisions::Locked).then_some(lock),
             fetch_only: false,
@@ -194,14 +195,15 @@ impl Project {
         };
         let planner = self.planner(backend, request);
         let outcome = schedule::run(planner, nodes, &options, observer);
-        match &outcome {
-            Ok(summary) => {
-                self.attest(summary)?;
-                self.store.count(&self.counters(summary));
-            }
-            Err(_) => self.store.finish()?,
+        if let Ok(summary) = &outcome {
+            self.store.count(&self.counters(summary));
         }
-        outcome
+        let attested = outcome.and_then(|summary| self.attest(&summary).map(|()| summary));
+        if attested.is_err() {
+            self.save_state();
+            self.store.finish()?;
+        }
+        attested
     }
 
     fn counters(&self, summary: &Summary) -> Counters {

@@ -22,9 +22,10 @@ pub enum RemoteChoice {
 }
 
 impl Project {
-    /// Connects the remote, if there is one. Requests the records of the locked nodes that were not built
+    /// Connects the remote, if there is one, in place of the one before. Requests the records of the locked nodes that were not built
     /// here, all at once, because a plan needs most of them.
     pub(super) fn connect(&mut self, choice: &RemoteChoice, lock: &Lockfile) -> Result<()> {
+        self.share = None;
         let url = match choice {
             RemoteChoice::FromFile => self.cache.remote.clone(),
             RemoteChoice::None => None,
@@ -48,7 +49,7 @@ impl Project {
 
     /// Connects the remote, and fails if there is none.
     pub(super) fn must_connect(&mut self, choice: &RemoteChoice) -> Result<()> {
-        let lock = self.lockfile();
+        let lock = self.lockfile()?;
         self.connect(choice, &lock)?;
         if self.share.is_some() {
             return Ok(());

@@ -37,14 +37,15 @@ impl Project {
     /// would be. Meanwhile no build puts anything in place.
     ///
     /// # Errors
-    /// Fails if the project cannot be opened, or if the cache cannot be read or written.
+    /// Fails if the project cannot be opened, if its lock cannot be read, or if the cache cannot be read or
+    /// written.
     pub fn gc(path: &ProjectPath, options: GcOptions) -> Result<GcPlan> {
         let Self { store, artifacts_dir, .. } = Self::open(path)?;
         let collector = store.collector(&artifacts_dir)?;
         // The project is opened again now that the lock is held, because a build may have changed what is
         // current in between.
         let mut project = Self::open(path)?;
-        let plan = collector.plan(&project.current_keys(), options.limits)?;
+        let plan = collector.plan(&project.current_keys()?, options.limits)?;
         if !options.dry_run {
             collector.sweep(&plan, &mut project.state.stats)?;
             project.save_state();
@@ -60,7 +61,7 @@ impl Project {
     /// knowledge.
     pub fn gc_remote(&mut self, options: &RemoteGcOptions) -> Result<RemoteGcPlan> {
         self.must_connect(&options.remote)?;
-        let current = self.current_keys();
+        let current = self.current_keys()?;
         let share = self.share.as_ref().or_bug("a connected project has a remote")?;
         let retention = Retention { older_than: options.older_than, grace: options.grace };
         let plan = share.plan_gc(&current, retention)?;
@@ -71,11 +72,11 @@ impl Project {
     }
 
     /// Returns the keys in the lock, and the keys that the nodes of the graph were last built with here.
-    fn current_keys(&mut self) -> HashSet<Digest> {
-        let lock = self.lockfile();
+    fn current_keys(&mut self) -> Result<HashSet<Digest>> {
+        let lock = self.lockfile()?;
         let graph = &self.graph;
         let names: HashSet<_> = graph.order().iter().map(|id| graph.node(*id).name.as_str()).collect();
         let built = self.state.nodes.iter().filter(|(name, _)| names.contains(name));
-        lock.keys().chain(built.map(|(_, built)| built.key)).collect()
+        Ok(lock.keys().chain(built.map(|(_, built)| built.key)).collect())
     }
 }

@@ -3,12 +3,14 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use super::Project;
 use crate::error::{Context, Result};
 use crate::lockfile::{Locked, Lockfile};
 use crate::schedule::Summary;
+use artifact::AtPath;
 
 impl Project {
     fn lock_path(&self) -> PathBuf {
@@ -16,12 +18,18 @@ impl Project {
     }
 
     /// Reads `pipeline.lock`. If it is missing, returns an empty lock.
-    pub fn lockfile(&mut self) -> Lockfile {
+    ///
+    /// # Errors
+    /// Fails if the lock cannot be read. An empty lock in its place would lose the commits that it holds.
+    pub fn lockfile(&mut self) -> Result<Lockfile> {
         let path = self.lock_path();
         // A missing lock has no state to log. A build that then writes one leaves no up-to-date stamp, so no
         // stamp depends on a missing lock.
         let _ = self.state.stats.observe(&path);
-        fs::read_to_string(path).map(|text| Lockfile::parse(&text)).unwrap_or_default()
+        match fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Lockfile::default()),
+            text => Ok(Lockfile::parse(&text.at("read", &path)?)),
+        }
     }
 
     /// Adds what was built to the lock, and writes it if that changes it. Returns whether it was written.

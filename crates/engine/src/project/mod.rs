@@ -97,7 +97,8 @@ impl Project {
     /// Opens the project at `path` and checks its pipeline file. Nothing is written.
     ///
     /// # Errors
-    /// Fails if the pipeline file cannot be read or is wrong, or if a source that it names does not exist.
+    /// Fails if the pipeline file cannot be read or is wrong, if a source that it names does not exist, or if
+    /// sources on the hub need a lock that cannot be read.
     pub fn open(path: &ProjectPath) -> Result<Self> {
         let (root, path) = (path.root(), path.path());
         let (opened, stat) = (SystemTime::now(), Stat::at(&path));
@@ -139,7 +140,7 @@ impl Project {
             opened,
         };
         project.check_sources()?;
-        project.use_locked_commits();
+        project.use_locked_commits()?;
         Ok(project)
     }
 
@@ -211,12 +212,13 @@ impl Project {
     }
 
     /// Takes the commits of the sources on the hub from the lock. Without such sources, the lock is not read.
-    fn use_locked_commits(&mut self) {
+    fn use_locked_commits(&mut self) -> Result<()> {
         let Self { graph, sources, .. } = self;
         if graph.order().iter().any(|&id| sources.unresolved(graph, id).is_some()) {
-            let lock = self.lockfile();
+            let lock = self.lockfile()?;
             self.sources.use_locked(&self.graph, &lock);
         }
+        Ok(())
     }
 
     /// Returns the planner of this project.

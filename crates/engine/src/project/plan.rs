@@ -52,7 +52,7 @@ impl Project {
     pub fn plan(&mut self, options: &PlanOptions) -> Result<Plan> {
         let targets = self.targets(&options.targets)?;
         let ids = self.graph.closure(&targets);
-        let lock = self.lockfile();
+        let lock = self.lockfile()?;
         self.connect(&options.remote, &lock)?;
         let mut request = request(&options.targets, &targets);
         if options.force {

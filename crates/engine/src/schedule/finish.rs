@@ -1,15 +1,13 @@
 //! What happens when a node ends: its artifact is put in place and remembered, or its dependents are skipped.
 //! Knows nothing of pools or threads.
 
-use std::io;
-
 use super::{Executed, NodeState, Scheduler};
 use crate::Error;
 use crate::error::{OrBug, Result};
 use crate::event::Event;
 use crate::graph::NodeId;
 use crate::plan::Decision;
-use artifact::{Artifact, find_cause, in_one_line};
+use artifact::{Artifact, in_one_line};
 
 impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     /// Handles the end of a stage.
@@ -105,10 +103,9 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     pub(super) fn failed(&mut self, id: NodeId, error: &Error) {
         let graph = self.planner.graph;
         let node = &graph.node(id).name;
-        let cause = find_cause::<io::Error>(error).map(io::Error::kind);
         self.set(id, NodeState::Failed);
         self.summary.failed.push(id);
-        self.observer.event(&Event::Failed { node, error: in_one_line(error), cause });
+        self.observer.event(&Event::Failed { node, error: in_one_line(error), hint: error.hint() });
         let mut lost = self.dependents[id.index()].clone();
         while let Some(dependent) = lost.pop() {
             if self.state(dependent) != Some(NodeState::Skipped) {

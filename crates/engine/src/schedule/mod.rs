@@ -99,7 +99,7 @@ enum Message {
 ///
 /// # Errors
 /// Fails if a source cannot be read, or if the cache or `artifacts/` cannot be written.
-pub fn run(
+pub(crate) fn run(
     planner: Planner<'_>,
     ids: &[NodeId],
     options: &Options<'_>,

@@ -32,16 +32,13 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use crate::attestation::{self, Claim};
 use crate::sign::{Envelope, NotBelieved, PublicKey, SecretKey};
 use crate::store::{Action, LONGEST_CHUNK, LocalStore, Remote, RemoteError};
-use artifact::{Digest, Interrupted, IoError, in_one_line};
+use artifact::{Digest, IoError, in_one_line};
 
 /// The longest record that is read, in bytes. The record of a model in ten thousand files is shorter.
 const LONGEST_RECORD: u64 = 16 << 20;
 
 /// The longest chunk list that is read, in bytes.
 const LONGEST_LIST: u64 = 64 << 20;
-
-/// Called with the bytes transferred so far and the total, both in bytes. An error stops the transfer.
-pub type Tick<'a> = &'a (dyn Fn(u64, u64) -> Result<(), Interrupted> + Sync);
 
 /// Which parts of an action are shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

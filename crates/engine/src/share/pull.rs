@@ -13,10 +13,10 @@ use super::budget::each;
 use super::packing::unpack;
 use super::partial_file::PartialFile;
 use super::sources::Sources;
-use super::{LONGEST_LIST, Share, Tick, chunk_name, file_name};
+use super::{LONGEST_LIST, Share, chunk_name, file_name};
 use crate::Error;
 use crate::store::{Chunk, ChunkList, LONGEST_CHUNK, LocalStore, RemoteError, Stat};
-use artifact::{Artifact, AtPath, Digest, FileEntry, Interrupted, IoError, in_one_line};
+use artifact::{Artifact, AtPath, Digest, FileEntry, Interrupted, IoError, Tick, in_one_line};
 
 /// Why an artifact did not arrive.
 #[derive(Debug, thiserror::Error)]

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::budget::each;
 use super::packing::pack;
-use super::{Share, SharePolicy, Tick, chunk_name, file_name, open, record_name, seal};
+use super::{Share, SharePolicy, chunk_name, file_name, open, record_name, seal};
 use crate::Error;
 use crate::store::{Action, Chunk, ChunkList, LocalStore, RemoteError, read_range};
-use artifact::{AtPath, Digest, FileEntry, Interrupted, IoError, in_one_line};
+use artifact::{AtPath, Digest, FileEntry, Interrupted, IoError, Tick, in_one_line};
 
 /// Why an artifact was not uploaded.
 #[derive(Debug, thiserror::Error)]

@@ -124,7 +124,7 @@ impl Worker {
             .spawn();
         let mut child = command.map_err(|error| match error.kind() {
             ErrorKind::NotFound => Error::Worker(format!(
-                "{} is missing; it is installed together with pipeline",
+                "{} is missing; it is installed together with pipeline, and {VARIABLE} can name another",
                 program.display()
             )),
             _ => Error::Worker(format!("cannot start {}: {error}", program.display())),
@@ -180,6 +180,9 @@ mod tests {
         let program = WorkerProgram::at(PathBuf::from("/nowhere/worker"));
         assert_eq!(program.path().unwrap(), Path::new("/nowhere/worker"));
         let error = Worker::start(&program.path().unwrap()).err().unwrap();
-        assert_eq!(error.to_string(), "/nowhere/worker is missing; it is installed together with pipeline");
+        assert_eq!(
+            error.to_string(),
+            "/nowhere/worker is missing; it is installed together with pipeline, and PIPELINE_WORKER can name another"
+        );
     }
 }

@@ -94,7 +94,7 @@ impl LocalStore {
     }
 
     /// Returns the workspace of this process. [`Self::prepare`] must be called before.
-    pub fn workspace(&self) -> &Path {
+    pub(crate) fn workspace(&self) -> &Path {
         &self.workspace.as_ref().expect("BUG: `prepare` comes before any write").folder
     }
 
@@ -250,7 +250,7 @@ impl LocalStore {
     ///
     /// # Errors
     /// Fails if the workspace or `path` cannot be written.
-    pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), IoError> {
+    pub(crate) fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), IoError> {
         let unfinished = self.workspace().join(Digest::of(path.as_os_str().as_encoded_bytes()).short());
         let written = File::create(&unfinished).and_then(|mut file| {
             file.write_all(bytes)?;

@@ -21,6 +21,7 @@ impl Default for Cpu {
 
 impl Backend for Cpu {
     fn dequantize(&self, packed: Packed<'_>, rows: &mut Rows) -> Result<()> {
+        packed.check()?;
         let groups = packed.scales.len() / packed.spec.scale_bytes(packed.spec.group_size, packed.float);
         rows.values.resize(groups * packed.spec.group_size, 0.0);
         (rows.float, rows.columns) = (packed.float, packed.columns);
@@ -29,12 +30,14 @@ impl Backend for Cpu {
     }
 
     fn merge(&self, rows: &mut Rows, lora: &Lora, first: usize) -> Result<()> {
+        lora.check(rows, first)?;
         let mut delta = vec![0.0; rows.columns];
         simd::merge(self.simd, rows, lora, first, &mut delta);
         Ok(())
     }
 
     fn quantize(&self, rows: &Rows, spec: QuantSpec, out: PackedMut<'_>) -> Result<()> {
+        out.check(rows, spec)?;
         simd::quantize(self.simd, rows.float, &rows.values, spec, out);
         Ok(())
     }
@@ -86,7 +89,8 @@ impl Rows {
             return None;
         }
         let index = self.values.iter().position(|value| !simd::is_in_range(*value))?;
-        Some((index / self.columns, index % self.columns))
+        let columns = self.columns.max(1);
+        Some((index / columns, index % columns))
     }
 }
 

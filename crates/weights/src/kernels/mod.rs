@@ -4,6 +4,7 @@
 //! The arithmetic is that of MLX 0.32.2 on the CPU; `docs/weights.md` has the formulas.
 
 mod cpu;
+mod fit;
 mod float;
 mod packed_rows;
 mod quant_spec;
@@ -79,19 +80,19 @@ pub trait Backend: Send + Sync {
     /// Dequantizes `packed` into `rows`, and reuses the memory of `rows`.
     ///
     /// # Errors
-    /// Fails if the backend fails. [`Cpu`] never fails.
+    /// Fails if the lengths in `packed` do not fit, or if the backend fails.
     fn dequantize(&self, packed: Packed<'_>, rows: &mut Rows) -> Result<()>;
 
     /// Adds the update `lora` to `rows`. The first of `rows` is row `first` of the matrix.
     ///
     /// # Errors
-    /// Fails if the backend fails. [`Cpu`] never fails.
+    /// Fails if `lora` does not fit the rows, or if the backend fails.
     fn merge(&self, rows: &mut Rows, lora: &Lora, first: usize) -> Result<()>;
 
     /// Quantizes `rows` into `out`. The row length is a multiple of the group size.
     ///
     /// # Errors
-    /// Fails if the backend fails. [`Cpu`] never fails.
+    /// Fails if the lengths in `out` do not fit, or if the backend fails.
     fn quantize(&self, rows: &Rows, spec: QuantSpec, out: PackedMut<'_>) -> Result<()>;
 
     /// Compares the quantized rows in `packed` with the rows before an update, `base`, and after it,
@@ -99,7 +100,7 @@ pub trait Backend: Send + Sync {
     /// the dequantized rows.
     ///
     /// # Errors
-    /// Fails if the backend fails. [`Cpu`] never fails.
+    /// Fails if the lengths do not fit, or if the backend fails.
     fn update_stats(
         &self,
         packed: Packed<'_>,

@@ -30,12 +30,7 @@ impl PackedRows {
     /// [`Error::OutOfRange`] if a value is infinite, NaN, or has a magnitude of 2^127 or more. The errors of
     /// `backend` are passed on.
     pub fn quantize(rows: &Rows, spec: QuantSpec, backend: &dyn Backend) -> Result<Self> {
-        let (bits, group_sizes) = (spec.mode.bits(), spec.mode.group_sizes());
-        require!(
-            bits.contains(&spec.bits) && group_sizes.contains(&spec.group_size),
-            Options,
-            "{spec} does not exist: the mode has {bits:?} bits and groups of {group_sizes:?}"
-        );
+        spec.check()?;
         let count = rows.values.len();
         require!(
             rows.columns > 0

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Float;
+use crate::error::{Result, require};
 
 /// MLX's quantization modes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +68,23 @@ pub struct QuantSpec {
 }
 
 impl QuantSpec {
+    /// Checks that MLX has this mode with these bits and this group size.
+    ///
+    /// # Errors
+    /// [`Error::Options`](crate::Error::Options) if it does not.
+    pub fn check(self) -> Result<()> {
+        let (bits, group_sizes) = (self.mode.bits(), self.mode.group_sizes());
+        require!(
+            bits.contains(&self.bits) && group_sizes.contains(&self.group_size),
+            Options,
+            "{} has {bits:?} bits in groups of {group_sizes:?}, not {} bits in groups of {}",
+            self.mode.word(),
+            self.bits,
+            self.group_size
+        );
+        Ok(())
+    }
+
     /// Returns how many bytes the codes of `values` weights take. `values` is a multiple of the group size.
     pub fn weight_bytes(&self, values: usize) -> usize {
         values / 8 * self.bits

@@ -173,6 +173,7 @@ fn decide(
 }
 
 fn check_fit(module: &str, weight: &Weight, spec: QuantSpec) -> Result<()> {
+    spec.check()?;
     let (columns, size) = (weight.columns(), spec.group_size);
     require!(
         columns.is_multiple_of(size),
