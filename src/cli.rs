@@ -12,6 +12,9 @@ use crate::outcome::Outcome;
 use artifact::ErrorKind;
 use engine::project::ProjectPath;
 
+/// The environment variable with the file of trusted keys.
+const TRUSTED_KEYS: &str = "PIPELINE_TRUSTED_KEYS";
+
 /// make for model weights
 ///
 /// Describe in pipeline.yaml how a base model and a LoRA adapter become the models you ship; `pipeline build`
@@ -25,6 +28,9 @@ pub(crate) struct Cli {
     /// Read this file
     #[arg(short = 'f', value_name = "FILE", global = true, default_value = "pipeline.yaml")]
     file: PathBuf,
+    /// Trust the keys in this file, and not those in pipeline.yaml; else $PIPELINE_TRUSTED_KEYS
+    #[arg(long, value_name = "FILE", global = true)]
+    trusted_keys: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -48,7 +54,7 @@ enum Verb {
     /// Bring artifacts here from the remote, and run nothing
     Pull(commands::transfer::TransferArgs),
     /// Send artifacts to the remote, signed, with all they are made from
-    Push(commands::transfer::TransferArgs),
+    Push(commands::transfer::PushArgs),
     /// Make nodes again in a scratch folder and compare, or hash everything that is stored again
     Verify(commands::verify::VerifyArgs),
     /// Say what is in the cache and what it was good for
@@ -83,7 +89,9 @@ pub(crate) fn main() -> ExitCode {
 
 impl Cli {
     fn run(self) -> anyhow::Result<Outcome> {
-        let path = ProjectPath { folder: self.folder, file: self.file };
+        let variable = || std::env::var_os(TRUSTED_KEYS).filter(|file| !file.is_empty()).map(PathBuf::from);
+        let trusted_keys = self.trusted_keys.or_else(variable);
+        let path = ProjectPath { folder: self.folder, file: self.file, trusted_keys };
         match self.verb {
             Verb::Build(args) => commands::build::run(&args, &path),
             Verb::Status(args) => commands::status::run(&args, &path),

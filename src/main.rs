@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod environment;
 mod outcome;
 mod progress;
 mod results;
@@ -11,5 +12,6 @@ mod terminal;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    environment::hand_over_the_key();
     cli::main()
 }

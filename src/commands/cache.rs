@@ -1,7 +1,9 @@
-//! `pipeline cache`: shows what is in the cache, what it saves, and how often it was hit.
+//! `pipeline cache`: shows what is in the cache, what it saves, and how often it was hit; allows a cache that
+//! others filled.
 //! Knows nothing of how that is counted.
 
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -10,7 +12,7 @@ use crate::commands::gc::count;
 use crate::outcome::Outcome;
 use crate::terminal::{print, print_json};
 use engine::project::{Project, ProjectPath};
-use engine::store::{Counters, Totals};
+use engine::store::{Counters, Totals, allow};
 use text::units::bytes;
 
 #[derive(Debug, Args)]
@@ -27,10 +29,29 @@ enum CacheVerb {
         #[arg(long)]
         json: bool,
     },
+    /// Use a cache although git tracks it or another user owns it
+    Allow {
+        /// The folder of the cache
+        #[arg(value_name = "DIR", default_value = "cache")]
+        cache: PathBuf,
+    },
 }
 
 pub(crate) fn run(args: &CacheArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
-    let CacheVerb::Stats { json } = args.verb;
+    match &args.verb {
+        CacheVerb::Stats { json } => stats(*json, path),
+        CacheVerb::Allow { cache } => allow_cache(cache, path),
+    }
+}
+
+fn allow_cache(folder: &Path, path: &ProjectPath) -> anyhow::Result<Outcome> {
+    let folder = path.folder.as_ref().map_or_else(|| folder.to_owned(), |root| root.join(folder));
+    let list = allow(&folder)?;
+    print(&format!("{} is allowed; the list is {}\n", folder.display(), list.display()))?;
+    Ok(Outcome::Success)
+}
+
+fn stats(json: bool, path: &ProjectPath) -> anyhow::Result<Outcome> {
     let project = Project::open(path)?;
     let store = project.store();
     let (totals, counters) = (store.totals()?, store.counters());

@@ -21,8 +21,8 @@ pub(crate) struct InitArgs {
     adapter_path: String,
 }
 
-pub(crate) fn run(args: &InitArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
-    let path = path.path();
+pub(crate) fn run(args: &InitArgs, project: &ProjectPath) -> anyhow::Result<Outcome> {
+    let path = project.path();
     let created = File::create_new(&path);
     if created.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists) {
         return Err(engine::Error::Usage(format!(
@@ -33,6 +33,7 @@ pub(crate) fn run(args: &InitArgs, path: &ProjectPath) -> anyhow::Result<Outcome
     }
     let text = template(&args.model, &args.adapter_path);
     created.and_then(|mut file| file.write_all(text.as_bytes())).at("write", &path)?;
+    project.make_folders()?;
     print(&format!("wrote {}; next: `pipeline build`\n", path.display()))?;
     Ok(Outcome::Success)
 }

@@ -39,6 +39,9 @@ enum Verb {
         /// The key, as `pipeline keys show` prints it there
         key: String,
     },
+    /// Sign what comes on standard input, for the `pipeline` that started this process
+    #[command(hide = true)]
+    Sign,
 }
 
 pub(crate) fn run(args: &KeysArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
@@ -46,7 +49,15 @@ pub(crate) fn run(args: &KeysArgs, path: &ProjectPath) -> anyhow::Result<Outcome
         Verb::Init => init(),
         Verb::Show { json } => show(*json, path),
         Verb::Trust { name, key } => add(name, key, path),
+        Verb::Sign => sign(),
     }
+}
+
+/// Is the signer. Ctrl-C is for the process that started it, which then closes the pipe.
+fn sign() -> anyhow::Result<Outcome> {
+    ctrlc::set_handler(|| {})?;
+    sign::serve(io::stdin().lock(), io::stdout().lock())?;
+    Ok(Outcome::Success)
 }
 
 fn init() -> anyhow::Result<Outcome> {

@@ -56,6 +56,14 @@ pub(crate) fn show(
     } else {
         print(&table(project, decisions))?;
     }
+    for decision in decisions {
+        if let Some(problem) = project.not_vouched(decision)? {
+            let node = &project.graph().node(decision.id).name;
+            warn(&[format!(
+                "`{node}` was made elsewhere, and {problem}; `pipeline verify {node}` makes it again"
+            )]);
+        }
+    }
     let is_fresh = |decision: &Decision| matches!(decision.verdict, Verdict::Fresh | Verdict::Recorded);
     let fresh = decisions.iter().all(is_fresh);
     Ok(if exit_code && !fresh { Outcome::Stale } else { Outcome::Success })

@@ -27,6 +27,15 @@ pub(crate) struct TransferArgs {
     backend: BackendArg,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    #[command(flatten)]
+    transfer: TransferArgs,
+    /// Sign with your key also what somebody else made and nobody who is trusted signed
+    #[arg(long)]
+    adopt: bool,
+}
+
 impl TransferArgs {
     fn options(&self) -> TransferOptions<'static> {
         let plan = PlanOptions {
@@ -35,7 +44,7 @@ impl TransferArgs {
             remote: self.remote.choice(),
             ..PlanOptions::default()
         };
-        TransferOptions { plan, cancel: watch_for_interrupt() }
+        TransferOptions { plan, adopt: false, cancel: watch_for_interrupt() }
     }
 }
 
@@ -58,21 +67,28 @@ pub(crate) fn pull(args: &TransferArgs, path: &ProjectPath) -> anyhow::Result<Ou
     Ok(Outcome::of(&summary))
 }
 
-pub(crate) fn push(args: &TransferArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
+pub(crate) fn push(args: &PushArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
+    let PushArgs { transfer: args, adopt } = args;
     let mut project = Project::open(path)?;
     let mut observer = observer(args.json);
-    let pushed = project.push(&args.options(), observer.as_mut());
+    let options = TransferOptions { adopt: *adopt, ..args.options() };
+    let pushed = project.push(&options, observer.as_mut());
     drop(observer);
-    let PushOutcome { sent, not_built, traffic, notices } = match pushed {
+    let PushOutcome { sent, not_built, not_ours, traffic, notices } = match pushed {
         Err(error) if error.is_interrupted() => return Ok(Outcome::Interrupted),
         pushed => pushed?,
     };
     warn(&notices);
     if args.json {
-        print_json(&json!({"event": "finished", "sent": sent, "not_built": not_built, "traffic": traffic}))?;
+        print_json(&json!({
+            "event": "finished", "sent": sent, "not_built": not_built, "not_ours": not_ours, "traffic": traffic,
+        }))?;
     } else {
-        let rest = if not_built == 0 { String::new() } else { format!(", {not_built} not built") };
+        let part = |count: usize, what: &str| {
+            if count == 0 { String::new() } else { format!(", {count} {what}") }
+        };
+        let rest = part(not_built, "not built") + &part(not_ours, "not signed");
         print(&format!("{} in the remote{rest}\n", status::nodes(sent)))?;
     }
-    Ok(if not_built == 0 { Outcome::Success } else { Outcome::Failure })
+    Ok(if not_built + not_ours == 0 { Outcome::Success } else { Outcome::Failure })
 }

@@ -14,7 +14,10 @@ use weights::tensor::TensorFiles;
 fn what_lies_on_disk() {
     let space = Space::built();
     assert_eq!(space.names("."), ["artifacts", "cache", "lora", "model", "pipeline.lock", "pipeline.yaml"]);
-    assert_eq!(space.names("cache"), ["actions", "gc.lock", "memo", "objects", "stats", "tmp"]);
+    assert_eq!(
+        space.names("cache"),
+        ["CACHEDIR.TAG", "actions", "gc.lock", "memo", "objects", "stats", "tmp"]
+    );
     // A source is not copied: the artifact is a link to it.
     assert_eq!(fs::read_link(space.path("artifacts/base")).unwrap(), Path::new("../model"));
     assert_eq!(fs::read_link(space.path("artifacts/adapter")).unwrap(), Path::new("../lora"));

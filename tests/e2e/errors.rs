@@ -363,9 +363,7 @@ fn a_cache_that_cannot_be_written() {
     insta::assert_snapshot!(refusal(&space, &["build"], 1), @r"
     exit 1
     stderr:
-    error: cannot create cache/objects
-    caused by: Not a directory (os error 20)
-    hint: it must be a folder that may be written; `cache: {dir: …}` in pipeline.yaml chooses another
+    error: the cache cache is not a folder; `cache: {dir: …}` names another
     ");
     space.remove("cache").build().ran(crate::space::ALL);
 }

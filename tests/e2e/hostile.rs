@@ -147,9 +147,10 @@ fn an_older_record_than_the_lock() {
     // right one.
     attack.restate(|statement| {
         statement["subject"][0]["digest"]["blake3"] = json!("0".repeat(64));
+        statement["predicate"]["runDetails"]["metadata"]["finishedOn"] = json!("2020-01-02T03:04:05Z");
         restate_artifact(statement);
     });
-    attack.is_refused("but pipeline.lock has");
+    attack.is_refused("; the record is older than the lock: it was signed at 2020-01-02T03:04:05Z");
 }
 
 #[test]

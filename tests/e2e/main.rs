@@ -8,6 +8,7 @@ mod adapters;
 mod bucket;
 mod build;
 mod cache;
+mod checkout;
 mod download;
 mod errors;
 mod faults;

@@ -35,6 +35,9 @@ nodes:
 /// All nodes of [`YAML`].
 pub(crate) const ALL: [&str; 5] = ["base", "adapter", "fused", "q8", "q4"];
 
+/// The `XDG_STATE_HOME` of every command.
+pub(crate) const STATE_HOME: &str = env!("CARGO_TARGET_TMPDIR");
+
 /// A project in a temporary folder.
 pub(crate) struct Space {
     _folder: TempDir,
@@ -195,11 +198,13 @@ impl Space {
         files
     }
 
-    /// Returns the names in the folder at `path`, sorted. A folder that does not exist has none.
+    /// Returns the names in the folder at `path`, sorted, without `.gitignore`. A folder that does not exist has
+    /// none.
     pub(crate) fn names(&self, path: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(path)).into_iter().flatten();
         let mut names: Vec<_> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.retain(|name| name != ".gitignore");
         names.sort();
         names
     }
@@ -222,6 +227,8 @@ impl Space {
         for name in ["PATH", "HOME"] {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
         }
+        // The secret of this machine must not be that of the person who runs the tests.
+        command.env("XDG_STATE_HOME", STATE_HOME);
         command.envs(self.variables.iter().cloned());
         command
     }

@@ -13,7 +13,7 @@ fn with_forged_weights(bucket: Bucket) -> (Team, Space) {
     // The statement of the honest build does not describe what is sent.
     first.remove("cache/attestations");
     forge(&first, "q4");
-    drop(first.run(&["push", "q4"]).exits(0));
+    drop(first.run(&["push", "--adopt", "q4"]).exits(0));
     (team, first)
 }
 

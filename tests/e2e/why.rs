@@ -1,10 +1,12 @@
 //! What `why`, `status` and `build -n` say: what changed, old and new, in the words of the pipeline file.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
-use crate::space::Space;
+use crate::space::{STATE_HOME, Space};
 use artifact::Digest;
-use engine::store::LocalState;
+use engine::store::{LocalState, MachineSecret};
 
 fn why(space: &Space, node: &str) -> String {
     space.run(&["why", node]).exits(0).stdout
@@ -116,9 +118,10 @@ fn newer_code_of_a_stage() {
     old["recipe"]["version"] = json!(0);
     let key = Digest::of_json(&old["recipe"]);
     space.write(&format!("cache/actions/{key}.json"), old.to_string()).remove(&path);
-    let mut state = LocalState::load(&space.path("cache/memo"));
+    let secret = MachineSecret::at(PathBuf::from(STATE_HOME).join("pipeline/machine-secret"));
+    let mut state = LocalState::load(&space.path("cache/memo"), &secret);
     state.nodes.set("q8", key, &serde_json::from_value(old["artifact"].clone()).unwrap(), None);
-    space.write("cache/memo", state.changed().unwrap());
+    space.write("cache/memo", state.changed(&secret).unwrap());
     insta::assert_snapshot!(why(&space, "q8"), @r"
     q8: must run
       the stage's code: version 0 -> 3

@@ -22,6 +22,11 @@ impl Digest {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
+    /// Returns the keyed digest of `bytes`. Without `key`, nobody can compute it for other bytes.
+    pub fn keyed(key: &[u8; 32], bytes: &[u8]) -> Self {
+        Self(*blake3::keyed_hash(key, bytes).as_bytes())
+    }
+
     /// Returns the digest of the canonical JSON of `value`: no white space, and keys in the order of the
     /// type's fields, which is alphabetical in every type that is hashed.
     pub fn of_json(value: &impl Serialize) -> Self {
@@ -37,7 +42,14 @@ impl Digest {
     /// # Errors
     /// Fails when the file cannot be opened or read.
     pub fn of_file(path: &Path) -> io::Result<(Self, u64)> {
-        let mut file = File::open(path)?;
+        Self::of_open_file(File::open(path)?)
+    }
+
+    /// Reads the rest of an open file; returns its digest and its length in bytes.
+    ///
+    /// # Errors
+    /// Fails when the file cannot be read.
+    pub fn of_open_file(mut file: File) -> io::Result<(Self, u64)> {
         let mut writer = HashingWriter::new(io::sink());
         let mut block = vec![0; BLOCK_BYTES];
         loop {

@@ -2,6 +2,7 @@
 //! Knows nothing of what a caller does about an error.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::store::RemoteError;
 use artifact::{ErrorKind, Interrupted, IoError, find_cause};
@@ -29,6 +30,14 @@ pub enum Error {
     /// The cache or `artifacts/` contains something unexpected, or lacks something.
     #[error("{0}")]
     Store(String),
+    /// The file system of `artifacts/` has no symbolic links.
+    #[error("{} cannot hold symbolic links: {error}", path.display())]
+    NoLinks {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
     /// The remote could not be used.
     #[error(transparent)]
     Remote(#[from] RemoteError),
@@ -75,6 +84,7 @@ impl Error {
             Self::Source(_) | Self::Locked(_) | Self::Gate(_) | Self::NotBuilt(_) => ErrorKind::Input,
             Self::Io(_)
             | Self::Store(_)
+            | Self::NoLinks { .. }
             | Self::Remote(_)
             | Self::Hub(_)
             | Self::Key(_)
@@ -93,11 +103,22 @@ impl Error {
     /// Returns a hint, if the message does not say what to do: for a full disk, or a cache that cannot be
     /// written. A file that cannot be read has no hint.
     pub fn hint(&self) -> Option<&'static str> {
+        if self.is_without_links() {
+            return Some(NO_LINKS);
+        }
         let is_reading = |error: &IoError| READING.iter().any(|verb| error.attempt.starts_with(verb));
         if self.io_error().is_some_and(is_reading) {
             return None;
         }
         hint_for(find_cause::<io::Error>(self)?.kind())
+    }
+
+    fn is_without_links(&self) -> bool {
+        match self {
+            Self::NoLinks { .. } => true,
+            Self::Within { source, .. } => source.is_without_links(),
+            _ => false,
+        }
     }
 
     /// Returns the operation on a file that the system refused, if that is the reason.
@@ -110,6 +131,9 @@ impl Error {
         }
     }
 }
+
+const NO_LINKS: &str = "keep the project, or a folder that `artifacts` links to, on a file system with symbolic links; \
+     exFAT, FAT and many network disks have none";
 
 /// The attempts of an [`IoError`] that change nothing.
 const READING: [&str; 3] = ["read", "open", "list"];

@@ -1,32 +1,34 @@
 //! The statement of one action: which recipe made which files, as an in-toto Statement with SLSA provenance.
-//! Knows nothing of who signed it, of what a recipe means, nor of the clock.
+//! Knows nothing of who signed it, nor of what a recipe means.
 //!
 //! | part of the action | place in the statement |
 //! |---|---|
-//! | the files | `subject`: path, blake3, and in `annotations` the size in bytes and whether it is volatile |
+//! | the files | `subject`: path, blake3, sha256, and in `annotations` the size in bytes and whether it is volatile |
 //! | the recipe without its inputs | `buildDefinition.externalParameters` |
 //! | the recipe's inputs | `buildDefinition.resolvedDependencies`: role and blake3 |
 //! | the machine | `buildDefinition.internalParameters.machine` |
 //! | the key | `runDetails.metadata.invocationId` |
+//! | when it was signed | `runDetails.metadata.finishedOn` |
 //! | the artifact's digest | `digest` of the entry `artifact` in `runDetails.byproducts` |
 //! | the seconds and the failure | `annotations` of the same entry |
 //!
 //! Fields that other programs add are ignored, as both standards demand. Our own fields are required, except
-//! the machine, the inputs and the failure.
+//! the machine, the inputs, the failure, and what older versions did not write: the time and the sha256.
 
 mod statement;
 
 pub use statement::BUILD_TYPE;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use statement::{
     BUILDER, BuildDefinition, Builder, Byproduct, Dependency, DigestSet, InternalParameters, Metadata,
     PREDICATE_TYPE, Provenance, RunDetails, RunNotes, STATEMENT_TYPE, Statement, Subject,
 };
 
-use crate::sign::shown;
+use crate::sign::{Sha256, shown};
 use crate::store::Action;
 use artifact::{Artifact, Digest, InvalidList};
 
@@ -49,6 +51,10 @@ pub struct Claim {
     pub action: Action,
     /// The machine it was made on, if the statement names one.
     pub machine: Option<String>,
+    /// When it was signed.
+    pub signed: Option<DateTime<Utc>>,
+    /// The SHA-256 of each file, by path.
+    pub sha256: BTreeMap<String, Sha256>,
 }
 
 /// Why a text is not a claim.
@@ -94,7 +100,13 @@ impl Claim {
     pub fn to_json(&self) -> Vec<u8> {
         let statement = Statement {
             kind: STATEMENT_TYPE.to_owned(),
-            subject: self.action.artifact.files().iter().map(Subject::of).collect(),
+            subject: self
+                .action
+                .artifact
+                .files()
+                .iter()
+                .map(|file| Subject::of(file, self.sha256.get(&file.path).copied()))
+                .collect(),
             predicate_type: PREDICATE_TYPE.to_owned(),
             predicate: Provenance { build_definition: self.definition(), run_details: self.run_details() },
         };
@@ -120,10 +132,10 @@ impl Claim {
                 id: BUILDER.to_owned(),
                 version: serde_json::json!({ "pipeline": env!("CARGO_PKG_VERSION") }),
             },
-            metadata: Metadata { invocation_id: self.key },
+            metadata: Metadata { invocation_id: self.key, finished_on: self.signed },
             byproducts: vec![Byproduct {
                 name: ARTIFACT.to_owned(),
-                digest: DigestSet { blake3: artifact.digest() },
+                digest: DigestSet::of(artifact.digest()),
                 annotations: RunNotes { seconds: *seconds, failure: failure.clone() },
             }],
         }
@@ -150,13 +162,16 @@ impl Claim {
                 return Err(NotAClaim::Kind { field, expected, found });
             }
         }
+        let sha256 = statement.subject.iter();
+        let sha256 = sha256.filter_map(|file| Some((file.name.clone(), file.digest.sha256?))).collect();
         let artifact = Artifact::new(statement.subject.into_iter().map(Subject::into_file).collect());
         artifact.check()?;
         let RunNotes { seconds, failure } = read_byproduct(run.byproducts, artifact.digest())?;
         let recipe = put_inputs_back(definition.external_parameters, definition.resolved_dependencies)?;
         let machine = definition.internal_parameters.and_then(|parameters| parameters.machine);
         let action = Action { artifact, failure, recipe, seconds };
-        Ok(Self { key: run.metadata.invocation_id, action, machine })
+        let Metadata { invocation_id: key, finished_on: signed } = run.metadata;
+        Ok(Self { key, action, machine, signed, sha256 })
     }
 }
 
@@ -166,7 +181,7 @@ fn take_inputs(recipe: &Value) -> (Value, Option<Vec<Dependency>>) {
     let inputs = recipe.get(INPUTS).and_then(Value::as_object);
     let dependency = |(role, digest): (&String, &Value)| {
         let blake3 = digest.as_str()?.parse().ok()?;
-        Some(Dependency { name: role.clone(), digest: DigestSet { blake3 } })
+        Some(Dependency { name: role.clone(), digest: DigestSet::of(blake3) })
     };
     let dependencies: Option<Vec<_>> =
         inputs.and_then(|inputs| inputs.iter().map(dependency).collect::<Option<_>>());
@@ -236,12 +251,17 @@ mod tests {
         });
         let files = vec![file("model.safetensors", u64::MAX - 1, false), file("timings.json", 1, true)];
         let action = Action { artifact: Artifact::new(files), failure: None, recipe, seconds: 0.1 + 0.2 };
-        Claim { key: Digest::of(b"key"), action, machine: Some("a laptop".to_owned()) }
+        let signed = Some("2026-11-27T02:18:37Z".parse().unwrap());
+        let sha256: Sha256 = serde_json::from_value(json!("ab".repeat(32))).unwrap();
+        let sha256 = BTreeMap::from([("model.safetensors".to_owned(), sha256)]);
+        let machine = Some("a laptop".to_owned());
+        Claim { key: Digest::of(b"key"), action, machine, signed, sha256 }
     }
 
     /// A claim as text: all of it, including the order of the recipe's fields.
     fn text(claim: &Claim) -> String {
-        format!("{:?} {} {:?}", claim.key, serde_json::to_string(&claim.action).unwrap(), claim.machine)
+        let Claim { key, action, machine, signed, sha256 } = claim;
+        format!("{key:?} {} {machine:?} {signed:?} {sha256:?}", serde_json::to_string(action).unwrap())
     }
 
     pub(super) fn statement() -> Value {
@@ -282,7 +302,8 @@ mod tests {
             let recipe = json!({"backend": number, "inputs": inputs, "stage": {"a": [null, true]}});
             let files = paths.iter().map(|(path, (size, volatile))| file(path, u64::from(*size), *volatile));
             let action = Action { artifact: Artifact::new(files.collect()), failure, recipe, seconds };
-            let claim = Claim { key: Digest::of(b"k"), action, machine };
+            let key = Digest::of(b"k");
+            let claim = Claim { key, action, machine, signed: None, sha256: BTreeMap::new() };
             prop_assert_eq!(text(&Claim::parse(&claim.to_json()).unwrap()), text(&claim));
         }
 
@@ -344,6 +365,8 @@ mod tests {
             ("/subject/1/annotations/volatile", json!(false)),
             ("/subject/0/name", json!("other")),
             ("/predicate/runDetails/metadata/invocationId", other.clone()),
+            ("/predicate/runDetails/metadata/finishedOn", json!("2027-01-01T00:00:00Z")),
+            ("/subject/0/digest/sha256", json!("cd".repeat(32))),
             ("/predicate/runDetails/byproducts/0/digest/blake3", other.clone()),
             ("/predicate/runDetails/byproducts/0/annotations/seconds", json!(7)),
             ("/predicate/buildDefinition/externalParameters/version", json!(7)),

@@ -1,9 +1,11 @@
 //! The JSON form of a statement: the fields of in-toto and SLSA that we use.
 //! Knows nothing of what makes a statement true.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::sign::Sha256;
 use artifact::{Digest, FileEntry};
 
 /// The type that says how to read `externalParameters`: as a recipe of this tool.
@@ -34,6 +36,15 @@ pub(super) struct Subject {
 #[derive(Serialize, Deserialize)]
 pub(super) struct DigestSet {
     pub(super) blake3: Digest,
+    /// For tools that do not know blake3. Statements of older versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) sha256: Option<Sha256>,
+}
+
+impl DigestSet {
+    pub(super) fn of(blake3: Digest) -> Self {
+        Self { blake3, sha256: None }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -91,6 +102,9 @@ pub(super) struct Builder {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Metadata {
     pub(super) invocation_id: Digest,
+    /// When it was signed. Statements of older versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) finished_on: Option<DateTime<Utc>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -108,11 +122,11 @@ pub(super) struct RunNotes {
 }
 
 impl Subject {
-    pub(super) fn of(file: &FileEntry) -> Self {
+    pub(super) fn of(file: &FileEntry, sha256: Option<Sha256>) -> Self {
         let FileEntry { digest, path, size, volatile } = file.clone();
         Self {
             name: path,
-            digest: DigestSet { blake3: digest },
+            digest: DigestSet { blake3: digest, sha256 },
             annotations: SubjectNotes { size, volatile },
         }
     }

@@ -54,6 +54,14 @@ pub(super) fn read(tree: Tree) -> Result<Cache, Problem> {
     Ok(Cache { dir, remote, trusted_keys, compress })
 }
 
+/// Reads a file that holds only trusted keys: a mapping as the value of `trusted_keys`.
+///
+/// # Errors
+/// Fails if the text is not valid YAML, or not such a mapping.
+pub fn read_trusted_keys(text: &str) -> Result<Vec<TrustedKey>, Problem> {
+    read_keys(Tree::parse(text)?)
+}
+
 fn read_remote(fields: &mut Fields) -> Result<Option<String>, Problem> {
     let Some((address, at)) = fields.optional_text("remote")? else { return Ok(None) };
     match REMOTES.iter().find_map(|scheme| address.strip_prefix(scheme)) {

@@ -8,7 +8,7 @@ mod matrix;
 mod quantize;
 mod trust;
 
-pub use cache::{Cache, DEFAULT_DIR, TrustedKey};
+pub use cache::{Cache, DEFAULT_DIR, TrustedKey, read_trusted_keys};
 pub use trust::{NotTrusted, trust};
 
 use std::collections::HashSet;

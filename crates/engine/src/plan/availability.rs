@@ -40,13 +40,13 @@ impl Availability {
 impl Planner<'_> {
     /// Returns what is recorded on this machine under `key`.
     pub(super) fn cached_result(&self, id: NodeId, key: &Digest) -> Option<CachedResult> {
-        let built = self.state.nodes.get(&self.graph.node(id).name).filter(|built| built.key == *key);
-        match built {
-            Some(built) => {
-                Some(CachedResult { artifact: built.artifact.clone(), failure: built.failure.clone() })
-            }
-            None => self.store.action(key).map(CachedResult::from),
-        }
+        let node = self.graph.node(id);
+        let built = self.state.nodes.get(&node.name).filter(|built| built.key == *key);
+        let result = match built.filter(|_| !self.records.are_strict()) {
+            Some(built) => CachedResult { artifact: built.artifact.clone(), failure: built.failure.clone() },
+            None => self.records.get(key, share_policy(&node.stage))?.into(),
+        };
+        node.stage.check_volatile(&result.artifact).is_ok().then_some(result)
     }
 
     /// Returns what is recorded in the remote under `key`. If `source_files` are given and the node's
@@ -61,6 +61,10 @@ impl Planner<'_> {
         let action = self.share?.record(key, share_policy(stage))?;
         // The signature only shows who made the record. That its recipe has this key is checked here.
         let recipe = Recipe::read(&action.recipe)?;
+        if let Err(problem) = stage.check_volatile(&action.artifact) {
+            self.share?.refuse(key, problem.to_string());
+            return None;
+        }
         let own_files = source_files.filter(|_| stage.is_reference());
         let is_same = own_files.is_none_or(|files| files.digest() == action.artifact.digest());
         (recipe.key() == *key && is_same).then(|| CachedResult::from(action))

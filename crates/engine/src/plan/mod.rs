@@ -16,7 +16,7 @@ use availability::{Availability, CachedResult};
 use crate::error::{Context, Result};
 use crate::graph::{Graph, NodeId};
 use crate::recipe::{Change, Recipe};
-use crate::share::{Share, SharePolicy};
+use crate::share::{LocalRecords, Share, SharePolicy};
 use crate::sources::Sources;
 use crate::stage::{BackendKind, Stage};
 use crate::store::{ArtifactsDir, LocalState, LocalStore, hash_source};
@@ -30,6 +30,8 @@ pub struct Planner<'a> {
     pub sources: &'a Sources,
     /// The cache.
     pub store: &'a LocalStore,
+    /// The records in it that are believed.
+    pub records: LocalRecords<'a>,
     /// `artifacts/`.
     pub artifacts_dir: &'a ArtifactsDir,
     /// The local state.

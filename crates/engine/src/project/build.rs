@@ -9,16 +9,19 @@ use super::plan::request;
 use super::up_to_date::question;
 use super::{NEVER, PlanOptions, Project};
 use crate::error::Result;
-use crate::event::Observer;
+use crate::event::{Event, Observer};
 use crate::graph::NodeId;
 use crate::lockfile::Lockfile;
 use crate::plan::{Decision, Request, share_policy};
 use crate::schedule::{self, Options, Summary};
+use crate::share;
+use crate::sign::signer;
 use crate::stage::{self, Stage};
-use crate::store::Counters;
-use crate::{share, sign};
-use artifact::in_one_line;
+use crate::store::{Counters, has_no_locks};
+use artifact::{FileEntry, in_one_line};
 use text::yaml::Problem;
+
+const NO_LOCKS: &str = "the file system of the cache has no locks; do not run two builds on it at once";
 
 /// What to build, and how.
 #[derive(Clone, Debug)]
@@ -135,12 +138,15 @@ impl Project {
         }
         let lock = self.lockfile()?;
         self.connect(&options.plan.remote, &lock)?;
+        let is_locked = options.revisions == Revisions::Locked;
+        if is_locked && !self.cache.trusted_keys.is_empty() {
+            self.believed = Some(self.trusted()?);
+        }
         let mut planner = self.planner(options.plan.backend, request);
         let decisions = planner.plan(&nodes)?;
         let request = planner.request;
         self.preflight(&decisions)?;
         let all_done = decisions.iter().all(Decision::is_done);
-        let is_locked = options.revisions == Revisions::Locked;
         let summary = if all_done && !is_locked {
             self.nothing_to_do(&decisions)?
         } else {
@@ -182,6 +188,10 @@ impl Project {
         observer: &mut dyn Observer,
     ) -> Result<Summary> {
         self.store.prepare()?;
+        self.artifacts_dir.prepare()?;
+        if has_no_locks() {
+            observer.event(&Event::Notice { message: NO_LOCKS.to_owned() });
+        }
         let worker = self.worker.clone();
         let backend = options.plan.backend;
         let options = Options {
@@ -219,11 +229,14 @@ impl Project {
     /// Signs the records of the nodes that ran here, if the user has a key that can be used. Otherwise they
     /// stay unsigned: only sharing them requires a signature.
     fn attest(&self, summary: &Summary) -> Result<()> {
-        let Ok(Some(own)) = sign::load() else { return Ok(()) };
+        let Ok(Some(own)) = signer() else { return Ok(()) };
         for (id, (key, _)) in summary.done.iter().filter(|(id, _)| summary.ran.contains(id)) {
             let Some(action) = self.store.action(key) else { continue };
-            let policy = share_policy(&self.graph.node(*id).stage);
-            self.store.put_attestation(key, &share::seal(key, policy, &action, &own))?;
+            let stage = &self.graph.node(*id).stage;
+            let source = self.sources.path(&self.graph, *id).filter(|_| stage.is_reference());
+            let place = |file: &FileEntry| schedule::place_of(&self.store, source.as_deref(), file);
+            let statement = share::seal(key, share_policy(stage), &action, own, &place)?;
+            self.store.put_attestation(key, &statement)?;
         }
         Ok(())
     }

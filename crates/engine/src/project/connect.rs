@@ -2,12 +2,13 @@
 //! Knows nothing of what the remote is then used for.
 
 use super::Project;
+use crate::Error;
 use crate::error::Result;
 use crate::lockfile::Lockfile;
 use crate::plan::share_policy;
 use crate::share::{Settings, Share, SharePolicy};
-use crate::{Error, sign};
-use artifact::{Digest, in_one_line};
+use crate::sign::signer;
+use artifact::Digest;
 
 /// Which remote is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,10 +36,9 @@ impl Project {
         let locked = self.graph.order().iter().filter_map(|id| lock.get(&self.graph.node(*id).name));
         let settings = Settings {
             trusted: self.cache.trusted_keys.iter().map(|trusted| trusted.key).collect(),
-            // The error is kept as text, because the hint for a cache that cannot be written does not fit a
-            // key that cannot be read.
-            own: sign::load().map_err(|error| Error::Key(in_one_line(&error)))?,
+            own: signer()?,
             locked: locked.map(|locked| (locked.key, locked.artifact)).collect(),
+            lock_written: self.lock_written(),
             compress: self.cache.compress,
         };
         let share = Share::new(&url, settings);

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use super::Project;
 use crate::error::{Context, Result};
@@ -15,6 +16,11 @@ use artifact::AtPath;
 impl Project {
     fn lock_path(&self) -> PathBuf {
         self.root.join("pipeline.lock")
+    }
+
+    /// Returns when the lock was written, if there is one.
+    pub(super) fn lock_written(&self) -> Option<SystemTime> {
+        fs::metadata(self.lock_path()).ok()?.modified().ok()
     }
 
     /// Reads `pipeline.lock`. If it is missing, returns an empty lock.

@@ -34,9 +34,10 @@ use std::time::SystemTime;
 use crate::Error;
 use crate::error::Result;
 use crate::graph::{Graph, NodeId};
-use crate::manifest::{Cache, DEFAULT_DIR, Manifest};
+use crate::manifest::{self, Cache, DEFAULT_DIR, Manifest, TrustedKey};
 use crate::plan::{Planner, Request};
-use crate::share::{Share, Traffic};
+use crate::share::{LocalRecords, Share, Traffic};
+use crate::sign::{PublicKey, Signer, signer};
 use crate::sources::Sources;
 use crate::stage::{BackendKind, WorkerProgram};
 use crate::store::{ArtifactsDir, Counters, LocalState, LocalStore, Stat};
@@ -44,6 +45,9 @@ use text::yaml::Problem;
 
 /// Increased when [`Manifest`] changes, so that an older encoded one is not misread.
 const MANIFEST_FORMAT: u32 = 4;
+
+/// The folder with a name for each node.
+const ARTIFACTS: &str = "artifacts";
 
 /// A cancel flag that is never set, for callers that do not cancel.
 pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
@@ -55,17 +59,30 @@ pub struct ProjectPath {
     pub folder: Option<PathBuf>,
     /// The pipeline file.
     pub file: PathBuf,
+    /// A file with the keys that are trusted, relative to the current folder. They come before those in the
+    /// pipeline file, which a change under review may have edited.
+    pub trusted_keys: Option<PathBuf>,
 }
 
 impl ProjectPath {
     /// Returns the path of the project whose `pipeline.yaml` is in `folder`.
     pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: Some(folder.into()), file: PathBuf::from("pipeline.yaml") }
+        Self { folder: Some(folder.into()), file: PathBuf::from("pipeline.yaml"), trusted_keys: None }
     }
 
     /// Returns the path of the pipeline file as the user would write it.
     pub fn path(&self) -> PathBuf {
         self.folder.as_ref().map_or_else(|| self.file.clone(), |folder| folder.join(&self.file))
+    }
+
+    /// Creates the default cache and `artifacts/`, which git is told to ignore.
+    ///
+    /// # Errors
+    /// Fails if one of them cannot be written, or if there is something else.
+    pub fn make_folders(&self) -> Result<()> {
+        let root = self.root();
+        LocalStore::new(root.join(DEFAULT_DIR)).make_folders()?;
+        ArtifactsDir::new(root.join(ARTIFACTS)).prepare()
     }
 
     /// Returns the folder of the pipeline file.
@@ -86,6 +103,8 @@ pub struct Project {
     store: LocalStore,
     artifacts_dir: ArtifactsDir,
     state: LocalState,
+    /// The keys whose statements about local records count; `None` if all local records count.
+    believed: Option<Vec<PublicKey>>,
     /// The remote, once it is connected; `None` if there is none.
     share: Option<Share>,
     worker: WorkerProgram,
@@ -100,6 +119,7 @@ impl Project {
     /// Fails if the pipeline file cannot be read or is wrong, if a source that it names does not exist, or if
     /// sources on the hub need a lock that cannot be read.
     pub fn open(path: &ProjectPath) -> Result<Self> {
+        let trusted_keys = path.trusted_keys.clone();
         let (root, path) = (path.root(), path.path());
         let (opened, stat) = (SystemTime::now(), Stat::at(&path));
         let text = fs::read_to_string(&path).map_err(|error| {
@@ -108,22 +128,27 @@ impl Project {
         })?;
         // The local state is in the cache, and the pipeline file says where the cache is. So the default
         // place is tried first.
-        let mut state = LocalState::load(&LocalStore::new(root.join(DEFAULT_DIR)).state_path());
+        let default = LocalStore::new(root.join(DEFAULT_DIR));
+        let mut state = LocalState::load(&default.state_path(), default.secret());
         let manifest = match remembered(&state, &text) {
             Some(manifest) => manifest,
             None => Manifest::parse(&text).map_err(|problem| usage(&problem, &path, &text))?,
         };
-        let cache = manifest.cache.clone();
-        let store = LocalStore::new(root.join(&cache.dir));
+        let mut cache = manifest.cache.clone();
+        if let Some(file) = &trusted_keys {
+            cache.trusted_keys = read_keys(file)?;
+        }
+        let store = if cache.dir == DEFAULT_DIR { default } else { LocalStore::new(root.join(&cache.dir)) };
+        store.check_folder()?;
         if cache.dir != DEFAULT_DIR {
-            state = LocalState::load(&store.state_path());
+            state = LocalState::load(&store.state_path(), store.secret());
         }
         remember(&mut state, &text, &manifest);
         if let Ok(stat) = stat {
             state.stats.log(&path, stat);
         }
         let graph = Graph::check(manifest).map_err(|problem| usage(&problem, &path, &text))?;
-        let artifacts_dir = ArtifactsDir::new(root.join("artifacts"));
+        let artifacts_dir = ArtifactsDir::new(root.join(ARTIFACTS));
         let (sources, worker) = (Sources::new(root.clone()), WorkerProgram::default());
         let mut project = Self {
             root,
@@ -135,6 +160,7 @@ impl Project {
             store,
             artifacts_dir,
             state,
+            believed: None,
             share: None,
             worker,
             opened,
@@ -192,6 +218,12 @@ impl Project {
         self.share.as_ref().map(Share::traffic).unwrap_or_default()
     }
 
+    /// Returns the keys that are trusted, the user's own included.
+    fn trusted(&self) -> Result<Vec<PublicKey>> {
+        let own = signer()?.map(Signer::public);
+        Ok(self.cache.trusted_keys.iter().map(|trusted| trusted.key).chain(own).collect())
+    }
+
     /// Makes an error that shows the place in the pipeline file.
     fn problem(&self, problem: &Problem) -> Error {
         usage(problem, &self.path, &self.text)
@@ -223,8 +255,9 @@ impl Project {
 
     /// Returns the planner of this project.
     fn planner(&mut self, backend: BackendKind, request: Request) -> Planner<'_> {
-        let Self { graph, sources, store, artifacts_dir, state, share, .. } = self;
-        Planner { graph, sources, store, artifacts_dir, state, share: share.as_ref(), backend, request }
+        let Self { graph, sources, store, artifacts_dir, state, believed, share, .. } = self;
+        let (records, share) = (LocalRecords::new(store, believed.as_deref()), share.as_ref());
+        Planner { graph, sources, store, records, artifacts_dir, state, share, backend, request }
     }
 
     /// Returns the bytes that were transferred to and from the remote, for the counters.
@@ -240,10 +273,21 @@ impl Project {
 
     /// Writes the local state, if it changed.
     fn save_state(&mut self) {
-        if let Some(bytes) = self.state.changed() {
+        if let Some(bytes) = self.state.changed(self.store.secret()) {
             self.store.put_cache_file(&self.store.state_path(), &bytes);
         }
     }
+}
+
+/// Reads a file of trusted keys: a mapping as in `cache: {trusted_keys: …}`. Nothing of it is quoted, because it
+/// may be a file that holds something else.
+fn read_keys(file: &Path) -> Result<Vec<TrustedKey>> {
+    let wrong = |problem: String| Error::Usage(format!("the trusted keys in {}: {problem}", file.display()));
+    let text = fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    manifest::read_trusted_keys(&text).map_err(|Problem { at, .. }| {
+        let form = "a mapping of names to keys, as `cache: {trusted_keys: …}` in pipeline.yaml";
+        wrong(format!("line {} is not part of {form}", at.line))
+    })
 }
 
 /// Makes an error that shows the place of a problem in the text of the file at `path`.

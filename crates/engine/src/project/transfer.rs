@@ -12,7 +12,7 @@ use crate::event::{Event, Observer};
 use crate::graph::NodeId;
 use crate::plan::{Decision, Request, Verdict};
 use crate::schedule::{self, Options, Summary};
-use crate::share::{Traffic, Unsent};
+use crate::share::{Signing, Traffic, Unsent};
 use crate::stage::Unit;
 use crate::store::Counters;
 use artifact::Interrupted;
@@ -22,13 +22,15 @@ use artifact::Interrupted;
 pub struct TransferOptions<'a> {
     /// Which nodes, and which remote.
     pub plan: PlanOptions,
+    /// Whether a push signs with the user's key also what somebody else made.
+    pub adopt: bool,
     /// The caller sets this flag to stop the transfer.
     pub cancel: &'a AtomicBool,
 }
 
 impl Default for TransferOptions<'_> {
     fn default() -> Self {
-        Self { plan: PlanOptions::default(), cancel: &NEVER }
+        Self { plan: PlanOptions::default(), adopt: false, cancel: &NEVER }
     }
 }
 
@@ -48,6 +50,8 @@ pub struct PushOutcome {
     pub sent: usize,
     /// How many are not built here.
     pub not_built: usize,
+    /// How many were not sent, because somebody else made them and nobody who is trusted signed them.
+    pub not_ours: usize,
     /// How many bytes were transferred.
     pub traffic: Traffic,
     /// Messages about the remote for the user.
@@ -70,6 +74,7 @@ impl Project {
         let targets = self.targets(&options.plan.targets)?;
         let ids = self.graph.closure(&targets);
         self.store.prepare()?;
+        self.artifacts_dir.prepare()?;
         let worker = self.worker.clone();
         let fetch = Options {
             jobs: 1,
@@ -115,7 +120,7 @@ impl Project {
         self.save_state();
         self.store.prepare()?;
         let named = if options.plan.targets.is_empty() { &[] } else { targets.as_slice() };
-        let pushed = self.push_all(&decisions, named, options.cancel, observer);
+        let pushed = self.push_all(&decisions, named, options, observer);
         let notices = self.take_notices();
         self.store.count(&self.moved());
         self.store.finish()?;
@@ -132,7 +137,7 @@ impl Project {
         &self,
         decisions: &[Decision],
         named: &[NodeId],
-        cancel: &AtomicBool,
+        options: &TransferOptions<'_>,
         observer: &mut dyn Observer,
     ) -> Result<PushOutcome, Unsent> {
         let share = self.share.as_ref().or_bug("a push has a remote")?;
@@ -159,10 +164,19 @@ impl Project {
             show(&Event::Sending { node });
             let tick = |done, total| {
                 show(&Event::Progress { node, unit: Unit::Bytes, done, total });
-                if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
+                if options.cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
             };
             let before = share.traffic();
-            schedule::send(share, &self.store, &key, &tick)?;
+            let signing = if options.adopt { Signing::Allowed } else { Signing::Refused };
+            let source = self.sources.path(&self.graph, decision.id);
+            match schedule::send(share, &self.store, &key, signing, source.as_deref(), &tick) {
+                Err(problem @ Unsent::NotOurs) => {
+                    pushed.not_ours += 1;
+                    show(&Event::Warning { node, message: problem.to_string() });
+                    continue;
+                }
+                sent => sent?,
+            }
             let now = share.traffic();
             let (bytes, already_there) = (now.sent - before.sent, now.already_there - before.already_there);
             show(&Event::Sent { node, bytes, already_there });
@@ -175,7 +189,7 @@ impl Project {
 impl From<Unsent> for Error {
     fn from(unsent: Unsent) -> Self {
         match unsent {
-            Unsent::NoKey => Self::Key(unsent.to_string()),
+            Unsent::NoKey | Unsent::NotOurs => Self::Key(unsent.to_string()),
             Unsent::Down(error) => Self::Remote(error),
             Unsent::AlreadyReported => Self::Store(unsent.to_string()),
             Unsent::Interrupted(interrupted) => Self::Interrupted(interrupted),

@@ -22,7 +22,7 @@ pub fn nodes_up_to_date(path: &ProjectPath, options: &BuildOptions<'_>) -> Resul
     let Some(question) = question(&path.path(), options) else { return Ok(None) };
     let root = path.root();
     let store = LocalStore::new(root.join(DEFAULT_DIR));
-    let count = UpToDateStamp::recall(&store.stamp_path(), &root, &question);
+    let count = UpToDateStamp::recall(&store.stamp_path(), store.secret(), &root, &question);
     count.map(|count| store.sweep().map(|()| count)).transpose()
 }
 
@@ -55,7 +55,8 @@ impl Project {
         if !own.into_iter().all(|path| path.is_ok_and(|path| self.state.stats.observe(&path).is_ok())) {
             return;
         }
-        if let Some(bytes) = UpToDateStamp::encode(question, count, &self.root, self.state.stats.observed()) {
+        let (secret, observed) = (self.store.secret(), self.state.stats.observed());
+        if let Some(bytes) = UpToDateStamp::encode(secret, question, count, &self.root, observed) {
             self.store.put_cache_file(&self.store.stamp_path(), &bytes);
         }
     }

@@ -7,10 +7,10 @@ use super::{NEVER, Project};
 use crate::error::Result;
 use crate::event::{Event, Observer};
 use crate::graph::NodeId;
-use crate::plan::{Decision, Request};
+use crate::plan::{Decision, Request, share_policy};
 use crate::recipe::Recipe;
 use crate::share;
-use crate::sign::{self, PublicKey};
+use crate::sign::{PublicKey, Signer, signer};
 use crate::stage::BackendKind;
 use crate::verify::{Comparison, Verifier};
 use artifact::{Digest, Interrupted};
@@ -95,6 +95,9 @@ impl Project {
         for (id, node) in ids.iter().zip(&names) {
             observer.event(&Event::Verifying { node });
             let comparison = verifier.verify(*id, &tick)?;
+            if comparison == Comparison::Same {
+                verifier.vouch(*id)?;
+            }
             observer.event(&Event::Verified { node, comparison: &comparison });
             comparisons.push((*id, comparison));
         }
@@ -141,7 +144,25 @@ impl Project {
 
     /// Returns the user's own public key, if there is one that can be used.
     pub fn own_key() -> Option<PublicKey> {
-        sign::load().ok().flatten().map(|own| own.public())
+        signer().ok().flatten().map(Signer::public)
+    }
+
+    /// Returns what is wrong with the statement of a node that somebody else made: a key signed it that is not
+    /// trusted any more. Returns `None` for a node that was made here, or that nobody signed.
+    ///
+    /// # Errors
+    /// Fails if the user's own key cannot be read.
+    pub fn not_vouched(&self, decision: &Decision) -> Result<Option<String>> {
+        let Some((key, artifact)) = decision.key.zip(decision.artifact.as_ref()) else { return Ok(None) };
+        let made_here = || self.store.record(&key).is_some_and(|record| record.made_here);
+        let Some(statement) = self.store.attestation(&key) else { return Ok(None) };
+        let policy = share_policy(&self.graph.node(decision.id).stage);
+        Ok(match share::vouched(&statement, &self.trusted()?, &key, policy) {
+            Ok((claim, _)) if claim.action.artifact == *artifact => None,
+            _ if made_here() => None,
+            Ok(_) => Some("its statement is about other files".to_owned()),
+            Err(problem) => Some(problem.to_string()),
+        })
     }
 
     /// Returns the key that signed the statement about this recipe and this artifact, or what is wrong.
@@ -153,13 +174,15 @@ impl Project {
         let statement = self.store.attestation(&key);
         let statement = statement
             .ok_or("nobody attested it; what is built with a signing key is, see `pipeline keys init`")?;
-        let trusted: Vec<_> =
-            self.cache.trusted_keys.iter().map(|trusted| trusted.key).chain(Self::own_key()).collect();
-        let (claim, signer) = share::open(&statement, &trusted).map_err(|problem| problem.to_string())?;
+        let trusted = self.trusted().map_err(|error| error.to_string())?;
+        let stage = &self.graph.node(decision.id).stage;
+        let opened = share::vouched(&statement, &trusted, &key, share_policy(stage));
+        let (claim, signer) = opened.map_err(|problem| problem.to_string())?;
         let recipe = Recipe::read(&claim.action.recipe).map(|recipe| recipe.key());
-        if claim.key != key || recipe != Some(key) {
+        if recipe != Some(key) {
             return Err("its attestation is about another recipe".to_owned());
         }
+        stage.check_volatile(&claim.action.artifact).map_err(|problem| problem.to_string())?;
         if claim.action.artifact != *artifact {
             let (is, was) = (artifact.digest().short(), claim.action.artifact.digest().short());
             return Err(format!("its attestation is about {was}, but it is {is}"));

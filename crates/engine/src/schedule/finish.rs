@@ -56,7 +56,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let recorded = self.done(id, decision, artifact, failure)?;
         if let Some(key) = decision.key.filter(|_| recorded) {
             self.observer.event(&Event::Recorded { node: &node.name, key });
-            self.upload(&node.name, key);
+            self.upload(id, key);
         }
         Ok(())
     }

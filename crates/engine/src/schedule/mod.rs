@@ -18,7 +18,7 @@ mod state;
 mod task;
 mod upload;
 
-pub(crate) use upload::send;
+pub(crate) use upload::{place_of, send};
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -292,7 +292,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let (stage, changes) = (node.stage.word(), decision.changes.as_slice());
         self.observer.event(&Event::Started { node: &node.name, stage, changes });
         self.set(id, NodeState::Running);
-        let Planner { store, share, backend, .. } = self.planner;
+        let Planner { store, share, backend, records, .. } = self.planner;
         let environment = Environment { backend, worker: self.options.worker };
         let (sender, cancel) = (self.sender.clone(), self.options.cancel);
         scope.spawn(move || {
@@ -301,7 +301,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 let _ = sender.send(Message::Progress(id, done, total));
                 if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
             };
-            let run = AssertUnwindSafe(|| execute(&task, store, share, &environment, &tick));
+            let run = AssertUnwindSafe(|| execute(&task, store, records, share, &environment, &tick));
             let outcome = catch_unwind(run)
                 .unwrap_or_else(|_| Err(Error::Bug("the stage panicked; see above".to_owned())));
             let _ = sender.send(Message::Ended(task.id, outcome));

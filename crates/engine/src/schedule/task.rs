@@ -10,10 +10,11 @@ use crate::error::Result;
 use crate::graph::NodeId;
 use crate::hub::{self, HubCache};
 use crate::origin::Origin;
+use crate::plan::share_policy;
 use crate::recipe::Recipe;
-use crate::share::{Share, SharePolicy};
+use crate::share::{LocalRecords, Share, SharePolicy};
 use crate::stage::{self, Environment, Inputs, Stage};
-use crate::store::{Action, LocalStore, Stat, hash_files};
+use crate::store::{Action, LocalStore, RecordOrigin, Stat, hash_files};
 use artifact::{Artifact, Digest, FileEntry, Made, Output, Tick};
 
 /// What the thread of a stage returns.
@@ -55,6 +56,7 @@ pub(super) struct Download {
 pub(super) fn execute(
     task: &Task,
     store: &LocalStore,
+    believed: LocalRecords<'_>,
     share: Option<&Share>,
     environment: &Environment<'_>,
     tick: Tick<'_>,
@@ -62,7 +64,8 @@ pub(super) fn execute(
     let key = task.recipe.key();
     let _lock = store.lock(&key, &|| tick(0, 0))?;
     if !task.rerun
-        && let Some(action) = store.action(&key)
+        && let Some(action) = believed.get(&key, share_policy(&task.stage))
+        && task.stage.check_volatile(&action.artifact).is_ok()
     {
         return Ok(Executed {
             artifact: action.artifact,
@@ -77,7 +80,7 @@ pub(super) fn execute(
     let folder = store.output_folder(&key)?;
     let output = Output::new(folder.clone());
     let mut inputs = task.inputs.clone();
-    inputs.measured = task.measured(store, share, tick).unwrap_or_default();
+    inputs.measured = task.measured(store, believed, share, tick).unwrap_or_default();
     stage::run(&task.stage, &inputs, &output, environment, tick)?;
     let Made { artifact: made, warnings, failure } = output.finish();
     // Until the record is written, only this lock tells the collector that the contents are needed.
@@ -94,7 +97,7 @@ pub(super) fn execute(
     let recipe = serde_json::to_value(&task.recipe).expect("BUG: a recipe has a JSON form");
     let action = Action { artifact: artifact.clone(), failure: failure.clone(), recipe, seconds };
     for (key, action) in records(&task.recipe, action) {
-        store.put_record(&key, &action)?;
+        store.put_record(&key, &action, RecordOrigin::Here)?;
     }
     drop(gc_lock);
     Ok(Executed { artifact, stats, seconds: Some(seconds), warnings, failure })
@@ -107,6 +110,7 @@ impl Task {
     fn measured(
         &self,
         store: &LocalStore,
+        believed: LocalRecords<'_>,
         share: Option<&Share>,
         tick: Tick<'_>,
     ) -> Option<BTreeMap<String, Vec<u8>>> {
@@ -118,7 +122,8 @@ impl Task {
             let action = share?.record(&key, SharePolicy::Measured)?;
             share?.pull(store, &action.artifact, tick).ok().map(|_| action)
         };
-        let action = store.action(&key).or_else(theirs)?;
+        let action = believed.get(&key, SharePolicy::Measured).or_else(theirs)?;
+        self.stage.check_volatile(&action.artifact).ok()?;
         let read = |file: &FileEntry| {
             let bytes = fs::read(store.object_path(&file.digest)).ok()?;
             (Digest::of(&bytes) == file.digest).then(|| (file.path.clone(), bytes))

@@ -1,6 +1,7 @@
 //! Uploads what a build makes while the build goes on: each artifact as soon as its node has run.
 //! Knows nothing of how files are transferred. A failed upload is reported, but never fails a build.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
@@ -9,17 +10,19 @@ use super::records::records;
 use super::{Message, Scheduler};
 use crate::Error;
 use crate::event::Event;
-use crate::plan::share_policy;
+use crate::graph::NodeId;
+use crate::plan::{Planner, share_policy};
 use crate::recipe::Recipe;
-use crate::share::{Share, Unsent};
+use crate::share::{Outgoing, Share, Signing, Unsent};
 use crate::stage::Unit;
-use crate::store::LocalStore;
-use artifact::{Digest, Interrupted, Tick};
+use crate::store::{Action, LocalStore};
+use artifact::{Digest, FileEntry, Interrupted, Tick};
 
 /// A node that has run.
 struct Upload {
     node: String,
     key: Digest,
+    source: Option<PathBuf>,
 }
 
 /// A message from the upload thread to the owner.
@@ -74,10 +77,12 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     }
 
     /// Queues the artifact of a node for upload.
-    pub(super) fn upload(&self, node: &str, key: Digest) {
+    pub(super) fn upload(&self, id: NodeId, key: Digest) {
+        let Planner { graph, sources, .. } = &self.planner;
         if let Some(queue) = &self.uploads.queue {
+            let (node, source) = (graph.node(id).name.clone(), sources.path(graph, id));
             // If this fails, the thread has ended early: an upload failed, and the owner was told.
-            let _ = queue.send(Upload { node: node.to_owned(), key });
+            let _ = queue.send(Upload { node, key, source });
         }
     }
 
@@ -130,7 +135,7 @@ fn send_all(
     queue: &Receiver<Upload>,
     tell: &(dyn Fn(UploadEvent) + Sync),
 ) {
-    for Upload { node, key } in queue {
+    for Upload { node, key, source } in queue {
         // The user was told when the remote went down.
         if share.is_down() {
             continue;
@@ -141,7 +146,7 @@ fn send_all(
             if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
         };
         let before = share.traffic();
-        match send(share, store, &key, &tick) {
+        match send(share, store, &key, Signing::Allowed, source.as_deref(), &tick) {
             Ok(()) => {
                 let now = share.traffic();
                 let (bytes, already_there) =
@@ -153,17 +158,42 @@ fn send_all(
     }
 }
 
-/// Uploads a recorded action under each of its keys.
+/// Uploads a recorded action under each of its keys. `signing` says whether our own key may sign it; what was
+/// made here it may sign in any case. `source` is the folder of the node's source, if it has one.
 ///
 /// # Errors
 /// Fails if the record is gone, or if [`Share::push`] fails.
-pub(crate) fn send(share: &Share, store: &LocalStore, key: &Digest, tick: Tick<'_>) -> Result<(), Unsent> {
+pub(crate) fn send(
+    share: &Share,
+    store: &LocalStore,
+    key: &Digest,
+    signing: Signing,
+    source: Option<&Path>,
+    tick: Tick<'_>,
+) -> Result<(), Unsent> {
     let gone = || {
         let short = key.short();
         Error::Store(format!("the record of {short} is gone; `pipeline build` makes it again"))
     };
-    let action = store.action(key).ok_or_else(gone)?;
-    let recipe = Recipe::read(&action.recipe).ok_or_else(gone)?;
-    let policy = share_policy(recipe.stage());
-    records(&recipe, action).iter().try_for_each(|(key, action)| share.push(store, key, policy, action, tick))
+    let record = store.record(key).ok_or_else(gone)?;
+    let recipe = Recipe::read(&record.action.recipe).ok_or_else(gone)?;
+    let stage = recipe.stage();
+    stage.check_volatile(&record.action.artifact).map_err(|problem| Error::Store(problem.to_string()))?;
+    let policy = share_policy(stage);
+    let signing = if record.made_here { Signing::Allowed } else { signing };
+    let place = |file: &FileEntry| place_of(store, source.filter(|_| stage.is_reference()), file);
+    let place = &place;
+    let push = |(key, action): &(Digest, Action)| {
+        share.push(store, &Outgoing { key, policy, action, signing, place }, tick)
+    };
+    records(&recipe, record.action).iter().try_for_each(push)
+}
+
+/// Returns where a file of an artifact lies: in the source that the artifact is, or in the store.
+pub(crate) fn place_of(store: &LocalStore, source: Option<&Path>, file: &FileEntry) -> PathBuf {
+    match source {
+        Some(folder) if folder.is_dir() => folder.join(&file.path),
+        Some(file) => file.to_owned(),
+        None => store.object_path(&file.digest),
+    }
 }

@@ -15,24 +15,28 @@
 mod budget;
 mod collect;
 mod compare;
+mod local_records;
 mod machine;
 mod packing;
 mod partial_file;
 mod pull;
 mod push;
 mod sources;
+mod statement;
 
 pub use collect::{RemoteGcPlan, Retention};
+pub use local_records::LocalRecords;
 pub use pull::Miss;
-pub use push::Unsent;
+pub use push::{Outgoing, Signing, Unsent};
+pub use statement::{Age, NotUsed, open, seal, vouched};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::SystemTime;
 
-use crate::attestation::{self, Claim};
-use crate::sign::{Envelope, NotBelieved, PublicKey, SecretKey};
-use crate::store::{Action, LONGEST_CHUNK, LocalStore, Remote, RemoteError};
-use artifact::{Digest, IoError, in_one_line};
+use crate::sign::{PublicKey, Signer};
+use crate::store::{Action, LONGEST_CHUNK, LocalStore, RecordOrigin, Remote, RemoteError};
+use artifact::{Digest, IoError};
 
 /// The longest record that is read, in bytes. The record of a model in ten thousand files is shorter.
 const LONGEST_RECORD: u64 = 16 << 20;
@@ -55,10 +59,12 @@ pub enum SharePolicy {
 pub struct Settings {
     /// The keys whose signatures are trusted, besides our own.
     pub trusted: Vec<PublicKey>,
-    /// Our own key to sign with, if we have one.
-    pub own: Option<SecretKey>,
+    /// The signer with our own key, if we have one.
+    pub own: Option<&'static Signer>,
     /// For the key of an action, the reproducible digest of its artifact in `pipeline.lock`.
     pub locked: HashMap<Digest, Digest>,
+    /// When `pipeline.lock` was written.
+    pub lock_written: Option<SystemTime>,
     /// Whether chunks are compressed if that makes them shorter by at least a twentieth.
     pub compress: bool,
 }
@@ -157,7 +163,7 @@ impl Share {
         let known = self.state().records.get(key).cloned().flatten();
         let Some(Known { action, envelope }) = known else { return Ok(()) };
         store.put_attestation(key, &envelope)?;
-        store.put_record(key, &action)
+        store.put_record(key, &action, RecordOrigin::Elsewhere)
     }
 
     /// Forgets the record of `key`, because the files it names cannot be fetched.
@@ -174,7 +180,7 @@ impl Share {
                 return None;
             }
         };
-        match self.believe(key, &json) {
+        match self.believe(key, kind, &json) {
             Ok(action) => Some(Known { action, envelope: json }),
             Err(problem) => {
                 self.pass_over(key, &problem);
@@ -185,21 +191,27 @@ impl Share {
 
     /// Checks that a trusted key signed a record, that it is the record of `key`, and that it agrees with
     /// `pipeline.lock`.
-    fn believe(&self, key: &Digest, json: &[u8]) -> Result<Action, NotUsed> {
-        let (claim, _) = open(json, &self.believed())?;
-        if claim.key != *key {
-            return Err(NotUsed::Other(claim.key));
-        }
+    fn believe(&self, key: &Digest, kind: SharePolicy, json: &[u8]) -> Result<Action, NotUsed> {
+        let (claim, _) = vouched(json, &self.believed(), key, kind)?;
         let made = claim.action.artifact.reproducible_digest();
         match self.settings.locked.get(key) {
-            Some(locked) if *locked != made => Err(NotUsed::Unlocked { made, locked: *locked }),
+            Some(locked) if *locked != made => {
+                let age = Age::new(claim.signed, self.settings.lock_written);
+                Err(NotUsed::Unlocked { made, locked: *locked, age })
+            }
             _ => Ok(claim.action),
         }
     }
 
+    /// Does not use the record of `key`, and tells the user why.
+    pub fn refuse(&self, key: &Digest, problem: String) {
+        self.forget(key);
+        self.pass_over(key, &NotUsed::Refused(problem));
+    }
+
     /// Returns the keys that are trusted, our own included.
     fn believed(&self) -> Vec<PublicKey> {
-        let own = self.settings.own.iter().map(SecretKey::public);
+        let own = self.settings.own.iter().map(|own| own.public());
         self.settings.trusted.iter().copied().chain(own).collect()
     }
 
@@ -245,51 +257,6 @@ impl Share {
         // Every change of the state is one statement, so a thread that panicked left no half-made change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Why a record is not used.
-#[derive(Debug, thiserror::Error)]
-pub enum NotUsed {
-    /// No trusted key signed it.
-    #[error(transparent)]
-    NotBelieved(#[from] NotBelieved),
-    /// What is signed is not a statement about an action.
-    #[error("{0}")]
-    NotAClaim(String),
-    /// It is the record of another action.
-    #[error("it is the record of {}", .0.short())]
-    Other(Digest),
-    /// It disagrees with `pipeline.lock`.
-    #[error("it says {}, but pipeline.lock has {}", made.short(), locked.short())]
-    Unlocked {
-        /// The reproducible digest of the artifact in the record.
-        made: Digest,
-        /// The digest in `pipeline.lock`.
-        locked: Digest,
-    },
-}
-
-/// Opens the signed statement of an action; returns it and the key that signed it.
-///
-/// # Errors
-///
-/// Fails if `json` is not an envelope, no key in `believed` signed it, or it does not hold the statement of
-/// an action.
-pub fn open(json: &[u8], believed: &[PublicKey]) -> Result<(Claim, PublicKey), NotUsed> {
-    let (payload, signer) = Envelope::parse(json)?.open(attestation::PAYLOAD_TYPE, believed)?;
-    let claim = Claim::parse(&payload).map_err(|error| {
-        // The causes are included: a problem with its files is one level below.
-        NotUsed::NotAClaim(in_one_line(&error))
-    })?;
-    Ok((claim, signer))
-}
-
-/// Returns the statement that the action of `key` made its artifact, signed with `own`, as the JSON of an
-/// envelope. A measurement also states the machine's class.
-pub fn seal(key: &Digest, kind: SharePolicy, action: &Action, own: &SecretKey) -> Vec<u8> {
-    let machine = (kind == SharePolicy::Measured).then(|| machine::class().to_owned());
-    let claim = Claim { key: *key, action: action.clone(), machine };
-    Envelope::seal(attestation::PAYLOAD_TYPE, claim.to_json(), own).to_json()
 }
 
 /// Returns the name of a record. For a measurement the name depends on the machine's class too, because a

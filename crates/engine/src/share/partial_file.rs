@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::store::{Chunk, read_range};
+use crate::store::{Chunk, owned_file, read_range};
 use artifact::{AtPath, Digest, HashingWriter, IoError};
 
 /// How many bytes are written before a sync, so that little is left for the last sync.
@@ -40,8 +40,7 @@ impl<'a> PartialFile<'a> {
     /// Opens or creates the file at `path` and sets its length to `size` bytes. `places` are the chunks and
     /// their offsets in bytes.
     pub(super) fn open(path: &'a Path, size: u64, places: &'a [(u64, Chunk)]) -> Result<Self, IoError> {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
-        let file = file.at("write", path)?;
+        let file = owned_file::open_for_writing(path).at("write", path)?;
         let begun = file.metadata().at("read", path)?.len() > 0;
         file.set_len(size).at("write", path)?;
         let state = Mutex::new(State { arrived: vec![false; places.len()], is_over: false });

@@ -15,7 +15,7 @@ use super::partial_file::PartialFile;
 use super::sources::Sources;
 use super::{LONGEST_LIST, Share, chunk_name, file_name};
 use crate::Error;
-use crate::store::{Chunk, ChunkList, LONGEST_CHUNK, LocalStore, RemoteError, Stat};
+use crate::store::{Chunk, ChunkList, LONGEST_CHUNK, LocalStore, RemoteError, Stat, is_content};
 use artifact::{Artifact, AtPath, Digest, FileEntry, Interrupted, IoError, Tick, in_one_line};
 
 /// Why an artifact did not arrive.
@@ -130,7 +130,7 @@ impl Share {
         let go_on = || (progress.tick)(progress.done.load(Ordering::Relaxed), progress.total);
         // Another process may be downloading the same file. When it is done, the file is in the store.
         let (partial, _lock) = store.partial_file(&file.digest, &go_on)?;
-        if Digest::of_file(&object).is_ok_and(|(digest, _)| digest == file.digest) {
+        if is_content(&object, &file.digest) {
             progress.add(file.size)?;
             return Ok(Stat::at(&object).at("read", &object)?);
         }

@@ -2,15 +2,38 @@
 //! Knows nothing of who will want it.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::budget::each;
 use super::packing::pack;
-use super::{Share, SharePolicy, chunk_name, file_name, open, record_name, seal};
+use super::{Share, SharePolicy, chunk_name, file_name, record_name, seal, vouched};
 use crate::Error;
-use crate::store::{Action, Chunk, ChunkList, LocalStore, RemoteError, read_range};
+use crate::store::{Action, Chunk, ChunkList, LocalStore, RemoteError, is_content, read_range};
 use artifact::{AtPath, Digest, FileEntry, Interrupted, IoError, Tick, in_one_line};
+
+/// Whether an action without a trusted statement is signed with our own key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signing {
+    /// It ran here, or the user vouches for it.
+    Allowed,
+    /// Somebody else made it, and nobody who is trusted vouches for it.
+    Refused,
+}
+
+/// An action to upload.
+pub struct Outgoing<'a> {
+    /// Its key.
+    pub key: &'a Digest,
+    /// What of it is shared.
+    pub policy: SharePolicy,
+    /// The action.
+    pub action: &'a Action,
+    /// Whether our own key may sign it.
+    pub signing: Signing,
+    /// Returns where a file of its artifact lies.
+    pub place: &'a dyn Fn(&FileEntry) -> PathBuf,
+}
 
 /// Why an artifact was not uploaded.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +41,12 @@ pub enum Unsent {
     /// There is no key to sign with.
     #[error("there is no signing key; `pipeline keys init` makes one")]
     NoKey,
+    /// It was not made here, and nobody who is trusted signed it.
+    #[error(
+        "it was not made here and no trusted key signed it, so it is not signed with your key; `pipeline verify` \
+         makes it again and compares, `pipeline push --adopt` signs it as it is"
+    )]
+    NotOurs,
     /// The remote does not answer, or refuses.
     #[error(transparent)]
     Down(#[from] RemoteError),
@@ -49,39 +78,26 @@ impl From<IoError> for Unsent {
 }
 
 impl Share {
-    /// Uploads the action of `key`: first its files, if `kind` shares them, then its signed record. What the
-    /// remote already has is skipped. If the remote refuses, records are still read from it; if it does not
-    /// answer in time, they are not.
+    /// Uploads an action: first its files, if they are shared, then its signed record. What the remote already
+    /// has is skipped. If the remote refuses, records are still read from it; if it does not answer in time,
+    /// they are not.
     ///
     /// # Errors
     ///
-    /// Fails if there is no key to sign with, the remote refuses or does not answer, a local file cannot be
-    /// read or was altered, or `tick` asks to stop.
-    pub fn push(
-        &self,
-        store: &LocalStore,
-        key: &Digest,
-        kind: SharePolicy,
-        action: &Action,
-        tick: Tick<'_>,
-    ) -> Result<(), Unsent> {
-        let sent = self.push_action(store, key, kind, action, tick);
+    /// Fails if there is no key to sign with or it may not sign this, the remote refuses or does not answer, a
+    /// local file cannot be read or was altered, or `tick` asks to stop.
+    pub fn push(&self, store: &LocalStore, outgoing: &Outgoing<'_>, tick: Tick<'_>) -> Result<(), Unsent> {
+        let sent = self.push_action(store, outgoing, tick);
         let Err(Unsent::Down(error)) = &sent else { return sent };
         let mut state = self.state();
         state.is_down |= matches!(error, RemoteError::Silent { .. });
         if std::mem::replace(&mut state.is_told, true) { Err(Unsent::AlreadyReported) } else { sent }
     }
 
-    fn push_action(
-        &self,
-        store: &LocalStore,
-        key: &Digest,
-        kind: SharePolicy,
-        action: &Action,
-        tick: Tick<'_>,
-    ) -> Result<(), Unsent> {
-        let envelope = self.statement(store, key, kind, action)?;
-        if kind != SharePolicy::Source {
+    fn push_action(&self, store: &LocalStore, outgoing: &Outgoing<'_>, tick: Tick<'_>) -> Result<(), Unsent> {
+        let Outgoing { key, policy, action, .. } = *outgoing;
+        let statement = self.statement(store, outgoing)?;
+        if policy != SharePolicy::Source {
             let (done, total) = (AtomicU64::new(0), action.artifact.size());
             let add = |bytes: u64| tick(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
             // Small files are uploaded in parallel, because each waits for two answers. Large files go one
@@ -95,30 +111,27 @@ impl Share {
         // A trusted record with the same artifact is not replaced, whoever signed it: others may not trust
         // our key.
         let same = |theirs: Action| theirs.artifact == action.artifact;
-        if !self.record(key, kind).is_some_and(same) {
-            self.remote()?.put(&record_name(key, kind), envelope)?;
+        if !self.record(key, policy).is_some_and(same) {
+            self.remote()?.put(&record_name(key, policy), statement)?;
         }
         Ok(())
     }
 
     /// Returns the statement to upload: the one in the local cache if it is trusted and still right, whoever
-    /// signed it, else a new one signed with our own key.
-    fn statement(
-        &self,
-        store: &LocalStore,
-        key: &Digest,
-        kind: SharePolicy,
-        action: &Action,
-    ) -> Result<Vec<u8>, Unsent> {
+    /// signed it, else a new one signed with our own key, if that is allowed.
+    fn statement(&self, store: &LocalStore, outgoing: &Outgoing<'_>) -> Result<Vec<u8>, Unsent> {
+        let Outgoing { key, policy, action, signing, place } = *outgoing;
         if let Some(kept) = store.attestation(key)
-            && let Ok((claim, _)) = open(&kept, &self.believed())
-            && claim.key == *key
+            && let Ok((claim, _)) = vouched(&kept, &self.believed(), key, policy)
             && claim.action.artifact == action.artifact
         {
             return Ok(kept);
         }
-        let own = self.settings.own.as_ref().ok_or(Unsent::NoKey)?;
-        let envelope = seal(key, kind, action, own);
+        let own = self.settings.own.ok_or(Unsent::NoKey)?;
+        if signing == Signing::Refused {
+            return Err(Unsent::NotOurs);
+        }
+        let envelope = seal(key, policy, action, own, place)?;
         store.put_attestation(key, &envelope)?;
         Ok(envelope)
     }
@@ -130,6 +143,10 @@ impl Share {
         add: &(dyn Fn(u64) -> Result<(), Interrupted> + Sync),
     ) -> Result<(), Unsent> {
         let path = store.object_path(&file.digest);
+        // A chunk list may have been made from a file that was damaged already, so the file is hashed first.
+        if !is_content(&path, &file.digest) {
+            return Err(altered(&path).into());
+        }
         let list = cut(store, &path, file)?;
         let opened = File::open(&path).at("read", &path)?;
         let places: Vec<_> = list.places().collect();
@@ -157,8 +174,7 @@ impl Share {
         let bytes = read_range(file, &(at..at + chunk.length)).at("read", path)?;
         // A name in the remote promises its content, so altered bytes are not uploaded.
         if Digest::of(&bytes) != chunk.digest {
-            let problem = "was altered since it was stored; `pipeline build` makes it again";
-            return Err(Error::Store(format!("{} {problem}", path.display())).into());
+            return Err(altered(path).into());
         }
         let bytes = if self.settings.compress { pack(bytes) } else { bytes };
         let sent = bytes.len() as u64;
@@ -176,6 +192,11 @@ impl Share {
         }
         self.remote()?.size(name).map(|size| size.is_some())
     }
+}
+
+fn altered(path: &Path) -> Error {
+    let problem = "was altered since it was stored; `pipeline verify --store --repair` puts it right";
+    Error::Store(format!("{} {problem}", path.display()))
 }
 
 /// Returns the chunks of a stored file. The file is read only if it can be cut and its chunk list is not

@@ -33,6 +33,12 @@ pub fn load() -> Result<Option<SecretKey>> {
     }
 }
 
+/// Whether there seems to be a key: the variable is set, or the file is there. It is not read.
+pub(super) fn is_configured() -> bool {
+    let in_variable = env::var_os(VARIABLE).is_some_and(|text| !text.is_empty());
+    in_variable || KeyFile::of_user().is_some_and(|file| file.path.symlink_metadata().is_ok())
+}
+
 /// Makes a key and writes it to the user's file; returns the path and the public half.
 ///
 /// # Errors

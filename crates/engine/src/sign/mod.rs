@@ -5,10 +5,15 @@ mod base64_text;
 mod envelope;
 mod key;
 mod key_file;
+mod sha256;
+mod signer;
 
 pub use envelope::{Envelope, NotBelieved, Signature};
 pub use key::{InvalidKey, PublicKey, SecretKey};
 pub use key_file::{KeyFile, VARIABLE, create, load};
+pub use sha256::Sha256;
+pub(crate) use sha256::hash_file;
+pub use signer::{ARGUMENTS, Signer, serve, signer};
 
 /// The most characters of an untrusted text that are shown.
 const SHOWN_CHARS: usize = 80;

@@ -6,7 +6,7 @@ mod benchmark;
 mod params;
 mod worker;
 
-pub use params::{BackendKind, Benchmark, Config, Kind, Stage};
+pub use params::{BackendKind, Benchmark, Config, Kind, Stage, UndeclaredVolatile};
 pub use worker::WorkerProgram;
 
 use std::collections::BTreeMap;

@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use artifact::Artifact;
 use protocol::MLX_ID;
 use report::{Gate, Verdict};
 use weights::rewrite::{Fuse, Quantize};
@@ -93,6 +94,26 @@ impl Stage {
         if role == "adapter" || role.ends_with(".adapter") { Kind::Adapter } else { Kind::Model }
     }
 
+    /// Returns the files that the stage writes and that differ from run to run. A stage that makes weights has
+    /// none.
+    pub fn volatile_files(&self) -> &'static [&'static str] {
+        match self {
+            Self::Base | Self::Adapter | Self::Fuse(_) | Self::Quantize(_) => &[],
+            Self::Benchmark(_) => &BENCHMARK_VOLATILE,
+        }
+    }
+
+    /// Checks that only those files of an artifact are marked volatile that the stage declares. Volatile files
+    /// are not compared with the lock, so a record must not decide which ones they are.
+    ///
+    /// # Errors
+    /// Fails on the first file that is marked volatile and not declared.
+    pub fn check_volatile(&self, artifact: &Artifact) -> std::result::Result<(), UndeclaredVolatile> {
+        let declared = self.volatile_files();
+        let wrong = artifact.files().iter().find(|file| file.volatile && !declared.contains(&&*file.path));
+        wrong.map_or(Ok(()), |file| Err(UndeclaredVolatile { file: file.path.clone(), stage: self.word() }))
+    }
+
     /// Whether the output is the source itself, referenced in place.
     pub fn is_reference(&self) -> bool {
         matches!(self, Self::Base | Self::Adapter)
@@ -108,6 +129,18 @@ impl Stage {
             Self::Quantize(_) | Self::Benchmark(_) => 3,
         }
     }
+}
+
+/// The files of a benchmark that differ from run to run.
+pub(super) const BENCHMARK_VOLATILE: [&str; 5] =
+    ["readings.json", "report.html", "report.md", "timings.json", "verdicts.json"];
+
+/// A file is marked as one that differs from run to run, but its stage makes no such file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it marks `{}` as volatile, but no `{stage}` makes such a file", .file.escape_debug())]
+pub struct UndeclaredVolatile {
+    file: String,
+    stage: &'static str,
 }
 
 /// A backend that a build can use.

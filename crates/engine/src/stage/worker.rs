@@ -1,14 +1,19 @@
 //! The worker: a separate process for what runs on MLX. Requests and replies are lines of JSON over a pipe.
 //! Knows nothing of what MLX does with a request; `src/bin/pipeline-mlx.rs` is the other end.
 //!
+//! It gets only the environment variables that it needs, because it reads models that others made: no keys and no
+//! tokens.
+//!
 //! It is a separate process for three reasons: load time and peak memory are then those of one configuration,
 //! MLX needs a single thread, and loading the MLX library takes longer than deciding that nothing is to be
 //! done. The worker ends when its standard input ends, so it cannot outlive the build that started it.
 
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{env, thread};
 
@@ -23,6 +28,16 @@ const PROGRAM: &str = "pipeline-mlx";
 
 /// The environment variable with the path of the worker.
 const VARIABLE: &str = "PIPELINE_WORKER";
+
+/// The environment variables that the worker gets.
+const ENVIRONMENT: [&str; 7] = ["PATH", "HOME", "TMPDIR", "LANG", "CC", "CXX", "NO_COLOR"];
+
+/// The beginnings of the names of others that it gets: of the dynamic linker, the locale, and the libraries.
+const ENVIRONMENT_PREFIXES: [&str; 9] =
+    ["LD_", "DYLD_", "LC_", "MLX_", "METAL_", "MTL_", "OMP_", "OPENBLAS_", "RUST_"];
+
+/// How many bytes of the worker's last messages are kept.
+const LAST_WORDS: usize = 4096;
 
 /// How often a waiting build checks whether it was interrupted.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -113,14 +128,18 @@ impl WorkerProgram {
 struct Worker {
     child: Child,
     lines: Receiver<String>,
+    /// The end of what it wrote to standard error.
+    last_words: Option<JoinHandle<String>>,
 }
 
 impl Worker {
     fn start(program: &Path) -> Result<Self> {
         let command = Command::new(program)
+            .env_clear()
+            .envs(env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_needed)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(Stdio::piped())
             .spawn();
         let mut child = command.map_err(|error| match error.kind() {
             ErrorKind::NotFound => Error::Worker(format!(
@@ -130,15 +149,22 @@ impl Worker {
             _ => Error::Worker(format!("cannot start {}: {error}", program.display())),
         })?;
         let output = child.stdout.take().or_bug("the worker's output is a pipe")?;
+        let errors = child.stderr.take().or_bug("the worker's messages are a pipe")?;
         let (sender, lines) = channel();
-        thread::spawn(move || {
+        let listen = move || {
             for line in BufReader::new(output).lines().map_while(std::result::Result::ok) {
                 if sender.send(line).is_err() {
                     break;
                 }
             }
-        });
-        Ok(Self { child, lines })
+        };
+        let started = thread::Builder::new().spawn(listen);
+        let last_words = thread::Builder::new().spawn(move || read_last_words(errors));
+        let problem = |error| Error::Worker(format!("cannot start a thread: {error}"));
+        let mut worker = Self { child, lines, last_words: None };
+        started.map_err(problem)?;
+        worker.last_words = Some(last_words.map_err(problem)?);
+        Ok(worker)
     }
 
     fn send(&mut self, request: &Request) -> Result<()> {
@@ -154,13 +180,43 @@ impl Worker {
         if let Err(interrupted) = tick(0, 0) {
             return interrupted.into();
         }
-        match self.child.wait() {
-            Ok(status) => {
-                Error::Worker(format!("the worker ended early ({status}); was there enough memory?"))
-            }
+        let status = self.child.wait();
+        let words = self.last_words.take().and_then(|words| words.join().ok()).unwrap_or_default();
+        match status {
+            Ok(status) => Error::Worker(describe_end(status, words.trim())),
             Err(error) => Error::Worker(format!("the worker ended early: {error}")),
         }
     }
+}
+
+/// Says why the worker ended: its status, what that status usually means, and its last message.
+fn describe_end(status: ExitStatus, words: &str) -> String {
+    // A shell reports a signal as 128 and its number.
+    let meaning = match (status.code(), status.signal()) {
+        (Some(127), _) => "a library that it needs could not be loaded",
+        (Some(126), _) => "it may not be run",
+        (Some(137), _) | (_, Some(9)) => "it was killed, as the system does when the memory runs out",
+        (Some(139), _) | (_, Some(11 | 7)) => "it crashed in native code",
+        (Some(134), _) | (_, Some(6)) => "it was aborted",
+        _ => "it gave no reason",
+    };
+    let line = words.lines().last().unwrap_or_default();
+    let said = if line.is_empty() { String::new() } else { format!(": {}", crate::sign::shown(line)) };
+    format!("the worker ended early ({status}): {meaning}{said}")
+}
+
+fn is_needed(name: &str) -> bool {
+    ENVIRONMENT.contains(&name) || ENVIRONMENT_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Reads to the end, and returns the last bytes as text.
+fn read_last_words(mut errors: impl Read) -> String {
+    let (mut kept, mut block) = (Vec::new(), [0; LAST_WORDS]);
+    while let Ok(count @ 1..) = errors.read(&mut block) {
+        kept.extend_from_slice(block.get(..count).unwrap_or_default());
+        kept.drain(..kept.len().saturating_sub(LAST_WORDS));
+    }
+    String::from_utf8_lossy(&kept).into_owned()
 }
 
 impl Drop for Worker {
@@ -174,6 +230,26 @@ impl Drop for Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_is_told_for_what_it_was() {
+        let end = |code: i32, words: &str| describe_end(ExitStatus::from_raw(code), words);
+        assert_eq!(
+            end(127 << 8, "libmlx.so: cannot open shared object file\n"),
+            "the worker ended early (exit status: 127): a library that it needs could not be loaded: \
+             libmlx.so: cannot open shared object file"
+        );
+        assert!(end(137 << 8, "").contains("memory") && end(9, "").contains("memory"));
+        assert!(end(1 << 8, "one\n\u{1b}[2Jtwo").ends_with("it gave no reason: \\u{1b}[2Jtwo"));
+    }
+
+    #[test]
+    fn no_secret_is_passed_on() {
+        for name in ["PIPELINE_SIGNING_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "GITHUB_TOKEN"] {
+            assert!(!is_needed(name), "{name}");
+        }
+        assert!(is_needed("PATH") && is_needed("LD_LIBRARY_PATH") && is_needed("LC_ALL"));
+    }
 
     #[test]
     fn an_explicit_path_counts_first_and_a_missing_worker_is_named() {

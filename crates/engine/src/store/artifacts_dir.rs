@@ -2,14 +2,16 @@
 //! store. Tells whether such a folder is unchanged.
 //! Knows nothing of what a node is.
 
-use std::fs::{self, Permissions};
+use std::borrow::Cow;
+use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::local::{list, move_file, remove};
-use super::{LocalStore, Stat, StatCache};
+use super::{LocalStore, Stat, StatCache, cache_folder, file_system};
+use crate::Error;
 use crate::error::{Result, fail};
 use artifact::{Artifact, AtPath, Digest, IoError};
 
@@ -34,6 +36,24 @@ impl ArtifactsDir {
     /// Sets the folder. Nothing is read or created yet.
     pub fn new(root: PathBuf) -> Self {
         Self { root }
+    }
+
+    /// Creates the folder if it is missing, keeps it out of git, and checks that it can hold symbolic links.
+    ///
+    /// # Errors
+    /// Fails if the folder cannot be written, or if its file system has no symbolic links.
+    pub fn prepare(&self) -> Result<()> {
+        fs::create_dir_all(&self.root).at("create", &self.root)?;
+        cache_folder::ignore_in_git(&self.root)?;
+        let probe = self.root.join(format!(".link-{}", std::process::id()));
+        let made = symlink("nowhere", &probe);
+        let _ = fs::remove_file(&probe);
+        match made {
+            Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {
+                Err(Error::NoLinks { path: self.root.clone(), error })
+            }
+            made => Ok(made.at("link", &probe)?),
+        }
     }
 
     /// Returns the hashed folder of `artifact` of the node `name`, such as `artifacts/8bit-3fa9c1d2e4b7`.
@@ -91,6 +111,7 @@ impl ArtifactsDir {
     /// Fails if the folder cannot be written, or if something that is not a link has this name.
     pub fn link(&self, name: &str, target: &Path, store: &LocalStore) -> Result<()> {
         let path = self.root.join(name);
+        let target = &*self.reachable(target);
         if fs::read_link(&path).is_ok_and(|current| current == target) {
             return Ok(());
         }
@@ -127,7 +148,17 @@ impl ArtifactsDir {
 
     /// Returns whether `name` points at `target`.
     pub fn links_to(&self, name: &str, target: &Path) -> bool {
-        fs::read_link(self.root.join(name)).is_ok_and(|current| current == target)
+        fs::read_link(self.root.join(name)).is_ok_and(|current| current == self.reachable(target))
+    }
+
+    /// Returns the target of a link in the folder. If the folder is itself a link to another place, `..` does
+    /// not lead to the project there, so such a target is made absolute.
+    fn reachable<'t>(&self, target: &'t Path) -> Cow<'t, Path> {
+        let project = || std::path::absolute(self.root.parent()?).ok();
+        match target.strip_prefix("..").ok().filter(|_| self.root.is_symlink()).zip(project()) {
+            Some((inside, project)) => Cow::Owned(project.join(inside)),
+            None => Cow::Borrowed(target),
+        }
     }
 
     /// Returns the targets of all names in the folder, as the links have them.
@@ -297,7 +328,7 @@ fn link(object: &Path, to: &Path, digest: Digest, stats: &mut StatCache) -> Resu
     if reflink_copy::reflink(object, to).is_err() && fs::hard_link(object, to).is_err() {
         fs::copy(object, to).at("copy to", to)?;
     }
-    fs::set_permissions(to, Permissions::from_mode(0o444)).at("protect", to)?;
+    file_system::protect(to).at("protect", to)?;
     stats.relinked(&before, Stat::of(&fs::metadata(object).at("read", object)?));
     stats.remember(Stat::of(&fs::metadata(to).at("read", to)?), digest);
     Ok(())

@@ -1,12 +1,13 @@
 //! Counters over all builds and transfers on a cache: hits, misses, and bytes transferred.
 //! Knows nothing of single nodes. Errors are ignored; a damaged file resets the counts.
 
-use std::fs;
-
 use serde::{Deserialize, Serialize};
 
 use super::checksum::{strip_checksum, with_checksum};
-use super::{KeyLock, LocalStore};
+use super::{KeyLock, LocalStore, owned_file};
+
+/// The longest file that is read, in bytes.
+const LONGEST: u64 = 1 << 16;
 
 /// The counts of one build, or of all. A field that an older file does not have is zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +47,7 @@ impl Counters {
 impl LocalStore {
     /// Returns the counts of all builds on this cache.
     pub fn counters(&self) -> Counters {
-        let bytes = fs::read(self.counters_path()).unwrap_or_default();
+        let bytes = owned_file::read(&self.counters_path(), LONGEST).unwrap_or_default();
         strip_checksum(&bytes).and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default()
     }
 
@@ -67,6 +68,8 @@ impl LocalStore {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -7,7 +7,11 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// A held lock. The system releases it when the process ends, however it ends.
+use super::file_system;
+use super::lock::open;
+
+/// A held lock. The system releases it when the process ends, however it ends. Unlike the file of a key lock,
+/// its file is never removed, so no process can hold a lock on a removed file.
 #[derive(Debug)]
 pub struct GcLock {
     _file: File,
@@ -17,7 +21,7 @@ impl GcLock {
     /// Waits until nobody holds the lock at `path`, and takes it exclusively.
     pub(super) fn alone(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
-        file.lock()?;
+        file_system::lock(&file)?;
         Ok(Self { _file: file })
     }
 }
@@ -36,17 +40,11 @@ impl Shared {
             return Ok(lock);
         }
         let file = open(path)?;
-        file.lock_shared()?;
+        file_system::lock_shared(&file)?;
         let lock = Arc::new(GcLock { _file: file });
         *current = Arc::downgrade(&lock);
         Ok(lock)
     }
-}
-
-/// Opens the lock file. Unlike the file of a key lock it is never removed, so no process can hold a lock on a
-/// removed file.
-fn open(path: &Path) -> io::Result<File> {
-    File::options().create(true).truncate(false).write(true).open(path)
 }
 
 #[cfg(test)]

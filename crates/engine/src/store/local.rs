@@ -5,8 +5,10 @@
 //! objects/ab/cdef…    the content whose blake3 begins with ab
 //! actions/KEY.json    the record of an action, written after the objects it names
 //! gc.lock             the GC lock: shared while something is put in place, exclusive for the collector
-//! memo, witness       files that only save time: the local state, and the up-to-date stamp
+//! memo, witness       files that only save time: the local state, and the up-to-date stamp; in a cache that
+//!                     several people share, each has their own
 //! stats               the counters of all builds
+//! CACHEDIR.TAG        says that the folder is a cache
 //! tmp/run-…/          the workspace of a process, guarded by tmp/run-….lock; KEY/ in it is the output of an
 //! action
 //! ```
@@ -16,14 +18,15 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use super::cache_folder::{self, make_folder};
 use super::gc_lock::Shared;
-use super::{Action, GcLock, KeyLock, Stat, StatCache};
+use super::{GcLock, KeyLock, MachineSecret, Stat, StatCache, file_system, owned_file};
 use crate::error::Result;
 use artifact::{Artifact, AtPath, Digest, FileEntry, Interrupted, IoError};
 
@@ -37,6 +40,9 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug)]
 pub struct LocalStore {
     root: PathBuf,
+    secret: MachineSecret,
+    /// The end of the names of the files that each user of a shared cache has for themselves.
+    user: OnceLock<String>,
     workspace: Option<Workspace>,
     shared: Shared,
 }
@@ -52,7 +58,34 @@ struct Workspace {
 impl LocalStore {
     /// Sets the cache folder. Nothing is read or created yet.
     pub fn new(root: PathBuf) -> Self {
-        Self { root, workspace: None, shared: Shared::default() }
+        Self {
+            root,
+            secret: MachineSecret::of_user(),
+            user: OnceLock::new(),
+            workspace: None,
+            shared: Shared::default(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_secret(root: PathBuf, secret: PathBuf) -> Self {
+        Self { secret: MachineSecret::at(secret), ..Self::new(root) }
+    }
+
+    /// Checks that the folder may be used as a cache. A missing folder may.
+    ///
+    /// # Errors
+    /// Fails if it is another folder, if another user owns it, or if what is in it came with a checkout.
+    pub fn check_folder(&self) -> Result<()> {
+        cache_folder::check(&self.root)
+    }
+
+    /// Creates the folders that are missing, with the marker of a cache and a `.gitignore`.
+    ///
+    /// # Errors
+    /// Fails if the folder may not be used as a cache, or cannot be written.
+    pub fn make_folders(&self) -> Result<()> {
+        cache_folder::make(&self.root)
     }
 
     /// Creates the folders that are missing and a workspace for this process, and removes what killed
@@ -64,14 +97,11 @@ impl LocalStore {
         if self.workspace.is_some() {
             return Ok(());
         }
-        for folder in ["objects", "actions", "tmp"] {
-            let folder = self.root.join(folder);
-            fs::create_dir_all(&folder).at("create", &folder)?;
-        }
+        cache_folder::make(&self.root)?;
         self.sweep()?;
         let tmp = self.tmp();
         // The lock comes first, because a folder in `tmp/` without a lock counts as left by a dead process.
-        let path = tempfile::Builder::new().prefix("run-").suffix(".lock").tempfile_in(&tmp);
+        let path = open_to_all().prefix("run-").suffix(".lock").tempfile_in(&tmp);
         let path = path.and_then(|file| file.into_temp_path().keep().map_err(|error| error.error));
         let path = path.at("create a file in", &tmp)?;
         let lock = KeyLock::wait(&path).at("lock", &path)?;
@@ -98,14 +128,28 @@ impl LocalStore {
         &self.workspace.as_ref().expect("BUG: `prepare` comes before any write").folder
     }
 
+    /// Returns the secret that marks what this program writes here.
+    pub fn secret(&self) -> &MachineSecret {
+        &self.secret
+    }
+
     /// Returns the path of the local state.
     pub fn state_path(&self) -> PathBuf {
-        self.root.join("memo")
+        self.root.join(format!("memo{}", self.user()))
     }
 
     /// Returns the path of the up-to-date stamp.
     pub fn stamp_path(&self) -> PathBuf {
-        self.root.join("witness")
+        self.root.join(format!("witness{}", self.user()))
+    }
+
+    /// Returns nothing for the owner of the cache, and `-UID` for others.
+    fn user(&self) -> &str {
+        self.user.get_or_init(|| {
+            let (user, owner) = (rustix::process::geteuid().as_raw(), fs::metadata(&self.root));
+            let is_other = owner.is_ok_and(|owner| owner.uid() != user);
+            if is_other { format!("-{user}") } else { String::new() }
+        })
     }
 
     pub(super) fn counters_path(&self) -> PathBuf {
@@ -115,9 +159,8 @@ impl LocalStore {
     /// Writes the local state, the up-to-date stamp or the counters. This needs no workspace, so it works
     /// even if nothing was built. Errors are ignored, because these files only save time or count.
     pub fn put_cache_file(&self, path: &Path, bytes: &[u8]) {
-        let tmp = self.tmp();
-        let file =
-            tempfile::NamedTempFile::new_in(tmp).and_then(|mut file| file.write_all(bytes).map(|()| file));
+        let file = open_to_all().prefix("new-").tempfile_in(self.tmp());
+        let file = file.and_then(|mut file| file.write_all(bytes).map(|()| file));
         let _ = file.map(|file| file.persist(path));
     }
 
@@ -151,10 +194,10 @@ impl LocalStore {
     }
 
     /// Takes the GC lock exclusively: whoever puts something in place waits until it is dropped.
-    pub(super) fn gc_lock_exclusive(&self) -> Result<GcLock, IoError> {
-        fs::create_dir_all(&self.root).at("create", &self.root)?;
+    pub(super) fn gc_lock_exclusive(&self) -> Result<GcLock> {
+        cache_folder::make(&self.root)?;
         let path = self.root.join("gc.lock");
-        GcLock::alone(&path).at("lock", &path)
+        Ok(GcLock::alone(&path).at("lock", &path)?)
     }
 
     /// Returns when the oldest running process made its workspace, or `None` if none runs.
@@ -167,7 +210,7 @@ impl LocalStore {
             }
             // If the file is gone since it was listed, its process has ended.
             let Ok(began) = fs::metadata(&path).and_then(|metadata| metadata.modified()) else { continue };
-            if KeyLock::try_take(&path).at("lock", &path)?.is_none() {
+            if try_take(&path)?.is_none() {
                 oldest = Some(oldest.map_or(began, |oldest: SystemTime| oldest.min(began)));
             }
         }
@@ -202,48 +245,28 @@ impl LocalStore {
     }
 
     /// Removes the unfinished work of dead processes: what is in `tmp/` and whose lock is free, except recent
-    /// partial files.
+    /// partial files. Names that are not ours stay, and so does what another user left and we may not remove.
     ///
     /// # Errors
     /// Fails if `tmp/` cannot be read or written.
     pub fn sweep(&self) -> Result<()> {
+        if self.tmp().is_symlink() {
+            return Ok(());
+        }
         for path in list(&self.tmp())? {
-            if may_go_on(&path) {
+            if !is_unfinished(&path) || may_go_on(&path) {
                 continue;
             }
             let lock = path.with_extension("lock");
-            if let Some(_held) = KeyLock::try_take(&lock).at("lock", &lock)?
-                && path != lock
-            {
-                remove(&path)?;
+            let Some(_held) = try_take(&lock)? else { continue };
+            if path != lock {
+                match remove(&path) {
+                    Err(error) if error.source.kind() == ErrorKind::PermissionDenied => {}
+                    removed => removed?,
+                }
             }
         }
         Ok(())
-    }
-
-    /// Reads the record under `key`. A record that cannot be read is a miss: the stage runs again.
-    pub fn action(&self, key: &Digest) -> Option<Action> {
-        let bytes = fs::read(self.action_path(key)).ok()?;
-        let action: Action = serde_json::from_slice(&bytes).ok()?;
-        action.artifact.files().iter().all(|file| file.check().is_ok()).then_some(action)
-    }
-
-    /// Sets the mtime of the record under `key` to now, which the collector takes as its last use. Errors are
-    /// ignored: the record may only be collected earlier.
-    pub fn mark_used(&self, key: &Digest) {
-        let _ = File::open(self.action_path(key)).and_then(|file| file.set_modified(SystemTime::now()));
-    }
-
-    /// Writes the record under `key`. Must be called last: every object that it names is in place and synced.
-    ///
-    /// # Errors
-    /// Fails if the cache cannot be written.
-    pub fn put_record(&self, key: &Digest, action: &Action) -> Result<(), IoError> {
-        let _gc_lock = self.gc_lock()?;
-        self.write(
-            &self.action_path(key),
-            &serde_json::to_vec(action).expect("BUG: a record has a JSON form"),
-        )
     }
 
     /// Writes `bytes` to `path` atomically: the file has either the old content or the new.
@@ -252,7 +275,7 @@ impl LocalStore {
     /// Fails if the workspace or `path` cannot be written.
     pub(crate) fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), IoError> {
         let unfinished = self.workspace().join(Digest::of(path.as_os_str().as_encoded_bytes()).short());
-        let written = File::create(&unfinished).and_then(|mut file| {
+        let written = owned_file::create(&unfinished).and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()
         });
@@ -271,7 +294,7 @@ impl LocalStore {
         for file in artifact.files() {
             let object = self.object_path(&file.digest);
             // A content that is there already is not stored again, unless it was altered.
-            if Digest::of_file(&object).ok().is_none_or(|(digest, _)| digest != file.digest) {
+            if !is_content(&object, &file.digest) {
                 self.put_object(&folder.join(&file.path), &object)?;
             }
             self.discard_partial(&file.digest)?;
@@ -284,10 +307,10 @@ impl LocalStore {
 
     pub(super) fn put_object(&self, written: &Path, object: &Path) -> Result<(), IoError> {
         let parent = object.parent().expect("BUG: an object lies in a folder");
-        fs::create_dir_all(parent).at("create", parent)?;
-        fs::set_permissions(written, Permissions::from_mode(0o444)).at("protect", written)?;
+        make_folder(parent)?;
+        file_system::protect(written).at("protect", written)?;
         fs::rename(written, object).at("store", object)?;
-        File::open(parent).and_then(|folder| folder.sync_all()).at("sync", parent)
+        file_system::sync_folder(parent).at("sync", parent)
     }
 
     /// Checks that the content of `file` is there and matches its digest. Reads it only if it may have
@@ -297,6 +320,10 @@ impl LocalStore {
     /// Fails if the content is missing, altered or cannot be read.
     pub fn check(&self, file: &FileEntry, stats: &mut StatCache) -> Result<Stat, Damage> {
         let path = self.object_path(&file.digest);
+        if path.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
+            let error = io::Error::new(ErrorKind::InvalidInput, "it is not a regular file");
+            return Err(Damage::Unreadable { path, error });
+        }
         match stats.digest_of(&path) {
             Ok((digest, stat)) if digest == file.digest => Ok(stat),
             Ok((digest, _)) => Err(Damage::Altered { path, digest }),
@@ -312,7 +339,7 @@ impl LocalStore {
     pub fn objects(&self) -> Result<Vec<Digest>> {
         let root = self.root.join("objects");
         let mut digests = Vec::new();
-        for folder in list(&root)? {
+        for folder in list(&root)?.into_iter().filter(|folder| !folder.is_symlink()) {
             for object in list(&folder)? {
                 let tail = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
                 let name = tail(&folder).unwrap_or_default() + &tail(&object).unwrap_or_default();
@@ -351,19 +378,62 @@ pub enum Damage {
     },
 }
 
+/// Whether the stored file at `path` has the content of `digest`.
+pub(crate) fn is_content(path: &Path, digest: &Digest) -> bool {
+    owned_file::open(path).and_then(Digest::of_open_file).is_ok_and(|(found, _)| found == *digest)
+}
+
+/// Temporary files that others may read and write as the user's umask says, because several people may share
+/// a cache.
+fn open_to_all() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.permissions(Permissions::from_mode(0o666));
+    builder
+}
+
+/// Takes a lock in `tmp/`. Returns `None` if another process holds it, or if it belongs to another user who
+/// does not share it. Without locks on this file system, whatever is younger than a day counts as held.
+pub(super) fn try_take(path: &Path) -> Result<Option<KeyLock>, IoError> {
+    let taken = match KeyLock::try_take(path) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(None),
+        taken => taken.at("lock", path)?,
+    };
+    if file_system::has_no_locks() && age(path).is_none_or(|age| age < DAY) {
+        return Ok(None);
+    }
+    Ok(taken)
+}
+
+/// Whether `path` has a name as unfinished work in `tmp/` has it: `run-…`, `new-…`, or a digest.
+fn is_unfinished(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let stem = name.split('.').next().unwrap_or_default();
+    let is_random = |rest: &str| rest.len() <= 16 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    ["run-", "new-"].iter().filter_map(|prefix| stem.strip_prefix(prefix)).any(is_random)
+        || stem.parse::<Digest>().is_ok()
+        || name == "stats.lock"
+}
+
+/// Returns the time since a file was written.
+fn age(path: &Path) -> Option<Duration> {
+    fs::symlink_metadata(path).ok()?.modified().ok()?.elapsed().ok()
+}
+
 /// Whether `path` is a partial file that a later download may continue, because it was written within a day.
 fn may_go_on(path: &Path) -> bool {
-    let written = || fs::metadata(path).ok()?.modified().ok()?.elapsed().ok();
-    path.extension().is_some_and(|extension| extension == "partial") && written().is_none_or(|age| age < DAY)
+    path.extension().is_some_and(|extension| extension == "partial") && age(path).is_none_or(|age| age < DAY)
 }
 
 /// Renames `from` to `to`. If `to` is on another file system, copies to a file beside it and renames that.
 pub(super) fn move_file(from: &Path, to: &Path) -> io::Result<()> {
     match fs::rename(from, to) {
         Err(error) if error.kind() == ErrorKind::CrossesDevices => {
-            let sibling = to.with_extension("partial");
-            fs::copy(from, &sibling)?;
-            File::open(&sibling)?.sync_all()?;
+            let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let sibling = to.with_file_name(format!("{name}.partial"));
+            let mut copy = owned_file::create(&sibling)?;
+            io::copy(&mut File::open(from)?, &mut copy)?;
+            copy.set_permissions(fs::metadata(from)?.permissions()).or(Ok::<_, io::Error>(()))?;
+            copy.sync_all()?;
             fs::rename(&sibling, to)?;
             fs::remove_file(from)
         }

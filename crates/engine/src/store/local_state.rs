@@ -3,18 +3,24 @@
 //! Knows nothing that cannot be found out again: without the file, the next run is slower, not different.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::built_nodes::{BuiltNode, BuiltNodes};
-use super::checksum::{strip_checksum, with_checksum};
+use super::machine_secret::MachineSecret;
+use super::owned_file;
 use super::stat_cache::{Stat, StatCache};
 use artifact::Digest;
 
 /// Increased when the meaning of the file changes; an older file is then ignored.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
+
+/// The role of the file among those that are marked with the machine's secret.
+const ROLE: &str = "local state";
+
+/// The longest file that is read, in bytes. Ten thousand nodes take about five million.
+const LONGEST: u64 = 1 << 30;
 
 /// What this machine remembers between two runs.
 #[derive(Default)]
@@ -47,15 +53,18 @@ struct Borrowed<'a> {
 }
 
 impl LocalState {
-    /// Reads the file at `path`. A file that is missing, old or damaged counts as empty.
-    pub fn load(path: &Path) -> Self {
-        let contents = fs::read(path).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
+    /// Reads the file at `path`. A file that is missing, old or damaged counts as empty, and so does one that
+    /// was not written with this `secret`: it may have come with a checkout.
+    pub fn load(path: &Path, secret: &MachineSecret) -> Self {
+        let bytes = owned_file::read(path, LONGEST).ok();
+        let contents = bytes.and_then(|bytes| decode(secret.unseal(ROLE, &bytes)?)).unwrap_or_default();
         let Contents { manifest, stats, nodes, .. } = contents;
         Self { stats: StatCache::new(stats), nodes: BuiltNodes::new(nodes), manifest, is_changed: false }
     }
 
-    /// Returns the bytes to write back, or `None` if nothing changed since the last call.
-    pub fn changed(&mut self) -> Option<Vec<u8>> {
+    /// Returns the bytes to write back, or `None` if nothing changed since the last call, or if there is no
+    /// secret to mark them with.
+    pub fn changed(&mut self, secret: &MachineSecret) -> Option<Vec<u8>> {
         let changed =
             [std::mem::take(&mut self.is_changed), self.stats.take_changed(), self.nodes.take_changed()];
         if changed == [false; 3] {
@@ -68,7 +77,7 @@ impl LocalState {
             nodes: self.nodes.nodes(),
         };
         let body = postcard::to_stdvec(&contents).expect("BUG: the state must have a postcard form");
-        Some(with_checksum(&body))
+        secret.seal(ROLE, &body)
     }
 
     /// Returns the encoded manifest of the pipeline file whose text has this digest, if it is known.
@@ -83,34 +92,39 @@ impl LocalState {
     }
 }
 
-fn decode(bytes: &[u8]) -> Option<Contents> {
-    let contents = postcard::from_bytes::<Contents>(strip_checksum(bytes)?).ok()?;
+fn decode(body: &[u8]) -> Option<Contents> {
+    let contents = postcard::from_bytes::<Contents>(body).ok()?;
     (contents.format == FORMAT).then_some(contents)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use artifact::Artifact;
 
     use super::*;
 
     #[test]
-    fn survives_a_round_trip_and_ignores_damage() {
+    fn survives_a_round_trip_and_ignores_damage_and_forgery() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("memo");
-        let mut state = LocalState::load(&path);
+        let secret = MachineSecret::at(folder.path().join("secret"));
+        let mut state = LocalState::load(&path, &secret);
         state.nodes.set("8bit", Digest::of(b"key"), &Artifact::new(Vec::new()), None);
         state.set_manifest(Digest::of(b"text"), vec![1, 2]);
-        let mut bytes = state.changed().unwrap();
-        assert_eq!(state.changed(), None);
+        let mut bytes = state.changed(&secret).unwrap();
+        assert_eq!(state.changed(&secret), None);
         fs::write(&path, &bytes).unwrap();
-        let read = LocalState::load(&path);
+        let read = LocalState::load(&path, &secret);
         assert_eq!(read.nodes.get("8bit").unwrap().key, Digest::of(b"key"));
         assert_eq!(read.manifest(&Digest::of(b"text")), Some(&[1, 2][..]));
         assert_eq!(read.manifest(&Digest::of(b"other")), None);
 
+        let stranger = MachineSecret::at(folder.path().join("other"));
+        assert_eq!(LocalState::load(&path, &stranger).nodes.get("8bit"), None);
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&path, bytes).unwrap();
-        assert_eq!(LocalState::load(&path).nodes.get("8bit"), None);
+        assert_eq!(LocalState::load(&path, &secret).nodes.get("8bit"), None);
     }
 }

@@ -2,10 +2,12 @@
 //! the process ends.
 //! Knows nothing of what is done under the lock.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use super::{file_system, owned_file};
 
 /// A held lock: an open file that the system unlocks when the process ends, however it ends.
 #[derive(Debug)]
@@ -22,7 +24,7 @@ impl KeyLock {
     pub fn wait(path: &Path) -> io::Result<Self> {
         loop {
             let file = open(path)?;
-            file.lock()?;
+            file_system::lock(&file)?;
             if let Some(lock) = Self::still_there(path, file)? {
                 return Ok(lock);
             }
@@ -35,11 +37,7 @@ impl KeyLock {
     /// Fails if the lock file cannot be opened or locked.
     pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
         let file = open(path)?;
-        match file.try_lock() {
-            Ok(()) => Self::still_there(path, file),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        if file_system::try_lock(&file)? { Self::still_there(path, file) } else { Ok(None) }
     }
 
     /// Returns the lock, if `file` is still the file at `path`. The previous holder may have removed it
@@ -60,8 +58,12 @@ impl Drop for KeyLock {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    File::options().create(true).truncate(false).write(true).open(path)
+/// Another user's lock file may not be open to our writes. To lock it, reading is enough.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    match owned_file::open_for_writing(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => owned_file::open(path),
+        file => file,
+    }
 }
 
 #[cfg(test)]

@@ -11,8 +11,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::local::{list, remove};
-use super::{ChunkList, KeyLock, LocalStore, Stat};
+use super::cache_folder::make_folder;
+use super::local::{list, remove, try_take};
+use super::{ChunkList, KeyLock, LocalStore, Stat, owned_file};
+
+/// The longest chunk list or statement that is read, in bytes.
+const LONGEST: u64 = 64 << 20;
 use crate::error::Result;
 use artifact::{AtPath, Digest, Interrupted, IoError};
 
@@ -41,7 +45,7 @@ impl LocalStore {
         let path = self.partial_path(digest);
         if path.exists() {
             let lock = path.with_extension("lock");
-            let held = KeyLock::try_take(&lock).at("lock", &lock)?;
+            let held = try_take(&lock)?;
             return held.map_or(Ok(()), |_held| Ok(remove(&path)?));
         }
         Ok(())
@@ -67,7 +71,8 @@ impl LocalStore {
     /// Returns the chunk list of the content of `digest`, if both are stored.
     pub fn chunk_list(&self, digest: &Digest) -> Option<ChunkList> {
         let size = fs::metadata(self.object_path(digest)).ok()?.len();
-        ChunkList::parse(&fs::read(self.chunk_list_path(digest)).ok()?, size).ok()
+        let list = owned_file::read(&self.chunk_list_path(digest), LONGEST).ok()?;
+        ChunkList::parse(&list, size).ok()
     }
 
     /// Stores the chunk list of the content of `digest`.
@@ -93,7 +98,7 @@ impl LocalStore {
 
     /// Returns the signed statement about the action of `key`, if there is one. It is not checked.
     pub fn attestation(&self, key: &Digest) -> Option<Vec<u8>> {
-        fs::read(self.attestation_path(key)).ok()
+        owned_file::read(&self.attestation_path(key), LONGEST).ok()
     }
 
     /// Stores the signed statement about the action of `key`.
@@ -106,7 +111,7 @@ impl LocalStore {
 
     fn write_below(&self, path: &Path, bytes: &[u8]) -> Result<(), IoError> {
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).at("create", parent)?;
+            make_folder(parent)?;
         }
         self.write(path, bytes)
     }
@@ -116,7 +121,8 @@ impl LocalStore {
     /// # Errors
     /// Fails if the cache cannot be listed, or if a file cannot be removed.
     pub fn forget_the_gone(&self) -> Result<()> {
-        for folder in list(&self.root().join("chunks"))? {
+        let folders = list(&self.root().join("chunks"))?;
+        for folder in folders.into_iter().filter(|folder| !folder.is_symlink()) {
             for path in list(&folder)? {
                 let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
                 let digest = name(&folder).unwrap_or_default() + &name(&path).unwrap_or_default();

@@ -3,19 +3,24 @@
 //! planned.
 //! Knows nothing of what was decided. Without the file, the next run is slower, not different.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::{self, available_parallelism};
 
 use serde::{Deserialize, Serialize};
 
-use super::Stat;
-use super::checksum::{strip_checksum, with_checksum};
+use super::machine_secret::MachineSecret;
+use super::{Stat, owned_file};
 use artifact::Digest;
 
 /// One thread is started for this many states. Reading them takes about ten times as long as starting the
 /// thread.
 const SHARE: usize = 1000;
+
+/// The role of the file among those that are marked with the machine's secret.
+const ROLE: &str = "up-to-date stamp";
+
+/// The longest file that is read, in bytes.
+const LONGEST: u64 = 1 << 30;
 
 /// A question, its answer, and the file states that the answer depends on.
 #[derive(Serialize, Deserialize)]
@@ -29,8 +34,9 @@ pub struct UpToDateStamp<'a> {
 
 impl<'a> UpToDateStamp<'a> {
     /// Encodes the answer to `question` and the states in `seen`. Returns `None` if one of the paths is not
-    /// UTF-8.
+    /// UTF-8, or if there is no secret to mark it with.
     pub fn encode(
+        secret: &MachineSecret,
         question: Digest,
         answer: usize,
         root: &Path,
@@ -41,14 +47,14 @@ impl<'a> UpToDateStamp<'a> {
             Some((path, *stat))
         };
         let seen = seen.iter().map(state).collect::<Option<_>>()?;
-        postcard::to_stdvec(&Self { question, answer, seen }).ok().map(|body| with_checksum(&body))
+        secret.seal(ROLE, &postcard::to_stdvec(&Self { question, answer, seen }).ok()?)
     }
 
-    /// Reads the stamp at `path`. Returns its answer if it is for `question`, and if every file and folder is
-    /// unchanged.
-    pub fn recall(path: &Path, root: &Path, question: &Digest) -> Option<usize> {
-        let bytes = fs::read(path).ok()?;
-        let stamp: UpToDateStamp<'_> = postcard::from_bytes(strip_checksum(&bytes)?).ok()?;
+    /// Reads the stamp at `path`. Returns its answer if it was written with this `secret`, if it is for
+    /// `question`, and if every file and folder is unchanged.
+    pub fn recall(path: &Path, secret: &MachineSecret, root: &Path, question: &Digest) -> Option<usize> {
+        let bytes = owned_file::read(path, LONGEST).ok()?;
+        let stamp: UpToDateStamp<'_> = postcard::from_bytes(secret.unseal(ROLE, &bytes)?).ok()?;
         (stamp.question == *question && stamp.stands(root)).then_some(stamp.answer)
     }
 
@@ -78,6 +84,8 @@ fn all_stand(seen: &[(&str, Stat)], root: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -88,8 +96,9 @@ mod tests {
         fs::write(&path, "one").unwrap();
         let seen = [(path.clone(), Stat::at(&path).unwrap())];
         let question = Digest::of(b"all");
-        fs::write(&kept, UpToDateStamp::encode(question, 7, root.path(), &seen).unwrap()).unwrap();
-        let recall = |question| UpToDateStamp::recall(&kept, root.path(), &question);
+        let secret = MachineSecret::at(root.path().join("secret"));
+        fs::write(&kept, UpToDateStamp::encode(&secret, question, 7, root.path(), &seen).unwrap()).unwrap();
+        let recall = |question| UpToDateStamp::recall(&kept, &secret, root.path(), &question);
         assert_eq!(recall(question), Some(7));
         assert_eq!(recall(Digest::of(b"8bit")), None);
 

@@ -13,7 +13,7 @@ use crate::graph::NodeId;
 use crate::inputs;
 use crate::plan::{Decision, Planner};
 use crate::stage::{self, Environment, WorkerProgram};
-use crate::store::{StatCache, hash_files, hash_source};
+use crate::store::{RecordOrigin, StatCache, hash_files, hash_source};
 use artifact::{Artifact, AtPath, FileEntry, Output, Tick, in_one_line};
 
 /// The result of building a node again.
@@ -59,6 +59,28 @@ impl<'a> Verifier<'a> {
             Err(error) if error.is_interrupted() => Err(error),
             Err(error) => Ok(Comparison::Failed(in_one_line(&error))),
         }
+    }
+
+    /// Records a node that was built again and came out the same as made here. A record with volatile files
+    /// stays as it is: they were not compared.
+    ///
+    /// # Errors
+    /// Fails if the cache cannot be written.
+    pub fn vouch(&self, id: NodeId) -> Result<()> {
+        let store = self.planner.store;
+        let decision = self.decisions.get(&id);
+        let Some((key, artifact)) =
+            decision.and_then(|decision| decision.key.zip(decision.artifact.as_ref()))
+        else {
+            return Ok(());
+        };
+        let Some(record) = store.record(&key).filter(|record| record.action.artifact == *artifact) else {
+            return Ok(());
+        };
+        if record.made_here || artifact.files().iter().any(|file| file.volatile) {
+            return Ok(());
+        }
+        Ok(store.put_record(&key, &record.action, RecordOrigin::Here)?)
     }
 
     fn compare(&mut self, id: NodeId, recorded: &Artifact, tick: Tick<'_>) -> Result<Vec<Difference>> {

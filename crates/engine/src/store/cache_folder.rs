@@ -1,0 +1,263 @@
+//! Whether a folder may be used as the cache: it is one, it is this user's or shared on purpose, git does not
+//! track it, and nothing in it is a link. Also makes the folders of a new one.
+//! Knows nothing of what is kept in it.
+//!
+//! What lies in a cache is used without being made again. So whoever fills a cache decides what is used: a
+//! cache that came with a checkout, or that another user made, is refused until the user allows it.
+
+use std::fs::{self, Metadata};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::{env, io};
+
+use rustix::process::{geteuid, getgid, getgroups};
+
+use super::git_index;
+use super::owned_file;
+use crate::Error;
+use crate::error::{Result, fail};
+use artifact::{AtPath, IoError};
+
+/// The environment variable with the caches that are allowed, separated by colons; `*` allows all.
+pub const ALLOWED_VARIABLE: &str = "PIPELINE_ALLOWED_CACHES";
+
+/// Marks a folder as a cache, for us and for backup programs: <https://bford.info/cachedir/>.
+const MARKER: &str = "CACHEDIR.TAG";
+
+const MARKER_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
+    # This folder is a cache of pipeline. It may be removed; `pipeline build` makes again what is missing.\n";
+
+/// The folders in a cache.
+pub(super) const FOLDERS: [&str; 5] = ["actions", "attestations", "chunks", "objects", "tmp"];
+
+/// The beginnings of the names of the files in a cache.
+const FILES: [&str; 5] = ["memo", "witness", "stats", "gc.lock", MARKER];
+
+/// Names that others put into a folder, and that say nothing about what it is.
+const STRANGERS: [&str; 5] = [".gitignore", ".gitkeep", "README.md", ".DS_Store", "lost+found"];
+
+/// Checks that the folder at `root` may be used as the cache. A missing folder may.
+///
+/// # Errors
+/// Fails if the folder is not a cache, if another user owns it, if git tracks what is in it, or if a folder
+/// in it is a link. The message says how to allow it.
+pub(super) fn check(root: &Path) -> Result<()> {
+    let metadata = match fs::metadata(root) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let is_link = root.is_symlink();
+            return match is_link {
+                true => Err(Error::Usage(format!("the cache {} is a link to nowhere", root.display()))),
+                false => Ok(()),
+            };
+        }
+        metadata => metadata.at("read", root)?,
+    };
+    if !metadata.is_dir() {
+        fail!(Store, "the cache {} is not a folder; `cache: {{dir: …}}` names another", root.display());
+    }
+    check_names(root)?;
+    let problem = foreign(root, &metadata)?;
+    match problem.filter(|_| !is_allowed(root)) {
+        Some(problem) => Err(Error::Usage(problem)),
+        None => Ok(()),
+    }
+}
+
+/// Checks that the folder has the marker, or nothing in it that is not ours. Nothing in it may be a link.
+fn check_names(root: &Path) -> Result<()> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(root).at("read", root)? {
+        let entry = entry.at("read", root)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        if is_link && is_our_name(&name) {
+            let path = entry.path();
+            fail!(Usage, "{} is a link, and nothing in a cache is one; remove it", path.display());
+        }
+        names.push(name);
+    }
+    if names.iter().any(|name| name == MARKER) {
+        return Ok(());
+    }
+    let has = |name: &str| names.iter().any(|found| found == name);
+    let stranger = names.iter().find(|name| !is_our_name(name) && !STRANGERS.contains(&name.as_str()));
+    // A cache of an older version has no marker, but always these two.
+    let is_older = has("objects") && has("actions");
+    let half = names.iter().find(|name| is_our_name(name) && !is_older);
+    match stranger.or(half) {
+        Some(name) => fail!(
+            Usage,
+            "{} is not a cache of pipeline: `{name}` is in it; `cache: {{dir: …}}` in pipeline.yaml must name a \
+             folder that is empty or not there yet",
+            root.display()
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Whether `name` is that of a file or folder directly in a cache.
+fn is_our_name(name: &str) -> bool {
+    FOLDERS.contains(&name) || FILES.iter().any(|file| name.starts_with(file))
+}
+
+/// Returns why what lies in the folder may not be by this user.
+fn foreign(root: &Path, metadata: &Metadata) -> Result<Option<String>> {
+    let shown = root.display();
+    let how = format!(
+        "if you trust it, allow it with `pipeline cache allow {shown}`, or set {ALLOWED_VARIABLE}={shown}"
+    );
+    if !is_own(metadata) && !is_shared(metadata)? {
+        let owner = metadata.uid();
+        return Ok(Some(format!(
+            "the cache {shown} belongs to the user {owner}, who decides what is in it; {how}"
+        )));
+    }
+    let is_ours = |name: &str| name.is_empty() || is_our_name(name.split('/').next().unwrap_or_default());
+    Ok(git_index::tracked_below(root, &is_ours).map(|file| {
+        format!(
+            "git tracks {}, so what is in the cache came with the checkout and is not trusted; take it out of \
+             git with `git rm -r --cached {shown}` and remove it, or {how}",
+            root.join(file).display()
+        )
+    }))
+}
+
+/// Whether this user owns it. For root this is also true of the user who called `sudo`, as in git.
+fn is_own(metadata: &Metadata) -> bool {
+    let user = geteuid();
+    let sudo = || env::var("SUDO_UID").is_ok_and(|uid| uid == metadata.uid().to_string());
+    metadata.uid() == user.as_raw() || (user.is_root() && sudo())
+}
+
+/// Whether it is shared on purpose with a group of this user: group-writable with the setgid bit.
+fn is_shared(metadata: &Metadata) -> Result<bool> {
+    if metadata.mode() & 0o2020 != 0o2020 {
+        return Ok(false);
+    }
+    let groups =
+        getgroups().map_err(|error| Error::Store(format!("cannot read this user's groups: {error}")))?;
+    Ok(groups.into_iter().chain([getgid()]).any(|group| group.as_raw() == metadata.gid()))
+}
+
+/// Whether the user has allowed the folder.
+fn is_allowed(root: &Path) -> bool {
+    let Ok(root) = root.canonicalize() else { return false };
+    let variable = env::var(ALLOWED_VARIABLE).unwrap_or_default();
+    let file = allowed_file().and_then(|path| owned_file::read(&path, 1 << 20).ok()).unwrap_or_default();
+    let file = String::from_utf8_lossy(&file);
+    let mut allowed = variable.split(':').chain(file.lines()).filter(|line| !line.is_empty());
+    allowed.any(|line| line == "*" || Path::new(line).canonicalize().is_ok_and(|path| path == root))
+}
+
+fn allowed_file() -> Option<PathBuf> {
+    let config = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let config = config.or_else(|| env::home_dir().map(|home| home.join(".config")))?;
+    Some(config.join("pipeline/allowed-caches"))
+}
+
+/// Allows the cache at `root`, whoever filled it: adds it to the user's list. Returns the path of the list.
+///
+/// # Errors
+/// Fails if the folder does not exist, if the user has no home folder, or if the list cannot be written.
+pub fn allow(root: &Path) -> Result<PathBuf> {
+    let whole = root.canonicalize().at("find", root)?;
+    let path = allowed_file()
+        .ok_or_else(|| Error::Usage("there is no home folder to keep the list in".to_owned()))?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder).at("create", folder)?;
+    let mut file = fs::File::options().append(true).create(true).open(&path).at("write", &path)?;
+    writeln!(file, "{}", whole.display()).at("write", &path)?;
+    Ok(path)
+}
+
+/// Creates the cache folder and the folders in it, with the marker and a `.gitignore`.
+///
+/// # Errors
+/// Fails as [`check`] does, or if a folder cannot be created.
+pub(super) fn make(root: &Path) -> Result<()> {
+    check(root)?;
+    fs::create_dir_all(root).at("create", root)?;
+    write_once(&root.join(MARKER), MARKER_TEXT)?;
+    ignore_in_git(root)?;
+    ["objects", "actions", "tmp"].iter().try_for_each(|name| Ok(make_folder(&root.join(name))?))
+}
+
+/// Creates a folder of the cache, if it is missing. A link in its place is refused.
+///
+/// # Errors
+/// Fails if it cannot be created, or if something else has its name.
+pub(super) fn make_folder(folder: &Path) -> Result<(), IoError> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            let is_folder = folder.symlink_metadata().at("read", folder)?.is_dir();
+            let refused = || io::Error::new(ErrorKind::NotADirectory, "it is a link or a file, not a folder");
+            if is_folder { Ok(()) } else { Err(refused()).at("use", folder) }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => fs::create_dir_all(folder).at("create", folder),
+        made => made.at("create", folder),
+    }
+}
+
+/// Writes a `.gitignore` that keeps everything in `folder` out of git, unless there is one.
+///
+/// # Errors
+/// Fails if it cannot be written.
+pub fn ignore_in_git(folder: &Path) -> Result<()> {
+    write_once(&folder.join(".gitignore"), "*\n")
+}
+
+fn write_once(path: &Path, text: &str) -> Result<()> {
+    match fs::File::create_new(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        file => Ok(file.and_then(|mut file| file.write_all(text.as_bytes())).at("write", path)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn refusal(root: &Path) -> String {
+        check(root).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_new_cache_is_marked_and_kept_out_of_git() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("cache");
+        check(&root).unwrap();
+        make(&root).unwrap();
+        make(&root).unwrap();
+        assert!(fs::read_to_string(root.join(MARKER)).unwrap().starts_with("Signature: 8a477f597d28d172"));
+        assert_eq!(fs::read_to_string(root.join(".gitignore")).unwrap(), "*\n");
+    }
+
+    #[test]
+    fn the_folder_of_somebody_is_not_a_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::create_dir(root.join("tmp")).unwrap();
+        assert!(refusal(root).contains("`tmp` is in it"));
+        fs::create_dir(root.join("objects")).unwrap();
+        fs::create_dir(root.join("actions")).unwrap();
+        check(root).unwrap();
+        fs::write(root.join("thesis.tex"), "").unwrap();
+        assert!(refusal(root).contains("`thesis.tex` is in it"));
+        fs::write(root.join(MARKER), MARKER_TEXT).unwrap();
+        check(root).unwrap();
+    }
+
+    #[test]
+    fn nothing_in_it_is_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("cache");
+        make(&root).unwrap();
+        fs::remove_dir(root.join("tmp")).unwrap();
+        symlink(folder.path(), root.join("tmp")).unwrap();
+        assert!(refusal(&root).contains("tmp is a link"));
+        assert!(make_folder(&root.join("tmp")).is_err());
+    }
+}
