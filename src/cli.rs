@@ -1,7 +1,6 @@
 //! The command line: its verbs and options, and the function that runs each verb.
 //! Knows nothing of how a build works.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,6 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands;
 use crate::outcome::Outcome;
+use crate::terminal::{print, say};
 use artifact::ErrorKind;
 use engine::project::ProjectPath;
 
@@ -79,9 +79,8 @@ pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.run() {
         Ok(outcome) => outcome.into(),
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = io::stderr().write_all(explain_error(&error).as_bytes());
+            say(explain_error(&error).trim_end());
             ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
     }
@@ -109,16 +108,13 @@ impl Cli {
             Verb::Init(args) => commands::init::run(&args, &path),
             Verb::Schema => commands::schema::run(),
             Verb::Completions { shell } => {
-                clap_complete::generate(shell, &mut Self::command(), "pipeline", &mut io::stdout());
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "pipeline", &mut script);
+                print(&String::from_utf8(script)?)?;
                 Ok(Outcome::Success)
             }
         }
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
-    kinds.into_iter().any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Whether the error is a mistake in what the user wrote: these exit with code 2, all others with code 1.

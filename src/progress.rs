@@ -2,16 +2,17 @@
 //! Knows nothing of what the nodes do.
 
 use std::collections::HashMap;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::commands::why::words;
-use crate::terminal::print_json;
+use crate::terminal::{print_json, say};
 use engine::event::{Event, Observer};
 use engine::recipe::Change;
 use engine::stage::Unit;
+use text::harmless;
 use text::units::bytes;
 
 /// Returns the observer that fits the output: JSON lines if asked for, live lines on a terminal, plain lines
@@ -30,8 +31,7 @@ struct LineProgress;
 impl Observer for LineProgress {
     fn event(&mut self, event: &Event<'_>) {
         if let Some(line) = line(event) {
-            // A log that cannot be written must not fail the build.
-            let _ = writeln!(io::stderr(), "{line}");
+            say(&line);
         }
     }
 }
@@ -80,7 +80,7 @@ impl Observer for LiveProgress {
         if !matches!(event, Event::Started { .. } | Event::Fetching { .. })
             && let Some(line) = line(event)
         {
-            let _ = self.lines.println(line);
+            let _ = self.lines.println(harmless(&line));
         }
     }
 }

@@ -2,15 +2,13 @@
 //! stored content again, or checks signatures.
 //! Knows nothing of how a node is made, nor of what the content is.
 
-use std::io::{self, Write};
-
 use clap::Args;
 use serde_json::json;
 
 use crate::commands::status::nodes;
 use crate::outcome::Outcome;
 use crate::shared_args::BackendArg;
-use crate::terminal::{print, print_json, watch_for_interrupt};
+use crate::terminal::{print, print_json, say, watch_for_interrupt};
 use engine::event::{Event, Observer};
 use engine::project::{Attestation, DamagedObject, Project, ProjectPath, VerifyOptions};
 use engine::sign::PublicKey;
@@ -81,8 +79,7 @@ impl Observer for Shown {
     fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::Verifying { node } => {
-                // A terminal that cannot be written to must not fail the verification.
-                let _ = writeln!(io::stderr(), "{node}: verifying");
+                say(&format!("{node}: verifying"));
             }
             Event::Verified { node, comparison } if self.problem.is_none() => {
                 self.problem = show(self.json, node, comparison).err();

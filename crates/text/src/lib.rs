@@ -1,4 +1,5 @@
-//! What people write: YAML with the place of each value, sizes and ages with units, and misspelt words.
+//! What people write: YAML with the place of each value, sizes and ages with units, misspelt words, and texts
+//! that may harm a terminal.
 //! Knows nothing of what the text is about.
 //!
 //! ```
@@ -12,8 +13,10 @@
 //! # Ok::<(), text::yaml::Problem>(())
 //! ```
 
+mod harmless;
 mod nearest;
 pub mod units;
 pub mod yaml;
 
+pub use harmless::{harmless, harmless_json, shown};
 pub use nearest::nearest;

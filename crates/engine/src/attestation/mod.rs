@@ -28,9 +28,10 @@ use statement::{
     PREDICATE_TYPE, Provenance, RunDetails, RunNotes, STATEMENT_TYPE, Statement, Subject,
 };
 
-use crate::sign::{Sha256, shown};
+use crate::sign::Sha256;
 use crate::store::Action;
 use artifact::{Artifact, Digest, InvalidList};
+use text::shown;
 
 /// The type of a claim's text in the envelope, as a media type.
 pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";

@@ -12,9 +12,10 @@ use super::{SharePolicy, machine};
 use crate::Error;
 use crate::attestation::{self, Claim};
 use crate::error::require;
-use crate::sign::{Envelope, NotBelieved, PublicKey, Signer, hash_file, shown};
+use crate::sign::{Envelope, NotBelieved, PublicKey, Signer, hash_file};
 use crate::store::Action;
 use artifact::{AtPath, Digest, FileEntry, in_one_line};
+use text::shown;
 
 /// Why a record is not used.
 #[derive(Debug, thiserror::Error)]

@@ -3,8 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::base64_text;
 use super::key::{PublicKey, SecretKey};
-use super::{base64_text, shown};
+use text::shown;
 
 /// The longest payload that is accepted, in bytes.
 const PAYLOAD_BYTES: usize = 16 << 20;

@@ -201,7 +201,7 @@ fn describe_end(status: ExitStatus, words: &str) -> String {
         _ => "it gave no reason",
     };
     let line = words.lines().last().unwrap_or_default();
-    let said = if line.is_empty() { String::new() } else { format!(": {}", crate::sign::shown(line)) };
+    let said = if line.is_empty() { String::new() } else { format!(": {}", text::shown(line)) };
     format!("the worker ended early ({status}): {meaning}{said}")
 }
 
