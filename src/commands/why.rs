@@ -118,6 +118,7 @@ pub(crate) fn words(change: &Change) -> String {
                 "file {path} is gone from the hub's cache or was altered there; it is downloaded when needed"
             )
         }
+        Change::SourceMissing { path } => format!("the source {path} is not there"),
         Change::Input { role, node, old, new } => {
             let of = node.as_ref().map_or_else(String::new, |node| format!(" ({node})"));
             format!("input {role}{of}: {}", old_and_new(*old, *new))

@@ -18,6 +18,7 @@
 mod chain;
 mod digest;
 mod error_kind;
+mod fold;
 mod io_error;
 mod list;
 mod output;
@@ -26,6 +27,7 @@ mod progress;
 pub use chain::{find_cause, in_one_line};
 pub use digest::{Digest, HashingWriter, InvalidDigest};
 pub use error_kind::ErrorKind;
+pub use fold::fold;
 pub use io_error::{AtPath, IoError};
 pub use list::{Artifact, FileEntry, InvalidList, InvalidPath};
 pub use output::{Made, Output, OutputFile};

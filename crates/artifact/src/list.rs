@@ -1,11 +1,19 @@
 //! An artifact: a sorted list of files with their digests.
 //! Knows nothing of where the bytes lie, nor of who made them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::digest::Digest;
+use crate::fold::fold;
+
+/// The longest name of a file, in bytes. File systems have this limit.
+const LONGEST_NAME: usize = 255;
+
+/// The longest path of a file in an artifact, in bytes. It leaves room for the folder before it.
+const LONGEST_PATH: usize = 2048;
 
 /// One file of an artifact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +32,18 @@ pub struct FileEntry {
 
 /// A path in a file list that could lead out of the artifact's folder.
 #[derive(Debug, thiserror::Error)]
-#[error("`{}` is not a relative path below the artifact's folder", .0.escape_debug())]
+#[error("`{}` is not a relative path below the artifact's folder, or has a name that is too long", shortened(.0))]
 pub struct InvalidPath(pub String);
+
+/// Returns a path for a message: control characters are escaped, and a long path is cut.
+fn shortened(path: &str) -> String {
+    let mut chars = path.chars().flat_map(char::escape_debug);
+    let mut out: String = chars.by_ref().take(120).collect();
+    if chars.next().is_some() {
+        out.push('…');
+    }
+    out
+}
 
 /// A list of files that no folder can hold.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +54,9 @@ pub enum InvalidList {
     /// Two files have the same path.
     #[error("`{}` is listed twice", .0.escape_debug())]
     Twice(String),
+    /// Two paths differ only in case or in how their letters are composed. Many disks do not tell them apart.
+    #[error("`{}` and `{}` are one file on a disk that does not tell case apart", .0.escape_debug(), .1.escape_debug())]
+    Alike(String, String),
     /// A path is listed as a file, but is also the folder of another file.
     #[error("`{}` is listed as a file, and as the folder of another", .0.escape_debug())]
     Folder(String),
@@ -48,10 +69,16 @@ impl FileEntry {
     /// Checks that the path is relative and stays below the artifact's folder.
     ///
     /// # Errors
-    /// Fails when a part of the path is empty, `.` or `..`, or contains a backslash or a NUL.
+    /// Fails when a part of the path is empty, `.` or `..`, contains a backslash or a NUL, or is longer than a
+    /// file name may be.
     pub fn check(&self) -> Result<(), InvalidPath> {
         let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', '\0']);
-        if self.path.split('/').all(plain) { Ok(()) } else { Err(InvalidPath(self.path.clone())) }
+        let short = |part: &str| part.len() <= LONGEST_NAME;
+        if self.path.len() <= LONGEST_PATH && self.path.split('/').all(|part| plain(part) && short(part)) {
+            Ok(())
+        } else {
+            Err(InvalidPath(self.path.clone()))
+        }
     }
 }
 
@@ -108,6 +135,12 @@ impl Artifact {
                 Some("") => return Err(InvalidList::Twice((*path).to_owned())),
                 Some(rest) if rest.starts_with('/') => return Err(InvalidList::Folder((*path).to_owned())),
                 _ => {}
+            }
+        }
+        let mut folded = HashMap::new();
+        for path in paths {
+            if let Some(other) = folded.insert(fold(path), path) {
+                return Err(InvalidList::Alike(other.to_owned(), path.to_owned()));
             }
         }
         Ok(())
@@ -189,6 +222,9 @@ mod tests {
             assert!(entry(path, false).check().is_err(), "{path}");
         }
         assert!(entry("onnx/model.bin", false).check().is_ok());
+        assert!(entry(&"n".repeat(255), false).check().is_ok());
+        assert!(entry(&"n".repeat(256), false).check().unwrap_err().to_string().len() < 300);
+        assert!(entry(&"n/".repeat(2000), false).check().is_err());
     }
 
     #[test]
@@ -201,6 +237,11 @@ mod tests {
         assert_eq!(check(&[]), Ok(()));
         assert_eq!(check(&["a", "a-b", "ab/c", "b/a", "b/b"]), Ok(()));
         assert_eq!(check(&["b", "a", "b"]), Err("`b` is listed twice".to_owned()));
+        let alike = |a: &str, b: &str| {
+            Err(format!("`{a}` and `{b}` are one file on a disk that does not tell case apart"))
+        };
+        assert_eq!(check(&["README.md", "readme.md"]), alike("README.md", "readme.md"));
+        assert_eq!(check(&["\u{e9}", "e\u{301}"]).map_err(|error| error.contains("are one file")), Err(true));
         let folder = |path: &str| Err(format!("`{path}` is listed as a file, and as the folder of another"));
         assert_eq!(check(&["a/b", "a-b", "a", "a.b"]), folder("a"));
         assert_eq!(check(&["x/a/b/c", "x/a", "x/a-/b"]), folder("x/a"));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{OrBug, Result, fail};
 use crate::graph::NodeId;
 use crate::plan::Planner;
-use crate::stage::{Inputs, Stage};
+use crate::stage::{Inputs, Quoting, Stage};
 use crate::store::{ArtifactState, restrict_to};
 use artifact::{Artifact, AtPath, FileEntry, IoError};
 
@@ -31,7 +31,8 @@ pub(crate) fn find<'a>(
     let is_rewrite = matches!(graph.node(id).stage, Stage::Fuse(_) | Stage::Quantize(_));
     let origin = if is_rewrite { sources.origin(graph, id) } else { None };
     let source = sources.path(graph, id).map(absolute).transpose()?;
-    Ok(Inputs { folders, source, origin: origin.map(Into::into), measured: BTreeMap::new() })
+    let quoting = if sources.is_of_the_project(id) { Quoting::Allowed } else { Quoting::Forbidden };
+    Ok(Inputs { folders, source, quoting, origin: origin.map(Into::into), measured: BTreeMap::new() })
 }
 
 /// Returns a folder with the files of an artifact: its source, its folder in `artifacts/` if that is

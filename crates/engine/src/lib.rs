@@ -9,7 +9,7 @@
 //!  share                                    the remote: who is trusted, what is shared
 //!  attestation                              what is signed: who says that which recipe made which files
 //!  store      hub      sign                 where bytes are kept · Hugging Face hub · keys, signatures
-//!  lockfile   origin                        pipeline.lock · commits on the hub
+//!  lockfile   origin      paths             pipeline.lock · commits on the hub · `~`, `$VARIABLE` and links
 //! ```
 //! A module uses those below it, never those above; `tests/architecture.rs` has the table.
 //!
@@ -45,6 +45,7 @@ mod inputs;
 pub mod lockfile;
 pub mod manifest;
 pub mod origin;
+pub mod paths;
 pub mod plan;
 pub mod project;
 pub mod recipe;

@@ -108,6 +108,11 @@ pub enum Change {
         /// Its path below the source.
         path: String,
     },
+    /// The source is not there now.
+    SourceMissing {
+        /// Its path, as the pipeline file has it.
+        path: String,
+    },
     /// An input has other content.
     Input {
         /// Its role.

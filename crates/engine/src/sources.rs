@@ -10,13 +10,17 @@ use crate::hub::HubCache;
 use crate::lockfile::{Lockfile, Pin};
 use crate::manifest::{Source, SourceLocation};
 use crate::origin::{Commit, HubSource, Origin};
+use crate::paths::{expand, is_inside, is_of_the_system, real};
 use artifact::Digest;
+use text::yaml::Problem;
 
 /// The sources of a graph, with the commits that are known.
 #[derive(Debug)]
 pub struct Sources {
     /// The folder of the pipeline file.
     root: PathBuf,
+    /// The paths of the sources on disk, expanded and relative to the root.
+    paths: HashMap<NodeId, PathBuf>,
     cache: HubCache,
     commits: HashMap<NodeId, Commit>,
     /// The digest of the files of each of these nodes, if `pipeline.lock` has one.
@@ -24,15 +28,49 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Sets the folder of the pipeline file, and finds the hub's cache. No commit is known yet.
-    pub fn new(root: PathBuf) -> Self {
-        Self { root, cache: HubCache::from_env(), commits: HashMap::new(), contents: HashMap::new() }
+    /// Sets the folder of the pipeline file, finds the sources on disk and the hub's cache. No commit is known
+    /// yet.
+    ///
+    /// # Errors
+    /// Fails if the path of a source cannot be expanded, or if it leads into the system or to `outputs`: a
+    /// source must neither contain what the tool writes nor lie in it.
+    pub fn new(root: PathBuf, graph: &Graph, outputs: &[PathBuf]) -> Result<Self, Problem> {
+        let outputs: Vec<_> = outputs.iter().map(|output| (output, real(output))).collect();
+        let mut paths = HashMap::new();
+        for &id in graph.order() {
+            let Some((text, at)) =
+                graph.node(id).source.as_ref().and_then(|source| Some((source.path()?, source.at)))
+            else {
+                continue;
+            };
+            let path = expand(text).map_err(|error| Problem::new(at, error.to_string()))?;
+            let whole = real(&root.join(&path));
+            if is_of_the_system(&whole) {
+                let message = format!("`{text}` leads to {}, which is part of the system", whole.display());
+                return Err(Problem::new(at, message));
+            }
+            let meets = |output: &Path| whole.starts_with(output) || output.starts_with(&whole);
+            if let Some((output, _)) = outputs.iter().find(|(_, real)| meets(real)) {
+                let message = format!(
+                    "`{text}` contains or lies in {}, where results are written; keep the source in a folder of its own",
+                    output.display()
+                );
+                return Err(Problem::new(at, message));
+            }
+            paths.insert(id, path);
+        }
+        let (cache, commits, contents) = (HubCache::from_env(), HashMap::new(), HashMap::new());
+        Ok(Self { root, paths, cache, commits, contents })
     }
 
     /// Takes over the commits in `lock`, for the sources that the pipeline file still names in the same way.
-    /// A source that names a commit itself has that commit.
+    /// A source that names a commit itself has that commit. Of a model or an adapter on disk, the digest of its
+    /// files is taken over.
     pub fn use_locked(&mut self, graph: &Graph, lock: &Lockfile) {
         for &id in graph.order() {
+            if self.paths.contains_key(&id) && graph.node(id).stage.is_reference() {
+                self.contents.extend(lock.get(&graph.node(id).name).map(|locked| (id, locked.artifact)));
+            }
             let Some(hub) = hub_source(graph, id) else { continue };
             let locked = lock.get(&graph.node(id).name);
             let held = locked.and_then(|locked| Some((locked.artifact, locked.pin.as_ref()?)));
@@ -51,7 +89,20 @@ impl Sources {
         }
     }
 
-    /// Returns the digest of the files of a source on the hub, if the lock has it.
+    /// Returns the path of the source of a node as the pipeline file has it, if it is one on disk that is not
+    /// there.
+    pub fn missing<'a>(&self, graph: &'a Graph, id: NodeId) -> Option<&'a str> {
+        let path = self.root.join(self.paths.get(&id)?);
+        graph.node(id).source.as_ref()?.path().filter(|_| !path.exists())
+    }
+
+    /// Whether the source of a node is a file of the project: what is in it may be shown in messages.
+    pub fn is_of_the_project(&self, id: NodeId) -> bool {
+        let inside = |path: &PathBuf| is_inside(&self.root.join(path), &self.root);
+        self.paths.get(&id).is_some_and(inside)
+    }
+
+    /// Returns the digest of the files of a source, if the lock has it.
     pub fn content(&self, id: NodeId) -> Option<Digest> {
         self.contents.get(&id).copied()
     }
@@ -91,7 +142,7 @@ impl Sources {
     /// or if its commit is not known.
     pub fn path(&self, graph: &Graph, id: NodeId) -> Option<PathBuf> {
         match &graph.node(id).source.as_ref()?.location {
-            SourceLocation::Disk(path) => Some(self.root.join(path)),
+            SourceLocation::Disk(_) => Some(self.root.join(self.paths.get(&id)?)),
             SourceLocation::Hub(_) => Some(self.cache.snapshot(&self.own_origin(graph, id)?)),
         }
     }
@@ -100,9 +151,10 @@ impl Sources {
     /// `None` for other nodes.
     pub fn target(&self, graph: &Graph, id: NodeId) -> Option<PathBuf> {
         let node = graph.node(id);
-        match &node.source.as_ref().filter(|_| node.stage.is_reference())?.location {
+        node.source.as_ref().filter(|_| node.stage.is_reference())?;
+        match self.paths.get(&id) {
             // `artifacts/` is in the root, so the path to a relative source goes one level up.
-            SourceLocation::Disk(path) if Path::new(path).is_relative() => Some(Path::new("..").join(path)),
+            Some(path) if path.is_relative() => Some(Path::new("..").join(path)),
             _ => self.path(graph, id),
         }
     }
@@ -135,7 +187,7 @@ mod tests {
         let digest = Digest::of(b"");
         let pin = Some(Pin { commit: commit(), source: source.to_owned() });
         lock.set("base", Locked { key: digest, artifact: digest, pin });
-        let mut sources = Sources::new(PathBuf::from("/project"));
+        let mut sources = Sources::new(PathBuf::from("/project"), &graph(), &[]).unwrap();
         sources.use_locked(&graph(), &lock);
         sources
     }

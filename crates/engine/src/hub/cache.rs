@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use hf_hub::Repo;
 
 use crate::origin::{Commit, HubSource, Origin};
+use crate::paths::expand_leniently;
 
 /// The folder in which all programs of this user keep downloaded models.
 #[derive(Clone, Debug)]
@@ -101,9 +102,11 @@ fn home() -> PathBuf {
     })
 }
 
-/// Returns a path from an environment variable; `None` if it is unset or empty.
+/// Returns a path from an environment variable, with `~` and variables in it expanded, as the Python library
+/// does; `None` if it is unset or empty.
 fn variable(name: &str) -> Option<PathBuf> {
-    var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    let value = var_os(name).filter(|value| !value.is_empty())?;
+    Some(value.to_str().map_or_else(|| PathBuf::from(&value), expand_leniently))
 }
 
 fn folder_name(repo: &str) -> String {

@@ -11,15 +11,19 @@ mod trust;
 pub use cache::{Cache, DEFAULT_DIR, TrustedKey, read_trusted_keys};
 pub use trust::{NotTrusted, trust};
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use matrix::Patterns;
 use serde::{Deserialize, Serialize};
 
 use crate::origin::{self, HubSource};
 use crate::stage::{Benchmark, Stage};
+use artifact::fold;
 use text::yaml::{At, Fields, Key, Problem, Tree, Value};
 use weights::rewrite::{Dtype, Fuse, Quantize};
+
+/// The longest name of a node, in bytes. The name of its folder also has a digest, and may have 255 bytes.
+const LONGEST_NAME: usize = 200;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -161,6 +165,14 @@ fn read_nodes(nodes: Fields) -> Result<Vec<Node>, Problem> {
         return Err(Problem::new(key.at, format!("there are two nodes called `{}`", key.text)));
     }
     drop(names);
+    let mut folded = HashMap::with_capacity(written.len());
+    for (key, _) in &written {
+        if let Some(other) = folded.insert(fold(&key.text), &key.text) {
+            let why = "many disks do not tell them apart, and each is a name in `artifacts/`";
+            return Err(Problem::new(key.at, format!("`{}` and `{other}` are alike: {why}", key.text)));
+        }
+    }
+    drop(folded);
     written.into_iter().map(|(key, tree)| read_node(key, tree, &patterns)).collect()
 }
 
@@ -200,9 +212,18 @@ fn read_node(key: Key, tree: Tree, patterns: &Patterns) -> Result<Node, Problem>
 fn check_name(key: &Key) -> Result<(), Problem> {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
     let name = &key.text;
-    if name.is_empty() || name.starts_with(['.', '-']) || !name.chars().all(plain) || name == "README.md" {
+    if name.is_empty()
+        || name.starts_with(['.', '-'])
+        || !name.chars().all(plain)
+        || fold(name) == "readme.md"
+    {
         let rule = "use letters, digits, `-`, `_`, `+` and `.`, and begin with a letter or a digit";
         return Err(Problem::new(key.at, format!("`{name}` cannot name a node: {rule}")));
+    }
+    if name.len() > LONGEST_NAME {
+        let message =
+            format!("the name of a node has at most {LONGEST_NAME} bytes, and this one has {}", name.len());
+        return Err(Problem::new(key.at, message));
     }
     Ok(())
 }
@@ -276,6 +297,10 @@ mod tests {
             message("version: 1\nnodes:\n  q: {stage: quantise, model: m}"),
             "3:14: `stage` must be one of base, adapter, fuse, quantize, benchmark, not `quantise`; did you mean `quantize`?"
         );
+        let two = "version: 1\nnodes:\n  q8: {stage: base, source: s}\n  Q8: {stage: base, source: s}\n";
+        assert!(message(two).starts_with("4:3: `Q8` and `q8` are alike: many disks"), "{}", message(two));
+        let long = format!("version: 1\nnodes:\n  {}: {{stage: base, source: s}}\n", "n".repeat(245));
+        assert_eq!(message(&long), "3:3: the name of a node has at most 200 bytes, and this one has 245");
         assert_eq!(
             message("version: 1\nnodes:\n  a/b: {stage: base}").split(':').nth(2),
             Some(" `a/b` cannot name a node")

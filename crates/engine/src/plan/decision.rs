@@ -77,6 +77,12 @@ impl Decision {
         matches!(self.verdict, Verdict::Fresh | Verdict::Recorded) && self.failure.is_none()
     }
 
+    /// Whether its source on disk is not there. Then the artifact is known from the lock and its record, or not
+    /// at all.
+    pub fn lacks_source(&self) -> bool {
+        self.changes.iter().any(|change| matches!(change, Change::SourceMissing { .. }))
+    }
+
     /// Whether a file of its source on the hub is not here, or was altered.
     pub fn lacks_download(&self) -> bool {
         self.changes.iter().any(|change| matches!(change, Change::NotDownloaded { .. }))

@@ -109,7 +109,12 @@ impl Planner<'_> {
             let (repo, revision) = (source.repo.clone(), source.revision.clone());
             return Ok(Decision::new(id, Verdict::Stale, vec![Change::Unresolved { repo, revision }]));
         }
-        let source_files = self.source_files(id)?;
+        let missing = self.sources.missing(self.graph, id);
+        if let Some(path) = missing.filter(|_| self.sources.content(id).is_none()) {
+            let path = path.to_owned();
+            return Ok(Decision::new(id, Verdict::Stale, vec![Change::SourceMissing { path }]));
+        }
+        let source_files = if missing.is_some() { None } else { self.source_files(id)? };
         let recipe = self.recipe(id, source_files.as_ref(), made);
         // The inputs that the pipeline file does not name are ancestors of those that it names, so they are
         // done before.
@@ -142,6 +147,8 @@ impl Planner<'_> {
         let source = match (source_files, &origin) {
             (Some(files), _) => Some(files.digest()),
             (None, Some(origin)) if stage.is_reference() => Some(Digest::of(origin.to_string().as_bytes())),
+            // It is on disk, and not there now.
+            (None, _) if stage.is_reference() => self.sources.content(id),
             _ => None,
         };
         inputs.extend(source.map(|digest| ("source".to_owned(), digest)));
@@ -167,7 +174,12 @@ impl Planner<'_> {
         if cached.is_none() && !is_forced {
             cached = self.shared_result(id, &key, source_files.as_ref());
         }
+        let missing = self.sources.missing(self.graph, id);
+        let missing = missing.map(|path| Change::SourceMissing { path: path.to_owned() });
         let availability = match cached {
+            // What is on record is enough for the nodes below, unless one of them must run.
+            Some(cached) if missing.is_some() => Availability::new(Verdict::Recorded, missing, Some(cached)),
+            None if missing.is_some() => Availability::new(Verdict::Stale, missing, None),
             cached if is_forced => Availability::new(Verdict::Stale, Some(Change::Forced), cached),
             None => Availability::new(Verdict::Stale, None, None),
             Some(cached) => self.availability(id, &key, cached),
@@ -213,7 +225,7 @@ impl Planner<'_> {
     /// Returns the nodes whose files are not here, but are read by a node that may have to run.
     fn read_but_absent(&self, decisions: &[Decision]) -> Vec<NodeId> {
         let absent = |decision: &&Decision| match decision.verdict {
-            Verdict::Recorded => true,
+            Verdict::Recorded => !decision.lacks_source(),
             Verdict::Fresh | Verdict::Cached => decision.lacks_download(),
             Verdict::Remote | Verdict::Stale | Verdict::Waits => false,
         };

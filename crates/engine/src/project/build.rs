@@ -16,7 +16,7 @@ use crate::plan::{Decision, Request, share_policy};
 use crate::schedule::{self, Options, Summary};
 use crate::share;
 use crate::sign::signer;
-use crate::stage::{self, Stage};
+use crate::stage::{self, Quoting, Stage};
 use crate::store::{Counters, has_no_locks};
 use artifact::{FileEntry, in_one_line};
 use text::yaml::Problem;
@@ -146,6 +146,7 @@ impl Project {
         let decisions = planner.plan(&nodes)?;
         let request = planner.request;
         self.preflight(&decisions)?;
+        self.check_targets(&decisions, &options.plan.targets, observer)?;
         let all_done = decisions.iter().all(Decision::is_done);
         let summary = if all_done && !is_locked {
             self.nothing_to_do(&decisions)?
@@ -156,6 +157,7 @@ impl Project {
         self.save_state();
         if let Some(question) = question(&self.path, options)
             && all_done
+            && !decisions.iter().any(Decision::lacks_source)
             && relocked.as_ref().is_ok_and(|written| !written)
         {
             self.write_stamp(question, nodes.len());
@@ -241,8 +243,46 @@ impl Project {
         Ok(())
     }
 
+    /// Fails if the source of a target that the user named is not there. Says so of other nodes, whose results
+    /// are on record.
+    fn check_targets(
+        &self,
+        decisions: &[Decision],
+        named: &[String],
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        for decision in decisions.iter().filter(|decision| decision.lacks_source()) {
+            let node = &self.graph.node(decision.id).name;
+            let path = self.sources.missing(&self.graph, decision.id).unwrap_or_default();
+            if named.contains(node) {
+                return Err(self.missing_source(decision.id, path));
+            }
+            let message = format!("its source `{path}` is not there; what it was is known from the lock");
+            observer.event(&Event::Warning { node, message });
+        }
+        Ok(())
+    }
+
+    /// Fails if a source is not there that a node needs which must run.
+    fn check_needed_sources(&self, decisions: &[Decision]) -> Result<()> {
+        let lacking: Vec<_> = decisions.iter().filter(|decision| decision.lacks_source()).collect();
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        for decision in decisions.iter().filter(|decision| decision.is_stale()) {
+            let read = self.graph.inputs(decision.id).map(|(_, input)| input).chain([decision.id]);
+            let mut needed = read.filter(|id| lacking.iter().any(|lacking| lacking.id == *id));
+            if let Some(id) = needed.next() {
+                let path = self.sources.missing(&self.graph, id).unwrap_or_default();
+                return Err(self.missing_source(id, path));
+            }
+        }
+        Ok(())
+    }
+
     /// Checks what can be checked before anything runs.
     pub(super) fn preflight(&self, decisions: &[Decision]) -> Result<()> {
+        self.check_needed_sources(decisions)?;
         for decision in decisions.iter().filter(|decision| decision.is_stale()) {
             let node = self.graph.node(decision.id);
             if self.is_on_hub(decision.id) {
@@ -250,7 +290,9 @@ impl Project {
             }
             let source = self.sources.path(&self.graph, decision.id);
             let bases = self.bases(decision.id);
-            stage::preflight(&node.stage, source.as_deref(), &bases).map_err(|error| {
+            let is_ours = self.sources.is_of_the_project(decision.id);
+            let quoting = if is_ours { Quoting::Allowed } else { Quoting::Forbidden };
+            stage::preflight(&node.stage, source.as_deref(), quoting, &bases).map_err(|error| {
                 let message = format!("node `{}`: {}", node.name, in_one_line(&error));
                 self.problem(&Problem::new(node.at, message))
             })?;

@@ -7,15 +7,16 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::Project;
+use super::{Project, text_file};
 use crate::error::{Context, Result};
 use crate::lockfile::{Locked, Lockfile};
 use crate::schedule::Summary;
 use artifact::AtPath;
 
 impl Project {
+    /// Each pipeline file has its own lock: that of `pipeline.yaml` is `pipeline.lock`.
     fn lock_path(&self) -> PathBuf {
-        self.root.join("pipeline.lock")
+        self.path.with_extension("lock")
     }
 
     /// Returns when the lock was written, if there is one.
@@ -32,8 +33,10 @@ impl Project {
         // A missing lock has no state to log. A build that then writes one leaves no up-to-date stamp, so no
         // stamp depends on a missing lock.
         let _ = self.state.stats.observe(&path);
-        match fs::read_to_string(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Lockfile::default()),
+        match text_file::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => {
+                Ok(Lockfile::default())
+            }
             text => Ok(Lockfile::parse(&text.at("read", &path)?)),
         }
     }
@@ -58,10 +61,10 @@ impl Project {
 
     fn write_lock(&self, lock: &Lockfile) -> Result<()> {
         let (path, text) = (self.lock_path(), lock.render());
-        if fs::read_to_string(&path).is_ok_and(|current| current == text) {
+        if text_file::read(&path).is_ok_and(|current| current == text) {
             return Ok(());
         }
         let written = self.store.write(&path, text.as_bytes());
-        written.within(|| "pipeline.lock could not be written".to_owned())
+        written.within(|| format!("{} could not be written", path.display()))
     }
 }

@@ -14,6 +14,7 @@ mod gc;
 mod lock;
 mod plan;
 mod resolve;
+mod text_file;
 mod transfer;
 mod up_to_date;
 mod verify;
@@ -26,15 +27,15 @@ pub use transfer::{PullOutcome, PushOutcome, TransferOptions};
 pub use up_to_date::nodes_up_to_date;
 pub use verify::{Attestation, DamagedObject, StoreVerification, VerifyOptions};
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use crate::Error;
-use crate::error::Result;
+use crate::error::{Result, require};
 use crate::graph::{Graph, NodeId};
 use crate::manifest::{self, Cache, DEFAULT_DIR, Manifest, TrustedKey};
+use crate::paths;
 use crate::plan::{Planner, Request};
 use crate::share::{LocalRecords, Share, Traffic};
 use crate::sign::{PublicKey, Signer, signer};
@@ -116,13 +117,20 @@ impl Project {
     /// Opens the project at `path` and checks its pipeline file. Nothing is written.
     ///
     /// # Errors
-    /// Fails if the pipeline file cannot be read or is wrong, if a source that it names does not exist, or if
-    /// sources on the hub need a lock that cannot be read.
+    /// Fails if the pipeline file cannot be read or is wrong, if a source contains the cache or `artifacts/` or
+    /// lies in them, if the cache may not be used, or if sources on the hub, or sources that are not here, need
+    /// a lock that cannot be read.
     pub fn open(path: &ProjectPath) -> Result<Self> {
         let trusted_keys = path.trusted_keys.clone();
         let (root, path) = (path.root(), path.path());
+        require!(
+            path.extension().is_none_or(|extension| extension != "lock"),
+            Usage,
+            "{} is the name of a lock; a pipeline file has another",
+            path.display()
+        );
         let (opened, stat) = (SystemTime::now(), Stat::at(&path));
-        let text = fs::read_to_string(&path).map_err(|error| {
+        let text = text_file::read(&path).map_err(|error| {
             let hint = "`pipeline init` writes one, -C and -f name another";
             Error::Usage(format!("cannot read {}: {error}; {hint}", path.display()))
         })?;
@@ -138,7 +146,7 @@ impl Project {
         if let Some(file) = &trusted_keys {
             cache.trusted_keys = read_keys(file)?;
         }
-        let store = if cache.dir == DEFAULT_DIR { default } else { LocalStore::new(root.join(&cache.dir)) };
+        let store = if cache.dir == DEFAULT_DIR { default } else { store_in(&root, &cache.dir, &path)? };
         store.check_folder()?;
         if cache.dir != DEFAULT_DIR {
             state = LocalState::load(&store.state_path(), store.secret());
@@ -149,7 +157,10 @@ impl Project {
         }
         let graph = Graph::check(manifest).map_err(|problem| usage(&problem, &path, &text))?;
         let artifacts_dir = ArtifactsDir::new(root.join(ARTIFACTS));
-        let (sources, worker) = (Sources::new(root.clone()), WorkerProgram::default());
+        let outputs = [store.root().to_owned(), root.join(ARTIFACTS)];
+        let sources = Sources::new(root.clone(), &graph, &outputs);
+        let sources = sources.map_err(|problem| usage(&problem, &path, &text))?;
+        let worker = WorkerProgram::default();
         let mut project = Self {
             root,
             path,
@@ -165,8 +176,7 @@ impl Project {
             worker,
             opened,
         };
-        project.check_sources()?;
-        project.use_locked_commits()?;
+        project.use_locked_sources()?;
         Ok(project)
     }
 
@@ -229,28 +239,24 @@ impl Project {
         usage(problem, &self.path, &self.text)
     }
 
-    fn check_sources(&self) -> Result<()> {
-        for id in self.graph.order() {
-            let node = self.graph.node(*id);
-            if let Some(source) = &node.source
-                && let Some(path) = source.path()
-                && !self.root.join(path).exists()
-            {
-                let message = format!("the source `{path}` of node `{}` does not exist", node.name);
-                return Err(self.problem(&Problem::new(source.at, message)));
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes the commits of the sources on the hub from the lock. Without such sources, the lock is not read.
-    fn use_locked_commits(&mut self) -> Result<()> {
+    /// Takes the commits of the sources on the hub, and what is known of sources that are not here, from the
+    /// lock. If all sources are here, the lock is not read.
+    fn use_locked_sources(&mut self) -> Result<()> {
         let Self { graph, sources, .. } = self;
-        if graph.order().iter().any(|&id| sources.unresolved(graph, id).is_some()) {
+        let mut ids = graph.order().iter().copied();
+        if ids.any(|id| sources.unresolved(graph, id).is_some() || sources.missing(graph, id).is_some()) {
             let lock = self.lockfile()?;
             self.sources.use_locked(&self.graph, &lock);
         }
         Ok(())
+    }
+
+    /// Returns the error for a source that is not there but needed.
+    fn missing_source(&self, id: NodeId, path: &str) -> Error {
+        let node = self.graph.node(id);
+        let at = node.source.as_ref().map_or(node.at, |source| source.at);
+        let message = format!("the source `{path}` of node `{}` does not exist", node.name);
+        self.problem(&Problem::new(at, message))
     }
 
     /// Returns the planner of this project.
@@ -279,20 +285,32 @@ impl Project {
     }
 }
 
+/// Returns the cache in the folder that `cache.dir` of the pipeline file names.
+fn store_in(root: &Path, dir: &str, file: &Path) -> Result<LocalStore> {
+    let dir = paths::expand(dir);
+    let dir = dir.map_err(|error| Error::Usage(format!("{}: `cache.dir`: {error}", file.display())))?;
+    Ok(LocalStore::new(root.join(dir)))
+}
+
 /// Reads a file of trusted keys: a mapping as in `cache: {trusted_keys: …}`. Nothing of it is quoted, because it
 /// may be a file that holds something else.
 fn read_keys(file: &Path) -> Result<Vec<TrustedKey>> {
     let wrong = |problem: String| Error::Usage(format!("the trusted keys in {}: {problem}", file.display()));
-    let text = fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    let text = text_file::read(file).map_err(|error| wrong(error.to_string()))?;
     manifest::read_trusted_keys(&text).map_err(|Problem { at, .. }| {
         let form = "a mapping of names to keys, as `cache: {trusted_keys: …}` in pipeline.yaml";
         wrong(format!("line {} is not part of {form}", at.line))
     })
 }
 
-/// Makes an error that shows the place of a problem in the text of the file at `path`.
+/// Makes an error that shows the place of a problem in the text of the file at `path`. If the file is a link
+/// that leads out of its folder, nothing of it is shown: it may be a file that must not be read here.
 pub fn usage(problem: &Problem, path: &Path, text: &str) -> Error {
-    Error::Usage(problem.render(path, text))
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Error::Usage(match paths::is_inside(path, folder) {
+        true => problem.render(path, text),
+        false => problem.without_quotes().render_without_text(path),
+    })
 }
 
 fn text_digest(text: &str) -> artifact::Digest {

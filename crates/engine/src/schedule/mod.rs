@@ -237,7 +237,9 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 self.note_absent(id, &decision);
             }
             (Verdict::Recorded, Some(artifact)) => {
-                self.planner.artifacts_dir.unlink(&node.name, &artifact)?;
+                if !decision.lacks_source() {
+                    self.planner.artifacts_dir.unlink(&node.name, &artifact)?;
+                }
                 self.done(id, &decision, artifact, decision.failure.clone())?;
                 self.absent.insert(id);
             }

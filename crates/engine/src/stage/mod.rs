@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{OrBug, Result, require};
 use artifact::{Output, Tick};
 use protocol::MLX_ID;
+pub use report::suite::Quoting;
 use weights::adapter::Adapter;
 use weights::checkpoint::ModelOrigin;
 use weights::kernels::Cpu;
@@ -33,6 +34,8 @@ pub struct Inputs {
     pub folders: BTreeMap<String, PathBuf>,
     /// The file or folder outside the graph.
     pub source: Option<PathBuf>,
+    /// Whether messages may quote the source.
+    pub quoting: Quoting,
     /// The repository and commit on the hub that the weights descend from, for `fuse` and `quantize`.
     pub origin: Option<ModelOrigin>,
     /// The files of an earlier measurement by name, for a benchmark that differs from it only in gates and
@@ -132,7 +135,7 @@ pub fn run(
 /// # Errors
 /// Fails if a source is not a folder, if the parameters of a `quantize` node do not fit a base, or if a suite
 /// cannot answer what a benchmark asks.
-pub fn preflight(stage: &Stage, source: Option<&Path>, bases: &[PathBuf]) -> Result<()> {
+pub fn preflight(stage: &Stage, source: Option<&Path>, quoting: Quoting, bases: &[PathBuf]) -> Result<()> {
     match stage {
         Stage::Base | Stage::Adapter => {
             let source = source.or_bug("there is no source")?;
@@ -142,7 +145,7 @@ pub fn preflight(stage: &Stage, source: Option<&Path>, bases: &[PathBuf]) -> Res
             bases.iter().try_for_each(|base| Job::check_quantize(parameters, base))?;
         }
         Stage::Benchmark(parameters) => {
-            benchmark::preflight(parameters, source.or_bug("there is no suite")?)?;
+            benchmark::preflight(parameters, source.or_bug("there is no suite")?, quoting)?;
         }
         Stage::Fuse(_) => {}
     }

@@ -119,7 +119,8 @@ impl LocalStore {
         self.workspace.take().map_or(Ok(()), |workspace| Ok(remove(&workspace.folder)?))
     }
 
-    pub(super) fn root(&self) -> &Path {
+    /// Returns the folder.
+    pub fn root(&self) -> &Path {
         &self.root
     }
 

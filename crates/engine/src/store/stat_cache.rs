@@ -71,6 +71,9 @@ impl Stat {
 #[derive(Default)]
 pub struct StatCache {
     digests: HashMap<(u64, u64), (Stat, Digest)>,
+    /// The digests of files that changed too recently, or in the future, to be remembered. They count for this
+    /// run, so that no file is read twice.
+    recent: HashMap<(u64, u64), (Stat, Digest)>,
     /// Whether `digests` differs from what was loaded.
     is_changed: bool,
     /// Every file and folder whose state was read in this run.
@@ -125,7 +128,7 @@ impl StatCache {
         let now = SystemTime::now();
         let stats = paths.iter().filter_map(|path| Some((*path, Stat::at(path).ok()?)));
         let (unknown, before): (Vec<_>, Vec<_>) =
-            stats.filter(|(_, stat)| self.known(stat).is_none()).unzip();
+            stats.filter(|(_, stat)| self.known_now(stat).is_none()).unzip();
         for (hashed, before) in hash_all(&unknown).into_iter().zip(before) {
             if let Ok((digest, after)) = hashed {
                 self.keep(before, after, now, digest);
@@ -154,7 +157,7 @@ impl StatCache {
 
     /// Returns the digest of the file at `path`, whose state was `before` just now.
     fn digest_at(&mut self, path: &Path, before: Stat) -> io::Result<(Digest, Stat)> {
-        if let Some(digest) = self.known(&before) {
+        if let Some(digest) = self.known_now(&before) {
             return Ok((digest, before));
         }
         let now = SystemTime::now();
@@ -165,9 +168,21 @@ impl StatCache {
 
     /// Remembers a digest if the file did not change while it was read, nor just before `now`.
     fn keep(&mut self, before: Stat, after: Stat, now: SystemTime, digest: Digest) {
-        if before == after && !after.is_racy(now) {
+        if before != after {
+            return;
+        }
+        if after.is_racy(now) {
+            self.recent.insert(after.file(), (after, digest));
+        } else {
             self.remember(after, digest);
         }
+    }
+
+    /// Like [`Self::known`], and also for files that were hashed in this run.
+    fn known_now(&self, stat: &Stat) -> Option<Digest> {
+        let recent =
+            || self.recent.get(&stat.file()).filter(|(known, _)| known == stat).map(|(_, digest)| *digest);
+        self.known(stat).or_else(recent)
     }
 
     /// Returns the digest of the file that `stat` describes, if it was hashed in exactly this state.
@@ -203,6 +218,7 @@ mod tests {
         let mut stats = StatCache::default();
         let (_, stat) = stats.digest_of(&path).unwrap();
         assert_eq!(stats.known(&stat), None);
+        assert_eq!(stats.known_now(&stat), Some(Digest::of(b"one")), "it is not read twice in one run");
 
         let old = SystemTime::now() - Duration::from_secs(10);
         fs::File::open(&path).unwrap().set_modified(old).unwrap();

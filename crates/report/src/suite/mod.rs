@@ -42,6 +42,16 @@ pub struct Suite {
     pub texts: Vec<String>,
 }
 
+/// Whether messages may quote the file of a suite. A file outside the project may be one that must not be shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Quoting {
+    /// They may.
+    #[default]
+    Allowed,
+    /// They say the place only.
+    Forbidden,
+}
+
 /// What applies to every query that does not say otherwise.
 #[derive(Debug, Default)]
 struct Common {
@@ -54,8 +64,8 @@ impl Suite {
     ///
     /// # Errors
     /// Fails when the file cannot be read, or when it is not a valid suite. In the second case the message
-    /// shows the wrong line.
-    pub fn read(path: &Path) -> Result<Self, Error> {
+    /// shows the wrong line, if that is allowed.
+    pub fn read(path: &Path, quoting: Quoting) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).at("read the suite", path)?;
         let lines = path.extension().is_some_and(|extension| extension == "jsonl");
         let suite = if lines {
@@ -64,7 +74,12 @@ impl Suite {
         } else {
             Self::parse(&text)
         };
-        suite.map_err(|problem| Error::Suite(problem.render(path, &text)))
+        suite.map_err(|problem| {
+            Error::Suite(match quoting {
+                Quoting::Allowed => problem.render(path, &text),
+                Quoting::Forbidden => problem.without_quotes().render_without_text(path),
+            })
+        })
     }
 
     fn parse(text: &str) -> Result<Self, Problem> {

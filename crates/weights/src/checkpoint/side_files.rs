@@ -9,7 +9,7 @@ use crate::Error;
 use crate::error::{OrBug, Result};
 use crate::survival::SURVIVAL_FILE;
 use crate::tensor::{INDEX_FILE, TensorFiles};
-use artifact::{AtPath, Output};
+use artifact::{AtPath, Output, fold};
 
 /// The endings of files that hold the same weights in other formats than safetensors.
 pub const OTHER_WEIGHT_FORMATS: [&str; 7] = [".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack"];
@@ -34,7 +34,8 @@ pub(crate) fn copy_side_files(folder: &Path, origin: Option<&ModelOrigin>, outpu
     let mut left_out = Vec::new();
     for path in list(folder)? {
         let name = relative(folder, &path)?;
-        let own = [INDEX_FILE, CONFIG_FILE, CARD_FILE, SURVIVAL_FILE].contains(&name.as_str());
+        // On a disk that does not tell case apart, `readme.md` is the file that is written here.
+        let own = [INDEX_FILE, CONFIG_FILE, CARD_FILE, SURVIVAL_FILE].map(fold).contains(&fold(&name));
         if own || weights.contains(&path.as_path()) {
             continue;
         }
@@ -50,7 +51,20 @@ pub(crate) fn copy_side_files(folder: &Path, origin: Option<&ModelOrigin>, outpu
             left_out.join(", ")
         ));
     }
-    write_card(&folder.join(CARD_FILE), origin, output)
+    write_card(&card_in(folder)?, origin, output)
+}
+
+/// Returns the path of the model card in `folder`, whatever the case of its name.
+fn card_in(folder: &Path) -> Result<PathBuf> {
+    let exact = folder.join(CARD_FILE);
+    if exact.exists() {
+        return Ok(exact);
+    }
+    let is_card = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| fold(&name.to_string_lossy()) == fold(CARD_FILE))
+    };
+    let mut names = fs::read_dir(folder).at("read", folder)?.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(names.find(is_card).unwrap_or(exact))
 }
 
 fn write_card(path: &Path, origin: Option<&ModelOrigin>, output: &Output) -> Result<()> {

@@ -14,7 +14,7 @@ use super::{Benchmark, Inputs, WorkerProgram};
 use crate::error::{Context, Result, fail, require};
 use artifact::{Interrupted, Output, Tick};
 use protocol::{MLX_ID, Measured, TextEval, Timings};
-use report::suite::{Query, Suite};
+use report::suite::{Query, Quoting, Suite};
 use report::{AllTimings, ConfigResults, Criterion, Machine, Quantity, Report, Results, judge, wilson};
 
 /// Runs the suite, unless it was measured earlier. Writes `results.json`, `readings.json`, `timings.json`,
@@ -59,7 +59,7 @@ fn run_all(
     worker: &WorkerProgram,
     tick: Tick<'_>,
 ) -> Result<(Results, AllTimings)> {
-    let suite = Suite::read(inputs.source()?)?;
+    let suite = Suite::read(inputs.source()?, inputs.quoting)?;
     let reference = parameters.reference.as_deref();
     let reference = reference.map(|name| Folders::of(parameters, name, inputs)).transpose()?;
     let mut results = Results {
@@ -82,8 +82,8 @@ fn run_all(
 
 /// Checks what can be known of a benchmark before anything runs: whether the suite at `source` is valid, and
 /// whether it can answer what the gates and verdicts ask.
-pub(super) fn preflight(parameters: &Benchmark, source: &Path) -> Result<()> {
-    let suite = Suite::read(source)?;
+pub(super) fn preflight(parameters: &Benchmark, source: &Path, quoting: Quoting) -> Result<()> {
+    let suite = Suite::read(source, quoting)?;
     let (queries, texts) = (!suite.queries.is_empty(), !suite.texts.is_empty());
     require!(
         parameters.reference.is_none() || texts,
