@@ -13,5 +13,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     environment::hand_over_the_key();
+    environment::raise_the_limit_of_files();
     cli::main()
 }

@@ -171,7 +171,7 @@ fn another_folder_and_another_file() {
         space.bytes("other/artifacts/q8/model.safetensors"),
         space.bytes("artifacts/q8/model.safetensors")
     );
-    assert_eq!(space.names("other"), ["artifacts", "cache", "eight.yaml", "pipeline.lock"]);
+    assert_eq!(space.names("other"), ["artifacts", "cache", "eight.lock", "eight.yaml"]);
 }
 
 #[test]

@@ -25,6 +25,7 @@ mod proxy;
 mod remote;
 mod report;
 mod server;
+mod situations;
 mod space;
 mod survival;
 mod trust;

@@ -23,6 +23,7 @@ mod io_error;
 mod list;
 mod output;
 mod progress;
+mod threads;
 
 pub use chain::{find_cause, in_one_line};
 pub use digest::{Digest, HashingWriter, InvalidDigest};
@@ -32,3 +33,4 @@ pub use io_error::{AtPath, IoError};
 pub use list::{Artifact, FileEntry, InvalidList, InvalidPath};
 pub use output::{Made, Output, OutputFile};
 pub use progress::{Interrupted, Tick};
+pub use threads::{start, start_helpers};

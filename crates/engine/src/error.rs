@@ -4,6 +4,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
+
 use crate::store::RemoteError;
 use artifact::{ErrorKind, Interrupted, IoError, find_cause};
 
@@ -95,6 +97,13 @@ impl Error {
         }
     }
 
+    /// Returns the error for a thread that the system did not give.
+    pub(crate) fn no_thread(error: &io::Error) -> Self {
+        Self::Worker(format!(
+            "cannot start a thread: {error}; the limit on processes is reached (`ulimit -u`)"
+        ))
+    }
+
     /// Whether somebody asked to stop.
     pub fn is_interrupted(&self) -> bool {
         self.kind() == ErrorKind::Interrupted
@@ -105,6 +114,13 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         if self.is_without_links() {
             return Some(NO_LINKS);
+        }
+        if let Some(error) = find_cause::<io::Error>(self)
+            && matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+        {
+            return Some(
+                "too many files are open at once; raise the limit with `ulimit -n 1024` or lower -j",
+            );
         }
         let is_reading = |error: &IoError| READING.iter().any(|verb| error.attempt.starts_with(verb));
         if self.io_error().is_some_and(is_reading) {

@@ -81,9 +81,15 @@ fn variable_name(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
+/// Returns the path from the root of the file system on. An empty path is the current folder.
+pub fn absolute(path: &Path) -> PathBuf {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// Returns the path without links, as far as it exists. What does not exist yet is added as it is written.
 pub fn real(path: &Path) -> PathBuf {
-    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let whole = absolute(path);
     for above in whole.ancestors() {
         if let Ok(real) = above.canonicalize() {
             let rest = whole.strip_prefix(above).unwrap_or(Path::new(""));
@@ -140,5 +146,6 @@ mod tests {
         assert!(is_of_the_system(&root.join("link/environ")));
         assert!(is_inside(&root.join("new/folder"), &root));
         assert!(!is_inside(&root.join("link"), &root));
+        assert!(!is_inside(&root, Path::new("")) && is_inside(Path::new("src"), Path::new("")));
     }
 }

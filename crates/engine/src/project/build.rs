@@ -130,7 +130,7 @@ impl Project {
     /// an error: it is in the summary, and the observer was told.
     pub fn build(&mut self, options: &BuildOptions<'_>, observer: &mut dyn Observer) -> Result<BuildOutcome> {
         let targets = self.targets(&options.plan.targets)?;
-        let nodes = self.graph.closure(&targets);
+        let (nodes, wanted) = (self.graph.closure(&targets), targets.clone());
         self.resolve(&nodes, options.revisions)?;
         let mut request = request(&options.plan.targets, &targets);
         if options.plan.force {
@@ -146,7 +146,7 @@ impl Project {
         let decisions = planner.plan(&nodes)?;
         let request = planner.request;
         self.preflight(&decisions)?;
-        self.check_targets(&decisions, &options.plan.targets, observer)?;
+        self.check_targets(&decisions, &wanted, observer)?;
         let all_done = decisions.iter().all(Decision::is_done);
         let summary = if all_done && !is_locked {
             self.nothing_to_do(&decisions)?
@@ -243,18 +243,17 @@ impl Project {
         Ok(())
     }
 
-    /// Fails if the source of a target that the user named is not there. Says so of other nodes, whose results
-    /// are on record.
+    /// Fails if the source of a target is not there. Says so of other nodes, whose results are on record.
     fn check_targets(
         &self,
         decisions: &[Decision],
-        named: &[String],
+        targets: &[NodeId],
         observer: &mut dyn Observer,
     ) -> Result<()> {
         for decision in decisions.iter().filter(|decision| decision.lacks_source()) {
             let node = &self.graph.node(decision.id).name;
             let path = self.sources.missing(&self.graph, decision.id).unwrap_or_default();
-            if named.contains(node) {
+            if targets.contains(&decision.id) {
                 return Err(self.missing_source(decision.id, path));
             }
             let message = format!("its source `{path}` is not there; what it was is known from the lock");

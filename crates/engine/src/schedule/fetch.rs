@@ -44,7 +44,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         self.observer.event(&Event::Fetching { node, bytes: artifact.size() });
         self.set(id, NodeState::Running);
         let (store, sender, cancel) = (self.planner.store, self.sender.clone(), self.options.cancel);
-        scope.spawn(move || {
+        let started = artifact::start(scope, move || {
             let tick = |done, total| {
                 // The owner outlives the transfers, and a lost message does no harm.
                 let _ = sender.send(Message::Progress(id, done, total));
@@ -56,7 +56,10 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             });
             let _ = sender.send(Message::Fetched(id, outcome));
         });
-        Ok(())
+        match started {
+            Ok(_) => Ok(()),
+            Err(error) => self.fetched(id, Err(Miss::LocalIo(Error::no_thread(&error)))),
+        }
     }
 
     /// Handles the end of a fetch. What was fetched is put in place. If the remote failed or lost a file, its

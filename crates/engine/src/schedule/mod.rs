@@ -297,7 +297,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let Planner { store, share, backend, records, .. } = self.planner;
         let environment = Environment { backend, worker: self.options.worker };
         let (sender, cancel) = (self.sender.clone(), self.options.cancel);
-        scope.spawn(move || {
+        let started = artifact::start(scope, move || {
             let tick = |done, total| {
                 // The owner outlives the stages, and a lost message does no harm.
                 let _ = sender.send(Message::Progress(id, done, total));
@@ -308,7 +308,10 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 .unwrap_or_else(|_| Err(Error::Bug("the stage panicked; see above".to_owned())));
             let _ = sender.send(Message::Ended(task.id, outcome));
         });
-        Ok(())
+        match started {
+            Ok(_) => Ok(()),
+            Err(error) => self.ended(id, Err(Error::no_thread(&error))),
+        }
     }
 
     /// Returns what the thread of a stage needs.

@@ -16,7 +16,7 @@ use crate::recipe::Recipe;
 use crate::share::{Outgoing, Share, Signing, Unsent};
 use crate::stage::Unit;
 use crate::store::{Action, LocalStore};
-use artifact::{Digest, FileEntry, Interrupted, Tick};
+use artifact::{Digest, FileEntry, Interrupted, Tick, start};
 
 /// A node that has run.
 struct Upload {
@@ -67,13 +67,19 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let Some(share) = self.planner.share.filter(|_| self.options.upload) else { return };
         let (queue, receiver) = channel();
         let (store, cancel, messages) = (self.planner.store, self.options.cancel, self.sender.clone());
-        scope.spawn(move || {
+        let started = start(scope, move || {
             let end = End(messages);
             // The owner outlives this thread, and a lost message does no harm.
             let tell = |event| drop(end.0.send(Message::Upload(event)));
             send_all(share, store, cancel, &receiver, &tell);
         });
-        self.uploads = Uploads { queue: Some(queue), is_running: true, is_last: false };
+        match started {
+            Ok(_) => self.uploads = Uploads { queue: Some(queue), is_running: true, is_last: false },
+            Err(error) => {
+                let message = format!("nothing is sent: cannot start a thread: {error}");
+                self.observer.event(&Event::Notice { message });
+            }
+        }
     }
 
     /// Queues the artifact of a node for upload.

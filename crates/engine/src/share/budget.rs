@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
+use artifact::start_helpers;
+
 /// How many transfers run at once: enough to hide the time until the remote answers.
 const WORKERS: usize = 16;
 
@@ -40,7 +42,7 @@ pub(super) fn each<J: Sync, E: Send>(
         Ok(())
     };
     thread::scope(|scope| {
-        let others: Vec<_> = (1..WORKERS.min(jobs.len())).map(|_| scope.spawn(run)).collect();
+        let others = start_helpers(scope, WORKERS.min(jobs.len()).saturating_sub(1), run);
         let own = run();
         let others = others
             .into_iter()

@@ -16,7 +16,7 @@ use super::sources::Sources;
 use super::{LONGEST_LIST, Share, chunk_name, file_name};
 use crate::Error;
 use crate::store::{Chunk, ChunkList, LONGEST_CHUNK, LocalStore, RemoteError, Stat, is_content};
-use artifact::{Artifact, AtPath, Digest, FileEntry, Interrupted, IoError, Tick, in_one_line};
+use artifact::{Artifact, AtPath, Digest, FileEntry, Interrupted, IoError, Tick, in_one_line, start};
 
 /// Why an artifact did not arrive.
 #[derive(Debug, thiserror::Error)]
@@ -187,7 +187,7 @@ impl Share {
         let digest = thread::scope(|scope| {
             // The whole file is hashed too: the chunk list is unsigned, and a plain chunk is not hashed when
             // it arrives.
-            let whole = scope.spawn(|| arrival.digest());
+            let whole = start(scope, || arrival.digest());
             let over = arrival.over();
             let filled = each(
                 &indices,
@@ -198,7 +198,10 @@ impl Share {
                 },
             );
             drop(over);
-            let digest = whole.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let digest = match whole {
+                Ok(whole) => whole.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(_) => arrival.digest(),
+            };
             filled.and_then(|()| Ok(digest?))
         })?;
         if digest == Some(file.digest) {

@@ -17,7 +17,7 @@ use artifact::{Output, Tick};
 use protocol::MLX_ID;
 pub use report::suite::Quoting;
 use weights::adapter::Adapter;
-use weights::checkpoint::ModelOrigin;
+use weights::checkpoint::{ModelOrigin, check_adapter_folder, check_model_folder};
 use weights::kernels::Cpu;
 use weights::rewrite::{FineTuning, Job, Operation};
 
@@ -140,6 +140,10 @@ pub fn preflight(stage: &Stage, source: Option<&Path>, quoting: Quoting, bases: 
         Stage::Base | Stage::Adapter => {
             let source = source.or_bug("there is no source")?;
             require!(source.is_dir(), Source, "the source {} is not a folder", source.display());
+            match stage {
+                Stage::Base => check_model_folder(source)?,
+                _ => check_adapter_folder(source)?,
+            }
         }
         Stage::Quantize(parameters) => {
             bases.iter().try_for_each(|base| Job::check_quantize(parameters, base))?;

@@ -13,6 +13,7 @@ use super::local::{list, move_file, remove};
 use super::{LocalStore, Stat, StatCache, cache_folder, file_system};
 use crate::Error;
 use crate::error::{Result, fail};
+use crate::paths;
 use artifact::{Artifact, AtPath, Digest, IoError};
 
 /// The `artifacts/` folder.
@@ -154,7 +155,7 @@ impl ArtifactsDir {
     /// Returns the target of a link in the folder. If the folder is itself a link to another place, `..` does
     /// not lead to the project there, so such a target is made absolute.
     fn reachable<'t>(&self, target: &'t Path) -> Cow<'t, Path> {
-        let project = || std::path::absolute(self.root.parent()?).ok();
+        let project = || Some(paths::absolute(self.root.parent()?));
         match target.strip_prefix("..").ok().filter(|_| self.root.is_symlink()).zip(project()) {
             Some((inside, project)) => Cow::Owned(project.join(inside)),
             None => Cow::Borrowed(target),

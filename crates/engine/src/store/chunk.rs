@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::error::{Result, require};
-use artifact::{AtPath, Digest};
+use artifact::{AtPath, Digest, start_helpers};
 use weights::tensor::layout;
 
 /// The longest chunk, in bytes.
@@ -69,7 +69,7 @@ impl ChunkList {
         };
         let threads = available_parallelism().map_or(1, usize::from).min(ranges.len());
         let mut chunks = thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let others = start_helpers(scope, threads.saturating_sub(1), work);
             let mut done = work()?;
             for other in others {
                 done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);

@@ -7,7 +7,7 @@ use std::thread::{self, available_parallelism};
 use std::{fs, io};
 
 use super::Stat;
-use artifact::Digest;
+use artifact::{Digest, start_helpers};
 
 /// Hashes the file at `path`; returns its digest, and its state right after it was read.
 pub(super) fn hash(path: &Path) -> io::Result<(Digest, Stat)> {
@@ -25,7 +25,7 @@ pub(super) fn hash_all(paths: &[&Path]) -> Vec<io::Result<(Digest, Stat)>> {
         std::iter::from_fn(next).map(|(index, path)| (index, hash(path))).collect::<Vec<_>>()
     };
     let mut done = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let others = start_helpers(scope, threads.saturating_sub(1), work);
         let mut done = work();
         for other in others {
             done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));

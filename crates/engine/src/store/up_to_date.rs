@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::machine_secret::MachineSecret;
 use super::{Stat, owned_file};
-use artifact::Digest;
+use artifact::{Digest, start};
 
 /// One thread is started for this many states. Reading them takes about ten times as long as starting the
 /// thread.
@@ -65,9 +65,15 @@ impl<'a> UpToDateStamp<'a> {
         let mut shares = self.seen.chunks(self.seen.len().div_ceil(threads).max(1));
         let first = shares.next().unwrap_or_default();
         thread::scope(|scope| {
-            let others: Vec<_> = shares.map(|share| scope.spawn(|| all_stand(share, root))).collect();
+            let others: Vec<_> =
+                shares.map(|share| (share, start(scope, || all_stand(share, root)))).collect();
             let first = all_stand(first, root);
-            others.into_iter().all(|other| other.join().unwrap_or(false)) && first
+            let stands =
+                |(share, other): (_, std::io::Result<thread::ScopedJoinHandle<'_, bool>>)| match other {
+                    Ok(other) => other.join().unwrap_or(false),
+                    Err(_) => all_stand(share, root),
+                };
+            others.into_iter().all(stands) && first
         })
     }
 }

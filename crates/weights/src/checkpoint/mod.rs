@@ -3,6 +3,7 @@
 
 mod card;
 mod experts;
+mod folder_kind;
 mod quantized;
 mod side_files;
 mod summary;
@@ -17,10 +18,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::arch::{self, Arch, Head};
-use crate::error::{Context, OrBug, Result, require};
+use crate::error::{Context, OrBug, Result, fail, require};
 use crate::kernels::{Float, Mode, QuantSpec};
-use crate::tensor::{Element, TensorFiles, to_pretty_json};
+use crate::tensor::{Element, TensorFiles, describe_foreign, to_pretty_json};
 use artifact::{AtPath, Output};
+pub use folder_kind::{check_adapter_folder, check_model_folder};
 pub(crate) use quantized::record;
 pub use side_files::OTHER_WEIGHT_FORMATS;
 pub(crate) use side_files::copy_side_files;
@@ -350,6 +352,9 @@ fn read_weights(
 /// Fails if the file cannot be read or does not hold a JSON object.
 pub fn read_json(path: &Path) -> Result<Map<String, Value>> {
     let bytes = fs::read(path).at("read", path)?;
+    if let Some(what) = fs::File::open(path).and_then(|file| describe_foreign(&file)).at("read", path)? {
+        fail!(Format, "{} is {what}", path.display());
+    }
     serde_json::from_slice(&bytes).within(|| format!("{} is not a JSON object", path.display()))
 }
 

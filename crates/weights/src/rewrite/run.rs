@@ -13,6 +13,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::OnceLock;
 use std::thread;
 
 use rayon::prelude::*;
@@ -24,7 +25,7 @@ use super::target::{module_of, specs};
 use super::write_queue::WriteQueue;
 use crate::adapter::Update;
 use crate::checkpoint::{Checkpoint, Part, WeightKind};
-use crate::error::{OrBug, Result, require};
+use crate::error::{OrBug, Result, fail, require};
 use crate::kernels::{Backend, Float, Mode, PackedMut, QuantSpec, UpdateStats};
 use crate::tensor::{TensorSpec, TensorWriter};
 use artifact::{Output, Tick};
@@ -45,6 +46,20 @@ pub(super) struct Rewrite<'a> {
     pub(super) baseline: Baseline<'a>,
 }
 
+/// Starts the threads that compute. Without this call rayon starts them at the first use, and panics if the
+/// system gives none.
+fn start_pool() -> Result<()> {
+    static POOL: OnceLock<Option<String>> = OnceLock::new();
+    // The other reason for an error is that there is a pool already.
+    let failed =
+        |error: rayon::ThreadPoolBuildError| std::error::Error::source(&error).map(ToString::to_string);
+    let problem = POOL.get_or_init(|| rayon::ThreadPoolBuilder::new().build_global().err().and_then(failed));
+    match problem {
+        Some(problem) => fail!(Backend, "cannot start the threads that compute: {problem}"),
+        None => Ok(()),
+    }
+}
+
 /// A block and the sums over it. `None` if it is not measured or the fine-tuning did not change it.
 type Measured = (Range<usize>, Option<UpdateStats>);
 
@@ -60,10 +75,11 @@ impl Rewrite<'_> {
     /// Runs the rewrite: writes the weights, in shards with an index. Returns the sums over each weight that
     /// the fine-tuning changed.
     pub(super) fn run(&self, output: &Output, tick: Tick<'_>) -> Result<Counts> {
+        start_pool()?;
         let writer = TensorWriter::new(output, self.specs())?;
         let order: Vec<_> = writer.order().map(|spec| spec.name.clone()).collect();
         thread::scope(|scope| {
-            let (queue, end) = WriteQueue::start(scope, writer, self.checkpoint.parameters());
+            let (queue, end) = WriteQueue::start(scope, writer, self.checkpoint.parameters())?;
             let made = self.make_all(&order, &queue, tick).and_then(|counts| queue.finish().map(|()| counts));
             drop(queue);
             let written = end.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

@@ -2,12 +2,14 @@
 //! Knows nothing of what the bytes mean.
 
 use std::cell::RefCell;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use crate::Error;
 use crate::error::Result;
 use crate::tensor::TensorWriter;
+use artifact::{AtPath, start};
 
 /// How many bytes may be in the queue before [`WriteQueue::send`] waits. The codes of a large tensor come all
 /// at once, after its scales. With this capacity the next tensor can be made while they are written.
@@ -45,15 +47,19 @@ impl State {
 
 impl WriteQueue {
     /// Starts the writing thread. `parameters` is the number of weights before packing, for the index.
+    ///
+    /// # Errors
+    /// Fails if the system gives no more threads.
     pub(super) fn start<'scope, 'env>(
         scope: &'scope Scope<'scope, 'env>,
         writer: TensorWriter<'env>,
         parameters: u64,
-    ) -> (Self, ScopedJoinHandle<'scope, Result<()>>) {
+    ) -> Result<(Self, ScopedJoinHandle<'scope, Result<()>>)> {
         let (pieces, receiver) = channel();
         let (sender, empties) = channel();
-        let end = scope.spawn(move || write(writer, &receiver, &sender, parameters));
-        (Self { pieces, empties, state: RefCell::default() }, end)
+        let end = start(scope, move || write(writer, &receiver, &sender, parameters));
+        let end = end.at("start a thread to write in", Path::new("the output"))?;
+        Ok((Self { pieces, empties, state: RefCell::default() }, end))
     }
 
     /// Returns a buffer of `length` bytes with unspecified contents.

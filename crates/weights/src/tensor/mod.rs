@@ -2,11 +2,14 @@
 //! Knows nothing of models, nor of what the numbers mean.
 
 mod difference;
+mod file_pool;
+mod foreign;
 mod layout;
 mod reader;
 mod writer;
 
 pub use difference::first_difference;
+pub(crate) use foreign::describe_foreign;
 pub use layout::{Layout, layout};
 pub use reader::{TensorFiles, TensorRef};
 pub use safetensors::Dtype as Element;

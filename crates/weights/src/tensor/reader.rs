@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::Dtype as Element;
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
+use super::file_pool::PooledFile;
+use super::foreign::describe_foreign;
 use super::{INDEX_FILE, SINGLE_FILE};
 use crate::Error;
 use crate::error::{Context, OrBug, Result, fail, require};
@@ -43,7 +45,7 @@ impl TensorRef {
 /// The tensors of a model or of an adapter.
 #[derive(Debug)]
 pub struct TensorFiles {
-    files: Vec<(PathBuf, File)>,
+    files: Vec<PooledFile>,
     tensors: BTreeMap<String, TensorRef>,
 }
 
@@ -98,7 +100,8 @@ impl TensorFiles {
     }
 
     fn add(&mut self, path: &Path) -> Result<()> {
-        let file = File::open(path).at("read", path)?;
+        let pooled = PooledFile::open(path).at("read", path)?;
+        let file = pooled.get().at("read", path)?;
         let (metadata, start) =
             read_header(&file, path).within(|| format!("{} is damaged", path.display()))?;
         let number = self.files.len();
@@ -117,7 +120,7 @@ impl TensorFiles {
                 fail!(Format, "the tensor `{name}` is in two files; {} is one of them", path.display());
             }
         }
-        self.files.push((path.to_owned(), file));
+        self.files.push(pooled);
         Ok(())
     }
 
@@ -125,7 +128,7 @@ impl TensorFiles {
         for (name, shard) in weight_map {
             let found = self.tensors.get(name).and_then(|tensor| self.files.get(tensor.file));
             let there =
-                found.is_some_and(|(path, _)| path.file_name().is_some_and(|file| file == shard.as_str()));
+                found.is_some_and(|file| file.path().file_name().is_some_and(|name| name == shard.as_str()));
             require!(there, Format, "{} says that `{name}` is in {shard}, but it is not", index.display());
         }
         match self.tensors.keys().find(|name| !weight_map.contains_key(*name)) {
@@ -146,7 +149,7 @@ impl TensorFiles {
 
     /// Returns the paths of the files, in the order in which they were opened.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().map(|(path, _)| path.as_path())
+        self.files.iter().map(PooledFile::path)
     }
 
     /// Reads the bytes of the tensor `name`: little-endian elements, the last dimension fastest.
@@ -171,9 +174,9 @@ impl TensorFiles {
             self.tensors.get(name).ok_or_else(|| Error::Format(format!("there is no tensor `{name}`")))?;
         let inside = from.checked_add(bytes.len()).is_some_and(|end| end <= tensor.length);
         require!(inside, Bug, "bytes {from} and {} more are not all in `{name}`", bytes.len());
-        let (path, file) = self.files.get(tensor.file).or_bug("a tensor lies in an opened file")?;
-        let read = file.read_exact_at(bytes, tensor.offset + from as u64);
-        read.at("read", path).within(|| format!("tensor `{name}`"))
+        let file = self.files.get(tensor.file).or_bug("a tensor lies in an opened file")?;
+        let read = file.get().and_then(|open| open.read_exact_at(bytes, tensor.offset + from as u64));
+        read.at("read", file.path()).within(|| format!("tensor `{name}`"))
     }
 }
 
@@ -184,6 +187,9 @@ impl TensorFiles {
 /// function checks that the last tensor ends where the file ends.
 pub(super) fn read_header(file: &File, path: &Path) -> Result<(Metadata, u64)> {
     let length = file.metadata().at("read", path)?.len();
+    if let Some(what) = describe_foreign(file).at("read", path)? {
+        fail!(Format, "it is {what}");
+    }
     let mut prefix = [0; 8];
     file.read_exact_at(&mut prefix, 0)
         .map_err(|_: io::Error| Error::Format("it is shorter than a header".to_owned()))?;
