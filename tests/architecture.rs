@@ -83,7 +83,6 @@ const DOORS: &[(&str, &[&str])] = &[
     ("minijinja", &["crates/models/src/"]),
     ("petgraph", &["crates/engine/src/graph.rs"]),
     ("postcard", &["crates/engine/src/manifest/", "crates/engine/src/store/"]),
-    ("hf_hub", &["crates/engine/src/hub/"]),
     ("ureq", &["crates/engine/src/hub/"]),
     (
         "ring::",

@@ -172,3 +172,71 @@ fn a_hostile_file_name() {
     }
     assert_eq!(space.names("home/hub/models--org--pico/blobs"), [""; 0]);
 }
+
+#[test]
+fn the_token_goes_to_the_origin_of_the_hub_only() {
+    let (server, mut space, commit) = hub();
+    // The same host, but another port. It refuses whoever shows it the token.
+    let other = Server::start();
+    other.commit("main", server.state().commits[&commit].clone());
+    server.state().token = Some("hush".to_owned());
+    server.state().cdn = Some(other.endpoint());
+    space.set_variable("HF_TOKEN", "hush");
+    space.build().ran(ALL);
+    let asked = other.requests();
+    assert!(!asked.is_empty() && asked.iter().all(|path| path.starts_with("/cdn/")), "{asked:?}");
+}
+
+#[test]
+fn a_password_in_an_address_is_not_shown() {
+    let (_server, mut space, _) = hub();
+    space.set_variable("HF_ENDPOINT", "http://ana:hush@127.0.0.1:1");
+    let run = space.run(&["build"]).exits(1);
+    assert!(run.stderr.contains("***@127.0.0.1:1") && !run.stderr.contains("hush"), "{}", run.transcript());
+    let space = Space::pico();
+    let run = space.run(&["build", "--remote", "s3://ana:hush@bucket/x"]);
+    assert!(!run.stderr.contains("hush"), "{}", run.transcript());
+}
+
+/// Serves a repository over TLS, with a certificate of an authority that only this test knows.
+const TLS_HUB: &str = r#"
+import hashlib, http.server, json, ssl, subprocess, sys
+from pathlib import Path
+def openssl(*words): subprocess.run(["openssl", *words], check=True, capture_output=True)
+openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=Company")
+openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "hub.key", "-out", "hub.csr", "-subj", "/CN=localhost")
+Path("ext").write_text("subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n")
+openssl("x509", "-req", "-in", "hub.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", "hub.pem", "-days", "2", "-extfile", "ext")
+files = {path.name: path.read_bytes() for path in Path("model").iterdir()}
+commit = "c" * 40
+def sibling(name, data): return {"rfilename": name, "size": len(data), "blobId": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
+class Hub(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if "/api/" in self.path: body = json.dumps({"sha": commit, "siblings": [sibling(*file) for file in files.items()]}).encode()
+        else: body = files[self.path.rsplit("/", 1)[1]]
+        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers(); self.wfile.write(body)
+    def log_message(self, *_): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain("hub.pem", "hub.key")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"#;
+
+#[test]
+fn the_certificates_of_a_company_count() {
+    let mut space = Space::pico();
+    let mut python = space.command_of("python3");
+    let mut hub = python.args(["-c", TLS_HUB]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut port = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(hub.stdout.take().unwrap()), &mut port).unwrap();
+    space.edit("source: model", &format!("source: 'hf:{REPO}'"));
+    space.set_variable("HF_ENDPOINT", &format!("https://localhost:{}", port.trim()));
+    space.set_variable("HF_HOME", space.path("home").to_str().unwrap());
+    let run = space.run(&["build"]).exits(1);
+    assert!(run.stderr.contains("ertificate"), "{}", run.transcript());
+    space.set_variable("SSL_CERT_FILE", space.path("ca.pem").to_str().unwrap());
+    space.build().ran(ALL);
+    hub.kill().unwrap();
+    hub.wait().unwrap();
+}

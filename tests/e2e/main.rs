@@ -2,6 +2,7 @@
 //! One file per topic; `space.rs` has the language they are written in.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "what is skipped is printed")]
 #![allow(clippy::disallowed_methods, reason = "the tests play the user, who writes files as they like")]
 
 mod adapters;

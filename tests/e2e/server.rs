@@ -28,6 +28,8 @@ pub(crate) struct State {
     pub(crate) sent: usize,
     /// The token that a client must send.
     pub(crate) token: Option<String>,
+    /// The address of the host with the large files; if `None`, this machine under another name.
+    pub(crate) cdn: Option<String>,
     /// After how many bytes the next connections that send a large file are cut, in order.
     pub(crate) cuts: Vec<usize>,
     /// Large files are sent a few bytes at a time.
@@ -164,9 +166,10 @@ fn answer(stream: TcpStream, port: u16, state: &Mutex<State>) -> std::io::Result
         let etag = sha256(&bytes);
         let size = bytes.len();
         // This is another name of this machine, as the hub keeps large files on another host.
+        let cdn = guard.cdn.clone().unwrap_or_else(|| format!("http://localhost:{port}"));
         let headers = format!(
             "X-Repo-Commit: {commit}\r\nX-Linked-Etag: \"{etag}\"\r\nX-Linked-Size: {size}\r\n\
-             Location: http://localhost:{port}/cdn/{etag}\r\n"
+             Location: {cdn}/cdn/{etag}\r\n"
         );
         return head(&stream, "302 Found", &headers, 0);
     }

@@ -15,8 +15,10 @@
 
 mod harmless;
 mod nearest;
+mod password;
 pub mod units;
 pub mod yaml;
 
 pub use harmless::{harmless, harmless_json, shown};
 pub use nearest::nearest;
+pub use password::without_password;

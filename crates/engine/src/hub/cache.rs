@@ -12,8 +12,6 @@ use std::env::{home_dir, var_os};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hf_hub::Repo;
-
 use crate::origin::{Commit, HubSource, Origin};
 use crate::paths::expand_leniently;
 
@@ -110,7 +108,7 @@ fn variable(name: &str) -> Option<PathBuf> {
 }
 
 fn folder_name(repo: &str) -> String {
-    Repo::model(repo.to_owned()).folder_name()
+    format!("models--{}", repo.replace('/', "--"))
 }
 
 #[cfg(test)]

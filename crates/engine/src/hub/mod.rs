@@ -1,6 +1,7 @@
 //! Models on the Hugging Face hub: the commit of a revision, and the files of a commit, which are checked.
 //! Knows nothing of nodes, nor of what the files mean. It is the only module that talks to the hub.
 
+mod address;
 mod cache;
 mod file;
 mod pauses;
@@ -32,7 +33,7 @@ pub fn resolve(cache: &HubCache, source: &HubSource) -> Result<Commit> {
     if let Some(commit) = source.commit() {
         return Ok(commit);
     }
-    let web = Web::from_env(cache)?;
+    let web = Web::from_env()?;
     let info = persist(&|| Ok(()), || web.info(&source.repo, &source.revision))?;
     let commit = info.sha.parse();
     let commit = commit.map_err(|error| Error::Hub(format!("the hub's answer for {source}: {error}")))?;
@@ -48,7 +49,7 @@ pub fn resolve(cache: &HubCache, source: &HubSource) -> Result<Commit> {
 /// Fails if `HF_HUB_OFFLINE` is set, the hub cannot be reached, it refuses, or it sends other content than it
 /// lists. Also fails if the cache cannot be read or written, or `tick` asks to stop.
 pub fn download(cache: &HubCache, origin: &Origin, tick: Tick<'_>) -> Result<Vec<String>> {
-    let web = Web::from_env(cache)?;
+    let web = Web::from_env()?;
     let commit = origin.commit.to_string();
     let info = persist(&|| tick(0, 0), || web.info(&origin.repo, &commit))?;
     require!(info.sha == commit, Hub, "the hub answers for {origin} with the commit {:?}", info.sha);

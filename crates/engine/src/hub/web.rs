@@ -1,27 +1,29 @@
-//! HTTP requests to the hub: URLs and headers from the crate `hf_hub`, timeouts, and error messages.
+//! HTTP requests to the hub: addresses, timeouts, redirects, and error messages.
 //! Knows nothing of files on this machine.
 //!
-//! The crate's own download is not used. It renames a file into the cache without checking its length or
-//! digest, and it starts over when the connection is lost in the middle of a run. Version 1.0 of the crate
-//! does no better there, is asynchronous, and adds 175 packages (`hf-xet` cannot be left out); version 0.5
-//! adds 28. Both numbers were measured.
+//! The crate `hf-hub` is not used. It renames a file into the cache without checking its length or digest,
+//! it starts over when the connection is lost in the middle of a run, and it trusts other certificates than
+//! the system does. Version 1.0 of the crate does no better there, is asynchronous, and adds 175 packages
+//! (`hf-xet` cannot be left out).
+//!
+//! The token goes to the hub's own origin and nowhere else: the hub redirects large files to other hosts.
 
 use std::env::var;
 use std::io;
 use std::time::Duration;
 
-use hf_hub::api::sync::{Api, ApiBuilder};
-use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
-use ureq::config::RedirectAuthHeaders;
 use ureq::http::{Response, StatusCode};
+use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
-use super::cache::{HubCache, Token, token_path};
+use super::address::Address;
+use super::cache::{Token, token_path};
 use super::pauses::Fault;
 use crate::Error;
 use crate::error::{Result, require};
 use crate::origin::Origin;
+use text::without_password;
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
@@ -29,10 +31,18 @@ const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 /// answer only costs another attempt.
 const SILENCE: Duration = Duration::from_secs(10);
 
+/// The most redirects that are followed.
+const MOST_REDIRECTS: usize = 10;
+
+/// The longest answer about a repository, in bytes.
+const LONGEST_INFO: u64 = 64 << 20;
+
 /// The hub, at the address that `HF_ENDPOINT` names.
 pub(super) struct Web {
-    api: Api,
     agent: Agent,
+    /// The address as it is used.
+    address: Address,
+    /// The address as it is shown: without a password.
     endpoint: String,
     token: Option<Token>,
 }
@@ -64,7 +74,7 @@ pub(super) struct Lfs {
 }
 
 impl Web {
-    pub(super) fn from_env(cache: &HubCache) -> Result<Self> {
+    pub(super) fn from_env() -> Result<Self> {
         let offline = var("HF_HUB_OFFLINE")
             .is_ok_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"));
         require!(
@@ -73,42 +83,33 @@ impl Web {
             "the hub must be asked, but HF_HUB_OFFLINE is set; unset it, or use a folder as `source`"
         );
         let endpoint = var("HF_ENDPOINT").ok().filter(|value| !value.is_empty());
-        let endpoint = endpoint.map_or_else(
-            || DEFAULT_ENDPOINT.to_owned(),
-            |endpoint| endpoint.trim_end_matches('/').to_owned(),
-        );
-        let token = Token::find();
-        let api = ApiBuilder::from_cache(Cache::new(cache.root().to_owned()))
-            .with_endpoint(endpoint.clone())
-            .with_token(token.as_ref().map(|token| token.text.clone()))
-            .with_user_agent("pipeline", env!("CARGO_PKG_VERSION"))
-            .build()
-            .map_err(|error| Error::Hub(format!("cannot set up the client of the hub: {error}")))?;
-        // The hub redirects large files to another host, which must not see the token.
+        let endpoint = endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT).trim_end_matches('/').to_owned();
+        let shown = without_password(&endpoint);
+        let address = Address::parse(&endpoint);
+        let address =
+            address.ok_or_else(|| Error::Hub(format!("`{shown}` in HF_ENDPOINT is not an address")))?;
+        // The certificates of the system and of SSL_CERT_FILE: companies have their own.
+        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
         let agent = Agent::config_builder()
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            .tls_config(tls)
+            .max_redirects(0)
             .http_status_as_error(false)
             .user_agent(concat!("pipeline/", env!("CARGO_PKG_VERSION")))
             .timeout_connect(Some(SILENCE))
             .timeout_per_read(Some(SILENCE))
             .timeout_recv_response(Some(SILENCE))
             .build();
-        Ok(Self { api, agent: agent.into(), endpoint, token })
+        Ok(Self { agent: agent.into(), address, endpoint: shown, token: Token::find() })
     }
 
     /// Requests the commit and the files of `repo` at `revision`, with the length and digest of each file.
     pub(super) fn info(&self, repo: &str, revision: &str) -> Result<Info, Fault> {
-        let at = Repo::with_revision(repo.to_owned(), RepoType::Model, revision.to_owned());
-        let request = self.api.repo(at).info_request().query("blobs", "true");
-        let request = request
-            .config()
-            .http_status_as_error(false)
-            .timeout_connect(Some(SILENCE))
-            .timeout_global(Some(3 * SILENCE))
-            .build();
-        let mut response = request.call().map_err(|error| self.unreachable(error))?;
+        // A branch may have a slash in its name.
+        let path = format!("/api/models/{repo}/revision/{}?blobs=true", revision.replace('/', "%2F"));
+        let mut response = self.request(&path, 0)?;
         self.check(&response, repo, &format!("the revision `{revision}`"))?;
-        response.body_mut().read_json().map_err(|error| match error {
+        let read = response.body_mut().with_config().limit(LONGEST_INFO).read_json();
+        read.map_err(|error| match error {
             ureq::Error::Json(error) => {
                 let problem = format!("{} answers of `{repo}` what is none of a hub's", self.endpoint);
                 Fault::Lasting(Error::Hub(format!("{problem}: {error}")))
@@ -119,21 +120,39 @@ impl Web {
 
     /// Requests the bytes of a file, starting at the offset `start` in bytes.
     pub(super) fn get(&self, origin: &Origin, name: &str, start: u64) -> Result<Response<Body>, Fault> {
-        let at = Repo::with_revision(origin.repo.clone(), RepoType::Model, origin.commit.to_string());
-        let url = self.api.repo(at).url(&percent_encode(name));
-        // Without this header the server may compress the body, and its length would not be the listed one.
-        let mut request = self.agent.get(url).header("Accept-Encoding", "identity");
-        if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {}", token.text));
-        }
-        if start > 0 {
-            request = request.header("Range", format!("bytes={start}-"));
-        }
-        let response = request.call().map_err(|error| self.unreachable(error))?;
+        let path = format!("/{}/resolve/{}/{}", origin.repo, origin.commit, percent_encode(name));
+        let response = self.request(&path, start)?;
         if response.status() != StatusCode::RANGE_NOT_SATISFIABLE {
             self.check(&response, &origin.repo, &format!("`{name}` at {}", origin.commit))?;
         }
         Ok(response)
+    }
+
+    /// Requests `path` from the hub, and follows its redirects.
+    fn request(&self, path: &str, start: u64) -> Result<Response<Body>, Fault> {
+        let mut at = self.address.join(path);
+        for _ in 0..MOST_REDIRECTS {
+            // Without this header the server may compress the body, and its length would not be the listed one.
+            let mut request = self.agent.get(at.text()).header("Accept-Encoding", "identity");
+            if let Some(token) = self.token.as_ref().filter(|_| at.has_origin_of(&self.address)) {
+                request = request.header("Authorization", format!("Bearer {}", token.text));
+            }
+            if start > 0 {
+                request = request.header("Range", format!("bytes={start}-"));
+            }
+            let response = request.call().map_err(|error| self.unreachable(error))?;
+            let location = response.headers().get("Location").and_then(|location| location.to_str().ok());
+            match location.filter(|_| response.status().is_redirection()) {
+                Some(location) => {
+                    at = at.follow(location).ok_or_else(|| {
+                        let location = text::shown(location);
+                        Fault::Lasting(Error::Hub(format!("{} redirects to `{location}`", self.endpoint)))
+                    })?;
+                }
+                None => return Ok(response),
+            }
+        }
+        Err(Fault::Lasting(Error::Hub(format!("{} redirects without end", self.endpoint))))
     }
 
     /// Turns an HTTP status into an error message. `asked` says what was requested from the repository.
@@ -178,8 +197,9 @@ impl Web {
 
     /// Turns a failed connection into an error message.
     pub(super) fn unreachable(&self, error: ureq::Error) -> Fault {
+        let shown = without_password(&error.to_string());
         let problem = format!(
-            "cannot reach {}: {error}; use a folder as `source`, or build where the hub is reachable",
+            "cannot reach {}: {shown}; use a folder as `source`, or build where the hub is reachable",
             self.endpoint
         );
         // If nobody listens there or there is no network, a retry only keeps the user waiting. The system's
@@ -195,7 +215,7 @@ impl Web {
     }
 }
 
-/// Percent-encodes a file name for a URL, because the crate inserts it as it is.
+/// Percent-encodes a file name for a URL.
 fn percent_encode(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for byte in name.bytes() {

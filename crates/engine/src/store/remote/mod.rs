@@ -17,6 +17,8 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use place::Purpose;
 use tokio::runtime::Runtime;
 
+use text::without_password;
+
 /// How long a request with a short answer may take, retries included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -103,7 +105,10 @@ impl Remote {
     /// Fails if the address is invalid, the folder of a `file://` address cannot be created, or no client can
     /// be set up.
     pub fn open(url: &str) -> Result<Self, RemoteError> {
-        let problem = |problem: String| RemoteError::Address { url: url.to_owned(), problem };
+        let problem = |problem: String| RemoteError::Address {
+            url: without_password(url),
+            problem: without_password(&problem),
+        };
         let (storage, prefix) = place::open(url, Purpose::Reading).map_err(problem)?;
         let runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = { runtime }.worker_threads(2).enable_all().thread_name("remote").build();
@@ -138,8 +143,12 @@ impl Remote {
             Err(error) => return Err(self.failed("read", name, &error)),
         };
         let size = found.meta.size;
-        let too_long =
-            |size| RemoteError::TooLong { url: self.url.clone(), name: name.to_owned(), size, limit };
+        let too_long = |size| RemoteError::TooLong {
+            url: without_password(&self.url),
+            name: name.to_owned(),
+            size,
+            limit,
+        };
         if size > limit {
             return Err(too_long(size));
         }
@@ -172,8 +181,10 @@ impl Remote {
 
     fn writer(&self) -> Result<&dyn ObjectStore, RemoteError> {
         let open = || place::open(&self.url, Purpose::Writing).map(|(writer, _)| Arc::from(writer));
-        let problem =
-            |problem: &String| RemoteError::Address { url: self.url.clone(), problem: problem.clone() };
+        let problem = |problem: &String| RemoteError::Address {
+            url: without_password(&self.url),
+            problem: problem.clone(),
+        };
         self.writer.get_or_init(open).as_deref().map_err(problem)
     }
 
@@ -230,18 +241,18 @@ impl Remote {
 
     fn failed(&self, verb: &'static str, name: &str, error: &object_store::Error) -> RemoteError {
         let problem = innermost(error);
-        RemoteError::Failed { url: self.url.clone(), verb, name: name.to_owned(), problem }
+        RemoteError::Failed { url: without_password(&self.url), verb, name: name.to_owned(), problem }
     }
 
     fn silent(&self, verb: &'static str, name: &str, patience: Duration) -> RemoteError {
-        let (url, name, seconds) = (self.url.clone(), name.to_owned(), patience.as_secs());
+        let (url, name, seconds) = (without_password(&self.url), name.to_owned(), patience.as_secs());
         RemoteError::Silent { url, verb, name, seconds }
     }
 }
 
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Remote").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("Remote").field("url", &without_password(&self.url)).finish_non_exhaustive()
     }
 }
 
@@ -261,7 +272,7 @@ fn innermost(error: &object_store::Error) -> String {
         _ => chain.concat(),
     };
     let line: String = said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
-    line.trim().to_owned()
+    without_password(line.trim())
 }
 
 #[cfg(test)]
