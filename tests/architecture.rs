@@ -101,7 +101,7 @@ const DOORS: &[(&str, &[&str])] = &[
         ],
     ),
     ("libc::", &["src/environment.rs"]),
-    ("reflink_copy", &["crates/engine/src/store/artifacts_dir.rs"]),
+    ("reflink_copy", &["crates/engine/src/store/artifacts_dir.rs", "crates/engine/src/store/repair.rs"]),
     ("object_store", &["crates/engine/src/store/remote/"]),
     ("tokio", &["crates/engine/src/store/remote/"]),
     ("futures_util", &["crates/engine/src/store/remote/"]),

@@ -12,6 +12,7 @@ use crate::terminal::{print, print_json, say, watch_for_interrupt};
 use engine::event::{Event, Observer};
 use engine::project::{Attestation, DamagedObject, Project, ProjectPath, VerifyOptions};
 use engine::sign::PublicKey;
+use engine::store::{LocalStore, Repair};
 use engine::verify::Comparison;
 
 #[derive(Debug, Args)]
@@ -22,6 +23,9 @@ pub(crate) struct VerifyArgs {
     /// Make nothing; hash everything that is stored again
     #[arg(long, conflicts_with_all = ["nodes", "backend"])]
     store: bool,
+    /// With --store, put right what is damaged: from artifacts/, or by removing it so that it is made again
+    #[arg(long, requires = "store")]
+    repair: bool,
     /// Make nothing; check who signed what is recorded of the nodes
     #[arg(long, conflicts_with = "store")]
     attestation: bool,
@@ -36,7 +40,7 @@ pub(crate) struct VerifyArgs {
 pub(crate) fn run(args: &VerifyArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
     let mut project = Project::open(path)?;
     if args.store {
-        return verify_store(args, &project);
+        return verify_store(args, &mut project);
     }
     let (targets, backend) = (args.nodes.clone(), args.backend.into());
     if args.attestation {
@@ -108,9 +112,10 @@ fn show(is_json: bool, node: &str, comparison: &Comparison) -> anyhow::Result<()
     }
 }
 
-fn verify_store(args: &VerifyArgs, project: &Project) -> anyhow::Result<Outcome> {
+fn verify_store(args: &VerifyArgs, project: &mut Project) -> anyhow::Result<Outcome> {
+    let root = project.store().root().to_owned();
     let verified = project.verify_store(&mut |DamagedObject { object, problem }| {
-        let path = project.store().object_path(object);
+        let path = LocalStore::new(root.clone()).object_path(object);
         if args.json {
             print_json(&json!({"object": object, "path": path, "problem": problem}))
         } else {
@@ -118,14 +123,22 @@ fn verify_store(args: &VerifyArgs, project: &Project) -> anyhow::Result<Outcome>
         }
     })?;
     let (objects, damaged) = (verified.objects, verified.damaged.len());
+    let repairs = if args.repair { project.repair_store()? } else { Vec::new() };
+    let copied = repairs.iter().filter(|(_, repair)| !matches!(repair, Repair::Removed)).count();
+    let removed = repairs.len() - copied;
     if args.json {
-        print_json(&json!({"objects": objects, "damaged": damaged}))?;
+        print_json(&json!({"objects": objects, "damaged": damaged, "repaired": copied, "removed": removed}))?;
     } else {
-        let advice =
-            if damaged == 0 { "" } else { "; `pipeline build` makes the artifacts that need them again" };
+        let advice = match (damaged, args.repair) {
+            (0, _) => String::new(),
+            (_, true) => format!(
+                "; {copied} put right from artifacts/, {removed} removed: `pipeline build` makes again what needs them"
+            ),
+            (_, false) => "; `pipeline build` puts them right, and so does --repair".to_owned(),
+        };
         print(&format!("{objects} objects, {damaged} damaged{advice}\n"))?;
     }
-    Ok(if damaged == 0 { Outcome::Success } else { Outcome::Failure })
+    Ok(if damaged == 0 || args.repair { Outcome::Success } else { Outcome::Failure })
 }
 
 fn show_attestations(

@@ -42,9 +42,12 @@ fn an_altered_object_is_found_and_built_again() {
     exit 1
     stdout:
     cache/objects/[DIGEST]/[DIGEST]: its content is now [DIGEST]
-    14 objects, 1 damaged; `pipeline build` makes the artifacts that need them again
+    14 objects, 1 damaged; `pipeline build` puts them right, and so does --repair
     ");
-    // The artifact may be a clone that is still intact. Without it, the object is needed.
+    // A build also notices by itself. The artifact may be a clone that is still intact; without it, the object
+    // is needed.
+    let space = Space::built();
+    space.scribble(&object);
     let run = space.remove("artifacts").run(&["build", "-j1"]).exits(0);
     insta::assert_snapshot!(run.transcript(), @r"
     exit 0

@@ -327,3 +327,37 @@ for i in range(130):
     command.args(["-c", "ulimit -n 128; exec \"$0\" build -j 4", env!("CARGO_BIN_EXE_pipeline")]);
     drop(space.finish(command.output().unwrap()).exits(0));
 }
+
+/// Gives `artifacts/` its own copy of a file, as a file system with clones does.
+fn unshare(space: &Space, path: &str) {
+    let bytes = space.bytes(path);
+    let path = space.path(path);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, bytes).unwrap();
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o444)).unwrap();
+}
+
+#[test]
+fn a_damaged_content_is_put_right() {
+    for (args, copied) in
+        [(&["build"][..], true), (&["build"], false), (&["verify", "--store", "--repair"], true)]
+    {
+        let space = Space::built();
+        let object = space.object("artifacts/q8/model.safetensors");
+        let right = space.bytes(&object);
+        if copied {
+            unshare(&space, "artifacts/q8/model.safetensors");
+            drop(space.run(&["build"]).exits(0));
+        }
+        let modified = fs::metadata(space.path(&object)).unwrap().modified().unwrap();
+        space.scribble(&object).set_modified(&object, modified);
+        let run = space.run(&["verify", "--store"]).exits(1);
+        assert!(run.stdout.contains("1 damaged; `pipeline build` puts them right"), "{}", run.transcript());
+        let run = space.run(args).exits(0);
+        let said = run.stdout.clone() + &run.stderr;
+        assert!(said.contains("put right from") || (!copied && said.contains("made again")), "{said}");
+        assert_eq!(space.bytes(&object), right);
+        assert!(space.run(&["verify", "--store"]).exits(0).stdout.ends_with(" 0 damaged\n"));
+        space.is_tidy().build().ran([]);
+    }
+}

@@ -17,7 +17,7 @@ use crate::schedule::{self, Options, Summary};
 use crate::share;
 use crate::sign::signer;
 use crate::stage::{self, Quoting, Stage};
-use crate::store::{Counters, has_no_locks};
+use crate::store::{Counters, Repair, has_no_locks};
 use artifact::{FileEntry, in_one_line};
 use text::yaml::Problem;
 
@@ -135,6 +135,21 @@ impl Project {
         let mut request = request(&options.plan.targets, &targets);
         if options.plan.force {
             request.force = targets.into_iter().collect();
+        }
+        for (object, repair) in self.repair_store()? {
+            let message = match repair {
+                Repair::Sound => continue,
+                Repair::Copied(copy) => format!(
+                    "the stored content {} was damaged; it is put right from {}",
+                    object.short(),
+                    copy.display()
+                ),
+                Repair::Removed => format!(
+                    "the stored content {} was damaged and is removed; what needs it is made again",
+                    object.short()
+                ),
+            };
+            observer.event(&Event::Notice { message });
         }
         let lock = self.lockfile()?;
         self.connect(&options.plan.remote, &lock)?;

@@ -1,6 +1,7 @@
 //! Verification: builds nodes again and compares them, hashes stored contents again, and checks signatures.
 //! Knows nothing of how the results are shown.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{NEVER, Project};
@@ -12,6 +13,7 @@ use crate::recipe::Recipe;
 use crate::share;
 use crate::sign::{PublicKey, Signer, signer};
 use crate::stage::BackendKind;
+use crate::store::{Repair, owned_file};
 use crate::verify::{Comparison, Verifier};
 use artifact::{Digest, Interrupted};
 
@@ -105,18 +107,19 @@ impl Project {
     }
 
     /// Hashes every stored content again, without the stat cache, and compares the digest with its name.
-    /// `found` is called with each damaged one.
+    /// `found` is called with each damaged one. The next build puts them right.
     ///
     /// # Errors
     /// Fails if the cache cannot be listed, or if `found` fails.
     pub fn verify_store<E: From<crate::Error>>(
-        &self,
+        &mut self,
         found: &mut dyn FnMut(&DamagedObject) -> Result<(), E>,
     ) -> Result<StoreVerification, E> {
         let objects = self.store.objects()?;
         let mut damaged = Vec::new();
         for object in &objects {
-            let problem = match Digest::of_file(&self.store.object_path(object)) {
+            let path = self.store.object_path(object);
+            let problem = match owned_file::open(&path).and_then(Digest::of_open_file) {
                 Ok((digest, _)) if digest == *object => continue,
                 Ok((digest, _)) => format!("its content is now {digest}"),
                 Err(error) => error.to_string(),
@@ -125,7 +128,30 @@ impl Project {
             found(&damage)?;
             damaged.push(damage);
         }
+        self.state.set_damaged(damaged.iter().map(|damage| damage.object).collect());
+        self.save_state();
         Ok(StoreVerification { objects: objects.len(), damaged })
+    }
+
+    /// Puts right what the last [`Self::verify_store`] found damaged: from a copy in `artifacts/`, or by
+    /// removing it, so that a build makes it again. Returns what was done for each.
+    ///
+    /// # Errors
+    /// Fails if the cache cannot be read or written.
+    pub fn repair_store(&mut self) -> Result<Vec<(Digest, Repair)>> {
+        let damaged = self.state.damaged().clone();
+        if damaged.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.store.prepare()?;
+        let repair = |object: Digest| Ok((object, self.store.repair(&object, &self.artifacts_dir)?));
+        let done = damaged.into_iter().map(repair).collect::<Result<Vec<_>>>();
+        self.store.finish()?;
+        if done.is_ok() {
+            self.state.set_damaged(BTreeSet::new());
+            self.save_state();
+        }
+        done
     }
 
     /// Checks who signed the records of nodes. The trusted keys are those of the pipeline file and the user's

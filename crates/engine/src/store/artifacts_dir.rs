@@ -57,6 +57,11 @@ impl ArtifactsDir {
         }
     }
 
+    /// Returns the folder itself.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Returns the hashed folder of `artifact` of the node `name`, such as `artifacts/8bit-3fa9c1d2e4b7`.
     pub fn folder(&self, name: &str, artifact: &Artifact) -> PathBuf {
         self.root.join(hashed_name(name, artifact))

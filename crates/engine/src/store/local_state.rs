@@ -2,7 +2,7 @@
 //! digests, the built nodes and the parsed pipeline file.
 //! Knows nothing that cannot be found out again: without the file, the next run is slower, not different.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use super::stat_cache::{Stat, StatCache};
 use artifact::Digest;
 
 /// Increased when the meaning of the file changes; an older file is then ignored.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 
 /// The role of the file among those that are marked with the machine's secret.
 const ROLE: &str = "local state";
@@ -29,6 +29,8 @@ pub struct LocalState {
     pub stats: StatCache,
     /// The result of the last build of each node.
     pub nodes: BuiltNodes,
+    /// The stored contents that were found damaged, and are not put right yet.
+    damaged: BTreeSet<Digest>,
     /// The digest of a pipeline file's text, and the encoded manifest of that text.
     manifest: Option<(Digest, Vec<u8>)>,
     is_changed: bool,
@@ -41,6 +43,7 @@ struct Contents {
     manifest: Option<(Digest, Vec<u8>)>,
     stats: Vec<(Stat, Digest)>,
     nodes: BTreeMap<String, BuiltNode>,
+    damaged: BTreeSet<Digest>,
 }
 
 /// The same as [`Contents`], without copies.
@@ -50,6 +53,7 @@ struct Borrowed<'a> {
     manifest: &'a Option<(Digest, Vec<u8>)>,
     stats: Vec<(Stat, Digest)>,
     nodes: &'a BTreeMap<String, BuiltNode>,
+    damaged: &'a BTreeSet<Digest>,
 }
 
 impl LocalState {
@@ -58,8 +62,9 @@ impl LocalState {
     pub fn load(path: &Path, secret: &MachineSecret) -> Self {
         let bytes = owned_file::read(path, LONGEST).ok();
         let contents = bytes.and_then(|bytes| decode(secret.unseal(ROLE, &bytes)?)).unwrap_or_default();
-        let Contents { manifest, stats, nodes, .. } = contents;
-        Self { stats: StatCache::new(stats), nodes: BuiltNodes::new(nodes), manifest, is_changed: false }
+        let Contents { manifest, stats, nodes, damaged, .. } = contents;
+        let (stats, nodes) = (StatCache::new(stats), BuiltNodes::new(nodes));
+        Self { stats, nodes, damaged, manifest, is_changed: false }
     }
 
     /// Returns the bytes to write back, or `None` if nothing changed since the last call, or if there is no
@@ -75,9 +80,21 @@ impl LocalState {
             manifest: &self.manifest,
             stats: self.stats.digests(),
             nodes: self.nodes.nodes(),
+            damaged: &self.damaged,
         };
         let body = postcard::to_stdvec(&contents).expect("BUG: the state must have a postcard form");
         secret.seal(ROLE, &body)
+    }
+
+    /// Returns the stored contents that were found damaged, and are not put right yet.
+    pub fn damaged(&self) -> &BTreeSet<Digest> {
+        &self.damaged
+    }
+
+    /// Sets which stored contents are damaged.
+    pub fn set_damaged(&mut self, damaged: BTreeSet<Digest>) {
+        self.is_changed |= self.damaged != damaged;
+        self.damaged = damaged;
     }
 
     /// Returns the encoded manifest of the pipeline file whose text has this digest, if it is known.
