@@ -35,7 +35,9 @@ fn answer() -> anyhow::Result<Reply> {
         Request::Evaluate(request) => {
             let total = request.texts.len() as u64;
             let mut tick = |done: usize| drop(send(&Reply::Progress(done as u64, total)));
-            Ok(Reply::Evaluated(evaluate(&request, &mut tick)?))
+            let eval = evaluate(&request, &mut tick)?;
+            eval.check()?;
+            Ok(Reply::Evaluated(eval))
         }
         Request::Rewrite { job, output } => {
             let output = Output::new(output);

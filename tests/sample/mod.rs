@@ -173,6 +173,7 @@ fn config(&(_, correct, disk_bytes, bits_per_weight, bits, _): &Row<'_>) -> Conf
     ConfigResults {
         correct,
         total: 5,
+        not_scored: 0,
         accuracy,
         accuracy_interval: wilson(correct, 5),
         exact: correct,
@@ -201,6 +202,7 @@ fn answer(prompt: &str, expect: &str, learned: bool) -> Answer {
         tool_call,
         pass,
         scores: IndexMap::from([("expect".to_owned(), pass), ("exact".to_owned(), true)]),
+        not_scored: None,
     }
 }
 

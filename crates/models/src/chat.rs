@@ -16,6 +16,17 @@ use super::config::read_json_if_present;
 use super::python_json::Style;
 use super::tokenizer::special_tokens;
 
+/// How many instructions a template may run. The longest known template runs a few thousand for each message.
+const FUEL: u64 = 20_000_000;
+
+/// How deep macros and inclusions of a template may be nested.
+const DEPTH: usize = 100;
+
+/// A chat template took more than its budget: it runs without end, or nests without end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("its chat template ran out of its budget of {FUEL} steps, nested {DEPTH} deep")]
+pub struct OutOfBudget;
+
 /// The templates of one model by name, and the special tokens that they may name.
 pub struct ChatTemplate {
     folder: PathBuf,
@@ -52,7 +63,8 @@ impl ChatTemplate {
     /// `tools` is a list of JSON schemas, as `transformers` takes them.
     ///
     /// # Errors
-    /// Fails if the folder has no default template, or if the template cannot be rendered.
+    /// Fails if the folder has no default template, if the template cannot be rendered, or with
+    /// [`OutOfBudget`].
     pub fn render(&self, messages: &[Value], tools: Option<&Value>) -> Result<String> {
         let source = self.source(tools.is_some())?;
         let arguments = context! {
@@ -62,9 +74,11 @@ impl ChatTemplate {
             add_generation_prompt => true,
             ..Jinja::from(Serde(&self.special_tokens))
         };
-        environment()?
-            .render_str(source, arguments)
-            .with_context(|| format!("cannot render the chat template of {}", self.folder.display()))
+        let rendered = environment()?.render_str(source, arguments);
+        if rendered.as_ref().is_err_and(is_out_of_budget) {
+            return Err(OutOfBudget.into());
+        }
+        rendered.with_context(|| format!("cannot render the chat template of {}", self.folder.display()))
     }
 
     fn source(&self, with_tools: bool) -> Result<&str> {
@@ -99,10 +113,18 @@ fn environment() -> Result<Environment<'static>> {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
     let mut environment = Environment::new();
     environment.set_syntax(syntax);
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(DEPTH);
     environment.set_unknown_method_callback(unknown_method_callback);
     environment.add_function("raise_exception", raise_exception);
     environment.add_filter("tojson", tojson);
     Ok(environment)
+}
+
+/// Whether a template took more than its budget. The crate has no kind of its own for nesting.
+fn is_out_of_budget(error: &Error) -> bool {
+    let is_nested = error.detail().is_some_and(|detail| detail.contains("recursion limit"));
+    error.kind() == ErrorKind::OutOfFuel || is_nested
 }
 
 fn raise_exception(message: String) -> Result<String, Error> {
@@ -131,4 +153,32 @@ fn tojson(
     let value = serde_json::to_value(value)
         .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
     Ok(style.dumps(&value))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn render(source: &str) -> Result<String> {
+        let folder = tempfile::tempdir()?;
+        fs::write(folder.path().join("chat_template.jinja"), source)?;
+        ChatTemplate::load(folder.path())?.render(&[json!({"role": "user", "content": "hello"})], None)
+    }
+
+    #[test]
+    fn a_template_that_runs_or_nests_without_end_is_stopped() {
+        assert_eq!(render("{{ messages[0].content }}").unwrap(), "hello");
+        let long =
+            "{% for a in range(10000) %}{% for b in range(10000) %}{% set c = b %}{% endfor %}{% endfor %}";
+        let deep = "{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}";
+        for source in [long, deep] {
+            let error = render(source).unwrap_err();
+            assert_eq!(error.downcast_ref::<OutOfBudget>(), Some(&OutOfBudget), "{error:#}");
+        }
+        // A mistake in a template is no budget that ran out.
+        let error = render("{{ messages[0].content.nothing() }}").unwrap_err();
+        assert!(error.downcast_ref::<OutOfBudget>().is_none(), "{error:#}");
+    }
 }

@@ -1,15 +1,16 @@
 //! Answers a list of prompts with one model, and measures time and memory: the work of a benchmark.
 //! Does not know which answers are right.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
-use super::chat::ChatTemplate;
+use super::chat::{ChatTemplate, OutOfBudget};
 use super::generate::{Generation, generate};
 use super::tokenizer::Tokenizer;
 use super::{LanguageModel, device};
-use protocol::{Conversation, Measure, Measured, Timings};
+use protocol::{Answered, Conversation, Measure, Measured, Timings};
 
 /// The most tokens of a warm-up answer. They are enough to read every weight and to build every kernel once.
 const WARM_UP_TOKENS: usize = 4;
@@ -25,7 +26,7 @@ const WARM_UP_TOKENS: usize = 4;
 /// conversation gets different answers in two runs.
 pub fn measure(request: &Measure, tick: &mut dyn FnMut(usize)) -> Result<Measured> {
     let tokenizer = Tokenizer::load(&request.model)?;
-    let prompts = prompts(request, &tokenizer)?;
+    let (prompts, not_asked) = prompts(request, &tokenizer)?;
     let start = Instant::now();
     let model = LanguageModel::load(&request.model, request.adapter.as_deref())?;
     let load_seconds = start.elapsed().as_secs_f64();
@@ -48,19 +49,48 @@ pub fn measure(request: &Measure, tick: &mut dyn FnMut(usize)) -> Result<Measure
         }
         runs.push(generations);
     }
-    let answers = runs.iter().take(1).flatten().map(|generation| tokenizer.decode(&generation.tokens));
-    Ok(Measured { answers: answers.collect::<Result<_>>()?, timings: timings(&model, load_seconds, &runs)? })
+    let texts = runs.iter().take(1).flatten().map(|generation| tokenizer.decode(&generation.tokens));
+    let answers = in_order(texts.collect::<Result<_>>()?, not_asked);
+    let timings = timings(&model, load_seconds, &runs)?;
+    timings.check()?;
+    Ok(Measured { answers, timings })
 }
 
-/// Returns the token ids of every conversation.
-fn prompts(request: &Measure, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>> {
+/// Puts the answers and the reasons of those that were not asked, by their place, into one list.
+fn in_order(texts: Vec<String>, not_asked: BTreeMap<usize, String>) -> Vec<Answered> {
+    let mut texts = texts.into_iter();
+    let mut reasons = not_asked;
+    let count = texts.len() + reasons.len();
+    let next = |index: usize| match reasons.remove(&index) {
+        Some(reason) => Some(Answered::NotAsked(reason)),
+        None => texts.next().map(Answered::Text),
+    };
+    (0..count).filter_map(next).collect()
+}
+
+/// Returns the token ids of every conversation that can be asked, and for each other one the reason, by its
+/// place.
+fn prompts(request: &Measure, tokenizer: &Tokenizer) -> Result<(Vec<Vec<u32>>, BTreeMap<usize, String>)> {
     ensure!(!request.conversations.is_empty(), "no conversations to answer");
     ensure!(request.repeats > 0, "nothing is asked to be answered");
     let template = ChatTemplate::load(&request.model)?;
     let render = |conversation: &Conversation| {
         tokenizer.encode(&template.render(&conversation.messages, conversation.tools.as_ref())?)
     };
-    request.conversations.iter().map(render).collect()
+    let (mut prompts, mut not_asked) = (Vec::new(), BTreeMap::new());
+    for (index, conversation) in request.conversations.iter().enumerate() {
+        match render(conversation) {
+            Ok(prompt) => prompts.push(prompt),
+            Err(error) if error.downcast_ref::<OutOfBudget>().is_some() => {
+                not_asked.insert(index, error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if let Some(reason) = not_asked.values().next().filter(|_| prompts.is_empty()) {
+        bail!("no query could be asked: {reason}");
+    }
+    Ok((prompts, not_asked))
 }
 
 fn timings(model: &LanguageModel, load_seconds: f64, runs: &[Vec<Generation>]) -> Result<Timings> {
@@ -89,7 +119,8 @@ fn timings(model: &LanguageModel, load_seconds: f64, runs: &[Vec<Generation>]) -
 }
 
 fn per_second(count: f64, seconds: f64) -> f64 {
-    if count == 0.0 { 0.0 } else { count / seconds }
+    // A clock that did not advance measured nothing.
+    if count == 0.0 || seconds <= 0.0 { 0.0 } else { count / seconds }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -130,8 +161,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_was_not_asked_keeps_its_place() {
+        let reasons = BTreeMap::from([(0, "a".to_owned()), (2, "b".to_owned())]);
+        let text = |text: &str| Answered::Text(text.to_owned());
+        let not_asked = |reason: &str| Answered::NotAsked(reason.to_owned());
+        let answers = in_order(vec!["x".to_owned(), "y".to_owned()], reasons);
+        assert_eq!(answers, [not_asked("a"), text("x"), not_asked("b"), text("y")]);
+    }
+
+    #[test]
     fn nothing_decoded_is_no_speed() {
         assert_eq!(per_second(0.0, 0.0), 0.0);
+        assert_eq!(per_second(3.0, 0.0), 0.0);
         assert_eq!(per_second(3.0, 2.0), 1.5);
     }
 

@@ -16,7 +16,10 @@
 
 mod measure;
 
-pub use measure::{Conversation, Divergence, Evaluate, Measure, Measured, Perplexity, TextEval, Timings};
+pub use measure::{
+    Answered, Conversation, Divergence, Evaluate, Measure, Measured, NotANumber, Perplexity, TextEval,
+    Timings,
+};
 
 use std::path::PathBuf;
 

@@ -38,10 +38,30 @@ pub struct Conversation {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measured {
-    /// The text of each answer, in the order of the conversations.
-    pub answers: Vec<String>,
+    /// The answer to each conversation, in order.
+    pub answers: Vec<Answered>,
     /// How fast the model was, and how much memory it took.
     pub timings: Timings,
+}
+
+/// What came of one conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answered {
+    /// The text of the answer.
+    Text(String),
+    /// It was not asked, for this reason: its prompt could not be made within the budget.
+    NotAsked(String),
+}
+
+/// A figure that is not a number, by its name in a report. JSON has no form for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the {0} is not a finite number; the weights or the activations overflow, or the model is damaged")]
+pub struct NotANumber(pub &'static str);
+
+fn check_numbers(figures: &[(&'static str, f64)]) -> Result<(), NotANumber> {
+    let wrong = figures.iter().find(|(_, value)| !value.is_finite());
+    wrong.map_or(Ok(()), |(name, _)| Err(NotANumber(name)))
 }
 
 /// A request to evaluate texts: how well does the model predict each token?
@@ -70,6 +90,39 @@ pub struct TextEval {
     pub perplexity: Perplexity,
     /// How far the model's distributions are from the reference's, if there is a reference.
     pub divergence: Option<Divergence>,
+}
+
+impl TextEval {
+    /// Checks that every figure is a number.
+    ///
+    /// # Errors
+    /// Fails on the first that is not.
+    pub fn check(&self) -> Result<(), NotANumber> {
+        let Perplexity { value, standard_error, .. } = self.perplexity;
+        check_numbers(&[("perplexity", value), ("standard error of the perplexity", standard_error)])?;
+        let Some(divergence) = self.divergence else { return Ok(()) };
+        check_numbers(&[
+            ("KL divergence", divergence.mean_kl),
+            ("standard error of the KL divergence", divergence.standard_error),
+            ("top-1 agreement", divergence.top1_agreement),
+        ])
+    }
+}
+
+impl Timings {
+    /// Checks that every figure is a number.
+    ///
+    /// # Errors
+    /// Fails on the first that is not.
+    pub fn check(&self) -> Result<(), NotANumber> {
+        check_numbers(&[
+            ("load time", self.load_seconds),
+            ("prefill speed", self.prefill_tokens_per_second),
+            ("decode speed", self.decode_tokens_per_second),
+            ("time of an answer", self.generation_seconds_mean),
+            ("spread of the times", self.spread),
+        ])
+    }
 }
 
 /// The perplexity of texts: e to the power of the mean negative log-likelihood of the predicted tokens.
@@ -119,4 +172,20 @@ pub struct Timings {
     pub activation_dtype: String,
     /// MLX's device.
     pub device: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_that_is_no_number_is_named() {
+        let perplexity = Perplexity { value: f64::NAN, standard_error: 0.0, tokens: 1 };
+        let eval = TextEval { perplexity, divergence: None };
+        assert!(eval.check().unwrap_err().to_string().starts_with("the perplexity is not a finite number"));
+        let divergence =
+            Some(Divergence { mean_kl: f64::INFINITY, standard_error: 0.0, top1_agreement: 1.0, tokens: 1 });
+        let eval = TextEval { perplexity: Perplexity { value: 1.0, ..perplexity }, divergence };
+        assert_eq!(eval.check(), Err(NotANumber("KL divergence")));
+    }
 }

@@ -7,8 +7,8 @@ use super::{Answer, Report};
 pub(super) struct Query<'a> {
     /// What was asked.
     pub(super) prompt: &'a str,
-    /// Each configuration and whether it passed, in the order of the results.
-    pub(super) passes: Vec<(&'a str, bool)>,
+    /// Each configuration and whether it passed, in the order of the results; `None` if it was not scored.
+    pub(super) passes: Vec<(&'a str, Option<bool>)>,
     /// The different answers, in the order of the first configuration that gave each.
     pub(super) answers: Vec<Same<'a>>,
 }
@@ -19,15 +19,29 @@ pub(super) struct Same<'a> {
     pub(super) answer: &'a Answer,
 }
 
+/// Whether an answer is right.
+pub(super) enum Scored<'a> {
+    Pass,
+    /// The scorers that it did not pass.
+    Fail(Vec<&'a str>),
+    /// Why it was not scored.
+    NotScored(&'a str),
+}
+
 impl Query<'_> {
     /// How many configurations passed.
     pub(super) fn passed(&self) -> usize {
-        self.passes.iter().filter(|(_, pass)| *pass).count()
+        self.passes.iter().filter(|(_, pass)| *pass == Some(true)).count()
+    }
+
+    /// How many configurations were scored.
+    pub(super) fn scored(&self) -> usize {
+        self.passes.iter().filter(|(_, pass)| pass.is_some()).count()
     }
 
     /// Whether some passed and some did not.
     pub(super) fn is_split(&self) -> bool {
-        (1..self.passes.len()).contains(&self.passed())
+        (1..self.scored()).contains(&self.passed())
     }
 }
 
@@ -43,7 +57,7 @@ impl<'a> Report<'a> {
             let mut query = Query { prompt: "", passes: Vec::new(), answers: Vec::<Same<'a>>::new() };
             for (name, answer) in given {
                 query.prompt = &answer.prompt;
-                query.passes.push((name, answer.pass));
+                query.passes.push((name, answer.not_scored.is_none().then_some(answer.pass)));
                 match query.answers.iter_mut().find(|same| same.answer == answer) {
                     Some(same) => same.configs.push(name),
                     None => query.answers.push(Same { configs: vec![name], answer }),
@@ -56,6 +70,16 @@ impl<'a> Report<'a> {
 }
 
 impl Answer {
+    /// Returns the verdict on the answer in words: `pass`, `fail` with the scorers that it did not pass, or why
+    /// it was not scored.
+    pub(super) fn verdict(&self) -> Scored<'_> {
+        match (&self.not_scored, self.pass) {
+            (Some(reason), _) => Scored::NotScored(reason),
+            (None, true) => Scored::Pass,
+            (None, false) => Scored::Fail(self.failed()),
+        }
+    }
+
     /// Returns the scorers that the answer did not pass.
     pub(super) fn failed(&self) -> Vec<&str> {
         self.scores.iter().filter(|(_, pass)| !**pass).map(|(scorer, _)| scorer.as_str()).collect()

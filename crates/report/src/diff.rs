@@ -61,7 +61,8 @@ impl Diff {
     pub fn of(a: Side<'_>, b: Side<'_>) -> Self {
         let pairs = a.results.answers.iter().zip(&b.results.answers);
         let answers: Vec<_> = pairs
-            .filter(|(a, b)| a.prompt == b.prompt && (a.text != b.text || a.pass != b.pass))
+            .filter(|(a, b)| a.prompt == b.prompt && a.not_scored.is_none() && b.not_scored.is_none())
+            .filter(|(a, b)| a.text != b.text || a.pass != b.pass)
             .map(|(a, b)| Changed {
                 prompt: a.prompt.clone(),
                 texts: [a.text.clone(), b.text.clone()],

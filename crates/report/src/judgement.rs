@@ -262,6 +262,7 @@ mod tests {
         ConfigResults {
             correct,
             total: 5,
+            not_scored: 0,
             accuracy: correct as f64 / 5.0,
             accuracy_interval: wilson(correct, 5),
             exact: 0,

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use super::answers::Scored;
 use super::layers::Layers;
 use super::outcome::Outcome;
 use super::{Conclusion, Finding, Report};
@@ -143,15 +144,18 @@ impl Report<'_> {
             out.push_str("## Answers\n\n");
         }
         for (index, query) in queries.iter().enumerate() {
-            let (passed, of) = (query.passed(), query.passes.len());
+            let (passed, of) = (query.passed(), query.scored());
             let _ = writeln!(out, "### {}. {} ({passed}/{of})\n", index + 1, escape(query.prompt));
             for same in &query.answers {
                 let names: Vec<_> = same.configs.iter().map(|name| code(name)).collect();
-                let failed: Vec<_> = same.answer.failed().into_iter().map(code).collect();
-                let mark = match (same.answer.pass, failed.is_empty()) {
-                    (true, _) => "pass".to_owned(),
-                    (false, true) => "**fail**".to_owned(),
-                    (false, false) => format!("**fail** ({})", failed.join(", ")),
+                let mark = match same.answer.verdict() {
+                    Scored::Pass => "pass".to_owned(),
+                    Scored::Fail(failed) if failed.is_empty() => "**fail**".to_owned(),
+                    Scored::Fail(failed) => {
+                        let failed: Vec<_> = failed.into_iter().map(code).collect();
+                        format!("**fail** ({})", failed.join(", "))
+                    }
+                    Scored::NotScored(reason) => format!("not scored ({})", escape(reason)),
                 };
                 let _ = writeln!(out, "- {}: {mark}\n\n{}", names.join(", "), fenced(&same.answer.text));
             }

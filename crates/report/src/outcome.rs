@@ -203,7 +203,11 @@ pub(super) fn quoted(name: &str) -> String {
 pub(super) fn share(results: &ConfigResults) -> String {
     let [low, high] = results.accuracy_interval.map(|end| end * 100.0);
     let ConfigResults { correct, total, accuracy, .. } = results;
-    format!("{} ({correct}/{total}, 95%: {low:.0} to {high:.0}%)", percent(*accuracy))
+    let left_out = match results.not_scored {
+        0 => String::new(),
+        count => format!(", {count} not scored"),
+    };
+    format!("{} ({correct}/{total}{left_out}, 95%: {low:.0} to {high:.0}%)", percent(*accuracy))
 }
 
 fn met(findings: &[Finding]) -> String {

@@ -24,12 +24,15 @@ pub struct Results {
 pub struct ConfigResults {
     /// How many answers were right.
     pub correct: usize,
-    /// How many queries were answered; 0 if the suite has only texts.
+    /// How many queries were scored; 0 if the suite has only texts.
     pub total: usize,
     /// `correct / total`; 0 if there were no queries.
     pub accuracy: f64,
     /// The 95 % interval of the accuracy, by [`wilson`](super::wilson).
     pub accuracy_interval: [f64; 2],
+    /// How many queries were not scored. They count neither way.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub not_scored: usize,
     /// How many answers are exactly the expected text, apart from white space around it.
     pub exact: usize,
     /// How many queries give an exact text.
@@ -91,4 +94,12 @@ pub struct Answer {
     pub pass: bool,
     /// Whether the answer passed each scorer of the query, such as `expect` or `contains`.
     pub scores: IndexMap<String, bool>,
+    /// Why it was not scored, if it was not: a budget ran out. Then it counts neither as right nor as wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_scored: Option<String>,
+}
+
+/// For serde: a count of zero is left out.
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }

@@ -112,7 +112,7 @@ impl WorkerProgram {
         worker.send(request)?;
         loop {
             match worker.lines.recv_timeout(POLL_INTERVAL) {
-                Ok(line) => match serde_json::from_str(&line).ok().or_bug("the worker answers in JSON")? {
+                Ok(line) => match read_reply(&line)? {
                     Reply::Progress(done, total) => tick(done, total)?,
                     Reply::Failed(message) => return Err(Error::Worker(message)),
                     last => return Ok(last),
@@ -122,6 +122,16 @@ impl WorkerProgram {
             }
         }
     }
+}
+
+/// Reads a line of the worker. If it cannot be read, the two programs are not of one version.
+fn read_reply(line: &str) -> Result<Reply> {
+    serde_json::from_str(line).map_err(|error| {
+        let line = text::shown(line);
+        Error::Worker(format!(
+            "the worker's answer cannot be read: {error}; is {PROGRAM} of the same version? It said: {line}"
+        ))
+    })
 }
 
 /// A running worker.

@@ -4,8 +4,8 @@
 use std::fmt::Write;
 
 use super::super::Report;
-use super::super::answers::{Query, Same};
-use super::text::escape;
+use super::super::answers::{Query, Same, Scored};
+use super::text::{escape, prose};
 
 impl Report<'_> {
     /// Returns a line for each query, which unfolds to its answers. It is empty if there are no queries.
@@ -34,7 +34,7 @@ impl Report<'_> {
 fn write_query(out: &mut String, number: usize, query: &Query<'_>) {
     let class = if query.is_split() { " class=\"split\"" } else { "" };
     let prompt = escape(query.prompt.trim());
-    let (passed, of) = (query.passed(), query.passes.len());
+    let (passed, of) = (query.passed(), query.scored());
     let _ = write!(
         out,
         "<details{class}>\n<summary><span class=\"number\">{number}</span>\
@@ -42,7 +42,11 @@ fn write_query(out: &mut String, number: usize, query: &Query<'_>) {
          <span class=\"dots\" aria-hidden=\"true\">"
     );
     for (name, pass) in &query.passes {
-        let (class, sign, word) = if *pass { ("good", "✓", "pass") } else { ("bad", "✗", "fail") };
+        let (class, sign, word) = match pass {
+            Some(true) => ("good", "✓", "pass"),
+            Some(false) => ("bad", "✗", "fail"),
+            None => ("none", "–", "not scored"),
+        };
         let _ = write!(out, "<span class=\"dot {class}\" title=\"{}: {word}\">{sign}</span>", escape(name));
     }
     out.push_str("</span></summary>\n<div class=\"answers\">\n");
@@ -54,14 +58,12 @@ fn write_query(out: &mut String, number: usize, query: &Query<'_>) {
 
 fn write_answer(out: &mut String, Same { configs, answer }: &Same<'_>) {
     let names: String = configs.iter().map(|name| format!("<li>{}</li>", escape(name))).collect();
-    let failed = answer.failed();
-    let (class, words) = match (answer.pass, failed.is_empty()) {
-        (true, _) => ("good", "<span class=\"mark\" aria-hidden=\"true\">✓</span> pass".to_owned()),
-        (false, true) => ("bad", "<span class=\"mark\" aria-hidden=\"true\">✗</span> fail".to_owned()),
-        (false, false) => {
-            let failed = escape(&failed.join(", "));
-            ("bad", format!("<span class=\"mark\" aria-hidden=\"true\">✗</span> fail: {failed}"))
-        }
+    let mark = |sign: char| format!("<span class=\"mark\" aria-hidden=\"true\">{sign}</span>");
+    let (class, words) = match answer.verdict() {
+        Scored::Pass => ("good", format!("{} pass", mark('✓'))),
+        Scored::Fail(failed) if failed.is_empty() => ("bad", format!("{} fail", mark('✗'))),
+        Scored::Fail(failed) => ("bad", format!("{} fail: {}", mark('✗'), escape(&failed.join(", ")))),
+        Scored::NotScored(reason) => ("none", format!("{} not scored: {}", mark('–'), prose(reason))),
     };
     let text = answer.text.trim();
     let text = match text.is_empty() {

@@ -1,7 +1,7 @@
 //! One query of a suite: what is asked, and how the answer is scored.
 //! Knows nothing of models or of the other queries.
 
-use fancy_regex::Regex;
+use fancy_regex::{Regex, RegexBuilder};
 use indexmap::IndexMap;
 use serde_json::{Value as Json, json};
 
@@ -18,6 +18,14 @@ pub struct Query {
     pub conversation: Conversation,
     scorers: Vec<Scorer>,
 }
+
+/// How many steps back a regular expression may take on one answer.
+const BACKTRACKS: usize = 1_000_000;
+
+/// A regular expression took more steps than it may, so it is not known whether it matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("its `regex` ran out of its budget of {BACKTRACKS} steps")]
+struct OutOfBudget;
 
 /// One requirement on an answer.
 #[derive(Debug)]
@@ -60,14 +68,17 @@ impl Query {
 
     /// Whether `text` is the exact answer, apart from white space around it; false if the query gives none.
     pub fn is_exact(&self, text: &str) -> bool {
-        self.scorers.iter().any(|scorer| matches!(scorer, Scorer::Exact(_)) && scorer.holds(text))
+        self.scorers.iter().any(|scorer| matches!(scorer, Scorer::Exact(_)) && scorer.holds(text) == Ok(true))
     }
 
     /// Scores an answer. It passes if all scorers pass. If there are other scorers, the exact text is scored
     /// too, but it does not decide whether the answer passes.
     pub fn score(&self, text: &str) -> Answer {
-        let scores: IndexMap<String, bool> =
-            self.scorers.iter().map(|scorer| (scorer.word().to_owned(), scorer.holds(text))).collect();
+        let scored = self.scorers.iter().map(|scorer| Ok((scorer.word().to_owned(), scorer.holds(text)?)));
+        let scores = match scored.collect::<Result<IndexMap<String, bool>, OutOfBudget>>() {
+            Ok(scores) => scores,
+            Err(problem) => return self.not_scored(text, problem.to_string()),
+        };
         let alone = scores.len() == 1;
         let pass = scores.iter().all(|(word, holds)| *holds || (word == EXACT && !alone));
         Answer {
@@ -76,6 +87,19 @@ impl Query {
             tool_call: holds_tool_call(text),
             pass,
             scores,
+            not_scored: None,
+        }
+    }
+
+    /// Returns an answer that is not scored. `text` is what was answered, if anything was.
+    pub fn not_scored(&self, text: &str, reason: String) -> Answer {
+        Answer {
+            prompt: self.prompt(),
+            text: text.to_owned(),
+            tool_call: false,
+            pass: false,
+            scores: IndexMap::new(),
+            not_scored: Some(reason),
         }
     }
 
@@ -100,15 +124,14 @@ impl Scorer {
         }
     }
 
-    fn holds(&self, text: &str) -> bool {
-        match self {
+    fn holds(&self, text: &str) -> Result<bool, OutOfBudget> {
+        Ok(match self {
             Self::Kind { tool } => holds_tool_call(text) == *tool,
             Self::Exact(answer) => answer.trim() == text.trim(),
             Self::Contains(parts) => parts.iter().all(|part| text.contains(part)),
-            // If matching fails, such as for a pattern that backtracks too long, it counts as no match.
-            Self::Regex(regex) => regex.is_match(text).unwrap_or(false),
+            Self::Regex(regex) => regex.is_match(text).map_err(|_| OutOfBudget)?,
             Self::Call(call) => calls(text).iter().any(|made| call.is_made_by(made)),
-        }
+        })
     }
 }
 
@@ -154,7 +177,7 @@ fn read_scorers(fields: &mut Fields) -> Result<Vec<Scorer>, Problem> {
     scorers.extend(fields.optional_text(EXACT)?.map(|(answer, _)| Scorer::Exact(answer)));
     scorers.extend(fields.take("contains").map(read_contains).transpose()?);
     if let Some((pattern, at)) = fields.optional_text("regex")? {
-        let regex = Regex::new(&pattern);
+        let regex = RegexBuilder::new(&pattern).backtrack_limit(BACKTRACKS).build();
         let regex = regex.map_err(|error| Problem::new(at, format!("`regex` cannot be read: {error}")))?;
         scorers.push(Scorer::Regex(Box::new(regex)));
     }
@@ -203,6 +226,15 @@ mod tests {
     fn problem(text: &str) -> String {
         let fields = Fields::open(Tree::parse(text).unwrap(), "a query").unwrap();
         Query::read(fields, &Common::default()).unwrap_err().message
+    }
+
+    #[test]
+    fn a_regex_that_runs_without_end_is_not_scored() {
+        let query = query("{prompt: p, regex: '(?=(a+)+\\1b)x', contains: a}");
+        let answer = query.score(&"a".repeat(60));
+        assert_eq!(answer.not_scored.as_deref(), Some("its `regex` ran out of its budget of 1000000 steps"));
+        assert!(!answer.pass && answer.scores.is_empty());
+        assert_eq!(query.score("nothing").not_scored, None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use indexmap::IndexMap;
 use super::{Benchmark, Inputs, WorkerProgram};
 use crate::error::{Context, Result, fail, require};
 use artifact::{Interrupted, Output, Tick};
-use protocol::{MLX_ID, Measured, TextEval, Timings};
+use protocol::{Answered, MLX_ID, Measured, TextEval, Timings};
 use report::suite::{Query, Quoting, Suite};
 use report::{AllTimings, ConfigResults, Criterion, Machine, Quantity, Report, Results, judge, wilson};
 
@@ -161,19 +161,28 @@ fn score(
     eval: Option<TextEval>,
     facts: Facts,
 ) -> Result<ConfigResults> {
-    let texts = measured.map_or(&[][..], |measured| &measured.answers);
-    let total = suite.queries.len();
-    require!(texts.len() == total, Source, "the worker answered {} of {total} queries", texts.len());
-    let answers: Vec<_> = suite.queries.iter().zip(texts).map(|(query, text)| query.score(text)).collect();
+    let answered = measured.map_or(&[][..], |measured| &measured.answers);
+    let (asked, given) = (suite.queries.len(), answered.len());
+    require!(given == asked, Source, "the worker answered {given} of {asked} queries");
+    let pairs = || suite.queries.iter().zip(answered);
+    let score = |(query, answered): (&Query, &Answered)| match answered {
+        Answered::Text(text) => query.score(text),
+        Answered::NotAsked(reason) => query.not_scored("", reason.clone()),
+    };
+    let answers: Vec<_> = pairs().map(score).collect();
     let correct = answers.iter().filter(|answer| answer.pass).count();
-    let exact = suite.queries.iter().zip(texts).filter(|(query, text)| query.is_exact(text));
+    let not_scored = answers.iter().filter(|answer| answer.not_scored.is_some()).count();
+    let total = asked - not_scored;
+    let scored = || pairs().zip(&answers).filter(|(_, answer)| answer.not_scored.is_none());
+    let exact = scored().filter(|((query, _), answer)| query.is_exact(&answer.text));
     Ok(ConfigResults {
         correct,
         total,
+        not_scored,
         accuracy: if total == 0 { 0.0 } else { correct as f64 / total as f64 },
         accuracy_interval: wilson(correct, total),
         exact: exact.count(),
-        exact_total: suite.queries.iter().filter(|query| query.has_exact()).count(),
+        exact_total: scored().filter(|((query, _), _)| query.has_exact()).count(),
         disk_bytes: facts.disk_bytes,
         bits_per_weight: facts.bits_per_weight,
         quantization: facts.quantization,
