@@ -10,6 +10,7 @@ mod bucket;
 mod build;
 mod cache;
 mod checkout;
+mod disks;
 mod download;
 mod errors;
 mod faults;

@@ -332,7 +332,7 @@ fn link(object: &Path, to: &Path, digest: Digest, stats: &mut StatCache) -> Resu
     }
     let before = Stat::of(&fs::metadata(object).at("read", object)?);
     if reflink_copy::reflink(object, to).is_err() && fs::hard_link(object, to).is_err() {
-        fs::copy(object, to).at("copy to", to)?;
+        file_system::copy(object, to).at("copy to", to)?;
     }
     file_system::protect(to).at("protect", to)?;
     stats.relinked(&before, Stat::of(&fs::metadata(object).at("read", object)?));

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 
+use super::owned_file;
+
 /// Whether a lock was refused because the file system has none.
 static NO_LOCKS: AtomicBool = AtomicBool::new(false);
 
@@ -55,6 +57,13 @@ pub(super) fn protect(path: &Path) -> io::Result<()> {
         Err(error) if lacks(&error) || error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         done => done,
     }
+}
+
+/// Copies the content of a file, without its mode: not every file system has modes.
+pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let mut copy = owned_file::create(to)?;
+    io::copy(&mut File::open(from)?, &mut copy)?;
+    copy.sync_all()
 }
 
 /// Syncs a folder, so that the names in it survive a loss of power.

@@ -255,7 +255,15 @@ impl LocalStore {
             return Ok(());
         }
         for path in list(&self.tmp())? {
-            if !is_unfinished(&path) || may_go_on(&path) {
+            if !is_unfinished(&path) {
+                continue;
+            }
+            if path.is_symlink() {
+                // We make no links here. The link is removed, and what it points at stays.
+                fs::remove_file(&path).at("remove", &path)?;
+                continue;
+            }
+            if may_go_on(&path) {
                 continue;
             }
             let lock = path.with_extension("lock");

@@ -10,7 +10,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::local::{is_content, list, remove};
-use super::{ArtifactsDir, LocalStore};
+use super::{ArtifactsDir, LocalStore, file_system};
 use crate::error::Result;
 use artifact::{AtPath, Digest, FileEntry};
 
@@ -44,9 +44,10 @@ impl LocalStore {
         };
         let unfinished = self.workspace().join(digest.short());
         remove(&unfinished)?;
-        let copied = reflink_copy::reflink_or_copy(&copy, &unfinished).map(drop);
-        let synced = copied.and_then(|()| File::open(&unfinished)).and_then(|file| file.sync_all());
-        synced.at("copy to", &unfinished)?;
+        if reflink_copy::reflink(&copy, &unfinished).is_err() {
+            file_system::copy(&copy, &unfinished).at("copy to", &unfinished)?;
+        }
+        File::open(&unfinished).and_then(|file| file.sync_all()).at("sync", &unfinished)?;
         if !is_content(&unfinished, digest) {
             return Err(io::Error::other("the copy is not what was copied"))
                 .at("copy", &copy)
