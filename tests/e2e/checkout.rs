@@ -165,7 +165,7 @@ fn whom_a_change_under_review_trusts_is_not_asked() {
 }
 
 /// Signs every record again as a member, after a change to its statement.
-fn restate(team: &Team, alter: impl Fn(&mut Value)) {
+pub(crate) fn restate(team: &Team, alter: impl Fn(&mut Value)) {
     for name in team.bucket.names_in("actions/") {
         let envelope = engine::sign::Envelope::parse(&team.bucket.read(&name)).unwrap();
         let mut statement: Value = serde_json::from_slice(&envelope.payload).unwrap();

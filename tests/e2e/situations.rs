@@ -361,3 +361,70 @@ fn a_damaged_content_is_put_right() {
         space.is_tidy().build().ran([]);
     }
 }
+
+#[test]
+fn a_lock_that_cannot_be_written_on_a_full_disk() {
+    let space = Space::pico();
+    fs::create_dir(space.path("project")).unwrap();
+    let text = space.read("pipeline.yaml").replace("source: ", "source: ../");
+    space.write("full.yaml", text.replace("version: 1\n", "version: 1\ncache: {dir: ../cache}\n"));
+    // The project is on a small disk that is full. The cache and the artifacts are elsewhere.
+    let script = "mount -t tmpfs -o size=64k none project && cd project && cp ../full.yaml pipeline.yaml \
+        && ln -s ../artifacts artifacts && mkdir -p ../artifacts && touch pipeline.lock; cat /dev/zero > fill; \
+        \"$0\" build; echo exit $?; ls -s; rm fill; \"$0\" build; echo exit $?; wc -l pipeline.lock";
+    let mut command = space.command_of("unshare");
+    let output = command.args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_pipeline")]).output().unwrap();
+    let run = space.finish(output);
+    if run.stderr.contains("unshare") || run.stderr.contains("mount:") {
+        println!("skipped: no disk may be mounted here");
+        return;
+    }
+    assert!(run.stdout.contains("exit 1\n") && run.stdout.contains("exit 0\n"), "{}", run.transcript());
+    assert!(run.stderr.contains("pipeline.lock could not be written"), "{}", run.transcript());
+    assert!(run.stderr.contains("hint: free some space"), "{}", run.transcript());
+    assert!(
+        !run.stdout.contains("partial") && run.stdout.contains("6 pipeline.lock"),
+        "{}",
+        run.transcript()
+    );
+}
+
+#[test]
+fn the_small_things() {
+    let space = Space::built();
+    let run = space.run(&["gc", "--max-size", "0"]).exits(0);
+    assert!(run.stdout.contains("more than --max-size"), "{}", run.transcript());
+    space.write(
+        "pipeline.yaml",
+        format!("version: 1\nnodes:\n  {}: {{stage: base, source: model}}\n", "n".repeat(245)),
+    );
+    let run = space.run(&["build"]).exits(2);
+    assert!(run.stderr.contains("at most 200 bytes"), "{}", run.transcript());
+    space.write(
+        "pipeline.yaml",
+        format!("version: 1\nnodes: {{m: {{stage: base, source: model, x{}: 1}}}}\n", "x".repeat(9999)),
+    );
+    let run = space.run(&["build"]).exits(2);
+    assert!(run.stderr.lines().all(|line| line.chars().count() < 700), "{}", run.transcript());
+    let name = "n".repeat(200);
+    space.write("pipeline.yaml", format!("version: 1\nnodes:\n  {name}: {{stage: base, source: model}}\n  q: {{stage: quantize, model: {name}, bits: 8}}\n"));
+    drop(space.run(&["build"]).exits(0));
+}
+
+#[test]
+fn a_record_that_cannot_be_used_is_a_miss() {
+    let (team, first) = crate::remote::Team::with_first(crate::bucket::Bucket::folder());
+    for names in [&["n".repeat(300)][..], &["Config.json".to_owned()]] {
+        crate::checkout::restate(&team, |statement| {
+            for name in names {
+                let mut file = statement["subject"][0].clone();
+                file["name"] = serde_json::json!(name);
+                statement["subject"].as_array_mut().unwrap().push(file);
+            }
+        });
+        let second = team.second(&first);
+        let run = second.build_with(&["--read-only", "q4"]).exits(0);
+        assert_eq!(run.nodes("fetched"), [""; 0], "{}", run.transcript());
+        assert!(run.stdout.contains("is not used"), "{}", run.transcript());
+    }
+}

@@ -47,6 +47,10 @@ pub fn age(span: Duration) -> String {
 }
 
 fn parse(text: &str, units: &[(&str, u64)], same: fn(&str, &str) -> bool) -> Option<u64> {
+    // Nothing is nothing in every unit.
+    if text == "0" {
+        return Some(0);
+    }
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at_checked(digits)?;
     let (_, factor) = units.iter().find(|(name, _)| same(name, unit.trim_start()))?;

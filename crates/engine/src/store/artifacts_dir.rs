@@ -45,7 +45,7 @@ impl ArtifactsDir {
     /// Fails if the folder cannot be written, or if its file system has no symbolic links.
     pub fn prepare(&self) -> Result<()> {
         fs::create_dir_all(&self.root).at("create", &self.root)?;
-        cache_folder::ignore_in_git(&self.root)?;
+        cache_folder::ignore_in_git(&self.root);
         let probe = self.root.join(format!(".link-{}", std::process::id()));
         let made = symlink("nowhere", &probe);
         let _ = fs::remove_file(&probe);
@@ -351,6 +351,7 @@ fn move_across(from: &Path, to: &Path) -> Result<(), IoError> {
             move_across(&entry.path(), &target)?;
         } else {
             move_file(&entry.path(), &target).at("put in place", &target)?;
+            file_system::protect(&target).at("protect", &target)?;
         }
     }
     remove(from)

@@ -179,7 +179,7 @@ pub(super) fn make(root: &Path) -> Result<()> {
     check(root)?;
     fs::create_dir_all(root).at("create", root)?;
     write_once(&root.join(MARKER), MARKER_TEXT)?;
-    ignore_in_git(root)?;
+    ignore_in_git(root);
     ["objects", "actions", "tmp"].iter().try_for_each(|name| Ok(make_folder(&root.join(name))?))
 }
 
@@ -199,19 +199,23 @@ pub(super) fn make_folder(folder: &Path) -> Result<(), IoError> {
     }
 }
 
-/// Writes a `.gitignore` that keeps everything in `folder` out of git, unless there is one.
-///
-/// # Errors
-/// Fails if it cannot be written.
-pub fn ignore_in_git(folder: &Path) -> Result<()> {
-    write_once(&folder.join(".gitignore"), "*\n")
+/// Writes a `.gitignore` that keeps everything in `folder` out of git, unless there is one. Errors are ignored:
+/// a build does not need it.
+pub fn ignore_in_git(folder: &Path) {
+    let _ = write_once(&folder.join(".gitignore"), "*\n");
 }
 
+/// Writes a file, unless it is there. After an error, it is not there.
 fn write_once(path: &Path, text: &str) -> Result<()> {
-    match fs::File::create_new(path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        file => Ok(file.and_then(|mut file| file.write_all(text.as_bytes())).at("write", path)?),
+    let mut file = match fs::File::create_new(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        file => file.at("write", path)?,
+    };
+    let written = file.write_all(text.as_bytes());
+    if written.is_err() {
+        let _ = fs::remove_file(path);
     }
+    Ok(written.at("write", path)?)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@
 //! record that names it is written last. A record without content is a miss; content without a record is
 //! waste.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -439,12 +439,12 @@ pub(super) fn move_file(from: &Path, to: &Path) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::CrossesDevices => {
             let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let sibling = to.with_file_name(format!("{name}.partial"));
-            let mut copy = owned_file::create(&sibling)?;
-            io::copy(&mut File::open(from)?, &mut copy)?;
-            copy.set_permissions(fs::metadata(from)?.permissions()).or(Ok::<_, io::Error>(()))?;
-            copy.sync_all()?;
-            fs::rename(&sibling, to)?;
-            fs::remove_file(from)
+            let moved = file_system::copy(from, &sibling).and_then(|()| fs::rename(&sibling, to));
+            if moved.is_err() {
+                // On a full disk, half a file would only be in the way.
+                let _ = fs::remove_file(&sibling);
+            }
+            moved.and_then(|()| fs::remove_file(from))
         }
         renamed => renamed,
     }
