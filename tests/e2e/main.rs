@@ -18,6 +18,7 @@ mod gc;
 mod graph;
 mod hostile;
 mod hub;
+mod in_toto;
 mod incremental;
 mod keys;
 mod kills;
