@@ -1,5 +1,5 @@
 # The two commands of the README, and what they stand on. `make help` lists them.
-.PHONY: demo test bench setup mlx fmt clippy unit docs deny clean help
+.PHONY: demo test soak bench setup mlx fmt clippy unit docs deny clean help
 
 CARGO ?= cargo
 
@@ -23,6 +23,9 @@ unit: setup
 
 docs: mlx
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+
+soak: setup ## Hundreds of kills and full disks, thousands of changed files; about twenty minutes
+	PIPELINE_SOAK=1 $(CARGO) test --locked --test e2e -- --nocapture --test-threads 1 soak:: kills::
 
 deny: ## Licences and advisories of the dependencies (needs cargo-deny)
 	$(CARGO) deny check

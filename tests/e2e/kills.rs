@@ -12,6 +12,7 @@ use std::{fs, thread};
 use crate::bucket::Bucket;
 use crate::pico::Size;
 use crate::remote::Team;
+use crate::soak::is_soak;
 use crate::space::{ALL, Space};
 
 /// The environment variable that sets the seed. Another seed gives other moments; the seed of a failed run
@@ -19,8 +20,8 @@ use crate::space::{ALL, Space};
 const SEED_VARIABLE: &str = "PIPELINE_TEST_SEED";
 const SEED: u64 = 20_261_122;
 
-/// How many kills a job has. Each command has three jobs.
-const KILLS: usize = 25;
+/// How many kills a job has in `make test` and in `make soak`. Each command has three jobs.
+const KILLS: [usize; 2] = [8, 45];
 
 /// After one of this many kills of a command that sends, the remote is checked as the rest of the team sees
 /// it.
@@ -73,7 +74,7 @@ fn small() -> Space {
 }
 
 /// Copies a folder with its times, modes and links.
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     let copied = std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap();
     assert!(copied.success());
 }
@@ -238,6 +239,10 @@ impl Range {
     }
 }
 
+fn kills_per_job() -> usize {
+    KILLS[usize::from(is_soak())]
+}
+
 /// Does one job. Returns how many kills met a running command.
 fn run(number: usize, job: &'static Job, seed: u64) -> usize {
     let mut dice = Dice(seed ^ (number as u64) << 32);
@@ -246,7 +251,7 @@ fn run(number: usize, job: &'static Job, seed: u64) -> usize {
     let kinds = if job.command == BUILD { 3 } else { 1 };
     let lengths: Vec<_> = (0..kinds).map(|round| range.measure(round)).collect();
     let mut hits = 0;
-    for round in 0..KILLS {
+    for round in 0..kills_per_job() {
         range.reset(round);
         let after = lengths[round % kinds].mul_f64(dice.share());
         hits += usize::from(range.kill(after));
@@ -275,7 +280,7 @@ fn whatever_is_killed_the_next_build_is_right() {
         scope.spawn(work);
         work();
     });
-    let (kills, hits) = (KILLS * JOBS.len(), hits.into_inner());
+    let (kills, hits) = (kills_per_job() * JOBS.len(), hits.into_inner());
     assert!(2 * hits >= kills, "only {hits} of {kills} met a running command");
     eprintln!("{kills} kills, {hits} while it ran, 0 losses");
 }

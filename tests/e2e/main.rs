@@ -29,6 +29,7 @@ mod remote;
 mod report;
 mod server;
 mod situations;
+mod soak;
 mod space;
 mod survival;
 mod trust;

@@ -161,6 +161,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::disallowed_methods, reason = "tests write scratch files")]
     fn render(source: &str) -> Result<String> {
         let folder = tempfile::tempdir()?;
         fs::write(folder.path().join("chat_template.jinja"), source)?;

@@ -57,7 +57,7 @@ pub fn measure(request: &Measure, tick: &mut dyn FnMut(usize)) -> Result<Measure
 }
 
 /// Puts the answers and the reasons of those that were not asked, by their place, into one list.
-fn in_order(texts: Vec<String>, not_asked: BTreeMap<usize, String>) -> Vec<Answered> {
+fn in_order(texts: Vec<String>, not_asked: NotAsked) -> Vec<Answered> {
     let mut texts = texts.into_iter();
     let mut reasons = not_asked;
     let count = texts.len() + reasons.len();
@@ -68,9 +68,14 @@ fn in_order(texts: Vec<String>, not_asked: BTreeMap<usize, String>) -> Vec<Answe
     (0..count).filter_map(next).collect()
 }
 
-/// Returns the token ids of every conversation that can be asked, and for each other one the reason, by its
-/// place.
-fn prompts(request: &Measure, tokenizer: &Tokenizer) -> Result<(Vec<Vec<u32>>, BTreeMap<usize, String>)> {
+/// The token ids of the prompts, in the order of the conversations.
+type Prompts = Vec<Vec<u32>>;
+
+/// Why conversations were not asked, by their place.
+type NotAsked = BTreeMap<usize, String>;
+
+/// Returns the prompt of every conversation that can be asked, and for each other one the reason.
+fn prompts(request: &Measure, tokenizer: &Tokenizer) -> Result<(Prompts, NotAsked)> {
     ensure!(!request.conversations.is_empty(), "no conversations to answer");
     ensure!(request.repeats > 0, "nothing is asked to be answered");
     let template = ChatTemplate::load(&request.model)?;

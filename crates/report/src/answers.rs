@@ -20,12 +20,12 @@ pub(super) struct Same<'a> {
 }
 
 /// Whether an answer is right.
-pub(super) enum Scored<'a> {
+pub(super) enum Score<'a> {
     Pass,
     /// The scorers that it did not pass.
     Fail(Vec<&'a str>),
     /// Why it was not scored.
-    NotScored(&'a str),
+    None(&'a str),
 }
 
 impl Query<'_> {
@@ -72,11 +72,11 @@ impl<'a> Report<'a> {
 impl Answer {
     /// Returns the verdict on the answer in words: `pass`, `fail` with the scorers that it did not pass, or why
     /// it was not scored.
-    pub(super) fn verdict(&self) -> Scored<'_> {
+    pub(super) fn verdict(&self) -> Score<'_> {
         match (&self.not_scored, self.pass) {
-            (Some(reason), _) => Scored::NotScored(reason),
-            (None, true) => Scored::Pass,
-            (None, false) => Scored::Fail(self.failed()),
+            (Some(reason), _) => Score::None(reason),
+            (None, true) => Score::Pass,
+            (None, false) => Score::Fail(self.failed()),
         }
     }
 

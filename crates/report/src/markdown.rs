@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::answers::Scored;
+use super::answers::Score;
 use super::layers::Layers;
 use super::outcome::Outcome;
 use super::{Conclusion, Finding, Report};
@@ -149,13 +149,13 @@ impl Report<'_> {
             for same in &query.answers {
                 let names: Vec<_> = same.configs.iter().map(|name| code(name)).collect();
                 let mark = match same.answer.verdict() {
-                    Scored::Pass => "pass".to_owned(),
-                    Scored::Fail(failed) if failed.is_empty() => "**fail**".to_owned(),
-                    Scored::Fail(failed) => {
+                    Score::Pass => "pass".to_owned(),
+                    Score::Fail(failed) if failed.is_empty() => "**fail**".to_owned(),
+                    Score::Fail(failed) => {
                         let failed: Vec<_> = failed.into_iter().map(code).collect();
                         format!("**fail** ({})", failed.join(", "))
                     }
-                    Scored::NotScored(reason) => format!("not scored ({})", escape(reason)),
+                    Score::None(reason) => format!("not scored ({})", escape(reason)),
                 };
                 let _ = writeln!(out, "- {}: {mark}\n\n{}", names.join(", "), fenced(&same.answer.text));
             }

@@ -1,7 +1,6 @@
 //! Builds a project: resolves commits, plans, checks, runs stages, signs, and writes the lock.
 //! Knows nothing of how a stage works, nor of how progress is shown.
 
-use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::thread::available_parallelism;
 
@@ -16,10 +15,8 @@ use crate::plan::{Decision, Request, share_policy};
 use crate::schedule::{self, Options, Summary};
 use crate::share;
 use crate::sign::signer;
-use crate::stage::{self, Quoting, Stage};
 use crate::store::{Counters, Repair, has_no_locks};
 use artifact::{FileEntry, in_one_line};
-use text::yaml::Problem;
 
 const NO_LOCKS: &str = "the file system of the cache has no locks; do not run two builds on it at once";
 
@@ -225,12 +222,14 @@ impl Project {
         if let Ok(summary) = &outcome {
             self.store.count(&self.counters(summary));
         }
-        let attested = outcome.and_then(|summary| self.attest(&summary).map(|()| summary));
-        if attested.is_err() {
-            self.save_state();
-            self.store.finish()?;
+        match &outcome {
+            Ok(summary) => self.attest(summary, observer),
+            Err(_) => {
+                self.save_state();
+                self.store.finish()?;
+            }
         }
-        attested
+        outcome
     }
 
     fn counters(&self, summary: &Summary) -> Counters {
@@ -244,81 +243,21 @@ impl Project {
     }
 
     /// Signs the records of the nodes that ran here, if the user has a key that can be used. Otherwise they
-    /// stay unsigned: only sharing them requires a signature.
-    fn attest(&self, summary: &Summary) -> Result<()> {
-        let Ok(Some(own)) = signer() else { return Ok(()) };
+    /// stay unsigned: only sharing them requires a signature. So an error here is told, and ends nothing.
+    fn attest(&self, summary: &Summary, observer: &mut dyn Observer) {
+        let Ok(Some(own)) = signer() else { return };
         for (id, (key, _)) in summary.done.iter().filter(|(id, _)| summary.ran.contains(id)) {
             let Some(action) = self.store.action(key) else { continue };
             let stage = &self.graph.node(*id).stage;
             let source = self.sources.path(&self.graph, *id).filter(|_| stage.is_reference());
             let place = |file: &FileEntry| schedule::place_of(&self.store, source.as_deref(), file);
-            let statement = share::seal(key, share_policy(stage), &action, own, &place)?;
-            self.store.put_attestation(key, &statement)?;
-        }
-        Ok(())
-    }
-
-    /// Fails if the source of a target is not there. Says so of other nodes, whose results are on record.
-    fn check_targets(
-        &self,
-        decisions: &[Decision],
-        targets: &[NodeId],
-        observer: &mut dyn Observer,
-    ) -> Result<()> {
-        for decision in decisions.iter().filter(|decision| decision.lacks_source()) {
-            let node = &self.graph.node(decision.id).name;
-            let path = self.sources.missing(&self.graph, decision.id).unwrap_or_default();
-            if targets.contains(&decision.id) {
-                return Err(self.missing_source(decision.id, path));
-            }
-            let message = format!("its source `{path}` is not there; what it was is known from the lock");
-            observer.event(&Event::Warning { node, message });
-        }
-        Ok(())
-    }
-
-    /// Fails if a source is not there that a node needs which must run.
-    fn check_needed_sources(&self, decisions: &[Decision]) -> Result<()> {
-        let lacking: Vec<_> = decisions.iter().filter(|decision| decision.lacks_source()).collect();
-        if lacking.is_empty() {
-            return Ok(());
-        }
-        for decision in decisions.iter().filter(|decision| decision.is_stale()) {
-            let read = self.graph.inputs(decision.id).map(|(_, input)| input).chain([decision.id]);
-            let mut needed = read.filter(|id| lacking.iter().any(|lacking| lacking.id == *id));
-            if let Some(id) = needed.next() {
-                let path = self.sources.missing(&self.graph, id).unwrap_or_default();
-                return Err(self.missing_source(id, path));
+            let sealed = share::seal(key, share_policy(stage), &action, own, &place);
+            let kept = sealed.and_then(|statement| Ok(self.store.put_attestation(key, &statement)?));
+            if let Err(error) = kept {
+                let node = &self.graph.node(*id).name;
+                let message = format!("it is not signed: {}", in_one_line(&error));
+                observer.event(&Event::Warning { node, message });
             }
         }
-        Ok(())
-    }
-
-    /// Checks what can be checked before anything runs.
-    pub(super) fn preflight(&self, decisions: &[Decision]) -> Result<()> {
-        self.check_needed_sources(decisions)?;
-        for decision in decisions.iter().filter(|decision| decision.is_stale()) {
-            let node = self.graph.node(decision.id);
-            if self.is_on_hub(decision.id) {
-                continue;
-            }
-            let source = self.sources.path(&self.graph, decision.id);
-            let bases = self.bases(decision.id);
-            let is_ours = self.sources.is_of_the_project(decision.id);
-            let quoting = if is_ours { Quoting::Allowed } else { Quoting::Forbidden };
-            stage::preflight(&node.stage, source.as_deref(), quoting, &bases).map_err(|error| {
-                let message = format!("node `{}`: {}", node.name, in_one_line(&error));
-                self.problem(&Problem::new(node.at, message))
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Returns the model folders outside the graph that a node descends from, if they are on this machine.
-    fn bases(&self, id: NodeId) -> Vec<PathBuf> {
-        let above = self.graph.closure(&[id]);
-        let bases = above.into_iter().filter(|id| self.graph.node(*id).stage == Stage::Base);
-        let bases = bases.filter_map(|id| Some((id, self.sources.path(&self.graph, id)?)));
-        bases.filter(|(id, path)| !self.is_on_hub(*id) || path.exists()).map(|(_, path)| path).collect()
     }
 }

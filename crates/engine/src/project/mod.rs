@@ -13,6 +13,7 @@ mod connect;
 mod gc;
 mod lock;
 mod plan;
+mod preflight;
 mod resolve;
 mod text_file;
 mod transfer;

@@ -12,12 +12,12 @@ pub use worker::WorkerProgram;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::error::{OrBug, Result, require};
+use crate::error::{OrBug, Result, fail};
 use artifact::{Output, Tick};
 use protocol::MLX_ID;
 pub use report::suite::Quoting;
 use weights::adapter::Adapter;
-use weights::checkpoint::{ModelOrigin, check_adapter_folder, check_model_folder};
+use weights::checkpoint::{ModelOrigin, check_adapter_folder, check_model_folder, describe_file};
 use weights::kernels::Cpu;
 use weights::rewrite::{FineTuning, Job, Operation};
 
@@ -139,7 +139,10 @@ pub fn preflight(stage: &Stage, source: Option<&Path>, quoting: Quoting, bases: 
     match stage {
         Stage::Base | Stage::Adapter => {
             let source = source.or_bug("there is no source")?;
-            require!(source.is_dir(), Source, "the source {} is not a folder", source.display());
+            if !source.is_dir() {
+                let what = describe_file(source)?.map_or_else(String::new, |what| format!(": it is {what}"));
+                fail!(Source, "the source {} is not a folder{what}", source.display());
+            }
             match stage {
                 Stage::Base => check_model_folder(source)?,
                 _ => check_adapter_folder(source)?,

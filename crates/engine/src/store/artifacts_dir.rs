@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::local::{list, move_file, remove};
+use super::files::{list, move_file, remove};
 use super::{LocalStore, Stat, StatCache, cache_folder, file_system};
 use crate::Error;
 use crate::error::{Result, fail};

@@ -34,8 +34,12 @@ pub(super) const FOLDERS: [&str; 5] = ["actions", "attestations", "chunks", "obj
 /// The beginnings of the names of the files in a cache.
 const FILES: [&str; 5] = ["memo", "witness", "stats", "gc.lock", MARKER];
 
+/// The end of the name of a file that is being written.
+const NEW: &str = ".new";
+
 /// Names that others put into a folder, and that say nothing about what it is.
-const STRANGERS: [&str; 5] = [".gitignore", ".gitkeep", "README.md", ".DS_Store", "lost+found"];
+const STRANGERS: [&str; 6] =
+    [".gitignore", ".gitignore.new", ".gitkeep", "README.md", ".DS_Store", "lost+found"];
 
 /// Checks that the folder at `root` may be used as the cache. A missing folder may.
 ///
@@ -205,15 +209,19 @@ pub fn ignore_in_git(folder: &Path) {
     let _ = write_once(&folder.join(".gitignore"), "*\n");
 }
 
-/// Writes a file, unless it is there. After an error, it is not there.
+/// Writes a file, unless it is there. It appears with all of its text or not at all, also if this process is
+/// killed.
 fn write_once(path: &Path, text: &str) -> Result<()> {
-    let mut file = match fs::File::create_new(path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
-        file => file.at("write", path)?,
-    };
-    let written = file.write_all(text.as_bytes());
+    if path.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(NEW);
+    let unfinished = PathBuf::from(name);
+    let written = owned_file::create(&unfinished).and_then(|mut file| file.write_all(text.as_bytes()));
+    let written = written.and_then(|()| fs::rename(&unfinished, path));
     if written.is_err() {
-        let _ = fs::remove_file(path);
+        let _ = fs::remove_file(&unfinished);
     }
     Ok(written.at("write", path)?)
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::artifacts_dir::hash_in;
-use super::local::{list, remove};
+use super::files::{list, remove};
 use super::{Action, ArtifactsDir, GcLock, LocalStore, StatCache};
 use crate::error::Result;
 use artifact::{Artifact, AtPath, Digest};

@@ -16,25 +16,19 @@
 //! record that names it is written last. A record without content is a miss; content without a record is
 //! waste.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::thread;
-use std::time::{Duration, SystemTime};
 
 use super::cache_folder::{self, make_folder};
+use super::files::{is_content, list, move_file, remove};
 use super::gc_lock::Shared;
-use super::{GcLock, KeyLock, MachineSecret, Stat, StatCache, file_system, owned_file};
+use super::unfinished::{Workspace, open_to_all};
+use super::{GcLock, MachineSecret, Stat, StatCache, file_system, owned_file};
 use crate::error::Result;
-use artifact::{Artifact, AtPath, Digest, FileEntry, Interrupted, IoError};
-
-/// How often a process that waits for another tries again.
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
-
-/// How long a partial file is kept, so that a later download can continue it.
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+use artifact::{Artifact, AtPath, Digest, FileEntry, IoError};
 
 /// The cache folder of one project.
 #[derive(Debug)]
@@ -43,16 +37,8 @@ pub struct LocalStore {
     secret: MachineSecret,
     /// The end of the names of the files that each user of a shared cache has for themselves.
     user: OnceLock<String>,
-    workspace: Option<Workspace>,
+    pub(super) workspace: Option<Workspace>,
     shared: Shared,
-}
-
-/// The folder below `tmp/` for the unfinished work of this process. Its lock ends with the process, and the
-/// next process removes the folder.
-#[derive(Debug)]
-struct Workspace {
-    folder: PathBuf,
-    _lock: KeyLock,
 }
 
 impl LocalStore {
@@ -86,37 +72,6 @@ impl LocalStore {
     /// Fails if the folder may not be used as a cache, or cannot be written.
     pub fn make_folders(&self) -> Result<()> {
         cache_folder::make(&self.root)
-    }
-
-    /// Creates the folders that are missing and a workspace for this process, and removes what killed
-    /// processes left in `tmp/`. Must be called before anything is written; a second call does nothing.
-    ///
-    /// # Errors
-    /// Fails if the cache cannot be written.
-    pub fn prepare(&mut self) -> Result<()> {
-        if self.workspace.is_some() {
-            return Ok(());
-        }
-        cache_folder::make(&self.root)?;
-        self.sweep()?;
-        let tmp = self.tmp();
-        // The lock comes first, because a folder in `tmp/` without a lock counts as left by a dead process.
-        let path = open_to_all().prefix("run-").suffix(".lock").tempfile_in(&tmp);
-        let path = path.and_then(|file| file.into_temp_path().keep().map_err(|error| error.error));
-        let path = path.at("create a file in", &tmp)?;
-        let lock = KeyLock::wait(&path).at("lock", &path)?;
-        let folder = path.with_extension("");
-        fs::create_dir(&folder).at("create", &folder)?;
-        self.workspace = Some(Workspace { folder, _lock: lock });
-        Ok(())
-    }
-
-    /// Removes the workspace of this process.
-    ///
-    /// # Errors
-    /// Fails if the workspace cannot be removed.
-    pub fn finish(&mut self) -> Result<()> {
-        self.workspace.take().map_or(Ok(()), |workspace| Ok(remove(&workspace.folder)?))
     }
 
     /// Returns the folder.
@@ -201,39 +156,6 @@ impl LocalStore {
         Ok(GcLock::alone(&path).at("lock", &path)?)
     }
 
-    /// Returns when the oldest running process made its workspace, or `None` if none runs.
-    pub(super) fn oldest_running(&self) -> Result<Option<SystemTime>> {
-        let mut oldest = None;
-        for path in list(&self.tmp())? {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            if !(name.starts_with("run-") && name.ends_with(".lock")) {
-                continue;
-            }
-            // If the file is gone since it was listed, its process has ended.
-            let Ok(began) = fs::metadata(&path).and_then(|metadata| metadata.modified()) else { continue };
-            if try_take(&path)?.is_none() {
-                oldest = Some(oldest.map_or(began, |oldest: SystemTime| oldest.min(began)));
-            }
-        }
-        Ok(oldest)
-    }
-
-    /// Waits for the lock of `key`: no other process runs the same action meanwhile. `go_on` is called while
-    /// another process holds the lock, which may take long.
-    ///
-    /// # Errors
-    /// Fails if the lock file cannot be opened or locked, or if `go_on` fails.
-    pub fn lock(&self, key: &Digest, go_on: &dyn Fn() -> Result<(), Interrupted>) -> Result<KeyLock> {
-        let path = self.tmp().join(format!("{key}.lock"));
-        loop {
-            if let Some(lock) = KeyLock::try_take(&path).at("lock", &path)? {
-                return Ok(lock);
-            }
-            go_on()?;
-            thread::sleep(POLL_INTERVAL);
-        }
-    }
-
     /// Creates an empty folder for the output of the action of `key`.
     ///
     /// # Errors
@@ -243,39 +165,6 @@ impl LocalStore {
         remove(&folder)?;
         fs::create_dir(&folder).at("create", &folder)?;
         Ok(folder)
-    }
-
-    /// Removes the unfinished work of dead processes: what is in `tmp/` and whose lock is free, except recent
-    /// partial files. Names that are not ours stay, and so does what another user left and we may not remove.
-    ///
-    /// # Errors
-    /// Fails if `tmp/` cannot be read or written.
-    pub fn sweep(&self) -> Result<()> {
-        if self.tmp().is_symlink() {
-            return Ok(());
-        }
-        for path in list(&self.tmp())? {
-            if !is_unfinished(&path) {
-                continue;
-            }
-            if path.is_symlink() {
-                // We make no links here. The link is removed, and what it points at stays.
-                fs::remove_file(&path).at("remove", &path)?;
-                continue;
-            }
-            if may_go_on(&path) {
-                continue;
-            }
-            let lock = path.with_extension("lock");
-            let Some(_held) = try_take(&lock)? else { continue };
-            if path != lock {
-                match remove(&path) {
-                    Err(error) if error.source.kind() == ErrorKind::PermissionDenied => {}
-                    removed => removed?,
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Writes `bytes` to `path` atomically: the file has either the old content or the new.
@@ -385,89 +274,4 @@ pub enum Damage {
         /// What the system says.
         error: io::Error,
     },
-}
-
-/// Whether the stored file at `path` has the content of `digest`.
-pub(crate) fn is_content(path: &Path, digest: &Digest) -> bool {
-    owned_file::open(path).and_then(Digest::of_open_file).is_ok_and(|(found, _)| found == *digest)
-}
-
-/// Temporary files that others may read and write as the user's umask says, because several people may share
-/// a cache.
-fn open_to_all() -> tempfile::Builder<'static, 'static> {
-    let mut builder = tempfile::Builder::new();
-    builder.permissions(Permissions::from_mode(0o666));
-    builder
-}
-
-/// Takes a lock in `tmp/`. Returns `None` if another process holds it, or if it belongs to another user who
-/// does not share it. Without locks on this file system, whatever is younger than a day counts as held.
-pub(super) fn try_take(path: &Path) -> Result<Option<KeyLock>, IoError> {
-    let taken = match KeyLock::try_take(path) {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(None),
-        taken => taken.at("lock", path)?,
-    };
-    if file_system::has_no_locks() && age(path).is_none_or(|age| age < DAY) {
-        return Ok(None);
-    }
-    Ok(taken)
-}
-
-/// Whether `path` has a name as unfinished work in `tmp/` has it: `run-…`, `new-…`, or a digest.
-fn is_unfinished(path: &Path) -> bool {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let stem = name.split('.').next().unwrap_or_default();
-    let is_random = |rest: &str| rest.len() <= 16 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    ["run-", "new-"].iter().filter_map(|prefix| stem.strip_prefix(prefix)).any(is_random)
-        || stem.parse::<Digest>().is_ok()
-        || name == "stats.lock"
-}
-
-/// Returns the time since a file was written.
-fn age(path: &Path) -> Option<Duration> {
-    fs::symlink_metadata(path).ok()?.modified().ok()?.elapsed().ok()
-}
-
-/// Whether `path` is a partial file that a later download may continue, because it was written within a day.
-fn may_go_on(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "partial") && age(path).is_none_or(|age| age < DAY)
-}
-
-/// Renames `from` to `to`. If `to` is on another file system, copies to a file beside it and renames that.
-pub(super) fn move_file(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::rename(from, to) {
-        Err(error) if error.kind() == ErrorKind::CrossesDevices => {
-            let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let sibling = to.with_file_name(format!("{name}.partial"));
-            let moved = file_system::copy(from, &sibling).and_then(|()| fs::rename(&sibling, to));
-            if moved.is_err() {
-                // On a full disk, half a file would only be in the way.
-                let _ = fs::remove_file(&sibling);
-            }
-            moved.and_then(|()| fs::remove_file(from))
-        }
-        renamed => renamed,
-    }
-}
-
-/// Removes a file, or a folder with all that is in it. A missing path is not an error.
-pub(super) fn remove(path: &Path) -> Result<(), IoError> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).at("remove", path),
-        _ => Ok(()),
-    }
-}
-
-/// Returns the paths in a folder. A missing folder counts as empty.
-pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, IoError> {
-    match fs::read_dir(folder) {
-        Ok(entries) => entries.map(|entry| Ok(entry.at("read", folder)?.path())).collect(),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error).at("read", folder),
-    }
 }

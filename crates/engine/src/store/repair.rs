@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 
-use super::local::{is_content, list, remove};
+use super::files::{is_content, list, remove};
 use super::{ArtifactsDir, LocalStore, file_system};
 use crate::error::Result;
 use artifact::{AtPath, Digest, FileEntry};

@@ -12,7 +12,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::cache_folder::make_folder;
-use super::local::{list, remove, try_take};
+use super::files::{list, remove};
+use super::unfinished::try_take;
 use super::{ChunkList, KeyLock, LocalStore, Stat, owned_file};
 
 /// The longest chunk list or statement that is read, in bytes.

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::super::Report;
-use super::super::answers::{Query, Same, Scored};
+use super::super::answers::{Query, Same, Score};
 use super::text::{escape, prose};
 
 impl Report<'_> {
@@ -60,10 +60,10 @@ fn write_answer(out: &mut String, Same { configs, answer }: &Same<'_>) {
     let names: String = configs.iter().map(|name| format!("<li>{}</li>", escape(name))).collect();
     let mark = |sign: char| format!("<span class=\"mark\" aria-hidden=\"true\">{sign}</span>");
     let (class, words) = match answer.verdict() {
-        Scored::Pass => ("good", format!("{} pass", mark('✓'))),
-        Scored::Fail(failed) if failed.is_empty() => ("bad", format!("{} fail", mark('✗'))),
-        Scored::Fail(failed) => ("bad", format!("{} fail: {}", mark('✗'), escape(&failed.join(", ")))),
-        Scored::NotScored(reason) => ("none", format!("{} not scored: {}", mark('–'), prose(reason))),
+        Score::Pass => ("good", format!("{} pass", mark('✓'))),
+        Score::Fail(failed) if failed.is_empty() => ("bad", format!("{} fail", mark('✗'))),
+        Score::Fail(failed) => ("bad", format!("{} fail: {}", mark('✗'), escape(&failed.join(", ")))),
+        Score::None(reason) => ("none", format!("{} not scored: {}", mark('–'), prose(reason))),
     };
     let text = answer.text.trim();
     let text = match text.is_empty() {

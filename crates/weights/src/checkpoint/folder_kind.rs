@@ -66,6 +66,14 @@ pub fn check_adapter_folder(folder: &Path) -> Result<()> {
     check_files(folder, &names)
 }
 
+/// Returns what a file is, if it is of a kind that is often taken for a model, such as GGUF. It follows "it is".
+///
+/// # Errors
+/// Fails if the file cannot be read.
+pub fn describe_file(path: &Path) -> Result<Option<&'static str>> {
+    Ok(File::open(path).and_then(|file| describe_foreign(&file)).at("read", path)?)
+}
+
 fn check_files(folder: &Path, names: &[String]) -> Result<()> {
     let read = names.iter().filter(|name| name.ends_with(".safetensors") || name.ends_with(".json"));
     for name in read {

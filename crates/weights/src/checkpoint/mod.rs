@@ -22,7 +22,7 @@ use crate::error::{Context, OrBug, Result, fail, require};
 use crate::kernels::{Float, Mode, QuantSpec};
 use crate::tensor::{Element, TensorFiles, describe_foreign, to_pretty_json};
 use artifact::{AtPath, Output};
-pub use folder_kind::{check_adapter_folder, check_model_folder};
+pub use folder_kind::{check_adapter_folder, check_model_folder, describe_file};
 pub(crate) use quantized::record;
 pub use side_files::OTHER_WEIGHT_FORMATS;
 pub(crate) use side_files::copy_side_files;

@@ -1,0 +1,80 @@
+//! Checks a plan before anything runs: the sources that are needed are there, and each stage that will run can
+//! read what it is given, as far as that can be known.
+//! Knows nothing of how a stage works.
+
+use std::path::PathBuf;
+
+use super::Project;
+use crate::error::Result;
+use crate::event::{Event, Observer};
+use crate::graph::NodeId;
+use crate::plan::Decision;
+use crate::stage::{self, Quoting, Stage};
+use artifact::in_one_line;
+use text::yaml::Problem;
+
+impl Project {
+    /// Fails if the source of a target is not there. Says so of other nodes, whose results are on record.
+    pub(super) fn check_targets(
+        &self,
+        decisions: &[Decision],
+        targets: &[NodeId],
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        for decision in decisions.iter().filter(|decision| decision.lacks_source()) {
+            let node = &self.graph.node(decision.id).name;
+            let path = self.sources.missing(&self.graph, decision.id).unwrap_or_default();
+            if targets.contains(&decision.id) {
+                return Err(self.missing_source(decision.id, path));
+            }
+            let message = format!("its source `{path}` is not there; what it was is known from the lock");
+            observer.event(&Event::Warning { node, message });
+        }
+        Ok(())
+    }
+
+    /// Fails if a source is not there that a node needs which must run.
+    fn check_needed_sources(&self, decisions: &[Decision]) -> Result<()> {
+        let lacking: Vec<_> = decisions.iter().filter(|decision| decision.lacks_source()).collect();
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        for decision in decisions.iter().filter(|decision| decision.is_stale()) {
+            let read = self.graph.inputs(decision.id).map(|(_, input)| input).chain([decision.id]);
+            let mut needed = read.filter(|id| lacking.iter().any(|lacking| lacking.id == *id));
+            if let Some(id) = needed.next() {
+                let path = self.sources.missing(&self.graph, id).unwrap_or_default();
+                return Err(self.missing_source(id, path));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks what can be checked before anything runs.
+    pub(super) fn preflight(&self, decisions: &[Decision]) -> Result<()> {
+        self.check_needed_sources(decisions)?;
+        for decision in decisions.iter().filter(|decision| decision.is_stale()) {
+            let node = self.graph.node(decision.id);
+            if self.is_on_hub(decision.id) {
+                continue;
+            }
+            let source = self.sources.path(&self.graph, decision.id);
+            let bases = self.bases(decision.id);
+            let is_ours = self.sources.is_of_the_project(decision.id);
+            let quoting = if is_ours { Quoting::Allowed } else { Quoting::Forbidden };
+            stage::preflight(&node.stage, source.as_deref(), quoting, &bases).map_err(|error| {
+                let message = format!("node `{}`: {}", node.name, in_one_line(&error));
+                self.problem(&Problem::new(node.at, message))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Returns the model folders outside the graph that a node descends from, if they are on this machine.
+    fn bases(&self, id: NodeId) -> Vec<PathBuf> {
+        let above = self.graph.closure(&[id]);
+        let bases = above.into_iter().filter(|id| self.graph.node(*id).stage == Stage::Base);
+        let bases = bases.filter_map(|id| Some((id, self.sources.path(&self.graph, id)?)));
+        bases.filter(|(id, path)| !self.is_on_hub(*id) || path.exists()).map(|(_, path)| path).collect()
+    }
+}
