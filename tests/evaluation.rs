@@ -222,3 +222,39 @@ fn texts_are_read_as_mlx_lm_reads_them() {
         close(divergence.top1_agreement, "top1_agreement", 1.1 / 334.0);
     }
 }
+
+#[test]
+fn what_runs_out_of_its_budget_is_not_scored() {
+    let space = Space::new("");
+    let root = space.0.path();
+    let copied = Command::new("cp").args(["-r", "tiny/base-4bit/.", "endless"]).current_dir(root).status();
+    assert!(copied.unwrap().success());
+    // One of the prompts sends the template into a loop. One of the patterns backtracks without end.
+    space.write(
+        "endless/chat_template.jinja",
+        "{% for message in messages %}{% if 'loop' in message.content %}{% for a in range(9999) %}{% for b in range(9999) %}\
+         {% set c = b %}{% endfor %}{% endfor %}{% endif %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n\
+         {% endfor %}<|im_start|>assistant\n",
+    );
+    space.write(
+        "suite.jsonl",
+        "{\"suite\": {\"max_tokens\": 8}}\n{\"prompt\": \"Please loop.\", \"contains\": \"x\"}\n\
+         {\"prompt\": \"Hello.\", \"regex\": \"(?=([^q]+[^q]*)+\\\\1q)x\"}\n\
+         {\"prompt\": \"Hello.\", \"contains\": \"surely not this\"}\n",
+    );
+    space.write(
+        "pipeline.yaml",
+        "version: 1\nnodes:\n  base: {stage: base, source: endless}\n  \
+         benchmark: {stage: benchmark, suite: suite.jsonl, configs: {base: base}}\n",
+    );
+    let run = space.run(&["build"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let results: Results = space.json("benchmark/results.json");
+    let base = &results.configs["base"];
+    let reasons: Vec<_> = base.answers.iter().map(|answer| answer.not_scored.as_deref()).collect();
+    assert!(reasons[0].unwrap().starts_with("its chat template ran out of its budget"), "{reasons:?}");
+    assert!(reasons[1].unwrap().starts_with("its `regex` ran out of its budget"), "{reasons:?}");
+    assert_eq!((reasons[2], base.correct, base.total, base.not_scored), (None, 0, 1, 2));
+    let report = space.run(&["report", "--format", "md"]).stdout;
+    assert_eq!(report.matches("not scored (its").count(), 2, "{report}");
+}

@@ -428,3 +428,32 @@ fn a_record_that_cannot_be_used_is_a_miss() {
         assert!(run.stdout.contains("is not used"), "{}", run.transcript());
     }
 }
+
+#[test]
+fn what_is_only_fetched_needs_no_source() {
+    let (team, first) = crate::remote::Team::with_first(crate::bucket::Bucket::folder());
+    let second = team.second(&first);
+    second.remove("model").remove("lora");
+    for verb in [&["status"][..], &["why", "q4"], &["pull", "q8"], &["build", "-n", "q4"]] {
+        drop(second.run(verb).exits(0));
+    }
+    let run = second.build_with(&["q4"]).exits(0);
+    assert_eq!(
+        (run.nodes("built"), run.nodes("fetched")),
+        (vec![], vec!["q4".to_owned()]),
+        "{}",
+        run.transcript()
+    );
+    assert!(run.stdout.contains("its source `model` is not there"), "{}", run.transcript());
+    assert_eq!(second.read("pipeline.lock"), first.read("pipeline.lock"));
+    // Without the lock, nothing is known of the source.
+    second.remove("pipeline.lock");
+    assert!(
+        second
+            .run(&["build", "q4"])
+            .exits(2)
+            .stderr
+            .contains("the source `model` of node `base` does not exist")
+    );
+    drop(second.run(&["status"]).exits(0));
+}
