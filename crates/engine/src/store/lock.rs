@@ -12,7 +12,8 @@ use super::{file_system, owned_file};
 /// A held lock: an open file that the system unlocks when the process ends, however it ends.
 #[derive(Debug)]
 pub struct KeyLock {
-    path: PathBuf,
+    /// The lock file, which is removed with the lock.
+    path: Option<PathBuf>,
     _file: File,
 }
 
@@ -46,7 +47,15 @@ impl KeyLock {
         let ours = file.metadata()?;
         let there =
             fs::metadata(path).ok().filter(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()));
-        Ok(there.map(|_| Self { path: path.to_owned(), _file: file }))
+        Ok(there.map(|_| Self { path: Some(path.to_owned()), _file: file }))
+    }
+}
+
+impl KeyLock {
+    /// Gives the lock up, and leaves its file: on a file system without locks it may be that of another
+    /// process.
+    pub(super) fn leave(mut self) {
+        self.path = None;
     }
 }
 
@@ -54,7 +63,7 @@ impl Drop for KeyLock {
     fn drop(&mut self) {
         // The file is removed while the lock is still held. If this fails, a small empty file stays, which
         // does no harm.
-        let _ = fs::remove_file(&self.path);
+        let _ = self.path.as_ref().map(fs::remove_file);
     }
 }
 

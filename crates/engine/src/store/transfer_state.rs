@@ -46,7 +46,7 @@ impl LocalStore {
         let path = self.partial_path(digest);
         if path.exists() {
             let lock = path.with_extension("lock");
-            let held = try_take(&lock)?;
+            let held = try_take(&lock, &path)?;
             return held.map_or(Ok(()), |_held| Ok(remove(&path)?));
         }
         Ok(())

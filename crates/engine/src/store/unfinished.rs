@@ -69,7 +69,7 @@ impl LocalStore {
             }
             // If the file is gone since it was listed, its process has ended.
             let Ok(began) = fs::metadata(&path).and_then(|metadata| metadata.modified()) else { continue };
-            if try_take(&path)?.is_none() {
+            if try_take(&path, &path)?.is_none() {
                 oldest = Some(oldest.map_or(began, |oldest: SystemTime| oldest.min(began)));
             }
         }
@@ -114,7 +114,7 @@ impl LocalStore {
                 continue;
             }
             let lock = path.with_extension("lock");
-            let Some(_held) = try_take(&lock)? else { continue };
+            let Some(_held) = try_take(&lock, &path)? else { continue };
             if path != lock {
                 match remove(&path) {
                     Err(error) if error.source.kind() == ErrorKind::PermissionDenied => {}
@@ -134,14 +134,19 @@ pub(super) fn open_to_all() -> tempfile::Builder<'static, 'static> {
     builder
 }
 
-/// Takes a lock in `tmp/`. Returns `None` if another process holds it, or if it belongs to another user who
-/// does not share it. Without locks on this file system, whatever is younger than a day counts as held.
-pub(super) fn try_take(path: &Path) -> Result<Option<KeyLock>, IoError> {
+/// Takes the lock at `path`, which guards `work` in `tmp/`. Returns `None` if another process holds it, or if it
+/// belongs to another user who does not share it. Without locks on this file system, work that is younger than
+/// a day counts as guarded.
+pub(super) fn try_take(path: &Path, work: &Path) -> Result<Option<KeyLock>, IoError> {
+    let is_young = age(work).is_none_or(|age| age < DAY);
     let taken = match KeyLock::try_take(path) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(None),
         taken => taken.at("lock", path)?,
     };
-    if file_system::has_no_locks() && age(path).is_none_or(|age| age < DAY) {
+    if is_young && file_system::has_no_locks() {
+        if let Some(lock) = taken {
+            lock.leave();
+        }
         return Ok(None);
     }
     Ok(taken)
