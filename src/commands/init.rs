@@ -7,8 +7,8 @@ use std::io::{ErrorKind, Write};
 use clap::Args;
 
 use crate::outcome::Outcome;
-use crate::terminal::print;
-use artifact::AtPath;
+use crate::terminal::{print, warn};
+use artifact::{AtPath, in_one_line};
 use engine::project::ProjectPath;
 
 #[derive(Debug, Args)]
@@ -33,7 +33,9 @@ pub(crate) fn run(args: &InitArgs, project: &ProjectPath) -> anyhow::Result<Outc
     }
     let text = template(&args.model, &args.adapter_path);
     created.and_then(|mut file| file.write_all(text.as_bytes())).at("write", &path)?;
-    project.make_folders()?;
+    if let Err(error) = project.make_folders() {
+        warn(&[in_one_line(&error)]);
+    }
     print(&format!("wrote {}; next: `pipeline build`\n", path.display()))?;
     Ok(Outcome::Success)
 }

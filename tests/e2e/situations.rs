@@ -457,3 +457,48 @@ fn what_is_only_fetched_needs_no_source() {
     );
     drop(second.run(&["status"]).exits(0));
 }
+
+#[test]
+fn damage_is_not_sent() {
+    let (team, first) = crate::remote::Team::with_first(crate::bucket::Bucket::folder());
+    let object = first.object("artifacts/q4/model.safetensors");
+    let modified = fs::metadata(first.path(&object)).unwrap().modified().unwrap();
+    first.scribble(&object).set_modified(&object, modified);
+    // The list of chunks is made anew, from the damaged file, so each chunk fits its digest.
+    first.remove("cache/chunks");
+    let bucket = crate::bucket::Bucket::like(&team.bucket);
+    let run = first.run(&["push", "q4", "--remote", &bucket.url()]).exits(1);
+    assert!(run.stderr.contains("was altered since it was stored"), "{}", run.transcript());
+    assert!(run.stderr.contains("`pipeline verify --store --repair`"), "{}", run.transcript());
+    let damaged = first.bytes(&object);
+    let sent = bucket.names_in("chunks/").iter().any(|name| damaged.starts_with(&bucket.read(name)[..]));
+    assert!(!sent && bucket.names_in("actions/").len() == 3, "{:?}", bucket.names());
+}
+
+#[test]
+fn the_end_of_a_worker_is_told_for_what_it_was() {
+    let mut space = Space::pico();
+    space.write("suite.yaml", "name: s\nqueries: [{prompt: p, contains: x}]\n");
+    let text = space.read("pipeline.yaml");
+    space.write("pipeline.yaml", text + "  b: {stage: benchmark, suite: suite.yaml, configs: {q8: q8}}\n");
+    for (script, told) in [
+        (
+            "echo 'libmlx.so: cannot open shared object file' >&2; exit 127",
+            "a library that it needs could not be loaded: libmlx.so",
+        ),
+        ("kill -9 $$", "as the system does when the memory runs out"),
+        ("exit 137", "as the system does when the memory runs out"),
+        ("printf '\\033[2Jgone' >&2; exit 1", "it gave no reason: \\u{1b}[2Jgone"),
+        ("echo '{\"evaluated\": null}'; sleep 9", "is pipeline-mlx of the same version?"),
+        ("env >&2; env | grep -q hush && exit 7; exit 8", "exit status: 8"),
+    ] {
+        space.write("worker", format!("#!/bin/sh\nread line\n{script}\n"));
+        let worker = space.path("worker");
+        fs::set_permissions(&worker, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        space.set_variable("PIPELINE_WORKER", worker.to_str().unwrap());
+        space.set_variable("HF_TOKEN", "hush");
+        space.set_variable("AWS_SECRET_ACCESS_KEY", "hush");
+        let run = space.run(&["build", "b"]).exits(1);
+        assert!(run.stderr.contains(told), "{script}: {}", run.transcript());
+    }
+}

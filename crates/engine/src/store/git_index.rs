@@ -13,8 +13,8 @@ use super::owned_file;
 /// The longest index that is read, in bytes: several million files.
 const LONGEST: u64 = 1 << 30;
 
-/// The length of an entry before its flags, in bytes, with a SHA-1.
-const SHA1_ENTRY: usize = 60;
+/// The length of an entry before its flags, in bytes: with a SHA-1, and with a SHA-256.
+const ENTRY: [usize; 2] = [60, 72];
 
 /// Returns a tracked path that is `path` or lies below it, relative to `path`, and for which `counts` is
 /// true. Returns `None` if there is no repository around `path`, or if its index cannot be read.
@@ -30,7 +30,7 @@ pub(super) fn tracked_below(path: &Path, counts: &dyn Fn(&str) -> bool) -> Optio
         let rest = if rest.is_empty() { rest } else { rest.strip_prefix(b"/")? };
         Some(String::from_utf8_lossy(rest).into_owned()).filter(|rest| counts(rest))
     };
-    find(&index, &below)
+    ENTRY.iter().find_map(|entry| find(&index, *entry, &below))
 }
 
 /// Returns the folder with the index of the work tree at `above`, if it is one. In a linked work tree or a
@@ -45,17 +45,18 @@ fn git_folder(above: &Path) -> Option<PathBuf> {
     Some(above.join(named)).filter(|folder| fs::metadata(folder).is_ok_and(|metadata| metadata.is_dir()))
 }
 
-/// Returns what `wanted` makes of the first path for which it makes something.
-fn find(index: &[u8], wanted: &dyn Fn(&[u8]) -> Option<String>) -> Option<String> {
+/// Returns what `wanted` makes of the first path for which it makes something. `entry` is the length of an entry
+/// before its flags.
+fn find(index: &[u8], entry: usize, wanted: &dyn Fn(&[u8]) -> Option<String>) -> Option<String> {
     let number = |at: usize| Some(u32::from_be_bytes(index.get(at..at + 4)?.try_into().ok()?));
     let version = (index.get(..4)? == b"DIRC").then(|| number(4)).flatten()?;
     let count = number(8)?;
     let mut at = 12;
     let mut name = Vec::new();
     for _ in 0..count {
-        let flags = u16::from_be_bytes(index.get(at + SHA1_ENTRY..at + SHA1_ENTRY + 2)?.try_into().ok()?);
+        let flags = u16::from_be_bytes(index.get(at + entry..at + entry + 2)?.try_into().ok()?);
         let is_extended = flags & 0x4000 != 0;
-        let start = at + SHA1_ENTRY + 2 + if is_extended { 2 } else { 0 };
+        let start = at + entry + 2 + if is_extended { 2 } else { 0 };
         let rest = index.get(start..)?;
         if version == 4 {
             // The name follows from the one before: so many bytes of it are dropped, and others are added.
@@ -105,11 +106,14 @@ mod tests {
 
     #[test]
     fn finds_what_git_tracks_in_every_version_of_the_index() {
-        for version in ["2", "3", "4"] {
+        let formats = ["sha1", "sha256"];
+        for (version, format) in
+            ["2", "3", "4"].iter().flat_map(|version| formats.map(|format| (*version, format)))
+        {
             let folder = tempfile::tempdir().unwrap();
             let root = folder.path().join("repository");
             fs::create_dir_all(root.join("project/cache/actions")).unwrap();
-            git(&root, &["init", "-q"]);
+            git(&root, &["init", "-q", &format!("--object-format={format}")]);
             for name in ["a", "b/c", "project/cache/actions/KEY.json", "project/cache-notes", "z"] {
                 let path = root.join(name);
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -132,7 +136,9 @@ mod tests {
         #[test]
         fn survives_whatever_it_is_given(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
             let index = [b"DIRC\0\0\0\x04\0\0\0\x09", bytes.as_slice()].concat();
-            let _ = find(&index, &|_| None);
+            for entry in ENTRY {
+                let _ = find(&index, entry, &|_| None);
+            }
         }
     }
 }
