@@ -7,7 +7,7 @@ use std::ffi::CString;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use engine::sign::{VARIABLE, signer};
+use engine::sign::{SIGNER_VARIABLE, VARIABLE, signer};
 
 /// The most open files that are asked for. macOS refuses more than 10,240.
 const MOST_FILES: u64 = 10_240;
@@ -32,9 +32,10 @@ pub(crate) fn raise_the_limit_of_files() {
     }
 }
 
-/// Whether this process is a signer, or a command that shows the key.
+/// Whether this process is the signer itself. Whoever starts it sets this variable, and the signer reads no
+/// models.
 fn is_signer() -> bool {
-    env::args().skip(1).any(|argument| argument == "keys")
+    env::var_os(SIGNER_VARIABLE).is_some()
 }
 
 /// Removes a variable, and overwrites its value: `/proc/self/environ` shows the memory in which the program

@@ -1,13 +1,9 @@
-//! Reads the results of benchmarks that were built, from `artifacts/`.
+//! Reads the results of benchmarks that were built.
 //! Knows nothing of how they are shown.
-
-use std::fs;
-use std::path::PathBuf;
 
 use anyhow::Context;
 use serde::de::DeserializeOwned;
 
-use artifact::AtPath;
 use engine::project::Project;
 use engine::stage::Kind;
 use report::{AllTimings, Judgement, Results};
@@ -37,19 +33,18 @@ pub(crate) fn benchmarks(project: &Project, targets: &[String]) -> anyhow::Resul
 /// # Errors
 /// Fails if it was never built, or if a file cannot be read.
 pub(crate) fn outcomes(project: &Project, node: &str) -> anyhow::Result<Outcomes> {
-    let folder = project.root().join("artifacts").join(node);
-    let read = || -> anyhow::Result<Outcomes> {
-        Ok(Outcomes {
-            results: read_json::<Results>(folder.join("results.json"))?
-                .with_text_evals(&read_json(folder.join("readings.json"))?),
-            timings: read_json(folder.join("timings.json"))?,
-            judgement: read_json(folder.join("verdicts.json"))?,
-        })
-    };
-    read().with_context(|| format!("there is no result of `{node}` yet; `pipeline build {node}` makes it"))
+    Ok(Outcomes {
+        results: read_json::<Results>(project, node, "results.json")?.with_text_evals(&read_json(
+            project,
+            node,
+            "readings.json",
+        )?),
+        timings: read_json(project, node, "timings.json")?,
+        judgement: read_json(project, node, "verdicts.json")?,
+    })
 }
 
-fn read_json<T: DeserializeOwned>(path: PathBuf) -> anyhow::Result<T> {
-    let text = fs::read_to_string(&path).at("read", &path)?;
-    serde_json::from_str(&text).with_context(|| format!("cannot read {}", path.display()))
+fn read_json<T: DeserializeOwned>(project: &Project, node: &str, file: &str) -> anyhow::Result<T> {
+    serde_json::from_slice(&project.read_built(node, file)?)
+        .with_context(|| format!("cannot read {file} of `{node}`"))
 }

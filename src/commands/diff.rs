@@ -2,7 +2,7 @@
 //! Knows nothing of how results are compared.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::outcome::Outcome;
 use crate::results::{benchmarks, outcomes};
 use crate::terminal::{print, print_json};
-use artifact::{Artifact, AtPath, Digest};
+use artifact::{Artifact, AtPath};
 use engine::lockfile::{Locked, Lockfile};
 use engine::plan::{Decision, Verdict};
 use engine::project::{Project, ProjectPath};
@@ -133,8 +133,8 @@ fn compare(
 fn diffs(project: &Project, old: &Artifact, new: &Artifact) -> anyhow::Result<Vec<Diff>> {
     let file = |artifact: &Artifact, name: &str| -> anyhow::Result<Value> {
         let entry = artifact.file(name).with_context(|| format!("the artifact has no {name}"))?;
-        let path = project.store().object_path(&entry.digest);
-        checked(&path, &entry.digest)
+        let bytes = project.store().read_content(&entry.digest)?;
+        serde_json::from_slice(&bytes).with_context(|| format!("cannot read {name}"))
     };
     let read = |artifact| -> anyhow::Result<(Results, AllTimings)> {
         let results: Results = serde_json::from_value(file(artifact, "results.json")?)?;
@@ -148,10 +148,4 @@ fn diffs(project: &Project, old: &Artifact, new: &Artifact) -> anyhow::Result<Ve
         Some(Diff::of(Side { name: &locked, ..a }, Side { name: &now, ..b }))
     });
     Ok(both.filter(|diff| !diff.is_empty()).collect())
-}
-
-fn checked(path: &Path, digest: &Digest) -> anyhow::Result<Value> {
-    let bytes = fs::read(path).at("read", path)?;
-    anyhow::ensure!(Digest::of(&bytes) == *digest, "{} was altered", path.display());
-    serde_json::from_slice(&bytes).with_context(|| format!("cannot read {}", path.display()))
 }

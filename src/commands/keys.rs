@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::outcome::Outcome;
 use crate::terminal::{print, print_json};
 use engine::manifest::{Manifest, NotTrusted, trust};
-use engine::project::{ProjectPath, usage};
+use engine::project::{ProjectPath, read_text, usage};
 use engine::sign::{self, PublicKey};
 
 #[derive(Debug, Args)]
@@ -72,10 +72,10 @@ fn init() -> anyhow::Result<Outcome> {
 }
 
 fn show(json: bool, path: &ProjectPath) -> anyhow::Result<Outcome> {
-    let key = sign::load()?;
+    let key = sign::signer()?;
     let key = key.context("there is no signing key here; `pipeline keys init` makes one")?.public();
     let path = path.path();
-    let manifest = match fs::read_to_string(&path) {
+    let manifest = match read_text(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         text => {
             let text = text
@@ -109,8 +109,8 @@ fn add(name: &str, key: &str, path: &ProjectPath) -> anyhow::Result<Outcome> {
     let key = key.parse().map_err(|error| engine::Error::Usage(format!("KEY is no public key: {error}")))?;
     let path = path.path();
     let shown = path.display();
-    let text = fs::read_to_string(&path)
-        .map_err(|error| engine::Error::Usage(format!("cannot read {shown}: {error}")))?;
+    let text =
+        read_text(&path).map_err(|error| engine::Error::Usage(format!("cannot read {shown}: {error}")))?;
     let edited = trust(&text, name, key).map_err(|error| match error {
         NotTrusted::File(problem) => usage(&problem, &path, &text),
         other => engine::Error::Usage(format!("{shown}: {other}")),

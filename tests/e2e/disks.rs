@@ -289,7 +289,7 @@ fn only_our_own_is_deleted_or_written_through() {
     }
     // A link in the place of a folder of ours, and foreign names beside ours.
     let (space, victim) = (Space::built(), Space::empty());
-    victim.write("run-dead/thesis.tex", "mine").write("run-dead.lock", "");
+    victim.write("run-deadab/thesis.tex", "mine").write("run-deadab.lock", "");
     space.write("cache/tmp/thesis.tex", "mine").write("cache/tmp/notes/a", "mine");
     drop(space.run(&["build", "--force"]).exits(0));
     assert_eq!(space.names("cache/tmp"), ["notes", "thesis.tex"]);
@@ -297,7 +297,7 @@ fn only_our_own_is_deleted_or_written_through() {
     symlink(victim.path(""), space.path("cache/tmp")).unwrap();
     for verb in [&["build"][..], &["build", "--force"], &["gc"], &["status"]] {
         drop(space.run(verb));
-        assert_eq!(victim.read("run-dead/thesis.tex"), "mine", "{verb:?}");
+        assert_eq!(victim.read("run-deadab/thesis.tex"), "mine", "{verb:?}");
     }
     assert!(space.run(&["status"]).exits(2).stderr.contains("cache/tmp is a link"));
 }

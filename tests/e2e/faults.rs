@@ -211,6 +211,8 @@ fn a_build_killed_at_any_moment_is_completed_by_the_next() {
 fn what_a_killed_build_left_is_swept_even_if_there_is_nothing_to_do() {
     let space = Space::built();
     // A build leaves this if it is killed between its last node and its end.
-    space.write("cache/tmp/run-dead/q8-0123456789ab/config.json", "{}").write("cache/tmp/run-dead.lock", "");
+    space
+        .write("cache/tmp/run-deadab/q8-0123456789ab/config.json", "{}")
+        .write("cache/tmp/run-deadab.lock", "");
     space.build().ran([]);
 }

@@ -124,7 +124,9 @@ fn what_was_used_longest_ago_goes_first() {
 #[test]
 fn what_nobody_can_reach_goes_when_it_is_old() {
     let space = Space::built();
-    let (content, partial) = (format!("cache/objects/ab/{}", "cd".repeat(31)), "cache/tmp/ab.partial");
+    let (content, partial) =
+        (format!("cache/objects/ab/{}", "cd".repeat(31)), format!("cache/tmp/{}.partial", "ab".repeat(32)));
+    let partial = partial.as_str();
     let (folder, own) = ("artifacts/q4-0123456789ab/config.json", "artifacts/own-0123456789ab/notes.txt");
     space.write(&content, "x").write(partial, "x").write(folder, "x").write(own, "x");
     let mut read_only = std::fs::metadata(space.path(folder)).unwrap().permissions();

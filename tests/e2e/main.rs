@@ -20,6 +20,7 @@ mod hostile;
 mod hub;
 mod in_toto;
 mod incremental;
+mod intruders;
 mod keys;
 mod kills;
 mod outages;

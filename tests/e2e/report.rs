@@ -1,6 +1,10 @@
 //! What `pipeline report` prints of a benchmark that was built, in each of its formats.
 
-use crate::space::Space;
+use std::path::PathBuf;
+
+use crate::space::{STATE_HOME, Space};
+use artifact::{Artifact, Digest, FileEntry};
+use engine::store::{LocalState, MachineSecret};
 use report::{
     AllTimings, Answer, Bound, ConfigResults, Criterion, Gate, Judgement, Machine, Quantity, Report, Results,
     Verdict, judge, wilson,
@@ -20,13 +24,56 @@ fn built(benchmarks: &[(&str, Sample)]) -> Space {
             "nodes:\n",
             &format!("nodes:\n  {name}: {{stage: benchmark, suite: suite.yaml, configs: {{base: base}}}}\n"),
         );
-        let path = |file: &str| format!("artifacts/{name}/{file}");
-        space.write(&path("results.json"), serde_json::to_vec(results).unwrap());
-        space.write(&path("readings.json"), serde_json::to_vec(&results.text_evals()).unwrap());
-        space.write(&path("timings.json"), serde_json::to_vec(timings).unwrap());
-        space.write(&path("verdicts.json"), serde_json::to_vec(judgement).unwrap());
+        let files = [
+            ("results.json", serde_json::to_vec(results).unwrap()),
+            ("readings.json", serde_json::to_vec(&results.text_evals()).unwrap()),
+            ("timings.json", serde_json::to_vec(timings).unwrap()),
+            ("verdicts.json", serde_json::to_vec(judgement).unwrap()),
+        ];
+        put(&space, name, &files);
     }
     space
+}
+
+/// Puts files into `artifacts/` and into the local state, as a build of the node does.
+fn put(space: &Space, node: &str, files: &[(&str, Vec<u8>)]) {
+    let entry = |(path, bytes): &(&str, Vec<u8>)| FileEntry {
+        digest: Digest::of(bytes),
+        path: (*path).to_owned(),
+        size: bytes.len() as u64,
+        volatile: *path != "results.json",
+    };
+    let artifact = Artifact::new(files.iter().map(entry).collect());
+    let folder = format!("{node}-{}", artifact.digest().short());
+    for (name, bytes) in files {
+        space.write(&format!("artifacts/{folder}/{name}"), bytes);
+    }
+    std::os::unix::fs::symlink(folder, space.path(&format!("artifacts/{node}"))).unwrap();
+    for folder in ["objects", "actions"] {
+        std::fs::create_dir_all(space.path("cache").join(folder)).unwrap();
+    }
+    let secret = MachineSecret::at(PathBuf::from(STATE_HOME).join("pipeline/machine-secret"));
+    let mut state = LocalState::load(&space.path("cache/memo"), &secret);
+    state.nodes.set(node, Digest::of(node.as_bytes()), &artifact, None);
+    space.write("cache/memo", state.changed(&secret).unwrap());
+}
+
+#[test]
+fn what_lies_in_the_artifacts_is_not_taken_for_a_result() {
+    let space = built(&[("bench", sample::plain())]);
+    drop(space.run(&["report"]).exits(0));
+    let results = format!("artifacts/{}/results.json", space.link("artifacts/bench"));
+    let text = space.read(&results);
+    for forged in [text.replace("\"correct\":3", "\"correct\":5"), "\"TOPSECRET\"".to_owned()] {
+        space.write(&results, forged);
+        let run = space.run(&["report"]).exits(1);
+        assert!(!run.stderr.contains("TOPSECRET") && run.stdout.is_empty(), "{}", run.transcript());
+    }
+    space.write(&results, text);
+    drop(space.run(&["report"]).exits(0));
+    // Nor is what came with a checkout.
+    space.remove("cache/memo");
+    assert!(space.run(&["report"]).exits(1).stderr.contains("there is no result of `bench` yet"));
 }
 
 #[test]
@@ -159,7 +206,5 @@ fn what_cannot_be_reported() {
     exit 1
     stderr:
     error: there is no result of `bench` yet; `pipeline build bench` makes it
-    caused by: cannot read artifacts/bench/results.json
-    caused by: No such file or directory (os error 2)
     ");
 }

@@ -8,12 +8,23 @@ use std::path::{Path, PathBuf};
 /// Folders in which files are views of the system, such as the environment of this process.
 const SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];
 
+/// Words in the names of variables that hold secrets.
+const SECRETS: [&str; 7] = ["KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "AUTH", "COOKIE"];
+
 /// A path that cannot be expanded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPath {
     /// It names a variable that is not set.
     #[error("`{path}` names the environment variable `{variable}`, which is not set")]
     Unset {
+        /// The path as written.
+        path: String,
+        /// The variable.
+        variable: String,
+    },
+    /// It names a variable that may hold a secret. A path is shown in messages and becomes a name on the disk.
+    #[error("`{path}` names the environment variable `{variable}`, whose name is that of a secret")]
+    Secret {
         /// The path as written.
         path: String,
         /// The variable.
@@ -62,6 +73,10 @@ fn expand_with(
             path.push("$");
             path.push(part);
             continue;
+        }
+        let upper = name.to_ascii_uppercase();
+        if SECRETS.iter().any(|word| upper.contains(word)) {
+            return Err(InvalidPath::Secret { path: text.to_owned(), variable: name.to_owned() });
         }
         let value = variable(name).filter(|value| !value.is_empty());
         path.push(
@@ -135,6 +150,9 @@ mod tests {
             assert_eq!(expanded(text).as_deref(), Ok(path), "{text}");
         }
         assert!(expanded("$NOPE/m").unwrap_err().contains("`NOPE`, which is not set"));
+        assert!(
+            expanded("/dev/$HF_TOKEN").unwrap_err().contains("`HF_TOKEN`, whose name is that of a secret")
+        );
         assert!(expanded("~bob/m").unwrap_err().contains("home folder that is not known"));
     }
 

@@ -46,7 +46,7 @@ impl Sources {
             let path = expand(text).map_err(|error| Problem::new(at, error.to_string()))?;
             let whole = real(&root.join(&path));
             if is_of_the_system(&whole) {
-                let message = format!("`{text}` leads to {}, which is part of the system", whole.display());
+                let message = format!("`{text}` leads to a part of the system, which is no source");
                 return Err(Problem::new(at, message));
             }
             let meets = |output: &Path| whole.starts_with(output) || output.starts_with(&whole);

@@ -106,7 +106,7 @@ impl Web {
     pub(super) fn info(&self, repo: &str, revision: &str) -> Result<Info, Fault> {
         // A branch may have a slash in its name.
         let path = format!("/api/models/{repo}/revision/{}?blobs=true", revision.replace('/', "%2F"));
-        let mut response = self.request(&path, 0)?;
+        let mut response = self.request(&path, 0, Some(3 * SILENCE))?;
         self.check(&response, repo, &format!("the revision `{revision}`"))?;
         let read = response.body_mut().with_config().limit(LONGEST_INFO).read_json();
         read.map_err(|error| match error {
@@ -121,19 +121,21 @@ impl Web {
     /// Requests the bytes of a file, starting at the offset `start` in bytes.
     pub(super) fn get(&self, origin: &Origin, name: &str, start: u64) -> Result<Response<Body>, Fault> {
         let path = format!("/{}/resolve/{}/{}", origin.repo, origin.commit, percent_encode(name));
-        let response = self.request(&path, start)?;
+        let response = self.request(&path, start, None)?;
         if response.status() != StatusCode::RANGE_NOT_SATISFIABLE {
             self.check(&response, &origin.repo, &format!("`{name}` at {}", origin.commit))?;
         }
         Ok(response)
     }
 
-    /// Requests `path` from the hub, and follows its redirects.
-    fn request(&self, path: &str, start: u64) -> Result<Response<Body>, Fault> {
+    /// Requests `path` from the hub, and follows its redirects. `limit` is the longest time that the whole answer
+    /// may take.
+    fn request(&self, path: &str, start: u64, limit: Option<Duration>) -> Result<Response<Body>, Fault> {
         let mut at = self.address.join(path);
         for _ in 0..MOST_REDIRECTS {
             // Without this header the server may compress the body, and its length would not be the listed one.
-            let mut request = self.agent.get(at.text()).header("Accept-Encoding", "identity");
+            let request = self.agent.get(at.text()).config().timeout_global(limit).build();
+            let mut request = request.header("Accept-Encoding", "identity");
             if let Some(token) = self.token.as_ref().filter(|_| at.has_origin_of(&self.address)) {
                 request = request.header("Authorization", format!("Bearer {}", token.text));
             }

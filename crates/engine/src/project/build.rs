@@ -13,9 +13,9 @@ use crate::graph::NodeId;
 use crate::lockfile::Lockfile;
 use crate::plan::{Decision, Request, share_policy};
 use crate::schedule::{self, Options, Summary};
-use crate::share;
+use crate::share::{self, Believed};
 use crate::sign::signer;
-use crate::store::{Counters, Repair, has_no_locks};
+use crate::store::{Action, Counters, Repair, has_no_locks};
 use artifact::{FileEntry, in_one_line};
 
 const NO_LOCKS: &str = "the file system of the cache has no locks; do not run two builds on it at once";
@@ -151,8 +151,10 @@ impl Project {
         let lock = self.lockfile()?;
         self.connect(&options.plan.remote, &lock)?;
         let is_locked = options.revisions == Revisions::Locked;
-        if is_locked && !self.cache.trusted_keys.is_empty() {
-            self.believed = Some(self.trusted()?);
+        if is_locked && (self.keys_are_given || !self.cache.trusted_keys.is_empty()) {
+            let locked = nodes.iter().filter_map(|id| lock.get(&self.graph.node(*id).name));
+            let locked = locked.map(|locked| (locked.key, locked.artifact)).collect();
+            self.believed = Some(Believed { keys: self.trusted()?, locked });
         }
         let mut planner = self.planner(options.plan.backend, request);
         let decisions = planner.plan(&nodes)?;
@@ -247,7 +249,13 @@ impl Project {
     fn attest(&self, summary: &Summary, observer: &mut dyn Observer) {
         let Ok(Some(own)) = signer() else { return };
         for (id, (key, _)) in summary.done.iter().filter(|(id, _)| summary.ran.contains(id)) {
-            let Some(action) = self.store.action(key) else { continue };
+            // Others may write to a shared cache: only what this build made is signed.
+            let built = self.state.nodes.get(&self.graph.node(*id).name);
+            let is_built = |action: &Action| {
+                built
+                    .is_some_and(|built| built.artifact == action.artifact && built.failure == action.failure)
+            };
+            let Some(action) = self.store.action(key).filter(is_built) else { continue };
             let stage = &self.graph.node(*id).stage;
             let source = self.sources.path(&self.graph, *id).filter(|_| stage.is_reference());
             let place = |file: &FileEntry| schedule::place_of(&self.store, source.as_deref(), file);

@@ -24,6 +24,7 @@ pub use build::{BuildOptions, BuildOutcome, Revisions};
 pub use connect::RemoteChoice;
 pub use gc::{GcOptions, RemoteGcOptions};
 pub use plan::{Plan, PlanOptions};
+pub use text_file::read as read_text;
 pub use transfer::{PullOutcome, PushOutcome, TransferOptions};
 pub use up_to_date::nodes_up_to_date;
 pub use verify::{Attestation, DamagedObject, StoreVerification, VerifyOptions};
@@ -33,16 +34,16 @@ use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use crate::Error;
-use crate::error::{Result, require};
+use crate::error::{Result, fail, require};
 use crate::graph::{Graph, NodeId};
 use crate::manifest::{self, Cache, DEFAULT_DIR, Manifest, TrustedKey};
 use crate::paths;
 use crate::plan::{Planner, Request};
-use crate::share::{LocalRecords, Share, Traffic};
+use crate::share::{Believed, LocalRecords, Share, Traffic};
 use crate::sign::{PublicKey, Signer, signer};
 use crate::sources::Sources;
 use crate::stage::{BackendKind, WorkerProgram};
-use crate::store::{ArtifactsDir, Counters, LocalState, LocalStore, Stat};
+use crate::store::{ArtifactsDir, Counters, LocalState, LocalStore, Stat, read_checked};
 use text::yaml::Problem;
 
 /// Increased when [`Manifest`] changes, so that an older encoded one is not misread.
@@ -105,8 +106,10 @@ pub struct Project {
     store: LocalStore,
     artifacts_dir: ArtifactsDir,
     state: LocalState,
-    /// The keys whose statements about local records count; `None` if all local records count.
-    believed: Option<Vec<PublicKey>>,
+    /// Whether the caller named the keys that are trusted, and not the pipeline file.
+    keys_are_given: bool,
+    /// Which local records count; `None` if all do.
+    believed: Option<Believed>,
     /// The remote, once it is connected; `None` if there is none.
     share: Option<Share>,
     worker: WorkerProgram,
@@ -158,6 +161,7 @@ impl Project {
         }
         let graph = Graph::check(manifest).map_err(|problem| usage(&problem, &path, &text))?;
         let artifacts_dir = ArtifactsDir::new(root.join(ARTIFACTS));
+        artifacts_dir.check()?;
         let outputs = [store.root().to_owned(), root.join(ARTIFACTS)];
         let sources = Sources::new(root.clone(), &graph, &outputs);
         let sources = sources.map_err(|problem| usage(&problem, &path, &text))?;
@@ -172,6 +176,7 @@ impl Project {
             store,
             artifacts_dir,
             state,
+            keys_are_given: trusted_keys.is_some(),
             believed: None,
             share: None,
             worker,
@@ -224,6 +229,24 @@ impl Project {
         found.collect::<Result<_, _>>().map_err(|unknown| Error::Usage(unknown.to_string()))
     }
 
+    /// Reads a file that the last build of `node` here made. What lies in `artifacts/` counts only if it is that
+    /// file.
+    ///
+    /// # Errors
+    /// Fails if the node was not built here, makes no such file, or if the file is gone or was altered.
+    pub fn read_built(&self, node: &str, file: &str) -> Result<Vec<u8>> {
+        let built = self.state.nodes.get(node);
+        let entry = built.and_then(|built| Some((built, built.artifact.file(file)?)));
+        let Some((built, entry)) = entry else {
+            fail!(NotBuilt, "there is no result of `{node}` yet; `pipeline build {node}` makes it");
+        };
+        let path = self.artifacts_dir.folder(node, &built.artifact).join(file);
+        match read_checked(&path, &entry.digest) {
+            Ok(bytes) => Ok(bytes),
+            Err(_) => Ok(self.store.read_content(&entry.digest)?),
+        }
+    }
+
     /// Returns how many bytes were transferred to and from the remote since it was connected.
     pub fn traffic(&self) -> Traffic {
         self.share.as_ref().map(Share::traffic).unwrap_or_default()
@@ -263,7 +286,7 @@ impl Project {
     /// Returns the planner of this project.
     fn planner(&mut self, backend: BackendKind, request: Request) -> Planner<'_> {
         let Self { graph, sources, store, artifacts_dir, state, believed, share, .. } = self;
-        let (records, share) = (LocalRecords::new(store, believed.as_deref()), share.as_ref());
+        let (records, share) = (LocalRecords::new(store, believed.as_ref()), share.as_ref());
         Planner { graph, sources, store, records, artifacts_dir, state, share, backend, request }
     }
 

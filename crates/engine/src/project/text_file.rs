@@ -14,7 +14,7 @@ const LONGEST: u64 = 256 << 20;
 /// # Errors
 /// Fails if the system refuses, if it is not a regular file, if it is too long, or if it is not UTF-8. The
 /// error names the line with the first byte that is not.
-pub(super) fn read(path: &Path) -> io::Result<String> {
+pub fn read(path: &Path) -> io::Result<String> {
     // A pipe must not hold up the open.
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).map_err(Error::other)?;
     let file = File::options().read(true).custom_flags(nonblocking).open(path)?;

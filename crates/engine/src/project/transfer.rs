@@ -11,8 +11,8 @@ use crate::error::{OrBug, Result};
 use crate::event::{Event, Observer};
 use crate::graph::NodeId;
 use crate::plan::{Decision, Request, Verdict};
-use crate::schedule::{self, Options, Summary};
-use crate::share::{Signing, Traffic, Unsent};
+use crate::schedule::{self, MaySign, Options, Summary};
+use crate::share::{Traffic, Unsent};
 use crate::stage::Unit;
 use crate::store::Counters;
 use artifact::Interrupted;
@@ -167,9 +167,9 @@ impl Project {
                 if options.cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
             };
             let before = share.traffic();
-            let signing = if options.adopt { Signing::Allowed } else { Signing::Refused };
+            let may_sign = if options.adopt { MaySign::Anything } else { MaySign::MadeHere };
             let source = self.sources.path(&self.graph, decision.id);
-            match schedule::send(share, &self.store, &key, signing, source.as_deref(), &tick) {
+            match schedule::send(share, &self.store, &key, may_sign, source.as_deref(), &tick) {
                 Err(problem @ Unsent::NotOurs) => {
                     pushed.not_ours += 1;
                     show(&Event::Warning { node, message: problem.to_string() });

@@ -197,6 +197,11 @@ impl Project {
         let (Some(key), Some(artifact)) = (decision.key, &decision.artifact) else {
             return Err(format!("not built; `pipeline build {node}` makes it"));
         };
+        if let Some(path) = &decision.edited {
+            return Err(format!(
+                "`{path}` in artifacts/{node} was changed by hand; `pipeline build` puts it right"
+            ));
+        }
         let statement = self.store.attestation(&key);
         let statement = statement
             .ok_or("nobody attested it; what is built with a signing key is, see `pipeline keys init`")?;

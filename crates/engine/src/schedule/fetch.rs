@@ -92,6 +92,9 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             self.planner.state.stats.remember(stat, digest);
         }
         let artifact = decision.artifact.clone().or_bug("what is fetched is known")?;
+        if self.contradicts_the_lock(id, &decision, &artifact) {
+            return Ok(());
+        }
         if let Err(error) = self.put_in_place(id, &artifact) {
             if !self.is_gone(id, &artifact) {
                 self.failed(id, &error);

@@ -53,10 +53,11 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             self.observer.event(&Event::Warning { node: &node.name, message });
         }
         self.summary.ran.push(id);
+        let made = artifact.clone();
         let recorded = self.done(id, decision, artifact, failure)?;
         if let Some(key) = decision.key.filter(|_| recorded) {
             self.observer.event(&Event::Recorded { node: &node.name, key });
-            self.upload(id, key);
+            self.upload(id, key, made);
         }
         Ok(())
     }
@@ -74,8 +75,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let name = &self.planner.graph.node(id).name;
         let key = decision.key.or_bug("a node that is done has a recipe")?;
         let digest = artifact.reproducible_digest();
-        if let Some(problem) = self.options.locked.and_then(|lock| self.differs(lock, decision, &artifact)) {
-            self.failed(id, &Error::Locked(problem));
+        if self.contradicts_the_lock(id, decision, &artifact) {
             return Ok(false);
         }
         self.planner.state.nodes.set(name, key, &artifact, failure.as_deref());
@@ -97,6 +97,21 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             }
         }
         Ok(true)
+    }
+
+    /// Fails a node whose artifact must match the lock and does not. What somebody else made must be asked about
+    /// before it is put in place, because what contradicts the lock is not to be used.
+    pub(super) fn contradicts_the_lock(
+        &mut self,
+        id: NodeId,
+        decision: &Decision,
+        artifact: &Artifact,
+    ) -> bool {
+        let problem = self.options.locked.and_then(|lock| self.differs(lock, decision, artifact));
+        if let Some(problem) = &problem {
+            self.failed(id, &Error::Locked(problem.clone()));
+        }
+        problem.is_some()
     }
 
     /// Marks a node as failed, and skips the nodes that are made from it.

@@ -10,6 +10,9 @@ use artifact::Artifact;
 
 impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     pub(super) fn link(&mut self, id: NodeId, decision: &Decision, artifact: Artifact) -> Result<()> {
+        if self.contradicts_the_lock(id, decision, &artifact) {
+            return Ok(());
+        }
         if let Err(error) = self.put_in_place(id, &artifact) {
             if !self.is_gone(id, &artifact) {
                 self.failed(id, &error);

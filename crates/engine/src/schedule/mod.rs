@@ -18,7 +18,7 @@ mod state;
 mod task;
 mod upload;
 
-pub(crate) use upload::{place_of, send};
+pub(crate) use upload::{MaySign, place_of, send};
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -2,7 +2,6 @@
 //! Knows nothing of the graph, nor of the other nodes.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::Instant;
 
 use super::records::records;
@@ -14,8 +13,11 @@ use crate::plan::share_policy;
 use crate::recipe::Recipe;
 use crate::share::{LocalRecords, Share, SharePolicy};
 use crate::stage::{self, Environment, Inputs, Stage};
-use crate::store::{Action, LocalStore, RecordOrigin, Stat, hash_files};
+use crate::store::{Action, LocalStore, RecordOrigin, Stat, hash_files, is_content, owned_file};
 use artifact::{Artifact, Digest, FileEntry, Made, Output, Tick};
+
+/// The longest file of an earlier measurement that is read, in bytes.
+const LONGEST_RESULT: u64 = 1 << 30;
 
 /// What the thread of a stage returns.
 pub(super) struct Executed {
@@ -66,6 +68,7 @@ pub(super) fn execute(
     if !task.rerun
         && let Some(action) = believed.get(&key, share_policy(&task.stage))
         && task.stage.check_volatile(&action.artifact).is_ok()
+        && task.is_stored(store, &action.artifact)
     {
         return Ok(Executed {
             artifact: action.artifact,
@@ -104,6 +107,13 @@ pub(super) fn execute(
 }
 
 impl Task {
+    /// Whether the files of an artifact that somebody else recorded meanwhile are really in the store. A source
+    /// is not stored.
+    fn is_stored(&self, store: &LocalStore, artifact: &Artifact) -> bool {
+        let is_there = |file: &FileEntry| is_content(&store.object_path(&file.digest), &file.digest);
+        self.stage.is_reference() || artifact.files().iter().all(is_there)
+    }
+
     /// Returns the files of an earlier benchmark with the same measurement but other gates or verdicts, by
     /// name. It ran here or on another machine of the same class. Returns `None` if there is none, or if one
     /// of the files is gone or damaged.
@@ -125,7 +135,7 @@ impl Task {
         let action = believed.get(&key, SharePolicy::Measured).or_else(theirs)?;
         self.stage.check_volatile(&action.artifact).ok()?;
         let read = |file: &FileEntry| {
-            let bytes = fs::read(store.object_path(&file.digest)).ok()?;
+            let bytes = owned_file::read(&store.object_path(&file.digest), LONGEST_RESULT).ok()?;
             (Digest::of(&bytes) == file.digest).then(|| (file.path.clone(), bytes))
         };
         action.artifact.files().iter().map(read).collect()

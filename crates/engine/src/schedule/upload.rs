@@ -16,12 +16,14 @@ use crate::recipe::Recipe;
 use crate::share::{Outgoing, Share, Signing, Unsent};
 use crate::stage::Unit;
 use crate::store::{Action, LocalStore};
-use artifact::{Digest, FileEntry, Interrupted, Tick, start};
+use artifact::{Artifact, Digest, FileEntry, Interrupted, Tick, start};
 
 /// A node that has run.
 struct Upload {
     node: String,
     key: Digest,
+    /// The artifact that this build made.
+    artifact: Artifact,
     source: Option<PathBuf>,
 }
 
@@ -83,12 +85,12 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     }
 
     /// Queues the artifact of a node for upload.
-    pub(super) fn upload(&self, id: NodeId, key: Digest) {
+    pub(super) fn upload(&self, id: NodeId, key: Digest, artifact: Artifact) {
         let Planner { graph, sources, .. } = &self.planner;
         if let Some(queue) = &self.uploads.queue {
             let (node, source) = (graph.node(id).name.clone(), sources.path(graph, id));
             // If this fails, the thread has ended early: an upload failed, and the owner was told.
-            let _ = queue.send(Upload { node, key, source });
+            let _ = queue.send(Upload { node, key, artifact, source });
         }
     }
 
@@ -141,7 +143,7 @@ fn send_all(
     queue: &Receiver<Upload>,
     tell: &(dyn Fn(UploadEvent) + Sync),
 ) {
-    for Upload { node, key, source } in queue {
+    for Upload { node, key, artifact, source } in queue {
         // The user was told when the remote went down.
         if share.is_down() {
             continue;
@@ -152,7 +154,8 @@ fn send_all(
             if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
         };
         let before = share.traffic();
-        match send(share, store, &key, Signing::Allowed, source.as_deref(), &tick) {
+        let signing = MaySign::This(&artifact);
+        match send(share, store, &key, signing, source.as_deref(), &tick) {
             Ok(()) => {
                 let now = share.traffic();
                 let (bytes, already_there) =
@@ -164,8 +167,18 @@ fn send_all(
     }
 }
 
-/// Uploads a recorded action under each of its keys. `signing` says whether our own key may sign it; what was
-/// made here it may sign in any case. `source` is the folder of the node's source, if it has one.
+/// What our own key may sign, besides what was made here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum MaySign<'a> {
+    /// Nothing.
+    MadeHere,
+    /// A record of this artifact, which the caller has just made.
+    This(&'a Artifact),
+    /// Whatever is recorded: the user vouches for it.
+    Anything,
+}
+
+/// Uploads a recorded action under each of its keys. `may_sign` says what our own key may sign. `source` is the folder of the node's source, if it has one.
 ///
 /// # Errors
 /// Fails if the record is gone, or if [`Share::push`] fails.
@@ -173,7 +186,7 @@ pub(crate) fn send(
     share: &Share,
     store: &LocalStore,
     key: &Digest,
-    signing: Signing,
+    may_sign: MaySign<'_>,
     source: Option<&Path>,
     tick: Tick<'_>,
 ) -> Result<(), Unsent> {
@@ -186,7 +199,12 @@ pub(crate) fn send(
     let stage = recipe.stage();
     stage.check_volatile(&record.action.artifact).map_err(|problem| Error::Store(problem.to_string()))?;
     let policy = share_policy(stage);
-    let signing = if record.made_here { Signing::Allowed } else { signing };
+    let is_allowed = match may_sign {
+        MaySign::MadeHere => record.made_here,
+        MaySign::This(artifact) => record.action.artifact == *artifact,
+        MaySign::Anything => true,
+    };
+    let signing = if is_allowed { Signing::Allowed } else { Signing::Refused };
     let place = |file: &FileEntry| place_of(store, source.filter(|_| stage.is_reference()), file);
     let place = &place;
     let push = |(key, action): &(Digest, Action)| {

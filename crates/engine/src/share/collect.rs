@@ -61,7 +61,9 @@ impl Share {
         let remote = self.remote()?;
         let now = SystemTime::now();
         let age = |held: &RemoteObject| now.duration_since(held.modified).unwrap_or_default();
-        let records = self.claims(&remote.list("actions")?)?;
+        let mut listed = remote.list("actions")?;
+        listed.retain(|held| is_record_name(&held.name));
+        let records = self.claims(&listed)?;
         let is_current = |claim: &Claim| current.contains(&claim.key);
         // A record with the same artifact as a current one is kept too: its contents stay anyway. For a
         // benchmark, the artifact is the measurement.
@@ -75,7 +77,9 @@ impl Share {
         };
         let (gone, left): (Vec<_>, Vec<_>) = records.into_iter().partition(goes);
         let named = self.names(&left)?;
-        let contents = [remote.list("files")?, remote.list("chunks")?].concat();
+        let mut contents = [remote.list("files")?, remote.list("chunks")?].concat();
+        // Only what has a name of ours is removed.
+        contents.retain(|held| is_content_name(&held.name));
         let (contents, rest): (Vec<_>, Vec<_>) =
             contents.into_iter().partition(|held| !named.contains(&held.name) && age(held) > retention.grace);
         let left_bytes = left.iter().map(|(held, _)| held).chain(&rest).map(|held| held.size).sum();
@@ -150,6 +154,19 @@ impl Share {
         lock(named).extend(names);
         Ok(())
     }
+}
+
+/// Whether a name is that of a record: `actions/KEY.json`.
+fn is_record_name(name: &str) -> bool {
+    let key = name.strip_prefix("actions/").and_then(|name| name.strip_suffix(".json"));
+    key.is_some_and(|key| key.parse::<Digest>().is_ok())
+}
+
+/// Whether a name is that of a chunk or of a list of chunks: `chunks/ab/cdef…`, `files/ab/cdef…`.
+fn is_content_name(name: &str) -> bool {
+    let parts: Vec<_> = name.split('/').collect();
+    matches!(parts.as_slice(), ["files" | "chunks", first @ .., last] if first.len() == 1
+        && format!("{}{last}", first.concat()).parse::<Digest>().is_ok())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

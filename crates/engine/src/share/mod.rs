@@ -25,7 +25,7 @@ mod sources;
 mod statement;
 
 pub use collect::{RemoteGcPlan, Retention};
-pub use local_records::LocalRecords;
+pub use local_records::{Believed, LocalRecords};
 pub use pull::Miss;
 pub use push::{Outgoing, Signing, Unsent};
 pub use statement::{Age, NotUsed, open, seal, vouched};

@@ -2,11 +2,10 @@
 //! Knows nothing of the remote.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::path::PathBuf;
 
 use crate::Result;
-use crate::store::{Chunk, ChunkList, LocalStore, read_range};
+use crate::store::{Chunk, ChunkList, LocalStore, owned_file, read_range};
 use artifact::Digest;
 
 /// For each wanted chunk that was found: the path of the stored file, and the offset in bytes.
@@ -47,7 +46,7 @@ impl Sources {
     /// Returns the bytes of a chunk, if a stored file has it and was not altered.
     pub(super) fn get(&self, chunk: &Chunk) -> Option<Vec<u8>> {
         let (path, at) = self.places.get(&chunk.digest)?;
-        let bytes = read_range(&File::open(path).ok()?, &(*at..*at + chunk.length)).ok()?;
+        let bytes = read_range(&owned_file::open(path).ok()?, &(*at..*at + chunk.length)).ok()?;
         (Digest::of(&bytes) == chunk.digest).then_some(bytes)
     }
 }
@@ -55,7 +54,7 @@ impl Sources {
 /// Cuts a stored file into chunks, if it begins with the chunk `header`.
 fn cut_sibling(store: &LocalStore, object: &Digest, header: &Chunk) -> Option<ChunkList> {
     let path = store.object_path(object);
-    let begin = read_range(&File::open(&path).ok()?, &(0..header.length)).ok()?;
+    let begin = read_range(&owned_file::open(&path).ok()?, &(0..header.length)).ok()?;
     if Digest::of(&begin) != header.digest {
         return None;
     }

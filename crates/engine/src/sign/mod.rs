@@ -13,4 +13,4 @@ pub use key::{InvalidKey, PublicKey, SecretKey};
 pub use key_file::{KeyFile, VARIABLE, create, load};
 pub use sha256::Sha256;
 pub(crate) use sha256::hash_file;
-pub use signer::{ARGUMENTS, Signer, serve, signer};
+pub use signer::{ARGUMENTS, SIGNER_VARIABLE, Signer, serve, signer};

@@ -21,6 +21,9 @@ use crate::error::{OrBug, Result};
 /// The arguments with which the program `pipeline` is a signer.
 pub const ARGUMENTS: [&str; 2] = ["keys", "sign"];
 
+/// The environment variable that says to a process that it is the signer.
+pub const SIGNER_VARIABLE: &str = "PIPELINE_IS_SIGNER";
+
 /// The environment variables that the signer gets, besides those of the dynamic linker.
 const ENVIRONMENT: [&str; 3] = [VARIABLE, "HOME", "XDG_CONFIG_HOME"];
 
@@ -82,6 +85,7 @@ impl Signer {
             .args(ARGUMENTS)
             .env_clear()
             .envs(passed)
+            .env(SIGNER_VARIABLE, "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

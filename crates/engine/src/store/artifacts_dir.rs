@@ -4,12 +4,12 @@
 
 use std::borrow::Cow;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::files::{list, move_file, remove};
+use super::files::{is_content, list, move_file, remove};
 use super::{LocalStore, Stat, StatCache, cache_folder, file_system};
 use crate::Error;
 use crate::error::{Result, fail};
@@ -44,6 +44,7 @@ impl ArtifactsDir {
     /// # Errors
     /// Fails if the folder cannot be written, or if its file system has no symbolic links.
     pub fn prepare(&self) -> Result<()> {
+        self.check()?;
         fs::create_dir_all(&self.root).at("create", &self.root)?;
         cache_folder::ignore_in_git(&self.root);
         let probe = self.root.join(format!(".link-{}", std::process::id()));
@@ -55,6 +56,14 @@ impl ArtifactsDir {
             }
             made => Ok(made.at("link", &probe)?),
         }
+    }
+
+    /// Checks that the folder is no link that came with the checkout.
+    ///
+    /// # Errors
+    /// Fails if it is a link and git tracks it.
+    pub fn check(&self) -> Result<()> {
+        cache_folder::check_artifacts(&self.root)
     }
 
     /// Returns the folder itself.
@@ -80,6 +89,9 @@ impl ArtifactsDir {
             return ArtifactState::Absent;
         }
         let folder = self.root.join(hashed);
+        if folder.symlink_metadata().is_ok_and(|metadata| !metadata.is_dir()) {
+            return ArtifactState::Absent;
+        }
         find_edited(&folder, artifact, stats).map_or(ArtifactState::InPlace, ArtifactState::Edited)
     }
 
@@ -222,6 +234,9 @@ impl ArtifactsDir {
         store: &LocalStore,
         stats: &mut StatCache,
     ) -> Result<(), IoError> {
+        if folder.is_symlink() {
+            fs::remove_file(folder).at("remove", folder)?;
+        }
         let renamed = match fs::rename(finished, folder) {
             Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
                 if find_edited(folder, artifact, stats).is_none() {
@@ -253,7 +268,7 @@ fn find_edited(folder: &Path, artifact: &Artifact, stats: &mut StatCache) -> Opt
     let settled = stats.observe(folder).ok().filter(|stat| !stat.is_racy(now));
     let edited = artifact.files().iter().find(|file| {
         let path = folder.join(&file.path);
-        !stats.has_content(&path, &file.digest, file.size)
+        !stats.has_own_content(&path, &file.digest, file.size)
     });
     edited.map(|file| file.path.clone()).or_else(|| added_file(folder, settled, artifact, stats))
 }
@@ -325,12 +340,17 @@ fn find_unknown(folder: &Path, prefix: &str, artifact: &Artifact, stats: &mut St
 }
 
 /// Makes `to` a file with the content of `object`, if possible without using space: a clone, else a hard
-/// link, else a copy. It is read-only, so that nobody edits it by accident.
+/// link, else a copy. It is read-only, so that nobody edits it by accident. If the object was not hashed in the
+/// state that it is in, it is hashed now: several people may write to a cache.
 fn link(object: &Path, to: &Path, digest: Digest, stats: &mut StatCache) -> Result<(), IoError> {
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).at("create", parent)?;
     }
-    let before = Stat::of(&fs::metadata(object).at("read", object)?);
+    let before = Stat::of(&fs::symlink_metadata(object).at("read", object)?);
+    if stats.known(&before) != Some(digest) && !is_content(object, &digest) {
+        let altered = io::Error::new(ErrorKind::InvalidData, "its content is not what its name says");
+        return Err(altered).at("use", object);
+    }
     if reflink_copy::reflink(object, to).is_err() && fs::hard_link(object, to).is_err() {
         file_system::copy(object, to).at("copy to", to)?;
     }

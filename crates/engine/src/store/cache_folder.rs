@@ -13,11 +13,11 @@ use std::{env, io};
 
 use rustix::process::{geteuid, getgid, getgroups};
 
-use super::git_index;
+use super::git_index::{self, Tracked};
 use super::owned_file;
 use crate::Error;
-use crate::error::{Result, fail};
-use artifact::{AtPath, IoError};
+use crate::error::{Result, fail, require};
+use artifact::{AtPath, IoError, fold};
 
 /// The environment variable with the caches that are allowed, separated by colons; `*` allows all.
 pub const ALLOWED_VARIABLE: &str = "PIPELINE_ALLOWED_CACHES";
@@ -81,7 +81,9 @@ fn check_names(root: &Path) -> Result<()> {
         }
         names.push(name);
     }
-    if names.iter().any(|name| name == MARKER) {
+    // Other programs mark their caches in the same way.
+    let marker = owned_file::read(&root.join(MARKER), 4096).unwrap_or_default();
+    if marker == MARKER_TEXT.as_bytes() {
         return Ok(());
     }
     let has = |name: &str| names.iter().any(|found| found == name);
@@ -117,14 +119,40 @@ fn foreign(root: &Path, metadata: &Metadata) -> Result<Option<String>> {
             "the cache {shown} belongs to the user {owner}, who decides what is in it; {how}"
         )));
     }
-    let is_ours = |name: &str| name.is_empty() || is_our_name(name.split('/').next().unwrap_or_default());
-    Ok(git_index::tracked_below(root, &is_ours).map(|file| {
-        format!(
+    let is_ours = |name: &str| {
+        let first = name.split('/').next().unwrap_or_default();
+        name.is_empty() || FOLDERS.contains(&first) || FILES.iter().any(|file| first.starts_with(&fold(file)))
+    };
+    // The folder itself, and the link to it, if it is one.
+    let whole = root.canonicalize().at("find", root)?;
+    let tracked = [whole.as_path(), root].map(|path| git_index::tracked_below(path, &is_ours));
+    Ok(tracked.into_iter().find_map(|tracked| match tracked {
+        Tracked::Nothing => None,
+        Tracked::File(file) => Some(format!(
             "git tracks {}, so what is in the cache came with the checkout and is not trusted; take it out of \
              git with `git rm -r --cached {shown}` and remove it, or {how}",
             root.join(file).display()
-        )
+        )),
+        Tracked::Unknown => Some(format!(
+            "the index of git around the cache {shown} cannot be read here, so it is not known whether the cache \
+             came with the checkout; {how}"
+        )),
     }))
+}
+
+/// Checks that `artifacts/` at `root` is no link that came with the checkout.
+///
+/// # Errors
+/// Fails if it is a link and git tracks it.
+pub(super) fn check_artifacts(root: &Path) -> Result<()> {
+    let tracked = || git_index::tracked_below(root, &str::is_empty) != Tracked::Nothing;
+    require!(
+        !root.is_symlink() || !tracked(),
+        Usage,
+        "{} is a link that came with the checkout, so results would be written somewhere else; remove it",
+        root.display()
+    );
+    Ok(())
 }
 
 /// Whether this user owns it. For root this is also true of the user who called `sudo`, as in git.
@@ -171,6 +199,8 @@ pub fn allow(root: &Path) -> Result<PathBuf> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder).at("create", folder)?;
     let mut file = fs::File::options().append(true).create(true).open(&path).at("write", &path)?;
+    let is_plain = whole.to_str().is_some_and(|path| !path.contains(['\n', '\r', ':']));
+    require!(is_plain, Usage, "the path {} has a character that the list cannot hold", whole.display());
     writeln!(file, "{}", whole.display()).at("write", &path)?;
     Ok(path)
 }

@@ -13,6 +13,18 @@ pub(crate) fn is_content(path: &Path, digest: &Digest) -> bool {
     owned_file::open(path).and_then(Digest::of_open_file).is_ok_and(|(found, _)| found == *digest)
 }
 
+/// The longest content that is read as a whole, in bytes.
+const LONGEST_CONTENT: u64 = 1 << 30;
+
+/// Reads a file that must have the content of `digest`.
+pub(crate) fn read_checked(path: &Path, digest: &Digest) -> io::Result<Vec<u8>> {
+    let bytes = owned_file::read(path, LONGEST_CONTENT)?;
+    match Digest::of(&bytes) == *digest {
+        true => Ok(bytes),
+        false => Err(io::Error::new(ErrorKind::InvalidData, "it was altered")),
+    }
+}
+
 /// Renames `from` to `to`. If `to` is on another file system, copies to a file beside it and renames that.
 pub(super) fn move_file(from: &Path, to: &Path) -> io::Result<()> {
     match fs::rename(from, to) {

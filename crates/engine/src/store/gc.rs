@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use super::artifacts_dir::hash_in;
 use super::files::{list, remove};
+use super::unfinished::is_partial;
 use super::{Action, ArtifactsDir, GcLock, LocalStore, StatCache};
 use crate::error::Result;
 use artifact::{Artifact, AtPath, Digest};
@@ -214,8 +215,7 @@ impl Collector<'_> {
         let mut found = list(&self.store.tmp())?;
         let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
         found.retain(|path| {
-            let partial = path.extension().is_some_and(|extension| extension == "partial");
-            partial && written(path).is_ok_and(|written| self.age(written) > ABANDONED)
+            is_partial(path) && written(path).is_ok_and(|written| self.age(written) > ABANDONED)
         });
         Ok(found)
     }

@@ -5,10 +5,11 @@
 //! The format is `gitformat-index(5)`, versions 2 to 4.
 
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::owned_file;
+use artifact::fold;
 
 /// The longest index that is read, in bytes: several million files.
 const LONGEST: u64 = 1 << 30;
@@ -16,21 +17,42 @@ const LONGEST: u64 = 1 << 30;
 /// The length of an entry before its flags, in bytes: with a SHA-1, and with a SHA-256.
 const ENTRY: [usize; 2] = [60, 72];
 
-/// Returns a tracked path that is `path` or lies below it, relative to `path`, and for which `counts` is
-/// true. Returns `None` if there is no repository around `path`, or if its index cannot be read.
-pub(super) fn tracked_below(path: &Path, counts: &dyn Fn(&str) -> bool) -> Option<String> {
+/// What git tracks at or below a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Tracked {
+    /// Nothing, or there is no repository around the path.
+    Nothing,
+    /// This, relative to the path, and perhaps more.
+    File(String),
+    /// There is an index, but it is not one that is understood here.
+    Unknown,
+}
+
+/// Returns what git tracks at or below `path`, as far as `counts` is true of it, relative to `path`. Names that
+/// differ only in case are the same here, as they are on many disks.
+pub(super) fn tracked_below(path: &Path, counts: &dyn Fn(&str) -> bool) -> Tracked {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = folder.canonicalize().ok()?;
-    let (work_tree, git) = folder.ancestors().find_map(|above| Some((above, git_folder(above)?)))?;
-    let inside = folder.strip_prefix(work_tree).ok()?.join(path.file_name()?);
-    let index = owned_file::read(&git.join("index"), LONGEST).ok()?;
-    let prefix = inside.as_os_str().as_bytes();
-    let below = |name: &[u8]| {
-        let rest = name.strip_prefix(prefix)?;
-        let rest = if rest.is_empty() { rest } else { rest.strip_prefix(b"/")? };
-        Some(String::from_utf8_lossy(rest).into_owned()).filter(|rest| counts(rest))
+    let place = || {
+        let folder = folder.canonicalize().ok()?;
+        let (work_tree, git) = folder.ancestors().find_map(|above| Some((above, git_folder(above)?)))?;
+        Some((folder.strip_prefix(work_tree).ok()?.join(path.file_name()?), git))
     };
-    ENTRY.iter().find_map(|entry| find(&index, *entry, &below))
+    let Some((inside, git)) = place() else { return Tracked::Nothing };
+    let index = match owned_file::read(&git.join("index"), LONGEST) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Tracked::Nothing,
+        Err(_) => return Tracked::Unknown,
+        Ok(index) => index,
+    };
+    let prefix = fold(&inside.to_string_lossy());
+    let below = |name: &[u8]| {
+        let name = String::from_utf8_lossy(name);
+        let folded = fold(&name);
+        let rest = folded.strip_prefix(&prefix)?;
+        let rest = if rest.is_empty() { rest } else { rest.strip_prefix('/')? };
+        Some(rest.to_owned()).filter(|rest| counts(rest))
+    };
+    let read = ENTRY.iter().find_map(|entry| find(&index, *entry, &below));
+    read.unwrap_or(Tracked::Unknown)
 }
 
 /// Returns the folder with the index of the work tree at `above`, if it is one. In a linked work tree or a
@@ -46,10 +68,13 @@ fn git_folder(above: &Path) -> Option<PathBuf> {
 }
 
 /// Returns what `wanted` makes of the first path for which it makes something. `entry` is the length of an entry
-/// before its flags.
-fn find(index: &[u8], entry: usize, wanted: &dyn Fn(&[u8]) -> Option<String>) -> Option<String> {
+/// before its flags. Returns `None` if the index is not of this form.
+fn find(index: &[u8], entry: usize, wanted: &dyn Fn(&[u8]) -> Option<String>) -> Option<Tracked> {
     let number = |at: usize| Some(u32::from_be_bytes(index.get(at..at + 4)?.try_into().ok()?));
     let version = (index.get(..4)? == b"DIRC").then(|| number(4)).flatten()?;
+    if !(2..=4).contains(&version) {
+        return None;
+    }
     let count = number(8)?;
     let mut at = 12;
     let mut name = Vec::new();
@@ -74,10 +99,20 @@ fn find(index: &[u8], entry: usize, wanted: &dyn Fn(&[u8]) -> Option<String>) ->
             at += (start - at + end) / 8 * 8 + 8;
         }
         if let Some(found) = wanted(&name) {
-            return Some(found);
+            return Some(Tracked::File(found));
         }
     }
-    None
+    // The checksum at the end is as long as the hash in an entry.
+    let end = index.len().checked_sub(entry - 40)?;
+    while at < end {
+        let length = usize::try_from(number(at + 4)?).ok()?;
+        // The entries of a split index are in another file.
+        if index.get(at..at + 4)? == b"link" {
+            return Some(Tracked::Unknown);
+        }
+        at = at.checked_add(8)?.checked_add(length)?;
+    }
+    (at == end).then_some(Tracked::Nothing)
 }
 
 /// Reads a number as git's pack files encode offsets; returns it and its length in bytes.
@@ -120,16 +155,20 @@ mod tests {
                 fs::write(path, name).unwrap();
             }
             let tracked = |counts: &dyn Fn(&str) -> bool| tracked_below(&root.join("project/cache"), counts);
-            assert_eq!(tracked(&|_| true), None, "nothing is tracked yet");
+            assert_eq!(tracked(&|_| true), Tracked::Nothing, "nothing is tracked yet");
             git(&root, &["add", "a", "b", "z", "project/cache-notes"]);
             git(&root, &["update-index", "--index-version", version]);
-            assert_eq!(tracked(&|_| true), None, "version {version}");
+            assert_eq!(tracked(&|_| true), Tracked::Nothing, "version {version}");
             git(&root, &["add", "-f", "project/cache"]);
             git(&root, &["update-index", "--index-version", version]);
-            assert_eq!(tracked(&|_| true).as_deref(), Some("actions/KEY.json"), "version {version}");
-            assert_eq!(tracked(&|name| !name.starts_with("actions/")), None);
+            let record = Tracked::File("actions/key.json".to_owned());
+            assert_eq!(tracked(&|_| true), record, "version {version}");
+            assert_eq!(tracked(&|name| !name.starts_with("actions/")), Tracked::Nothing);
+            assert_eq!(tracked_below(&root.join("project/CACHE"), &|_| true), record, "another disk");
+            git(&root, &["update-index", "--split-index"]);
+            assert_ne!(tracked(&|_| true), Tracked::Nothing);
         }
-        assert_eq!(tracked_below(Path::new("/nowhere/cache"), &|_| true), None);
+        assert_eq!(tracked_below(Path::new("/nowhere/cache"), &|_| true), Tracked::Nothing);
     }
 
     proptest::proptest! {

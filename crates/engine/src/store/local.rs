@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::cache_folder::{self, make_folder};
-use super::files::{is_content, list, move_file, remove};
+use super::files::{is_content, list, move_file, read_checked, remove};
 use super::gc_lock::Shared;
 use super::unfinished::{Workspace, open_to_all};
 use super::{GcLock, MachineSecret, Stat, StatCache, file_system, owned_file};
@@ -228,6 +228,15 @@ impl LocalStore {
             Err(error) if error.kind() == ErrorKind::NotFound => Err(Damage::Missing { path }),
             Err(error) => Err(Damage::Unreadable { path, error }),
         }
+    }
+
+    /// Reads a small stored content, and compares it with its digest.
+    ///
+    /// # Errors
+    /// Fails if it is missing, altered, longer than 1 GiB, or not a regular file.
+    pub fn read_content(&self, digest: &Digest) -> Result<Vec<u8>, IoError> {
+        let path = self.object_path(digest);
+        read_checked(&path, digest).at("read", &path)
     }
 
     /// Returns the digests of all stored contents, sorted.

@@ -34,7 +34,7 @@ pub use cache_folder::{ALLOWED_VARIABLE, allow, ignore_in_git};
 pub use chunk::{Chunk, ChunkList, LONGEST as LONGEST_CHUNK, read as read_range};
 pub use counters::Counters;
 pub use file_system::has_no_locks;
-pub(crate) use files::is_content;
+pub(crate) use files::{is_content, read_checked};
 pub use gc::{Collector, GcPlan, Left, Limits, Unused};
 pub use gc_lock::GcLock;
 pub use local::{Damage, LocalStore};

@@ -148,7 +148,16 @@ impl StatCache {
     /// Whether the file at `path` has this digest and this size in bytes. Only the first hard link to each
     /// file is logged, so the caller must observe the folder too: renaming always changes the folder's mtime.
     pub fn has_content(&mut self, path: &Path, digest: &Digest, size: u64) -> bool {
-        let Ok(stat) = Stat::at(path) else { return false };
+        Stat::at(path).is_ok_and(|stat| self.has_content_at(path, stat, digest, size))
+    }
+
+    /// Like [`Self::has_content`], for a file that must be a regular one and no link.
+    pub fn has_own_content(&mut self, path: &Path, digest: &Digest, size: u64) -> bool {
+        let metadata = path.symlink_metadata().ok().filter(Metadata::is_file);
+        metadata.is_some_and(|metadata| self.has_content_at(path, Stat::of(&metadata), digest, size))
+    }
+
+    fn has_content_at(&mut self, path: &Path, stat: Stat, digest: &Digest, size: u64) -> bool {
         if self.observed_links.insert(stat.file()) {
             self.log(path, stat);
         }

@@ -156,10 +156,17 @@ pub(super) fn try_take(path: &Path, work: &Path) -> Result<Option<KeyLock>, IoEr
 fn is_unfinished(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let stem = name.split('.').next().unwrap_or_default();
-    let is_random = |rest: &str| rest.len() <= 16 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_random = |rest: &str| rest.len() == 6 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
     ["run-", "new-"].iter().filter_map(|prefix| stem.strip_prefix(prefix)).any(is_random)
         || stem.parse::<Digest>().is_ok()
         || name == "stats.lock"
+}
+
+/// Whether `path` is a file that is arriving: `DIGEST.partial`.
+pub(super) fn is_partial(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".partial"));
+    let is_file = path.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
+    is_file && name.is_some_and(|name| name.parse::<Digest>().is_ok())
 }
 
 /// Returns the time since a file was written.
@@ -169,5 +176,5 @@ fn age(path: &Path) -> Option<Duration> {
 
 /// Whether `path` is a partial file that a later download may continue, because it was written within a day.
 fn may_go_on(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "partial") && age(path).is_none_or(|age| age < DAY)
+    is_partial(path) && age(path).is_none_or(|age| age < DAY)
 }

@@ -76,7 +76,7 @@ impl TensorFiles {
         shards.dedup();
         for shard in shards {
             require!(
-                !shard.contains(['/', '\\']),
+                !shard.contains(['/', '\\']) && !shard.starts_with('.'),
                 Format,
                 "{}: `{shard}` is not the name of a file beside it",
                 index.display()

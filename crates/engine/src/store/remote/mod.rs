@@ -4,6 +4,7 @@
 //! A name is a content digest or is overwritten as a whole, so the storage needs no locks and no conditional
 //! requests, which some S3-compatible services ignore. The client resumes a download that breaks off.
 
+mod folder;
 mod place;
 mod profile;
 
@@ -11,6 +12,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use folder::Folder;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path as Name;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -32,7 +34,10 @@ pub struct Remote {
     /// Opened at the first write, because most processes only read.
     writer: OnceLock<Result<Arc<dyn ObjectStore>, String>>,
     prefix: Name,
-    runtime: Runtime,
+    /// The folder, if the storage is one.
+    folder: Option<Folder>,
+    /// Always there, until it is dropped.
+    runtime: Option<Runtime>,
     url: String,
 }
 
@@ -113,7 +118,9 @@ impl Remote {
         let runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = { runtime }.worker_threads(2).enable_all().thread_name("remote").build();
         let runtime = runtime.map_err(|error| problem(error.to_string()))?;
-        Ok(Self { storage: storage.into(), writer: OnceLock::new(), prefix, runtime, url: url.to_owned() })
+        let folder = url.strip_prefix("file://").map(|path| Folder::new(path.into()));
+        let (storage, runtime) = (storage.into(), Some(runtime));
+        Ok(Self { storage, writer: OnceLock::new(), prefix, folder, runtime, url: url.to_owned() })
     }
 
     /// Returns the bytes under `name`, or `None` if there is no such name.
@@ -122,7 +129,7 @@ impl Remote {
     ///
     /// Fails if the storage refuses or does not answer, or if the object has more than `limit` bytes.
     pub fn get(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, RemoteError> {
-        self.runtime.block_on(self.get_bounded(name, limit))
+        self.runtime().block_on(self.get_bounded(name, limit))
     }
 
     /// Like [`Remote::get`], but for a short answer that somebody waits for: gives up after 20 s.
@@ -133,10 +140,14 @@ impl Remote {
     /// bytes.
     pub fn ask(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, RemoteError> {
         let answer = async { tokio::time::timeout(ANSWER_TIMEOUT, self.get_bounded(name, limit)).await };
-        self.runtime.block_on(answer).unwrap_or_else(|_| Err(self.silent("read", name, ANSWER_TIMEOUT)))
+        self.runtime().block_on(answer).unwrap_or_else(|_| Err(self.silent("read", name, ANSWER_TIMEOUT)))
     }
 
     async fn get_bounded(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, RemoteError> {
+        self.check(name, "read")?;
+        if self.folder.as_ref().is_some_and(|folder| !folder.has(name)) {
+            return Ok(None);
+        }
         let found = match self.storage.get(&self.full(name)).await {
             Ok(found) => found,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
@@ -172,10 +183,11 @@ impl Remote {
     /// Fails if the storage cannot be opened for writing, refuses, or does not answer in time.
     pub fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
         let patience = ANSWER_TIMEOUT + Duration::from_secs(bytes.len() as u64 / SLOWEST);
+        self.check(name, "write")?;
         let full = self.full(name);
         let writer = self.writer()?;
         let put = async { tokio::time::timeout(patience, writer.put(&full, bytes.into())).await };
-        let put = self.runtime.block_on(put).map_err(|_| self.silent("write", name, patience))?;
+        let put = self.runtime().block_on(put).map_err(|_| self.silent("write", name, patience))?;
         put.map(drop).map_err(|error| self.failed("write", name, &error))
     }
 
@@ -194,9 +206,13 @@ impl Remote {
     ///
     /// Fails if the storage refuses or does not answer within 20 s.
     pub fn size(&self, name: &str) -> Result<Option<u64>, RemoteError> {
+        self.check(name, "look for")?;
+        if self.folder.as_ref().is_some_and(|folder| !folder.has(name)) {
+            return Ok(None);
+        }
         let full = self.full(name);
         let answer = async { tokio::time::timeout(ANSWER_TIMEOUT, self.storage.head(&full)).await };
-        match self.runtime.block_on(answer) {
+        match self.runtime().block_on(answer) {
             Ok(Ok(found)) => Ok(Some(found.size)),
             Ok(Err(object_store::Error::NotFound { .. })) => Ok(None),
             Ok(Err(error)) => Err(self.failed("look for", name, &error)),
@@ -210,9 +226,13 @@ impl Remote {
     ///
     /// Fails if the storage refuses or does not answer.
     pub fn list(&self, folder: &str) -> Result<Vec<RemoteObject>, RemoteError> {
+        if let Some(shared) = &self.folder {
+            let failed = |error: std::io::Error| self.refused("list", folder, error.to_string());
+            return shared.list(folder).map_err(failed);
+        }
         let full = self.full(folder);
         let listed = self.storage.list(Some(&full)).try_collect::<Vec<_>>();
-        let found = self.runtime.block_on(listed).map_err(|error| self.failed("list", folder, &error))?;
+        let found = self.runtime().block_on(listed).map_err(|error| self.failed("list", folder, &error))?;
         let held = |meta: object_store::ObjectMeta| {
             let name = meta.location.prefix_match(&self.prefix)?;
             let name = name.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/");
@@ -229,10 +249,27 @@ impl Remote {
     ///
     /// Fails if the storage refuses or does not answer.
     pub fn remove(&self, name: &str) -> Result<(), RemoteError> {
-        match self.runtime.block_on(self.storage.delete(&self.full(name))) {
+        if let Some(shared) = &self.folder {
+            return shared.remove(name).map_err(|problem| self.refused("remove", name, problem));
+        }
+        match self.runtime().block_on(self.storage.delete(&self.full(name))) {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.failed("remove", name, &error)),
         }
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.runtime.as_ref().expect("BUG: the runtime is there until the remote is dropped")
+    }
+
+    /// Checks that a name in a shared folder leads nowhere else.
+    fn check(&self, name: &str, verb: &'static str) -> Result<(), RemoteError> {
+        let checked = self.folder.as_ref().map_or(Ok(()), |folder| folder.check(name));
+        checked.map_err(|problem| self.refused(verb, name, problem))
+    }
+
+    fn refused(&self, verb: &'static str, name: &str, problem: String) -> RemoteError {
+        RemoteError::Failed { url: without_password(&self.url), verb, name: name.to_owned(), problem }
     }
 
     fn full(&self, name: &str) -> Name {
@@ -240,13 +277,21 @@ impl Remote {
     }
 
     fn failed(&self, verb: &'static str, name: &str, error: &object_store::Error) -> RemoteError {
-        let problem = innermost(error);
-        RemoteError::Failed { url: without_password(&self.url), verb, name: name.to_owned(), problem }
+        self.refused(verb, name, innermost(error))
     }
 
     fn silent(&self, verb: &'static str, name: &str, patience: Duration) -> RemoteError {
         let (url, name, seconds) = (without_password(&self.url), name.to_owned(), patience.as_secs());
         RemoteError::Silent { url, verb, name, seconds }
+    }
+}
+
+impl Drop for Remote {
+    /// Does not wait for requests that nobody waits for any more.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
