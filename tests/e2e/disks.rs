@@ -291,8 +291,9 @@ fn only_our_own_is_deleted_or_written_through() {
     let (space, victim) = (Space::built(), Space::empty());
     victim.write("run-deadab/thesis.tex", "mine").write("run-deadab.lock", "");
     space.write("cache/tmp/thesis.tex", "mine").write("cache/tmp/notes/a", "mine");
+    space.write("cache/tmp/run-abcdef.lock/a", "mine");
     drop(space.run(&["build", "--force"]).exits(0));
-    assert_eq!(space.names("cache/tmp"), ["notes", "thesis.tex"]);
+    assert_eq!(space.names("cache/tmp"), ["notes", "run-abcdef.lock", "thesis.tex"]);
     space.remove("cache/tmp");
     symlink(victim.path(""), space.path("cache/tmp")).unwrap();
     for verb in [&["build"][..], &["build", "--force"], &["gc"], &["status"]] {

@@ -201,7 +201,7 @@ fn each_format_for_its_reader() {
 fn what_cannot_be_reported() {
     let space = built(&[("bench", sample::plain())]);
     drop(space.run(&["report", "--json", "--format", "csv"]).exits(2));
-    space.remove("artifacts/bench");
+    space.remove("artifacts");
     insta::assert_snapshot!(space.run(&["report"]).exits(1).transcript(), @r"
     exit 1
     stderr:

@@ -19,6 +19,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a partial file is kept, so that a later download can continue it.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How opening a lock fails that this user did not make.
+const NOT_OURS: [ErrorKind; 3] =
+    [ErrorKind::PermissionDenied, ErrorKind::IsADirectory, ErrorKind::InvalidInput];
+
 /// The folder below `tmp/` for the unfinished work of this process. Its lock ends with the process, and the
 /// next process removes the folder.
 #[derive(Debug)]
@@ -140,7 +144,8 @@ pub(super) fn open_to_all() -> tempfile::Builder<'static, 'static> {
 pub(super) fn try_take(path: &Path, work: &Path) -> Result<Option<KeyLock>, IoError> {
     let is_young = age(work).is_none_or(|age| age < DAY);
     let taken = match KeyLock::try_take(path) {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(None),
+        // It belongs to somebody else, or is no file: we make only files.
+        Err(error) if NOT_OURS.contains(&error.kind()) => return Ok(None),
         taken => taken.at("lock", path)?,
     };
     if is_young && file_system::has_no_locks() {
