@@ -15,6 +15,7 @@ use rustix::process::{geteuid, getgid, getgroups};
 
 use super::git_index::{self, Tracked};
 use super::owned_file;
+use super::unfinished::open_to_all;
 use crate::Error;
 use crate::error::{Result, fail, require};
 use artifact::{AtPath, IoError, fold};
@@ -34,12 +35,11 @@ pub(super) const FOLDERS: [&str; 5] = ["actions", "attestations", "chunks", "obj
 /// The beginnings of the names of the files in a cache.
 const FILES: [&str; 5] = ["memo", "witness", "stats", "gc.lock", MARKER];
 
-/// The end of the name of a file that is being written.
-const NEW: &str = ".new";
+/// What the name of a file goes on with while the file is being written.
+const NEW: &str = ".new-";
 
 /// Names that others put into a folder, and that say nothing about what it is.
-const STRANGERS: [&str; 6] =
-    [".gitignore", ".gitignore.new", ".gitkeep", "README.md", ".DS_Store", "lost+found"];
+const STRANGERS: [&str; 5] = [".gitignore", ".gitkeep", "README.md", ".DS_Store", "lost+found"];
 
 /// Checks that the folder at `root` may be used as the cache. A missing folder may.
 ///
@@ -79,7 +79,9 @@ fn check_names(root: &Path) -> Result<()> {
             let path = entry.path();
             fail!(Usage, "{} is a link, and nothing in a cache is one; remove it", path.display());
         }
-        names.push(name);
+        if !is_unfinished(&name) {
+            names.push(name);
+        }
     }
     // Other programs mark their caches in the same way.
     let marker = owned_file::read(&root.join(MARKER), 4096).unwrap_or_default();
@@ -105,6 +107,12 @@ fn check_names(root: &Path) -> Result<()> {
 /// Whether `name` is that of a file or folder directly in a cache.
 fn is_our_name(name: &str) -> bool {
     FOLDERS.contains(&name) || FILES.iter().any(|file| name.starts_with(file))
+}
+
+/// Whether `name` is one that a process leaves which is killed while it makes a cache.
+fn is_unfinished(name: &str) -> bool {
+    let begins = |file: &str| name.strip_prefix(file).is_some_and(|rest| rest.starts_with(NEW));
+    begins(MARKER) || begins(".gitignore")
 }
 
 /// Returns why what lies in the folder may not be by this user.
@@ -240,20 +248,18 @@ pub fn ignore_in_git(folder: &Path) {
 }
 
 /// Writes a file, unless it is there. It appears with all of its text or not at all, also if this process is
-/// killed.
+/// killed, and if another does the same.
 fn write_once(path: &Path, text: &str) -> Result<()> {
     if path.symlink_metadata().is_ok() {
         return Ok(());
     }
-    let mut name = path.as_os_str().to_owned();
-    name.push(NEW);
-    let unfinished = PathBuf::from(name);
-    let written = owned_file::create(&unfinished).and_then(|mut file| file.write_all(text.as_bytes()));
-    let written = written.and_then(|()| fs::rename(&unfinished, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&unfinished);
-    }
-    Ok(written.at("write", path)?)
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let mut prefix = name.to_owned();
+    prefix.push(NEW);
+    let mut unfinished = open_to_all().prefix(&prefix).tempfile_in(folder).at("create a file in", folder)?;
+    unfinished.write_all(text.as_bytes()).at("write", unfinished.path())?;
+    unfinished.persist(path).map_err(|error| error.error).at("write", path)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -290,6 +296,21 @@ mod tests {
         assert!(refusal(root).contains("`thesis.tex` is in it"));
         fs::write(root.join(MARKER), MARKER_TEXT).unwrap();
         check(root).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_process_began_may_be_finished() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::write(root.join("CACHEDIR.TAG.new-a1b2c3"), "Signa").unwrap();
+        fs::write(root.join(".gitignore.new-a1b2c3"), "").unwrap();
+        check(root).unwrap();
+        std::thread::scope(|scope| {
+            for thread in [0; 8].map(|_| scope.spawn(|| make(root))) {
+                thread.join().unwrap().unwrap();
+            }
+        });
+        assert_eq!(fs::read_to_string(root.join(MARKER)).unwrap(), MARKER_TEXT);
     }
 
     #[test]
