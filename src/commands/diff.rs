@@ -71,7 +71,9 @@ fn side<'a>(results: &'a Results, timings: &'a AllTimings, name: &str) -> Option
 /// Compares each node with its entry in the lock.
 fn against_lock(project: &mut Project, args: &DiffArgs) -> anyhow::Result<Outcome> {
     let lock = match &args.lock {
-        Some(path) => Lockfile::parse(&fs::read_to_string(path).at("read the lock", path)?),
+        Some(path) => {
+            Lockfile::parse(&path.to_string_lossy(), &fs::read_to_string(path).at("read the lock", path)?)
+        }
         None => project.lockfile()?,
     };
     let ids = project.graph().order().to_vec();

@@ -110,6 +110,9 @@ fn each_pipeline_file_has_its_own_lock() {
     assert_eq!(space.read("pipeline.lock"), lock);
     assert_eq!(space.read("small.lock").matches("\n\"").count(), 2);
     drop(space.run(&["build", "--locked"]).exits(0));
+    space.write("small.yaml", space.read("small.yaml").replace("bits: 3", "bits: 2"));
+    let run = space.run(&["-f", "small.yaml", "build", "--locked"]).exits(1);
+    assert!(run.stderr.contains("so small.lock is older"), "{}", run.transcript());
 }
 
 #[test]

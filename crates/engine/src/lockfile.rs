@@ -38,15 +38,22 @@ pub struct Pin {
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lockfile {
+    /// The name of the file, for messages.
+    name: String,
     nodes: BTreeMap<String, Locked>,
     has_strays: bool,
 }
 
 impl Lockfile {
-    /// Parses the text of a lock. Other lines, such as the markers of a merge conflict, are skipped; the next
-    /// build writes the file again.
-    pub fn parse(text: &str) -> Self {
-        let mut lock = Self::default();
+    /// Returns an empty lock for the file called `name`.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    /// Parses the text of the lock called `name`. Other lines, such as the markers of a merge conflict, are
+    /// skipped; the next build writes the file again.
+    pub fn parse(name: &str, text: &str) -> Self {
+        let mut lock = Self::new(name);
         for line in text.lines() {
             match parse_line(line) {
                 Some((node, locked)) => lock.has_strays |= lock.nodes.insert(node, locked).is_some(),
@@ -54,6 +61,11 @@ impl Lockfile {
             }
         }
         lock
+    }
+
+    /// Returns the name of the file.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Whether the text had unknown lines, or two lines for one node. Then it must be written again.
@@ -123,8 +135,8 @@ mod tests {
         lock.set("b", Locked { key: Digest::of(b"1"), artifact: Digest::of(b"2"), pin });
         lock.set("a", Locked { key: Digest::of(b"3"), artifact: Digest::of(b"4"), pin: None });
         let text = lock.render();
-        assert_eq!(Lockfile::parse(&text), lock);
-        let conflict = Lockfile::parse(&format!("<<<<<<< HEAD\n{text}=======\n>>>>>>> other\n"));
+        assert_eq!(Lockfile::parse("", &text), lock);
+        let conflict = Lockfile::parse("", &format!("<<<<<<< HEAD\n{text}=======\n>>>>>>> other\n"));
         assert_eq!((conflict.nodes, conflict.has_strays), (lock.nodes, true));
         assert!(text.find("\"a\"") < text.find("\"b\""));
     }

@@ -19,6 +19,11 @@ impl Project {
         self.path.with_extension("lock")
     }
 
+    /// Returns the name of the lock, for messages.
+    pub(super) fn lock_name(&self) -> String {
+        self.lock_path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// Returns when the lock was written, if there is one.
     pub(super) fn lock_written(&self) -> Option<SystemTime> {
         fs::metadata(self.lock_path()).ok()?.modified().ok()
@@ -35,9 +40,9 @@ impl Project {
         let _ = self.state.stats.observe(&path);
         match text_file::read(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => {
-                Ok(Lockfile::default())
+                Ok(Lockfile::new(&self.lock_name()))
             }
-            text => Ok(Lockfile::parse(&text.at("read", &path)?)),
+            text => Ok(Lockfile::parse(&self.lock_name(), &text.at("read", &path)?)),
         }
     }
 

@@ -23,7 +23,8 @@ impl Project {
             if revisions == Revisions::Locked {
                 fail!(
                     Locked,
-                    "{place}: pipeline.lock has no commit of `{asked}`; build without --locked and commit the lock"
+                    "{place}: {} has no commit of `{asked}`; build without --locked and commit the lock",
+                    self.lock_name()
                 );
             }
             let commit = hub::resolve(self.sources.cache(), asked);

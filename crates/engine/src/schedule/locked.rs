@@ -12,18 +12,21 @@ impl Scheduler<'_, '_> {
     /// Returns how the artifact of a node differs from the lock, or `None` if it does not.
     pub(super) fn differs(&self, lock: &Lockfile, decision: &Decision, made: &Artifact) -> Option<String> {
         let Some(locked) = lock.get(&self.planner.graph.node(decision.id).name) else {
-            let what = "pipeline.lock does not have it; build without --locked and commit the lock";
-            return Some(what.to_owned());
+            return Some(format!(
+                "{} does not have it; build without --locked and commit the lock",
+                lock.name()
+            ));
         };
         let digest = made.reproducible_digest();
         if locked.artifact == digest {
             return None;
         }
         let (is, was) = (digest.short(), locked.artifact.short());
-        let mut said = format!("its artifact is {is}, but pipeline.lock has {was}");
+        let mut said = format!("its artifact is {is}, but {} has {was}", lock.name());
         if decision.key != Some(locked.key) {
+            let name = lock.name();
             said +=
-                "; it was locked with another recipe, so pipeline.lock is older than what it is made from";
+                &format!("; it was locked with another recipe, so {name} is older than what it is made from");
         } else if let Some(Difference { file, problem }) = self.first_difference(locked, decision, made) {
             said += &format!(": `{file}` {problem}");
         }

@@ -33,7 +33,7 @@ pub enum NotUsed {
     #[error("it was measured on `{}`, and this machine is `{}`", shown(.0), machine::class())]
     Machine(String),
     /// It disagrees with `pipeline.lock`.
-    #[error("it says {}, but pipeline.lock has {}{age}", made.short(), locked.short())]
+    #[error("it says {}, but the lock has {}{age}", made.short(), locked.short())]
     Unlocked {
         /// The reproducible digest of the artifact in the record.
         made: Digest,
