@@ -13,6 +13,7 @@ use std::{env, io};
 
 use rustix::process::{geteuid, getgid, getgroups};
 
+use super::files::list;
 use super::git_index::{self, Tracked};
 use super::owned_file;
 use super::unfinished::open_to_all;
@@ -248,18 +249,26 @@ pub fn ignore_in_git(folder: &Path) {
 }
 
 /// Writes a file, unless it is there. It appears with all of its text or not at all, also if this process is
-/// killed, and if another does the same.
-fn write_once(path: &Path, text: &str) -> Result<()> {
+/// killed, and if another does the same. What killed processes left of it is removed.
+fn write_once(path: &Path, text: &str) -> Result<(), IoError> {
     if path.symlink_metadata().is_ok() {
         return Ok(());
     }
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
-    let mut prefix = name.to_owned();
-    prefix.push(NEW);
+    let prefix = format!("{}{NEW}", name.to_string_lossy());
+    for left in list(folder)? {
+        if left.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)) {
+            let _ = fs::remove_file(left);
+        }
+    }
     let mut unfinished = open_to_all().prefix(&prefix).tempfile_in(folder).at("create a file in", folder)?;
     unfinished.write_all(text.as_bytes()).at("write", unfinished.path())?;
-    unfinished.persist(path).map_err(|error| error.error).at("write", path)?;
-    Ok(())
+    match unfinished.persist(path) {
+        // Another process that does the same took ours for one that was left, and writes its own.
+        Err(error) if error.error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.error).at("write", path),
+        Ok(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -310,7 +319,12 @@ mod tests {
                 thread.join().unwrap().unwrap();
             }
         });
+        make(root).unwrap();
         assert_eq!(fs::read_to_string(root.join(MARKER)).unwrap(), MARKER_TEXT);
+        let mut names: Vec<_> = list(root).unwrap();
+        names.sort();
+        let names: Vec<_> = names.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, [".gitignore", MARKER, "actions", "objects", "tmp"]);
     }
 
     #[test]
