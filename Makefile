@@ -1,9 +1,9 @@
 # The two commands of the README, and what they stand on. `make help` lists them.
-.PHONY: demo test soak bench setup mlx fmt clippy unit docs deny clean help
+.PHONY: demo test soak bench setup cargo mlx fmt clippy unit docs deny clean help
 
 CARGO ?= cargo
 
-demo: mlx ## Build the tool, run the whole experiment of pipeline.yaml, print the table
+demo: cargo ## Build the tool, run the whole experiment of pipeline.yaml, print the table
 	$(CARGO) build --release --locked
 	./target/release/pipeline build
 	@echo
@@ -15,23 +15,24 @@ fmt:
 	$(CARGO) fmt --check
 
 clippy: mlx
-	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --locked --no-default-features -- -D warnings
+	$(CARGO) clippy --locked --workspace --features mlx --all-targets -- -D warnings
+	$(CARGO) clippy --locked -- -D warnings
 
 unit: setup
-	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace --features mlx
 
 docs: mlx
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --features mlx --no-deps
 
 soak: setup ## Hundreds of kills and full disks, thousands of changed files; about twenty minutes
-	PIPELINE_SOAK=1 $(CARGO) test --locked --test e2e -- --nocapture --test-threads 1 soak:: kills::
+	PIPELINE_SOAK=1 $(CARGO) test --locked --features mlx --test e2e -- --nocapture --test-threads 1 soak:: kills::
 
 deny: ## Licences and advisories of the dependencies (needs cargo-deny)
 	$(CARGO) deny check
 
-bench: setup ## Measure beside ninja and make, and beside mlx-lm; writes bench/RESULTS.md
-	$(CARGO) build --release --locked
+bench: setup ## Measure beside ninja and make, beside mlx-lm and llama.cpp; writes bench/RESULTS.md
+	@scripts/llama-cpp/setup.sh
+	$(CARGO) build --release --locked --features mlx
 	python3 bench/null_build.py
 	python3 bench/weights.py
 	python3 bench/decode.py
@@ -41,15 +42,17 @@ setup: mlx ## MLX for the build, mlx-lm and an S3 server for the tests and the b
 	@scripts/mlx-lm/setup.sh
 	@scripts/seaweedfs/setup.sh
 
-mlx: # On Linux: MLX into .mlx/; on macOS nothing
+cargo:
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing; install it with: https://rustup.rs"; exit 1; }
+
+mlx: cargo # On Linux: MLX into .mlx/; on macOS nothing
 ifeq ($(shell uname -s),Linux)
 	@scripts/mlx-linux/setup.sh
 endif
 
-clean: ## Remove what was built, .mlx/, .mlx-lm/ and .seaweedfs/
+clean: ## Remove what was built, .mlx/, .mlx-lm/, .seaweedfs/ and .llama-cpp/
 	$(CARGO) clean
-	rm -rf .mlx .mlx-lm .seaweedfs
+	rm -rf .mlx .mlx-lm .seaweedfs .llama-cpp
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile

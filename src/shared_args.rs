@@ -1,10 +1,10 @@
-//! The options that several commands have: the backend and the remote.
+//! The options that several commands have: what computes, and the remote.
 //! Knows nothing of the commands.
 
 use clap::{Args, ValueEnum};
 
 use engine::project::RemoteChoice;
-use engine::stage::BackendKind;
+use engine::stage::{BackendKind, DeviceChoice};
 
 /// The environment variable that names a remote.
 const VARIABLE: &str = "PIPELINE_REMOTE";
@@ -25,6 +25,48 @@ impl From<BackendArg> for BackendKind {
             BackendArg::Cpu => Self::Cpu,
             BackendArg::Mlx => Self::Mlx,
         }
+    }
+}
+
+/// What runs models.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeviceArg {
+    /// MLX where it has a GPU, otherwise cpu
+    #[default]
+    Auto,
+    /// MLX on its device
+    Mlx,
+    /// The CPU runtime: the same results on every machine
+    Cpu,
+}
+
+impl From<DeviceArg> for DeviceChoice {
+    fn from(arg: DeviceArg) -> Self {
+        match arg {
+            DeviceArg::Auto => Self::Auto,
+            DeviceArg::Mlx => Self::Mlx,
+            DeviceArg::Cpu => Self::Cpu,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct ComputeArgs {
+    /// What weights are computed with
+    #[arg(long, value_enum, default_value_t)]
+    backend: BackendArg,
+    /// What models run on, where a benchmark does not say it
+    #[arg(long, value_enum, default_value_t)]
+    device: DeviceArg,
+}
+
+impl ComputeArgs {
+    pub(crate) fn backend(self) -> BackendKind {
+        self.backend.into()
+    }
+
+    pub(crate) fn device(self) -> DeviceChoice {
+        self.device.into()
     }
 }
 

@@ -2,7 +2,6 @@
 //! texts that are evaluated as mlx-lm evaluates them. The golden figures of the texts come from mlx-lm:
 //! `golden/reading.py`.
 
-#![cfg(feature = "mlx")]
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,

@@ -2,7 +2,6 @@
 //! machine gets everything from the remote.
 //! The golden answers come from mlx-lm: `golden/answers.py` asks it every question of both suites.
 
-#![cfg(feature = "mlx")]
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,

@@ -1,66 +1,19 @@
-//! The worker: answers one request on standard input with JSON lines on standard output, then exits.
-//! Knows nothing of graphs, keys or the store; `pipeline` starts it for work that runs on MLX.
+//! The worker that computes on MLX: models, and weights with `--backend mlx`.
+//! Knows nothing of requests; `models::worker` answers them.
 
-use std::io::{self, BufRead, Read, Write};
-use std::process::{ExitCode, exit};
-use std::thread;
+use std::process::ExitCode;
 
-use anyhow::Context;
-
-use artifact::{Interrupted, Made, Output};
-use models::backend::{Mlx, check_device};
-use models::measure::measure;
-use models::text_eval::evaluate;
-use protocol::{Reply, Request};
-
+#[cfg(any(feature = "mlx", target_os = "macos"))]
 fn main() -> ExitCode {
-    let reply = answer().unwrap_or_else(|error| Reply::Failed(format!("{error:#}")));
-    let failed = matches!(reply, Reply::Failed(_));
-    if send(&reply).is_err() || failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    use mlx::{Mlx, check_device};
+
+    models::worker::serve(|| check_device().map(|()| Mlx), || Some(Box::new(Mlx)))
 }
 
-fn answer() -> anyhow::Result<Reply> {
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line).context("cannot read the request")?;
-    let request =
-        serde_json::from_str(&line).context("this program is started by `pipeline`, not by hand")?;
-    end_with_the_build();
-    check_device()?;
-    match request {
-        Request::Measure(request) => {
-            let total = (request.conversations.len() * request.repeats) as u64;
-            let mut tick = |done: usize| drop(send(&Reply::Progress(done as u64, total)));
-            Ok(Reply::Measured(Box::new(measure(&request, &mut tick)?)))
-        }
-        Request::Evaluate(request) => {
-            let total = request.texts.len() as u64;
-            let mut tick = |done: usize| drop(send(&Reply::Progress(done as u64, total)));
-            let eval = evaluate(&request, &mut tick)?;
-            eval.check()?;
-            Ok(Reply::Evaluated(eval))
-        }
-        Request::Rewrite { job, output } => {
-            let output = Output::new(output);
-            let tick = |done, total| send(&Reply::Progress(done, total)).map_err(|_| Interrupted);
-            job.run(&output, &Mlx, &tick)?;
-            let Made { artifact, warnings, .. } = output.finish();
-            Ok(Reply::Rewritten { artifact, warnings })
-        }
-    }
-}
+#[cfg(not(any(feature = "mlx", target_os = "macos")))]
+fn main() -> ExitCode {
+    use cpu::Cpu;
 
-/// Exits as soon as standard input is closed. That happens when the build ends, even if it is killed.
-fn end_with_the_build() {
-    thread::spawn(|| {
-        let _ = io::stdin().lock().read_to_end(&mut Vec::new());
-        exit(130);
-    });
-}
-
-fn send(reply: &Reply) -> io::Result<()> {
-    let mut line = serde_json::to_vec(reply)?;
-    line.push(b'\n');
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(&line)?;
-    stdout.flush()
+    let refused = || anyhow::bail!("this pipeline was built without MLX; build it with `--features mlx`");
+    models::worker::serve::<Cpu>(refused, || None)
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::commands::status;
 use crate::outcome::Outcome;
 use crate::progress::observer;
-use crate::shared_args::{BackendArg, RemoteArgs};
+use crate::shared_args::{ComputeArgs, RemoteArgs};
 use crate::terminal::{print, print_json, warn, watch_for_interrupt};
 use engine::project::{
     BuildOptions, BuildOutcome, PlanOptions, Project, ProjectPath, Revisions, nodes_up_to_date,
@@ -48,9 +48,8 @@ pub(crate) struct BuildArgs {
     read_only: bool,
     #[command(flatten)]
     remote: RemoteArgs,
-    /// What weights are computed with
-    #[arg(long, value_enum, default_value_t)]
-    backend: BackendArg,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 impl BuildArgs {
@@ -60,7 +59,8 @@ impl BuildArgs {
                 targets: self.targets.clone(),
                 force: self.force,
                 preflight: true,
-                backend: self.backend.into(),
+                backend: self.compute.backend(),
+                device: self.compute.device(),
                 remote: self.remote.choice(),
             },
             jobs: self.jobs.map(usize::from),

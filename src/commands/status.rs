@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::commands::why::{sentence, to_json, words};
 use crate::outcome::Outcome;
-use crate::shared_args::{BackendArg, RemoteArgs};
+use crate::shared_args::{ComputeArgs, RemoteArgs};
 use crate::terminal::{print, print_json, warn};
 use engine::plan::{Decision, Verdict};
 use engine::project::{PlanOptions, Project, ProjectPath};
@@ -25,16 +25,16 @@ pub(crate) struct StatusArgs {
     json: bool,
     #[command(flatten)]
     remote: RemoteArgs,
-    /// What weights are computed with
-    #[arg(long, value_enum, default_value_t)]
-    backend: BackendArg,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 pub(crate) fn run(args: &StatusArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
     let mut project = Project::open(path)?;
     let options = PlanOptions {
         targets: args.targets.clone(),
-        backend: args.backend.into(),
+        backend: args.compute.backend(),
+        device: args.compute.device(),
         remote: args.remote.choice(),
         ..PlanOptions::default()
     };

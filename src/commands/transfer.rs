@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::commands::status;
 use crate::outcome::Outcome;
 use crate::progress::observer;
-use crate::shared_args::{BackendArg, RemoteArgs};
+use crate::shared_args::{ComputeArgs, RemoteArgs};
 use crate::terminal::{print, print_json, warn, watch_for_interrupt};
 use engine::project::{PlanOptions, Project, ProjectPath, PullOutcome, PushOutcome, TransferOptions};
 use engine::schedule::Summary;
@@ -22,9 +22,8 @@ pub(crate) struct TransferArgs {
     json: bool,
     #[command(flatten)]
     remote: RemoteArgs,
-    /// What weights are computed with
-    #[arg(long, value_enum, default_value_t)]
-    backend: BackendArg,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -40,7 +39,8 @@ impl TransferArgs {
     fn options(&self) -> TransferOptions<'static> {
         let plan = PlanOptions {
             targets: self.targets.clone(),
-            backend: self.backend.into(),
+            backend: self.compute.backend(),
+            device: self.compute.device(),
             remote: self.remote.choice(),
             ..PlanOptions::default()
         };

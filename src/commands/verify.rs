@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::commands::status::nodes;
 use crate::outcome::Outcome;
-use crate::shared_args::BackendArg;
+use crate::shared_args::ComputeArgs;
 use crate::terminal::{print, print_json, say, watch_for_interrupt};
 use engine::event::{Event, Observer};
 use engine::project::{Attestation, DamagedObject, Project, ProjectPath, VerifyOptions};
@@ -21,7 +21,7 @@ pub(crate) struct VerifyArgs {
     #[arg(value_name = "NODE")]
     nodes: Vec<String>,
     /// Make nothing; hash everything that is stored again
-    #[arg(long, conflicts_with_all = ["nodes", "backend"])]
+    #[arg(long, conflicts_with_all = ["nodes", "backend", "device"])]
     store: bool,
     /// With --store, put right what is damaged: from artifacts/, or by removing it so that it is made again
     #[arg(long, requires = "store")]
@@ -32,9 +32,8 @@ pub(crate) struct VerifyArgs {
     /// Print JSON lines
     #[arg(long)]
     json: bool,
-    /// What weights are computed with
-    #[arg(long, value_enum, default_value_t)]
-    backend: BackendArg,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 pub(crate) fn run(args: &VerifyArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
@@ -42,13 +41,14 @@ pub(crate) fn run(args: &VerifyArgs, path: &ProjectPath) -> anyhow::Result<Outco
     if args.store {
         return verify_store(args, &mut project);
     }
-    let (targets, backend) = (args.nodes.clone(), args.backend.into());
+    let targets = args.nodes.clone();
+    let (backend, device) = (args.compute.backend(), args.compute.device());
     if args.attestation {
-        let options = VerifyOptions { targets, backend, ..VerifyOptions::default() };
+        let options = VerifyOptions { targets, backend, device, ..VerifyOptions::default() };
         let attestations = project.verify_attestations(&options)?;
         return show_attestations(args, &project, &attestations);
     }
-    let options = VerifyOptions { targets, backend, cancel: watch_for_interrupt() };
+    let options = VerifyOptions { targets, backend, device, cancel: watch_for_interrupt() };
     let mut shown = Shown { json: args.json, problem: None };
     let verified = project.verify(&options, &mut shown);
     if let Some(problem) = shown.problem {

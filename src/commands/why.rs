@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::outcome::Outcome;
-use crate::shared_args::{BackendArg, RemoteArgs};
+use crate::shared_args::{ComputeArgs, RemoteArgs};
 use crate::terminal::{print, print_json, warn};
 use artifact::Digest;
 use engine::origin::Origin;
@@ -27,15 +27,21 @@ pub(crate) struct WhyArgs {
     json: bool,
     #[command(flatten)]
     remote: RemoteArgs,
-    /// What weights are computed with
-    #[arg(long, value_enum, default_value_t)]
-    backend: BackendArg,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 pub(crate) fn run(args: &WhyArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
     let mut project = Project::open(path)?;
-    let (backend, remote) = (args.backend.into(), args.remote.choice());
-    let plan = project.why(&args.target, &PlanOptions { backend, remote, ..PlanOptions::default() })?;
+    let plan = project.why(
+        &args.target,
+        &PlanOptions {
+            backend: args.compute.backend(),
+            device: args.compute.device(),
+            remote: args.remote.choice(),
+            ..PlanOptions::default()
+        },
+    )?;
     warn(&plan.notices);
     let causes = plan.causes();
     if args.json {

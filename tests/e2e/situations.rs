@@ -494,7 +494,7 @@ fn the_end_of_a_worker_is_told_for_what_it_was() {
         ("kill -9 $$", "as the system does when the memory runs out"),
         ("exit 137", "as the system does when the memory runs out"),
         ("printf '\\033[2Jgone' >&2; exit 1", "it gave no reason: \\u{1b}[2Jgone"),
-        ("echo '{\"evaluated\": null}'; sleep 9", "is pipeline-mlx of the same version?"),
+        ("echo '{\"evaluated\": null}'; sleep 9", "is pipeline-cpu of the same version?"),
         ("env >&2; env | grep -q hush && exit 7; exit 8", "exit status: 8"),
     ] {
         space.write("worker", format!("#!/bin/sh\nread line\n{script}\n"));

@@ -224,6 +224,7 @@ fn machine() -> Machine {
     Machine {
         system: "linux".to_owned(),
         processor: "x86_64".to_owned(),
+        chip: None,
         threads: 2,
         backend: "mlx 0.28.0 cpu".to_owned(),
         pipeline: "0.1.0".to_owned(),

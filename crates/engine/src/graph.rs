@@ -7,7 +7,7 @@ use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::manifest::{Input, Manifest, Node};
-use crate::stage::{BASE_ROLE, FUSED_ROLE, Stage};
+use crate::stage::{BASE_ROLE, DeviceChoice, FUSED_ROLE, Stage};
 use text::nearest;
 use text::yaml::Problem;
 
@@ -51,6 +51,15 @@ impl Graph {
     /// Returns the node with this index.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0]
+    }
+
+    /// Lets the benchmarks whose device the pipeline file leaves open run on `device`.
+    pub fn choose_device(&mut self, device: DeviceChoice) {
+        for node in &mut self.nodes {
+            if let Stage::Benchmark(benchmark) = &mut node.stage {
+                benchmark.runs_on = benchmark.device.or(device).device();
+            }
+        }
     }
 
     /// Returns the inputs of `id` with the role of each, including those that the pipeline file does not

@@ -43,6 +43,7 @@ pub mod graph;
 pub mod hub;
 mod inputs;
 pub mod lockfile;
+mod machine;
 pub mod manifest;
 pub mod origin;
 pub mod paths;

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::origin::Origin;
-use crate::stage::{Benchmark, Stage};
+use crate::stage::{Benchmark, Device, Stage};
 use artifact::Digest;
 
 /// Increased when the meaning of a recipe changes. Then every key changes.
@@ -160,7 +160,13 @@ impl Recipe {
     /// Reads the recipe in a record. Returns `None` if another version of this program wrote it in another
     /// form.
     pub fn read(recorded: &Value) -> Option<Self> {
-        serde_json::from_value(recorded.clone()).ok()
+        let mut recipe: Self = serde_json::from_value(recorded.clone()).ok()?;
+        if let Stage::Benchmark(benchmark) = &mut recipe.stage {
+            let devices = [Device::Cpu, Device::Mlx];
+            benchmark.runs_on =
+                devices.into_iter().find(|device| device.id() == recipe.backend).unwrap_or(Device::Mlx);
+        }
+        Some(recipe)
     }
 
     /// Returns the stage with its parameters.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use mlx_rs::{Array, Dtype, ops};
 
+use super::runtime::Runtime;
 use weights::adapter::{Adapter as Folder, Base, Update, Whole};
 use weights::checkpoint::Checkpoint;
 use weights::kernels::{Float, Lora as Factors};
@@ -44,42 +44,35 @@ impl Adapter {
     }
 
     /// Takes the whole tensors, by the names of the weights that they replace.
-    pub(crate) fn take_whole(&mut self) -> Result<Vec<(String, Array)>> {
-        let whole = std::mem::take(&mut self.whole).into_iter();
-        whole
-            .map(|(name, whole)| {
-                let array = to_array(&whole).with_context(|| name.clone())?;
-                Ok((name, array))
-            })
-            .collect()
+    pub(crate) fn take_whole(&mut self) -> BTreeMap<String, Whole> {
+        std::mem::take(&mut self.whole)
     }
 
     /// Takes the update of the module at `path`, whose weight is `[output, input]`.
-    pub(crate) fn take(&mut self, path: &str, input: i32, output: i32) -> Result<Option<Lora>> {
+    pub(crate) fn take<R: Runtime>(
+        &mut self,
+        runtime: &R,
+        path: &str,
+        weight: &R::Matrix,
+        [output, input]: [i32; 2],
+    ) -> Result<Option<Lora<R>>> {
         let Some(found) = self.low_rank.remove(&format!("{path}.weight")) else { return Ok(None) };
         let folder = self.folder.display();
         let [Some(factors)] = found.as_slice() else {
             bail!("{folder}: `{path}` is no stack of experts, but its update is one")
         };
         self.ensure_shape(path, factors, [output, input])?;
-        let rank = i32::try_from(factors.rank)?;
-        let magnitude = factors.magnitude.as_ref();
-        Ok(Some(Lora {
-            a: Array::from_slice(&factors.a, &[rank, input]),
-            b: Array::from_slice(&factors.b, &[rank, output]),
-            scale: Array::from_f32(factors.scale),
-            magnitude: magnitude.map(|values| Array::from_slice(values, &[output])),
-            row_factors: None,
-        }))
+        Lora::new(runtime, weight, factors).map(Some)
     }
 
     /// Takes the updates of the stack of experts at `path`, whose weight is `[experts, output, input]`. The
     /// adapter holds them as a stack too, or each under its expert's own name.
-    pub(crate) fn take_experts(
+    pub(crate) fn take_experts<R: Runtime>(
         &mut self,
+        runtime: &R,
         path: &str,
         [experts, output, input]: [i32; 3],
-    ) -> Result<Option<ExpertsLora>> {
+    ) -> Result<Option<ExpertsLora<R>>> {
         let Some(mut updates) = self.low_rank.remove(&format!("{path}.weight")) else { return Ok(None) };
         let folder = self.folder.display();
         let (found, count) = (updates.len(), usize::try_from(experts)?);
@@ -94,7 +87,7 @@ impl Adapter {
                 "{folder}: `{path}` is a stack of experts, whose DoRA must be fused before it can run"
             );
         }
-        ExpertsLora::new(&updates, [experts, output, input])
+        ExpertsLora::new(runtime, &updates, [usize::try_from(output)?, usize::try_from(input)?])
     }
 
     fn ensure_shape(&self, path: &str, factors: &Factors, wanted: [i32; 2]) -> Result<()> {
@@ -118,122 +111,118 @@ impl Adapter {
     }
 }
 
-fn to_array(whole: &Whole) -> Result<Array> {
-    let shape = whole.shape.iter().map(|side| i32::try_from(*side)).collect::<Result<Vec<_>, _>>()?;
-    let mut values = vec![0.0_f32; whole.bytes.len() / whole.float.size()];
-    whole.float.decode(&whole.bytes, &mut values);
-    let dtype = match whole.float {
-        Float::F16 => Dtype::Float16,
-        Float::Bf16 => Dtype::Bfloat16,
-        Float::F32 => Dtype::Float32,
-    };
-    // Exact: float32 can represent every float16 and every bfloat16.
-    Ok(Array::from_slice(&values, &shape).as_dtype(dtype)?)
+/// Returns numbers as the bytes of a tensor.
+fn numbers(values: &[f32], shape: &[usize]) -> Whole {
+    let mut bytes = vec![0; values.len() * Float::F32.size()];
+    Float::F32.encode(values, &mut bytes);
+    Whole { float: Float::F32, shape: shape.to_vec(), bytes }
 }
 
-/// The low-rank update of one module whose weight is `[output, input]`.
-pub(crate) struct Lora {
+/// Returns `[rows, columns]` as `[columns, rows]`.
+fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|column| values.iter().skip(column).step_by(columns.max(1)).copied()).collect()
+}
+
+/// The low-rank update of one module whose weight is `[output, input]`: `scale * b @ a`.
+pub(crate) struct Lora<R: Runtime> {
     /// `[rank, input]`
-    a: Array,
-    /// `[rank, output]`
-    b: Array,
-    scale: Array,
-    /// DoRA's magnitudes, `[output]`.
-    magnitude: Option<Array>,
-    /// For DoRA, the factor on each row of the updated weight, `[output]`. [`bind`](Self::bind) sets it.
-    row_factors: Option<Array>,
+    a: R::Matrix,
+    /// `[input, rank]`, for rows of the update.
+    a_transposed: R::Matrix,
+    /// `[output, rank]`
+    b: R::Matrix,
+    scale: f32,
+    /// For DoRA, the factor on each row of the updated weight, `[output]`.
+    row_factors: Option<R::Tensor>,
 }
 
-impl Lora {
-    /// For DoRA, computes the factors that give each row of the updated weight its magnitude. `weight`
-    /// returns the weight, `[output, input]`, and is called for DoRA only.
-    pub(crate) fn bind(&mut self, weight: impl FnOnce() -> Result<Array>) -> Result<()> {
-        let Some(magnitude) = &self.magnitude else { return Ok(()) };
-        let delta = ops::matmul(self.b.transpose()?.multiply(&self.scale)?, &self.a)?;
-        let updated = weight()?.add(delta)?;
-        let norm = updated.square()?.sum_axis(1, false)?.sqrt()?;
-        let factors = magnitude.divide(norm)?;
-        factors.eval()?;
-        self.row_factors = Some(factors);
-        Ok(())
+impl<R: Runtime> Lora<R> {
+    fn new(runtime: &R, weight: &R::Matrix, factors: &Factors) -> Result<Self> {
+        let (rank, scale) = (factors.rank, factors.scale);
+        let (input, output) = (factors.a.len() / rank, factors.b.len() / rank);
+        let a = runtime.matrix_of(&numbers(&factors.a, &[rank, input]))?;
+        let a_transposed = runtime.matrix_of(&numbers(&transposed(&factors.a, input), &[input, rank]))?;
+        let b = runtime.matrix_of(&numbers(&transposed(&factors.b, output), &[output, rank]))?;
+        let row_factors = match &factors.magnitude {
+            Some(magnitude) => {
+                let magnitude = runtime.vector_of(&numbers(magnitude, &[output]))?;
+                Some(runtime.dora_factors(weight, [&a, &b], scale, &magnitude)?)
+            }
+            None => None,
+        };
+        Ok(Self { a, a_transposed, b, scale, row_factors })
     }
 
     /// Whether this is DoRA, which scales rows before a bias is added.
     pub(crate) fn is_dora(&self) -> bool {
-        self.magnitude.is_some()
-    }
-
-    pub(crate) fn tensors(&self) -> [&Array; 2] {
-        [&self.a, &self.b]
+        self.row_factors.is_some()
     }
 
     /// Returns the product of `x` with the updated weight, where `y` is the product with the weight alone.
-    /// The dtypes are cast in the same places as in mlx-lm's `LoRALinear` and `DoRALinear`, and in
-    /// `as_linear` of its embeddings.
-    pub(crate) fn apply(&self, y: &Array, x: &Array) -> Result<Array> {
-        let z = ops::matmul(ops::matmul(x, self.a.transpose()?)?, &self.b)?;
-        let sum = y.add(self.scaled(&z)?.as_dtype(x.dtype())?)?;
-        match &self.row_factors {
-            Some(factors) => Ok(factors.as_dtype(x.dtype())?.multiply(sum)?),
-            None => Ok(sum),
-        }
+    /// Numbers are rounded in the same places as in mlx-lm's `LoRALinear` and `DoRALinear`, and in `as_linear`
+    /// of its embeddings.
+    pub(crate) fn apply(&self, runtime: &R, y: &R::Tensor, x: &R::Tensor) -> Result<R::Tensor> {
+        let z = runtime.product(&runtime.product(x, &self.a, None)?, &self.b, None)?;
+        let sum = runtime.add_update(y, &z, self.scale)?;
+        self.row_factors.as_ref().map_or(Ok(sum.clone()), |factors| runtime.multiply(&sum, factors))
     }
 
     /// Returns the rows `ids` of the updated weight, where `y` holds these rows of the weight alone.
-    pub(crate) fn apply_to_rows(&self, y: &Array, ids: &Array) -> Result<Array> {
-        let z = ops::matmul(self.b.transpose()?.take_axis(ids, 0)?, &self.a)?;
-        let sum = y.add(self.scaled(&z)?.as_dtype(y.dtype())?)?;
-        match &self.row_factors {
-            Some(factors) => {
-                let factors = factors.take_axis(ids, 0)?.expand_dims(-1)?;
-                Ok(factors.as_dtype(y.dtype())?.multiply(sum)?)
-            }
-            None => Ok(sum),
-        }
-    }
-
-    fn scaled(&self, z: &Array) -> Result<Array> {
-        // A Python number takes the dtype of the array. A float32 scalar would widen a float16 `z`.
-        Ok(z.multiply(self.scale.as_dtype(z.dtype())?)?)
+    pub(crate) fn apply_to_rows(&self, runtime: &R, y: &R::Tensor, ids: &R::Tokens) -> Result<R::Tensor> {
+        let z = runtime.product(&runtime.rows(&self.b, ids)?, &self.a_transposed, None)?;
+        let sum = runtime.add_update(y, &z, self.scale)?;
+        let factors = self.row_factors.as_ref();
+        factors.map_or(Ok(sum.clone()), |factors| runtime.multiply_rows(&sum, factors, ids))
     }
 }
 
 /// The low-rank updates of a stack of experts whose weights are `[output, input]`.
-pub(crate) struct ExpertsLora {
-    /// `[experts, input, rank]`. The rank is the highest of all experts.
-    a: Array,
-    /// `[experts, rank, output]`, already multiplied by each expert's scale.
-    b: Array,
+pub(crate) struct ExpertsLora<R: Runtime> {
+    /// `[experts, rank, input]`. The rank is the highest of all experts.
+    a: R::Matrix,
+    /// `[experts, output, rank]`, already multiplied by each expert's scale.
+    b: R::Matrix,
 }
 
-impl ExpertsLora {
+impl<R: Runtime> ExpertsLora<R> {
     /// Pads the factors with zeros: those of an expert without an update, and those with a lower rank.
-    fn new(updates: &[Option<Factors>], [experts, output, input]: [i32; 3]) -> Result<Option<Self>> {
+    fn new(runtime: &R, updates: &[Option<Factors>], [output, input]: [usize; 2]) -> Result<Option<Self>> {
         let Some(rank) = updates.iter().flatten().map(|factors| factors.rank).max() else { return Ok(None) };
-        let padded = |side: i32, of: fn(&Factors) -> Vec<f32>| {
-            let length = rank * usize::try_from(side)?;
-            let mut values = Vec::new();
-            for factors in updates {
-                let start = values.len();
-                values.extend(factors.iter().flat_map(of));
-                values.resize(start + length, 0.0);
-            }
-            anyhow::Ok(Array::from_slice(&values, &[experts, i32::try_from(rank)?, side]))
-        };
-        let a = padded(input, |factors| factors.a.clone())?.swap_axes(-1, -2)?;
-        let b = padded(output, |factors| factors.b.iter().map(|value| value * factors.scale).collect())?;
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        for factors in updates {
+            let mut padded = factors.as_ref().map_or_else(Vec::new, |factors| factors.a.clone());
+            padded.resize(rank * input, 0.0);
+            a.extend(padded);
+            let scaled = |factors: &Factors| factors.b.iter().map(|value| value * factors.scale).collect();
+            let mut padded: Vec<f32> = factors.as_ref().map_or_else(Vec::new, scaled);
+            padded.resize(rank * output, 0.0);
+            b.extend(transposed(&padded, output));
+        }
+        let a = runtime.matrix_of(&numbers(&a, &[updates.len(), rank, input]))?;
+        let b = runtime.matrix_of(&numbers(&b, &[updates.len(), output, rank]))?;
         Ok(Some(Self { a, b }))
     }
 
-    pub(crate) fn tensors(&self) -> [&Array; 2] {
-        [&self.a, &self.b]
-    }
-
-    /// Like [`Lora::apply`], where `experts` selects the expert for each row of `x`. Mirrors mlx-lm's
+    /// Like [`Lora::apply`], where each row of `x` is a pair of token and expert. Mirrors mlx-lm's
     /// `LoRASwitchLinear`.
-    pub(crate) fn apply(&self, y: &Array, x: &Array, experts: &Array, sorted: bool) -> Result<Array> {
-        let z = ops::gather_mm(x, &self.a, None, experts, sorted)?;
-        let z = ops::gather_mm(z, &self.b, None, experts, sorted)?;
-        Ok(y.add(z.as_dtype(x.dtype())?)?)
+    pub(crate) fn apply(
+        &self,
+        runtime: &R,
+        y: &R::Tensor,
+        x: &R::Tensor,
+        routes: &R::Routes,
+    ) -> Result<R::Tensor> {
+        let z = runtime.expert_product(x, &self.a, routes)?;
+        runtime.add_update(y, &runtime.expert_product(&z, &self.b, routes)?, 1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_become_columns() {
+        assert_eq!(transposed(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
     }
 }

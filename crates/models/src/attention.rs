@@ -2,13 +2,10 @@
 //! Does not know which architecture it serves.
 
 use anyhow::{Result, ensure};
-use mlx_rs::{Array, fast};
 
-use super::cache::Cache;
 use super::linear::Linear;
-use super::mask::Mask;
 use super::norm::{NormArgs, RmsNorm};
-use super::rope::Rope;
+use super::runtime::{Heads, Runtime};
 use super::tensors::Tensors;
 
 /// The arguments of attention, which are the same in all layers of a model.
@@ -44,20 +41,25 @@ pub(crate) fn usual_scale(head_dim: i32) -> f32 {
     1.0 / (head_dim as f32).sqrt()
 }
 
-pub(crate) struct Attention {
+pub(crate) struct Attention<R: Runtime> {
     n_heads: i32,
     n_kv_heads: i32,
     scale: f32,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    o_proj: Linear,
-    norms: Option<[RmsNorm; 2]>,
-    rope: Rope,
+    q_proj: Linear<R>,
+    k_proj: Linear<R>,
+    v_proj: Linear<R>,
+    o_proj: Linear<R>,
+    norms: Option<[RmsNorm<R>; 2]>,
+    rope: R::Rope,
 }
 
-impl Attention {
-    pub(crate) fn load(weights: &mut Tensors, path: &str, args: &AttentionArgs, rope: &Rope) -> Result<Self> {
+impl<R: Runtime> Attention<R> {
+    pub(crate) fn load(
+        weights: &mut Tensors<'_, R>,
+        path: &str,
+        args: &AttentionArgs,
+        rope: &R::Rope,
+    ) -> Result<Self> {
         let AttentionArgs { hidden_size, n_heads, n_kv_heads, head_dim, qkv_bias, o_bias, .. } = *args;
         let mut linear = |name: &str, input, output, bias| {
             Linear::load(weights, &format!("{path}.{name}"), input, output, bias)
@@ -75,27 +77,23 @@ impl Attention {
         Ok(Self { n_heads, n_kv_heads, scale, q_proj, k_proj, v_proj, o_proj, norms, rope })
     }
 
-    /// Maps `[batch, tokens, hidden_size]` to the same shape.
-    pub(crate) fn forward(&self, x: &Array, mask: &Mask, cache: &mut Cache) -> Result<Array> {
-        let (batch, tokens) = (x.dim(0), x.dim(1));
-        let split = |projected: Array, heads: i32| projected.reshape(&[batch, tokens, heads, -1]);
-        let mut queries = split(self.q_proj.forward(x)?, self.n_heads)?;
-        let mut keys = split(self.k_proj.forward(x)?, self.n_kv_heads)?;
-        let values = split(self.v_proj.forward(x)?, self.n_kv_heads)?;
+    /// Maps `[tokens, hidden_size]` to the same shape.
+    pub(crate) fn forward(
+        &self,
+        runtime: &R,
+        x: &R::Tensor,
+        mask: &R::Mask,
+        cache: &mut R::Cache,
+    ) -> Result<R::Tensor> {
+        let heads = |linear: &Linear<R>, count| runtime.heads(&linear.forward(runtime, x)?, count);
+        let mut queries = heads(&self.q_proj, self.n_heads)?;
+        let mut keys = heads(&self.k_proj, self.n_kv_heads)?;
+        let values = heads(&self.v_proj, self.n_kv_heads)?;
         if let Some([q_norm, k_norm]) = &self.norms {
-            queries = q_norm.forward(&queries)?;
-            keys = k_norm.forward(&keys)?;
+            queries = q_norm.forward(runtime, &queries)?;
+            keys = k_norm.forward(runtime, &keys)?;
         }
-        let [queries, keys, values] =
-            [queries, keys, values].map(|tensor| tensor.transpose_axes(&[0, 2, 1, 3]));
-
-        let queries = self.rope.forward(&queries?, cache.offset())?;
-        let keys = self.rope.forward(&keys?, cache.offset())?;
-        let [keys, values] = cache.update_and_fetch(keys, values?)?;
-
-        let mask = mask.as_argument();
-        let output = fast::scaled_dot_product_attention(queries, keys, values, self.scale, mask, None)?;
-        let output = output.transpose_axes(&[0, 2, 1, 3])?.reshape(&[batch, tokens, -1])?;
-        self.o_proj.forward(&output)
+        let heads = Heads { queries: &queries, keys: &keys, values: &values };
+        self.o_proj.forward(runtime, &runtime.attention(&heads, &self.rope, self.scale, mask, cache)?)
     }
 }

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::rope::Rope;
-use super::rope_scaling::RopeArgs;
+use super::rope_scaling::RopeConfig;
+use super::runtime::Runtime;
 use weights::arch::Arch;
 use weights::checkpoint::Checkpoint;
 
@@ -76,8 +76,9 @@ impl Config {
     }
 
     /// Returns the rope for arguments that were checked.
-    pub(crate) fn rope(&self, args: &RopeArgs) -> Result<Rope> {
-        Rope::new(args).with_context(|| self.path.display().to_string())
+    pub(crate) fn rope<R: Runtime>(&self, runtime: &R, config: &RopeConfig) -> Result<R::Rope> {
+        let args = config.args().with_context(|| self.path.display().to_string())?;
+        runtime.rope(&args)
     }
 }
 

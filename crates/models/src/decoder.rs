@@ -2,17 +2,13 @@
 //! Does not know which architecture it is.
 
 use anyhow::{Result, ensure};
-use mlx_rs::{Array, Dtype};
 
-use super::activations::scaled;
 use super::attention::{Attention, AttentionArgs};
-use super::cache::Cache;
 use super::embedding::Embedding;
 use super::linear::Linear;
-use super::mask::Mask;
 use super::mlp::FeedForward;
 use super::norm::{NormArgs, RmsNorm};
-use super::rope::Rope;
+use super::runtime::Runtime;
 use super::tensors::Tensors;
 
 /// The arguments of a decoder, apart from those of its blocks.
@@ -39,33 +35,33 @@ impl DecoderArgs {
 }
 
 /// One layer of a decoder: attention and what follows it.
-pub(crate) trait Block {
-    /// Maps `[batch, tokens, hidden_size]` to the same shape.
-    fn forward(&self, x: &Array, mask: &Mask, cache: &mut Cache) -> Result<Array>;
+pub(crate) trait Block<R: Runtime> {
+    /// Maps `[tokens, hidden_size]` to the same shape.
+    fn forward(&self, runtime: &R, x: &R::Tensor, mask: &R::Mask, cache: &mut R::Cache) -> Result<R::Tensor>;
 }
 
 /// A block, and whether it sees only a sliding window.
-pub(crate) struct Layer {
-    pub(crate) block: Box<dyn Block>,
+pub(crate) struct Layer<R: Runtime> {
+    pub(crate) block: Box<dyn Block<R>>,
     pub(crate) is_sliding: bool,
 }
 
-pub(crate) struct Decoder {
-    embed_tokens: Embedding,
+pub(crate) struct Decoder<R: Runtime> {
+    embed_tokens: Embedding<R>,
     embedding_scale: Option<f32>,
-    layers: Vec<Layer>,
-    norm: RmsNorm,
-    lm_head: Option<Linear>,
+    layers: Vec<Layer<R>>,
+    norm: RmsNorm<R>,
+    lm_head: Option<Linear<R>>,
     vocab_size: i32,
     window: Option<i32>,
 }
 
-impl Decoder {
+impl<R: Runtime> Decoder<R> {
     /// Loads a decoder. `layer` loads one layer, given its number and its path.
     pub(crate) fn load(
-        weights: &mut Tensors,
+        weights: &mut Tensors<'_, R>,
         args: &DecoderArgs,
-        mut layer: impl FnMut(&mut Tensors, usize, &str) -> Result<Layer>,
+        mut layer: impl FnMut(&mut Tensors<'_, R>, usize, &str) -> Result<Layer<R>>,
     ) -> Result<Self> {
         let (dims, vocab_size) = (args.hidden_size, args.vocab_size);
         let embed_tokens = Embedding::load(weights, "model.embed_tokens", vocab_size, dims)?;
@@ -79,58 +75,69 @@ impl Decoder {
         Ok(Self { embed_tokens, embedding_scale, layers, norm, lm_head, vocab_size, window: args.window })
     }
 
-    /// Maps token ids `[batch, tokens]` to logits `[batch, tokens, vocab_size]`.
-    pub(crate) fn forward(&self, tokens: &Array, caches: &mut [Cache]) -> Result<Array> {
-        let mut h = self.embed_tokens.forward(tokens)?;
-        if let Some(scale) = self.embedding_scale {
-            h = scaled(&h, scale)?;
-        }
-        let causal = Mask::causal(tokens.dim(1));
-        // All caches have seen the same tokens, so the first one tells the offset.
-        let sliding = match (self.window, caches.first()) {
-            (Some(window), Some(cache)) => Mask::sliding(tokens.dim(1), cache.offset(), window)?,
-            _ => Mask::Open,
+    /// Maps `count` token ids to what the last layer makes of them, `[tokens, hidden_size]`.
+    pub(crate) fn hidden(
+        &self,
+        runtime: &R,
+        tokens: &R::Tokens,
+        count: i32,
+        caches: &mut [R::Cache],
+    ) -> Result<R::Tensor> {
+        let embedded = self.embed_tokens.forward(runtime, tokens)?;
+        let mut h = match self.embedding_scale {
+            Some(scale) => runtime.scaled(&embedded, scale)?,
+            None => embedded,
         };
+        // All caches have seen the same tokens, so the first one tells how many.
+        let seen = caches.first().map_or(0, |cache| runtime.seen(cache));
+        let causal = runtime.mask(count, seen, None)?;
+        let sliding = self.window.map(|window| runtime.mask(count, seen, Some(window))).transpose()?;
         for (layer, cache) in self.layers.iter().zip(caches) {
-            let mask = if layer.is_sliding { &sliding } else { &causal };
-            h = layer.block.forward(&h, mask, cache)?;
+            let mask = sliding.as_ref().filter(|_| layer.is_sliding).unwrap_or(&causal);
+            h = layer.block.forward(runtime, &h, mask, cache)?;
         }
-        let h = self.norm.forward(&h)?;
+        Ok(h)
+    }
+
+    /// Maps what the last layer makes to logits `[tokens, vocab_size]`.
+    pub(crate) fn logits(&self, runtime: &R, hidden: &R::Tensor) -> Result<R::Tensor> {
+        let h = self.norm.forward(runtime, hidden)?;
         match &self.lm_head {
-            Some(lm_head) => lm_head.forward(&h),
-            None => self.embed_tokens.as_linear(&h),
+            Some(lm_head) => lm_head.forward(runtime, &h),
+            None => self.embed_tokens.as_linear(runtime, &h),
         }
     }
 
     /// Returns an empty cache for each layer.
-    pub(crate) fn caches(&self) -> Vec<Cache> {
-        self.layers.iter().map(|layer| Cache::new(self.window.filter(|_| layer.is_sliding))).collect()
+    pub(crate) fn caches(&self, runtime: &R) -> Vec<R::Cache> {
+        let window = |layer: &Layer<R>| self.window.filter(|_| layer.is_sliding);
+        self.layers.iter().map(|layer| runtime.cache(window(layer))).collect()
     }
 
     pub(crate) fn vocab_size(&self) -> i32 {
         self.vocab_size
     }
 
-    pub(crate) fn activation_dtype(&self) -> Dtype {
-        self.embed_tokens.dtype()
+    pub(crate) fn activation_dtype(&self, runtime: &R) -> String {
+        self.embed_tokens.activation_dtype(runtime)
     }
 }
 
 /// The block of most architectures: a norm before attention, and one before the feed-forward layer.
-pub(crate) struct TransformerBlock {
-    self_attn: Attention,
-    mlp: Box<dyn FeedForward>,
-    input_layernorm: RmsNorm,
-    post_attention_layernorm: RmsNorm,
+pub(crate) struct TransformerBlock<R: Runtime> {
+    self_attn: Attention<R>,
+    mlp: Box<dyn FeedForward<R>>,
+    input_layernorm: RmsNorm<R>,
+    post_attention_layernorm: RmsNorm<R>,
 }
 
-impl TransformerBlock {
+impl<R: Runtime> TransformerBlock<R> {
     pub(crate) fn load(
-        weights: &mut Tensors,
+        weights: &mut Tensors<'_, R>,
         path: &str,
-        (attention, rope): (&AttentionArgs, &Rope),
+        (attention, rope): (&AttentionArgs, &R::Rope),
         norm: NormArgs,
-        mlp: Box<dyn FeedForward>,
+        mlp: Box<dyn FeedForward<R>>,
     ) -> Result<Self> {
         let dims = attention.hidden_size;
         let mut load = |name: &str| RmsNorm::load(weights, &format!("{path}.{name}"), dims, norm);
@@ -143,11 +150,11 @@ impl TransformerBlock {
     }
 }
 
-impl Block for TransformerBlock {
-    fn forward(&self, x: &Array, mask: &Mask, cache: &mut Cache) -> Result<Array> {
-        let r = self.self_attn.forward(&self.input_layernorm.forward(x)?, mask, cache)?;
-        let h = x.add(r)?;
-        let r = self.mlp.forward(&self.post_attention_layernorm.forward(&h)?)?;
-        Ok(h.add(r)?)
+impl<R: Runtime> Block<R> for TransformerBlock<R> {
+    fn forward(&self, runtime: &R, x: &R::Tensor, mask: &R::Mask, cache: &mut R::Cache) -> Result<R::Tensor> {
+        let normed = self.input_layernorm.forward(runtime, x)?;
+        let h = runtime.add(x, &self.self_attn.forward(runtime, &normed, mask, cache)?)?;
+        let normed = self.post_attention_layernorm.forward(runtime, &h)?;
+        runtime.add(&h, &self.mlp.forward(runtime, &normed)?)
     }
 }

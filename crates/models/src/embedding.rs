@@ -2,44 +2,48 @@
 //! Knows nothing of tokenizers.
 
 use anyhow::Result;
-use mlx_rs::{Array, Dtype};
 
 use super::adapter::Lora;
-use super::matrix::Matrix;
+use super::runtime::Runtime;
 use super::tensors::Tensors;
 
-pub(crate) struct Embedding {
-    weight: Matrix,
-    lora: Option<Lora>,
+pub(crate) struct Embedding<R: Runtime> {
+    weight: R::Matrix,
+    lora: Option<Lora<R>>,
 }
 
-impl Embedding {
+impl<R: Runtime> Embedding<R> {
     /// Takes the tensors under `path`. The weight is `[num_embeddings, dims]`.
-    pub(crate) fn load(weights: &mut Tensors, path: &str, num_embeddings: i32, dims: i32) -> Result<Self> {
-        let weight = Matrix::load(weights, path, &[num_embeddings, dims])?;
+    pub(crate) fn load(
+        weights: &mut Tensors<'_, R>,
+        path: &str,
+        num_embeddings: i32,
+        dims: i32,
+    ) -> Result<Self> {
+        let weight = weights.matrix(path, &[num_embeddings, dims])?;
         let lora = weights.take_lora(path, &weight, [num_embeddings, dims])?;
         Ok(Self { weight, lora })
     }
 
-    /// Maps token ids `[…]`, each below `num_embeddings`, to `[…, dims]`.
-    pub(crate) fn forward(&self, ids: &Array) -> Result<Array> {
-        let rows = self.weight.rows(ids)?;
+    /// Maps token ids, each below `num_embeddings`, to `[tokens, dims]`.
+    pub(crate) fn forward(&self, runtime: &R, ids: &R::Tokens) -> Result<R::Tensor> {
+        let rows = runtime.rows(&self.weight, ids)?;
         match &self.lora {
-            Some(lora) => lora.apply_to_rows(&rows, ids),
+            Some(lora) => lora.apply_to_rows(runtime, &rows, ids),
             None => Ok(rows),
         }
     }
 
-    /// Maps `[…, dims]` to logits `[…, num_embeddings]`.
-    pub(crate) fn as_linear(&self, x: &Array) -> Result<Array> {
-        let y = self.weight.matmul_transposed(x)?;
+    /// Maps `[tokens, dims]` to logits `[tokens, num_embeddings]`.
+    pub(crate) fn as_linear(&self, runtime: &R, x: &R::Tensor) -> Result<R::Tensor> {
+        let y = runtime.product(x, &self.weight, None)?;
         match &self.lora {
-            Some(lora) => lora.apply(&y, x),
+            Some(lora) => lora.apply(runtime, &y, x),
             None => Ok(y),
         }
     }
 
-    pub(crate) fn dtype(&self) -> Dtype {
-        self.weight.dtype()
+    pub(crate) fn activation_dtype(&self, runtime: &R) -> String {
+        runtime.activation_dtype(&self.weight)
     }
 }

@@ -5,19 +5,13 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use mlx_rs::ops::indexing::{TryIndexOp, argmax_axis};
-use mlx_rs::transforms::{async_eval, eval};
-use mlx_rs::{Array, memory};
 
 use super::LanguageModel;
-use super::cache::Cache;
+use super::runtime::Runtime;
 
-/// Long prompts are evaluated in pieces of this many tokens to bound memory, as in mlx-lm.
-const PREFILL_STEP: usize = 2048;
-
-/// MLX keeps freed buffers for reuse. As in mlx-lm, they are released every time so many tokens are
+/// A runtime may keep freed memory for reuse. As in mlx-lm, it is given back every time so many tokens are
 /// generated.
-const CLEAR_CACHE_STEP: usize = 256;
+const FREE_STEP: usize = 256;
 
 /// A continuation and how long it took.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,9 +29,10 @@ pub struct Generation {
 /// Generates tokens up to an id of `eos_token_ids`, but at most `max_tokens`.
 ///
 /// # Errors
-/// Fails if `max_tokens` is 0, if the prompt is empty or has a token outside the vocabulary, or if MLX fails.
-pub fn generate(
-    model: &LanguageModel,
+/// Fails if `max_tokens` is 0, if the prompt is empty or has a token outside the vocabulary, or if the runtime
+/// fails.
+pub fn generate<R: Runtime>(
+    model: &LanguageModel<'_, R>,
     prompt: &[u32],
     max_tokens: usize,
     eos_token_ids: &BTreeSet<u32>,
@@ -51,64 +46,74 @@ pub fn generate(
     let start = Instant::now();
     let (tokens, unused) = decode(model, first, max_tokens, eos_token_ids, &mut caches)?;
     let decode_seconds = start.elapsed().as_secs_f64();
-    // A step that was started in vain must not run into the next measurement.
-    eval(&unused)?;
+    if let Some(token) = unused {
+        // A step that was started in vain must not run into the next measurement.
+        model.runtime.read(&token)?;
+    }
     let prompt_tokens = prompt.len();
     Ok(Generation { tokens, prompt_tokens, prefill_seconds, decode_seconds })
 }
 
-/// Fills the caches with the prompt and returns the first new token, `[1, 1]`, evaluated.
-fn prefill(model: &LanguageModel, prompt: &[u32], caches: &mut [Cache]) -> Result<Array> {
-    // Only the last token's logits are needed. MLX is lazy: if only the caches are evaluated, the output head
-    // is not computed for the other tokens.
-    let head = prompt.get(..prompt.len().saturating_sub(1)).unwrap_or_default();
-    for step in head.chunks(PREFILL_STEP) {
-        model.forward(&model.prompt(step)?, caches)?;
-        eval(caches.iter().flat_map(Cache::state))?;
-        memory::clear_cache()?;
+/// Fills the caches with the prompt and returns the first new token, which is computed.
+fn prefill<R: Runtime>(
+    model: &LanguageModel<'_, R>,
+    prompt: &[u32],
+    caches: &mut [R::Cache],
+) -> Result<R::Tokens> {
+    ensure!(!prompt.is_empty(), "the prompt has no tokens");
+    let steps = prompt.len().div_ceil(R::PREFILL_STEP);
+    let (head, rest) = prompt.split_at((steps - 1) * R::PREFILL_STEP);
+    for step in head.chunks(R::PREFILL_STEP) {
+        model.hidden(step, caches)?;
+        model.runtime.settle(caches)?;
+        model.runtime.free()?;
     }
-    let last = model.prompt(prompt.get(head.len()..).unwrap_or_default())?;
-    let first = next_token(model, &last, caches)?;
-    eval([&first])?;
+    // Only the last token's logits are needed, so the output head reads one row.
+    let hidden = model.hidden(rest, caches)?;
+    let first = next_token(model, &model.runtime.last(&hidden)?)?;
+    model.runtime.read(&first)?;
     Ok(first)
 }
 
 /// Returns the tokens from `first` on, and the step that was started before the end was known, if there is
 /// one.
 ///
-/// The graph of the next token is built and submitted while MLX computes the current one. Only then is the
+/// On a lazy runtime, the next token is noted and started while the current one is computed. Only then is the
 /// current token waited for, as in mlx-lm's `generate_step`.
-fn decode(
-    model: &LanguageModel,
-    first: Array,
+fn decode<R: Runtime>(
+    model: &LanguageModel<'_, R>,
+    first: R::Tokens,
     max_tokens: usize,
     eos_token_ids: &BTreeSet<u32>,
-    caches: &mut [Cache],
-) -> Result<(Vec<u32>, Option<Array>)> {
+    caches: &mut [R::Cache],
+) -> Result<(Vec<u32>, Option<R::Tokens>)> {
+    let (runtime, decoder) = (model.runtime, &model.decoder);
+    let mut after = |current: &R::Tokens| {
+        let token = next_token(model, &decoder.hidden(runtime, current, 1, caches)?)?;
+        runtime.start(&token)?;
+        anyhow::Ok(token)
+    };
     let mut tokens = Vec::new();
     let mut current = first;
     loop {
-        let mut next = None;
-        if tokens.len() + 1 < max_tokens {
-            let token = next_token(model, &current, caches)?;
-            async_eval([&token])?;
-            next = Some(token);
-        }
-        let token: u32 = current.try_item_exact()?;
+        let is_last = tokens.len() + 1 == max_tokens;
+        let early = if R::IS_LAZY && !is_last { Some(after(&current)?) } else { None };
+        let token = runtime.read(&current)?;
         tokens.push(token);
-        match next {
-            Some(next) if !eos_token_ids.contains(&token) => current = next,
-            unused => return Ok((tokens, unused)),
+        if is_last || eos_token_ids.contains(&token) {
+            return Ok((tokens, early));
         }
-        if tokens.len() % CLEAR_CACHE_STEP == 0 {
-            memory::clear_cache()?;
+        current = match early {
+            Some(next) => next,
+            None => after(&current)?,
+        };
+        if tokens.len().is_multiple_of(FREE_STEP) {
+            runtime.free()?;
         }
     }
 }
 
-/// Returns the most likely token after `tokens` (`[1, tokens]`) as `[1, 1]`, not yet evaluated.
-fn next_token(model: &LanguageModel, tokens: &Array, caches: &mut [Cache]) -> Result<Array> {
-    let logits = model.forward(tokens, caches)?;
-    let last = logits.try_index((.., -1, ..))?;
-    Ok(argmax_axis(last, -1, true)?)
+/// Returns the most likely token after what the last layer made of one token.
+fn next_token<R: Runtime>(model: &LanguageModel<'_, R>, hidden: &R::Tensor) -> Result<R::Tokens> {
+    model.runtime.most_likely(&model.decoder.logits(model.runtime, hidden)?)
 }

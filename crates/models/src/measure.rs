@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
 
+use super::LanguageModel;
 use super::chat::{ChatTemplate, OutOfBudget};
 use super::generate::{Generation, generate};
+use super::runtime::Runtime;
 use super::tokenizer::Tokenizer;
-use super::{LanguageModel, device};
 use protocol::{Answered, Conversation, Measure, Measured, Timings};
 
 /// The most tokens of a warm-up answer. They are enough to read every weight and to build every kernel once.
@@ -22,13 +23,13 @@ const WARM_UP_TOKENS: usize = 4;
 /// be compared.
 ///
 /// # Errors
-/// Fails if the model cannot be loaded, if there is nothing to answer, or if MLX fails. It also fails if a
-/// conversation gets different answers in two runs.
-pub fn measure(request: &Measure, tick: &mut dyn FnMut(usize)) -> Result<Measured> {
+/// Fails if the model cannot be loaded, if there is nothing to answer, or if the runtime fails. It also fails if
+/// a conversation gets different answers in two runs.
+pub fn measure<R: Runtime>(runtime: &R, request: &Measure, tick: &mut dyn FnMut(usize)) -> Result<Measured> {
     let tokenizer = Tokenizer::load(&request.model)?;
     let (prompts, not_asked) = prompts(request, &tokenizer)?;
     let start = Instant::now();
-    let model = LanguageModel::load(&request.model, request.adapter.as_deref())?;
+    let model = LanguageModel::load(runtime, &request.model, request.adapter.as_deref())?;
     let load_seconds = start.elapsed().as_secs_f64();
 
     let answer =
@@ -98,7 +99,11 @@ fn prompts(request: &Measure, tokenizer: &Tokenizer) -> Result<(Prompts, NotAske
     Ok((prompts, not_asked))
 }
 
-fn timings(model: &LanguageModel, load_seconds: f64, runs: &[Vec<Generation>]) -> Result<Timings> {
+fn timings<R: Runtime>(
+    model: &LanguageModel<'_, R>,
+    load_seconds: f64,
+    runs: &[Vec<Generation>],
+) -> Result<Timings> {
     let sum = |run: &[Generation], of: fn(&Generation) -> f64| run.iter().map(of).sum::<f64>();
     // The first token of an answer counts towards the prefill.
     let decoded = |generation: &Generation| generation.tokens.len().saturating_sub(1) as f64;
@@ -112,14 +117,14 @@ fn timings(model: &LanguageModel, load_seconds: f64, runs: &[Vec<Generation>]) -
     let answers = runs.first().map_or(1, Vec::len);
     Ok(Timings {
         load_seconds,
-        peak_memory_bytes: peak_memory_bytes()?,
+        peak_memory_bytes: model.runtime.peak_memory_bytes()?,
         prefill_tokens_per_second: median(runs.iter().map(prefill).collect()),
         decode_tokens_per_second: median(runs.iter().map(decode).collect()),
         generation_seconds_mean: mean / answers as f64,
         spread: if mean > 0.0 { deviation / mean } else { 0.0 },
         repeats: runs.len(),
         activation_dtype: model.activation_dtype(),
-        device: device::name()?.to_owned(),
+        device: model.runtime.device()?.to_owned(),
     })
 }
 
@@ -146,19 +151,18 @@ fn mean_and_deviation(values: &[f64]) -> [f64; 2] {
     [mean, (squares / (count - 1.0).max(1.0)).sqrt()]
 }
 
+/// Returns the peak memory of this process in bytes, as Linux counts it.
+///
+/// # Errors
+/// Fails if the system does not tell.
 #[cfg(target_os = "linux")]
-fn peak_memory_bytes() -> Result<u64> {
+pub fn peak_memory_of_process() -> Result<u64> {
     use anyhow::Context;
 
     let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
     Ok(kibibytes.context("no VmHWM in /proc/self/status")? * 1024)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn peak_memory_bytes() -> Result<u64> {
-    Ok(u64::try_from(mlx_rs::memory::peak_memory()?)?)
 }
 
 #[cfg(test)]

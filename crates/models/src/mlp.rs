@@ -2,16 +2,15 @@
 //! Knows nothing of the layers around it.
 
 use anyhow::{Result, ensure};
-use mlx_rs::Array;
 
-use super::activations::Activation;
 use super::linear::Linear;
+use super::runtime::{Activation, Runtime};
 use super::tensors::Tensors;
 
 /// The part of a layer that follows attention: an [`Mlp`], or experts.
-pub(crate) trait FeedForward {
-    /// Maps `[batch, tokens, hidden_size]` to the same shape.
-    fn forward(&self, x: &Array) -> Result<Array>;
+pub(crate) trait FeedForward<R: Runtime> {
+    /// Maps `[tokens, hidden_size]` to the same shape.
+    fn forward(&self, runtime: &R, x: &R::Tensor) -> Result<R::Tensor>;
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -30,15 +29,15 @@ impl MlpArgs {
     }
 }
 
-pub(crate) struct Mlp {
-    gate_proj: Linear,
-    down_proj: Linear,
-    up_proj: Linear,
+pub(crate) struct Mlp<R: Runtime> {
+    gate_proj: Linear<R>,
+    down_proj: Linear<R>,
+    up_proj: Linear<R>,
     activation: Activation,
 }
 
-impl Mlp {
-    pub(crate) fn load(weights: &mut Tensors, path: &str, args: &MlpArgs) -> Result<Self> {
+impl<R: Runtime> Mlp<R> {
+    pub(crate) fn load(weights: &mut Tensors<'_, R>, path: &str, args: &MlpArgs) -> Result<Self> {
         let MlpArgs { hidden_size, intermediate_size, bias, activation } = *args;
         let mut linear =
             |name: &str, input, output| Linear::load(weights, &format!("{path}.{name}"), input, output, bias);
@@ -51,9 +50,9 @@ impl Mlp {
     }
 }
 
-impl FeedForward for Mlp {
-    fn forward(&self, x: &Array) -> Result<Array> {
-        let (gate, up) = (self.gate_proj.forward(x)?, self.up_proj.forward(x)?);
-        self.down_proj.forward(&(self.activation)(&gate, &up)?)
+impl<R: Runtime> FeedForward<R> for Mlp<R> {
+    fn forward(&self, runtime: &R, x: &R::Tensor) -> Result<R::Tensor> {
+        let (gate, up) = (self.gate_proj.forward(runtime, x)?, self.up_proj.forward(runtime, x)?);
+        self.down_proj.forward(runtime, &runtime.gated(self.activation, &gate, &up)?)
     }
 }

@@ -2,8 +2,8 @@
 //! Knows nothing of the layers around it.
 
 use anyhow::Result;
-use mlx_rs::{Array, fast};
 
+use super::runtime::Runtime;
 use super::tensors::Tensors;
 
 /// The arguments of an architecture's norms.
@@ -15,23 +15,21 @@ pub(crate) struct NormArgs {
     pub(crate) weight_offset: bool,
 }
 
-pub(crate) struct RmsNorm {
-    weight: Array,
+pub(crate) struct RmsNorm<R: Runtime> {
+    weight: R::Tensor,
     eps: f32,
 }
 
-impl RmsNorm {
+impl<R: Runtime> RmsNorm<R> {
     /// Takes `path.weight`, `[dims]`.
-    pub(crate) fn load(weights: &mut Tensors, path: &str, dims: i32, args: NormArgs) -> Result<Self> {
-        let mut weight = weights.take(&format!("{path}.weight"), &[dims])?;
-        if args.weight_offset {
-            weight = weight.add(Array::from_f32(1.0).as_dtype(weight.dtype())?)?;
-        }
+    pub(crate) fn load(weights: &mut Tensors<'_, R>, path: &str, dims: i32, args: NormArgs) -> Result<Self> {
+        let stored = weights.take(&format!("{path}.weight"), &[dims])?;
+        let weight = if args.weight_offset { weights.runtime().add_number(&stored, 1.0)? } else { stored };
         Ok(Self { weight, eps: args.eps })
     }
 
     /// Normalizes the last axis of `x`.
-    pub(crate) fn forward(&self, x: &Array) -> Result<Array> {
-        Ok(fast::rms_norm(x, Some(&self.weight), self.eps)?)
+    pub(crate) fn forward(&self, runtime: &R, x: &R::Tensor) -> Result<R::Tensor> {
+        runtime.rms_norm(x, &self.weight, self.eps)
     }
 }

@@ -1,14 +1,17 @@
 //! Reads `rope_scaling` of `config.json`: how a model's angles are stretched over a longer text.
-//! Has the angles too, which `rope` rotates by. Knows nothing of attention. Mirrors mlx-lm's `initialize_rope`.
+//! Knows nothing of attention. Mirrors mlx-lm's `initialize_rope`.
+//!
+//! Powers and logarithms are those of libm, so that the angles are the same on every system.
 
 use std::f32::consts::PI;
 
 use anyhow::{Context, Result, bail, ensure};
-use mlx_rs::Array;
 use serde::Deserialize;
 
-/// The arguments of an architecture's rope.
-pub(crate) struct RopeArgs<'a> {
+use super::runtime::{Angles, RopeArgs};
+
+/// The rope of an architecture, as its configuration has it.
+pub(crate) struct RopeConfig<'a> {
     /// The size of one attention head.
     pub(crate) dims: i32,
     pub(crate) base: f32,
@@ -17,15 +20,15 @@ pub(crate) struct RopeArgs<'a> {
     pub(crate) max_position_embeddings: Option<i32>,
 }
 
-/// Where the angles come from.
-#[derive(Clone)]
-pub(crate) enum Angles {
-    /// A base, and a factor on positions.
-    Base { base: f32, scale: f32 },
-    /// A base that grows with the text once it is longer than `context`.
-    Growing { base: f32, factor: f32, context: i32 },
-    /// One wavelength per pair of dimensions, and a factor on the input.
-    Explicit { freqs: Array, magnitude: f32 },
+impl RopeConfig<'_> {
+    /// Returns the arguments for the runtime.
+    pub(crate) fn args(&self) -> Result<RopeArgs> {
+        let angles = match self.scaling {
+            Some(scaling) => scaling.angles(self)?,
+            None => Angles::Base { base: self.base, scale: 1.0 },
+        };
+        Ok(RopeArgs { dims: self.dims, traditional: self.traditional, angles })
+    }
 }
 
 /// `rope_scaling` as it is written. Older configs spell `rope_type` as `type`; some write both.
@@ -45,7 +48,7 @@ pub(crate) struct RopeScaling {
 }
 
 impl RopeScaling {
-    pub(super) fn angles(&self, args: &RopeArgs) -> Result<Angles> {
+    fn angles(&self, args: &RopeConfig) -> Result<Angles> {
         let base = args.base;
         Ok(match self.kind() {
             "default" => Angles::Base { base, scale: 1.0 },
@@ -78,7 +81,7 @@ impl RopeScaling {
     }
 
     /// Stretches long wavelengths by `factor`, keeps short ones, and blends in between.
-    fn llama3(&self, args: &RopeArgs) -> Result<Angles> {
+    fn llama3(&self, args: &RopeConfig) -> Result<Angles> {
         let factor = self.factor()?;
         let low = self.low_freq_factor.unwrap_or(1.0);
         let high = self.high_freq_factor.unwrap_or(4.0);
@@ -98,19 +101,21 @@ impl RopeScaling {
     }
 
     /// Like `llama3`, but blends with a ramp over the dimensions, and makes attention sharper.
-    fn yarn(&self, args: &RopeArgs) -> Result<Angles> {
+    fn yarn(&self, args: &RopeConfig) -> Result<Angles> {
         let factor = self.factor()?;
         let context = self.original_max_position_embeddings.unwrap_or(4096.0);
         let dims = args.dims as f32;
         // Returns the dimension whose wave makes `turns` turns within the context.
-        let turning = |turns: f32| dims * (context / (turns * 2.0 * PI)).ln() / (2.0 * args.base.ln());
+        let turning =
+            |turns: f32| dims * libm::logf(context / (turns * 2.0 * PI)) / (2.0 * libm::logf(args.base));
         let low = turning(self.beta_fast.unwrap_or(32.0));
         let high = turning(self.beta_slow.unwrap_or(1.0));
         // Checked here, because `max` and `min` would ignore a NaN.
         ensure!(low.is_finite() && high.is_finite(), "yarn rope over {context} tokens");
         let (low, high) = (low.floor().max(0.0), high.ceil().min(dims - 1.0));
         let high = if low == high { high + 0.001 } else { high };
-        let magnitude = |mscale: f32| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
+        let magnitude =
+            |mscale: f32| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * libm::logf(factor) + 1.0 };
         let magnitude = magnitude(self.mscale.unwrap_or(1.0)) / magnitude(self.mscale_all_dim.unwrap_or(0.0));
         explicit(magnitude, args, |pair, freq| {
             let stretched = factor * freq;
@@ -120,7 +125,7 @@ impl RopeScaling {
     }
 
     /// The scaling of Phi models, also called su: each wavelength has its own factor.
-    fn longrope(&self, args: &RopeArgs) -> Result<Angles> {
+    fn longrope(&self, args: &RopeConfig) -> Result<Angles> {
         let factors = self.long_factor.as_ref().context("longrope without long_factor")?;
         let pairs = args.dims / 2;
         let found = factors.len();
@@ -129,7 +134,8 @@ impl RopeScaling {
         let original = original.context("longrope without original_max_position_embeddings")?;
         let context = args.max_position_embeddings.context("longrope without max_position_embeddings")?;
         let growth = context as f32 / original;
-        let magnitude = if growth <= 1.0 { 1.0 } else { (1.0 + growth.ln() / original.ln()).sqrt() };
+        let magnitude =
+            if growth <= 1.0 { 1.0 } else { (1.0 + libm::logf(growth) / libm::logf(original)).sqrt() };
         let mut factors = factors.iter();
         explicit(magnitude, args, |_, freq| factors.next().map_or(f32::NAN, |factor| factor * freq))
     }
@@ -140,10 +146,45 @@ impl RopeScaling {
 ///
 /// A `freq` is what MLX calls so: unscaled, it is `base^(i / dims)`, the reciprocal of what papers call a
 /// frequency.
-fn explicit(magnitude: f32, args: &RopeArgs, mut stretch: impl FnMut(f32, f32) -> f32) -> Result<Angles> {
-    let unscaled = |i: i32| args.base.powf(i as f32 / args.dims as f32);
+fn explicit(magnitude: f32, args: &RopeConfig, mut stretch: impl FnMut(f32, f32) -> f32) -> Result<Angles> {
+    let unscaled = |i: i32| libm::powf(args.base, i as f32 / args.dims as f32);
     let freqs: Vec<f32> = (0..args.dims / 2).map(|pair| stretch(pair as f32, unscaled(2 * pair))).collect();
     let sound = magnitude.is_finite() && freqs.iter().all(|freq| freq.is_finite() && *freq > 0.0);
     ensure!(sound, "rope_scaling gives wavelengths that are none");
-    Ok(Angles::Explicit { freqs: Array::from_slice(&freqs, &[args.dims / 2]), magnitude })
+    Ok(Angles::Explicit { freqs, magnitude })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rope(dims: i32, scaling: &str) -> Result<RopeArgs> {
+        let scaling: RopeScaling = serde_json::from_str(scaling).unwrap();
+        let context = Some(4096);
+        let (base, traditional) = (1e4, false);
+        let config =
+            RopeConfig { dims, base, traditional, scaling: Some(&scaling), max_position_embeddings: context };
+        config.args()
+    }
+
+    #[test]
+    fn an_unknown_scaling_is_named() {
+        let error = rope(8, r#"{"type": "mrope"}"#).err().unwrap();
+        assert!(error.to_string().contains("mrope"));
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_refused() {
+        for scaling in [
+            r#"{"rope_type": "linear", "factor": 0}"#,
+            r#"{"rope_type": "dynamic"}"#,
+            r#"{"rope_type": "yarn", "factor": 2, "original_max_position_embeddings": -1}"#,
+            r#"{"rope_type": "llama3", "factor": 8, "original_max_position_embeddings": 64, "low_freq_factor": 0,
+                "high_freq_factor": 0}"#,
+            r#"{"rope_type": "longrope", "long_factor": [1], "original_max_position_embeddings": 64}"#,
+            r#"{"rope_type": "longrope", "long_factor": [1, 1, 1, 0], "original_max_position_embeddings": 64}"#,
+        ] {
+            assert!(rope(8, scaling).is_err(), "{scaling}");
+        }
+    }
 }

@@ -2,50 +2,43 @@
 //! Does not know how the experts are chosen.
 
 use anyhow::Result;
-use mlx_rs::ops::indexing::TryIndexOp;
-use mlx_rs::{Array, ops};
 
-use super::activations::Activation;
 use super::adapter::ExpertsLora;
-use super::matrix::Matrix;
+use super::runtime::{Activation, Runtime};
 use super::tensors::Tensors;
 
-/// From this many pairs of token and expert on, the pairs are sorted by expert first.
-const SORTED_FROM: usize = 64;
-
 /// A linear layer for each expert, in one stack.
-struct SwitchLinear {
-    weight: Matrix,
-    lora: Option<ExpertsLora>,
+struct SwitchLinear<R: Runtime> {
+    weight: R::Matrix,
+    lora: Option<ExpertsLora<R>>,
 }
 
-impl SwitchLinear {
-    fn load(weights: &mut Tensors, path: &str, shape: [i32; 3]) -> Result<Self> {
-        let weight = Matrix::load(weights, path, &shape)?;
+impl<R: Runtime> SwitchLinear<R> {
+    fn load(weights: &mut Tensors<'_, R>, path: &str, shape: [i32; 3]) -> Result<Self> {
+        let weight = weights.matrix(path, &shape)?;
         Ok(Self { weight, lora: weights.take_experts_lora(path, shape)? })
     }
 
-    /// Maps `[…, 1, input]` to `[…, 1, output]`. `experts` says which expert each row uses, and `sorted` that
-    /// their numbers ascend.
-    fn forward(&self, x: &Array, experts: &Array, sorted: bool) -> Result<Array> {
-        let y = self.weight.gather_matmul_transposed(x, experts, sorted)?;
+    /// Maps `[pairs, input]` to `[pairs, output]`.
+    fn forward(&self, runtime: &R, x: &R::Tensor, routes: &R::Routes) -> Result<R::Tensor> {
+        let y = runtime.expert_product(x, &self.weight, routes)?;
         match &self.lora {
-            Some(lora) => lora.apply(&y, x, experts, sorted),
+            Some(lora) => lora.apply(runtime, &y, x, routes),
             None => Ok(y),
         }
     }
 }
 
-pub(crate) struct SwitchGlu {
-    gate_proj: SwitchLinear,
-    up_proj: SwitchLinear,
-    down_proj: SwitchLinear,
+pub(crate) struct SwitchGlu<R: Runtime> {
+    gate_proj: SwitchLinear<R>,
+    up_proj: SwitchLinear<R>,
+    down_proj: SwitchLinear<R>,
     activation: Activation,
 }
 
-impl SwitchGlu {
+impl<R: Runtime> SwitchGlu<R> {
     pub(crate) fn load(
-        weights: &mut Tensors,
+        weights: &mut Tensors<'_, R>,
         path: &str,
         [experts, hidden_dims, input_dims]: [i32; 3],
         activation: Activation,
@@ -61,28 +54,19 @@ impl SwitchGlu {
         })
     }
 
-    /// Maps `[batch, tokens, dims]` to `[batch, tokens, chosen, dims]`: for each token, the output of each of
-    /// its experts. `experts` holds the numbers of the chosen experts, `[batch, tokens, chosen]`.
-    pub(crate) fn forward(&self, x: &Array, experts: &Array) -> Result<Array> {
-        let x = x.expand_dims_axes(&[-2, -3])?;
-        let y = if experts.size() < SORTED_FROM {
-            self.compute(&x, experts, false)?
-        } else {
-            // Sorted, so that all rows of one expert use its weights together.
-            let order = ops::argsort_axis(experts.flatten(None, None)?, 0)?;
-            let tokens = ops::floor_divide(&order, Array::from_int(experts.dim(-1)))?;
-            let rows = x.flatten(0, -3)?.take_axis(tokens, 0)?;
-            let sorted = experts.flatten(None, None)?.try_index(&order)?;
-            let y = self.compute(&rows, &sorted, true)?;
-            let unsorted = y.take_axis(ops::argsort_axis(order, 0)?, 0)?;
-            ops::unflatten(unsorted, 0, experts.shape())?
-        };
-        Ok(y.squeeze_axes(&[-2])?)
-    }
-
-    fn compute(&self, x: &Array, experts: &Array, sorted: bool) -> Result<Array> {
-        let up = self.up_proj.forward(x, experts, sorted)?;
-        let gate = self.gate_proj.forward(x, experts, sorted)?;
-        self.down_proj.forward(&(self.activation)(&gate, &up)?, experts, sorted)
+    /// Maps `[tokens, dims]` to the same shape: for each token, the sum of what its experts make of it, each
+    /// multiplied with its score, `[tokens, chosen]`.
+    pub(crate) fn forward(
+        &self,
+        runtime: &R,
+        x: &R::Tensor,
+        (choice, scores): (&R::Choice, &R::Tensor),
+    ) -> Result<R::Tensor> {
+        let routes = runtime.routes(choice)?;
+        let rows = runtime.spread(x, &routes)?;
+        let up = self.up_proj.forward(runtime, &rows, &routes)?;
+        let gate = self.gate_proj.forward(runtime, &rows, &routes)?;
+        let inner = runtime.gated(self.activation, &gate, &up)?;
+        runtime.gather(&self.down_proj.forward(runtime, &inner, &routes)?, scores, &routes)
     }
 }

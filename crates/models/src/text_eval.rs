@@ -7,11 +7,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use mlx_rs::ops::indexing::{TryIndexOp, argmax_axis, take_along_axis};
-use mlx_rs::{Array, Dtype, memory, ops};
 
 use super::LanguageModel;
-use super::cache::Cache;
+use super::runtime::Runtime;
 use super::tokenizer::Tokenizer;
 use protocol::{Divergence, Evaluate, Perplexity, TextEval};
 
@@ -26,9 +24,13 @@ const STEP: usize = 128;
 /// first token is not predicted. As in mlx-lm's `perplexity.py`, all predicted tokens count the same.
 ///
 /// # Errors
-/// Fails if `context` is 0, if a model cannot be loaded, if the texts have no token to predict, or if MLX fails. It also fails
+/// Fails if `context` is 0, if a model cannot be loaded, if the texts have no token to predict, or if the runtime fails. It also fails
 /// if the reference tokenizes the texts differently or has another vocabulary.
-pub fn evaluate(request: &Evaluate, tick: &mut dyn FnMut(usize)) -> Result<TextEval> {
+pub fn evaluate<R: Runtime>(
+    runtime: &R,
+    request: &Evaluate,
+    tick: &mut dyn FnMut(usize),
+) -> Result<TextEval> {
     ensure!(request.context > 0, "a window has no tokens");
     let texts = encode(&request.model, &request.texts)?;
     if let Some((reference, _)) = &request.reference {
@@ -36,10 +38,11 @@ pub fn evaluate(request: &Evaluate, tick: &mut dyn FnMut(usize)) -> Result<TextE
         let same = encode(reference, &request.texts)? == texts;
         ensure!(same, "{own} cannot be compared with {other}: they make other tokens of the texts");
     }
-    let load = |model: &PathBuf, adapter: &Option<PathBuf>| LanguageModel::load(model, adapter.as_deref());
+    let load =
+        |model: &PathBuf, adapter: &Option<PathBuf>| LanguageModel::load(runtime, model, adapter.as_deref());
     let model = load(&request.model, &request.adapter)?;
     let reference = request.reference.as_ref().map(|(model, adapter)| load(model, adapter)).transpose()?;
-    let mut sums = EvalSums::default();
+    let mut sums = EvalSums { vocab_size: model.decoder.vocab_size(), ..EvalSums::default() };
     for (index, tokens) in texts.iter().enumerate() {
         for window in tokens.chunks(request.context) {
             sums.read_window(&model, reference.as_ref(), window)?;
@@ -58,18 +61,20 @@ fn encode(model: &Path, texts: &[String]) -> Result<Vec<Vec<u32>>> {
 /// What was counted for the tokens so far. Losses and divergences are float64, in the order of the tokens.
 #[derive(Default)]
 struct EvalSums {
+    vocab_size: i32,
     losses: Vec<f64>,
     divergences: Vec<f64>,
     agreements: usize,
 }
 
 impl EvalSums {
-    fn read_window(
+    fn read_window<R: Runtime>(
         &mut self,
-        model: &LanguageModel,
-        reference: Option<&LanguageModel>,
+        model: &LanguageModel<'_, R>,
+        reference: Option<&LanguageModel<'_, R>>,
         window: &[u32],
     ) -> Result<()> {
+        let runtime = model.runtime;
         let mut caches = model.caches();
         let mut reference = reference.map(|model| (model, model.caches()));
         let read = window.len().saturating_sub(1);
@@ -77,32 +82,20 @@ impl EvalSums {
             let end = (start + STEP).min(read);
             let tokens = &window[start..end];
             let own = log_probabilities(model, tokens, &mut caches)?;
-            self.add_losses(&own, &window[start + 1..=end])?;
+            // The loss of a token is `-ln q`, where `q` is the probability that the model gave it.
+            let chosen = runtime.chosen(&own, &window[start + 1..=end])?;
+            self.losses.extend(chosen.into_iter().map(|value| -value));
             if let Some((model, caches)) = &mut reference {
-                self.add_divergences(&log_probabilities(model, tokens, caches)?, &own)?;
+                let sizes = [model.decoder.vocab_size(), self.vocab_size];
+                ensure!(sizes[0] == sizes[1], "the reference has another vocabulary");
+                let reference = log_probabilities(model, tokens, caches)?;
+                for (divergence, agrees) in runtime.divergences(&reference, &own)? {
+                    self.divergences.push(divergence);
+                    self.agreements += usize::from(agrees);
+                }
             }
-            memory::clear_cache()?;
+            runtime.free()?;
         }
-        Ok(())
-    }
-
-    /// Adds `-ln q(next)`, the loss of each next token.
-    fn add_losses(&mut self, own: &Array, next: &[u32]) -> Result<()> {
-        let next = Array::from_slice(next, &[i32::try_from(next.len())?, 1]);
-        let chosen = take_along_axis(own, next, -1)?;
-        self.losses.extend(numbers(&chosen)?.into_iter().map(|value| -value));
-        Ok(())
-    }
-
-    /// Adds the divergence `Σ p ln(p / q)` of each token's distributions, where `p` is the reference's.
-    /// Counts the tokens where both models find the same token most likely.
-    fn add_divergences(&mut self, reference: &Array, own: &Array) -> Result<()> {
-        ensure!(reference.shape() == own.shape(), "the reference has another vocabulary");
-        let terms = reference.exp()?.multiply(reference.subtract(own)?)?;
-        self.divergences.extend(numbers(&terms.sum_axis(-1, false)?)?);
-        let same = argmax_axis(reference, -1, false)?.eq(argmax_axis(own, -1, false)?)?;
-        let same: Vec<u32> = same.as_dtype(Dtype::Uint32)?.to_vec_exact()?;
-        self.agreements += same.into_iter().filter(|same| *same == 1).count();
         Ok(())
     }
 
@@ -119,17 +112,13 @@ impl EvalSums {
     }
 }
 
-/// Returns `ln softmax` of the logits after each token, `[tokens, vocab_size]` in float32.
-fn log_probabilities(model: &LanguageModel, tokens: &[u32], caches: &mut [Cache]) -> Result<Array> {
-    let logits = model.forward(&model.prompt(tokens)?, caches)?.try_index((0, .., ..))?;
-    let logits = logits.as_dtype(Dtype::Float32)?;
-    let total = ops::logsumexp_axis(&logits, -1, true)?;
-    Ok(logits.subtract(total)?)
-}
-
-fn numbers(array: &Array) -> Result<Vec<f64>> {
-    let numbers: Vec<f32> = array.flatten(None, None)?.contiguous()?.to_vec_exact()?;
-    Ok(numbers.into_iter().map(f64::from).collect())
+/// Returns `ln softmax` of the logits after each token.
+fn log_probabilities<R: Runtime>(
+    model: &LanguageModel<'_, R>,
+    tokens: &[u32],
+    caches: &mut [R::Cache],
+) -> Result<R::Tensor> {
+    model.runtime.log_softmax(&model.forward(tokens, caches)?)
 }
 
 /// Returns the mean and its standard error: the sample standard deviation over the square root of the sample

@@ -1,5 +1,5 @@
-//! The models compared with mlx-lm: the golden models give its logits and tokens, and what does not fit is
-//! refused by name. `golden/models.py` and `golden/chat.py` make the goldens.
+//! The models compared with mlx-lm, on both runtimes: the golden models give its logits and tokens, and what does
+//! not fit is refused by name. `golden/models.py` and `golden/chat.py` make the goldens.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,9 +15,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use mlx_rs::Array;
 use serde_json::Value;
 
+use cpu::Cpu;
+use mlx::Mlx;
 use models::LanguageModel;
 use models::chat::ChatTemplate;
-use models::generate::generate;
+use models::generate::{Generation, generate};
+use models::runtime::Runtime;
 
 const TOLERANCE: f32 = 1e-4;
 
@@ -59,17 +62,56 @@ impl Expected {
     }
 }
 
-fn load(folder: &Path) -> anyhow::Result<LanguageModel> {
+/// A model on either runtime.
+trait Model {
+    fn logits(&self, prompt: &[u32], step: usize) -> anyhow::Result<Vec<f32>>;
+    fn generate(&self, prompt: &[u32], max_tokens: usize, eos: &BTreeSet<u32>) -> anyhow::Result<Generation>;
+    fn activation_dtype(&self) -> String;
+}
+
+impl<R: Runtime> Model for LanguageModel<'_, R> {
+    fn logits(&self, prompt: &[u32], step: usize) -> anyhow::Result<Vec<f32>> {
+        self.logits(prompt, step)
+    }
+
+    fn generate(&self, prompt: &[u32], max_tokens: usize, eos: &BTreeSet<u32>) -> anyhow::Result<Generation> {
+        generate(self, prompt, max_tokens, eos)
+    }
+
+    fn activation_dtype(&self) -> String {
+        self.activation_dtype()
+    }
+}
+
+fn load_on<R: Runtime>(runtime: R, folder: &Path) -> anyhow::Result<Box<dyn Model>> {
     let adapter = folder.join("adapter");
-    LanguageModel::load(folder, adapter.exists().then_some(adapter.as_path()))
+    let runtime: &'static R = Box::leak(Box::new(runtime));
+    Ok(Box::new(LanguageModel::load(runtime, folder, adapter.exists().then_some(adapter.as_path()))?))
 }
 
+/// Loads the model on MLX and on the CPU runtime.
+fn load(folder: &Path) -> anyhow::Result<[Box<dyn Model>; 2]> {
+    Ok([load_on(Mlx, folder)?, load_on(Cpu::default(), folder)?])
+}
+
+/// Returns the message with which both runtimes refuse the model.
 fn load_error(folder: &Path) -> String {
-    format!("{:#}", load(folder).err().expect("loading must fail"))
+    let refused =
+        |model: anyhow::Result<Box<dyn Model>>| format!("{:#}", model.err().expect("loading must fail"));
+    let message = refused(load_on(Mlx, folder));
+    assert_eq!(message, refused(load_on(Cpu::default(), folder)));
+    message
 }
 
-fn largest_difference(logits: &Array, expected: &[f32]) -> f32 {
-    let logits: Vec<f32> = logits.contiguous().unwrap().to_vec_exact().unwrap();
+/// Fails unless the model in `folder` has these logits on both runtimes.
+fn assert_logits(folder: &Path, prompt: &[u32], expected: &[f32]) {
+    for model in load(folder).unwrap() {
+        let difference = largest_difference(&model.logits(prompt, 512).unwrap(), expected);
+        assert!(difference <= TOLERANCE, "{difference}");
+    }
+}
+
+fn largest_difference(logits: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(logits.len(), expected.len());
     let differences = logits.iter().zip(expected).map(|(a, b)| (a - b).abs());
     differences.fold(0.0, |largest, difference| {
@@ -83,18 +125,20 @@ fn golden_models_give_the_logits_and_tokens_of_mlx_lm() {
     let _mlx = mlx();
     for folder in cases("models") {
         let name = folder.display();
-        let model = load(&folder).unwrap();
         let expected = Expected::read(&folder);
-        assert_eq!(model.activation_dtype(), "float32");
-        // All tokens at once, in pieces that do not divide the prompt, and token by token.
-        for step in [expected.prompt.len(), 5, 1] {
-            let logits = model.logits(&expected.prompt, step).unwrap();
-            let difference = largest_difference(&logits, &expected.logits);
-            assert!(difference <= TOLERANCE, "{name} in steps of {step}: {difference}");
+        for (model, runtime) in load(&folder).unwrap().into_iter().zip(["mlx", "cpu"]) {
+            assert_eq!(model.activation_dtype(), "float32");
+            // All tokens at once, in pieces that do not divide the prompt, and token by token.
+            for step in [expected.prompt.len(), 5, 1] {
+                let logits = model.logits(&expected.prompt, step).unwrap();
+                let difference = largest_difference(&logits, &expected.logits);
+                assert!(difference <= TOLERANCE, "{name} on {runtime} in steps of {step}: {difference}");
+            }
+            let count = expected.tokens.len();
+            let generated = model.generate(&expected.prompt, count, &BTreeSet::new()).unwrap();
+            assert_eq!(generated.tokens, expected.tokens, "{name} on {runtime}");
+            assert_eq!(generated.prompt_tokens, expected.prompt.len());
         }
-        let generated = generate(&model, &expected.prompt, expected.tokens.len(), &BTreeSet::new()).unwrap();
-        assert_eq!(generated.tokens, expected.tokens, "{name}");
-        assert_eq!(generated.prompt_tokens, expected.prompt.len());
     }
 }
 
@@ -103,20 +147,22 @@ fn generation_ends_with_an_eos_token() {
     let _mlx = mlx();
     let folder = golden("models/llama-float16");
     let expected = Expected::read(&folder);
-    let model = load(&folder).unwrap();
     let eos = expected.tokens[5];
     let end = expected.tokens.iter().position(|token| *token == eos).unwrap();
-    let generated = generate(&model, &expected.prompt, 32, &BTreeSet::from([eos])).unwrap();
-    assert_eq!(generated.tokens, expected.tokens[..=end]);
+    for model in load(&folder).unwrap() {
+        let generated = model.generate(&expected.prompt, 32, &BTreeSet::from([eos])).unwrap();
+        assert_eq!(generated.tokens, expected.tokens[..=end]);
+    }
 }
 
 #[test]
 fn a_token_outside_the_vocabulary_is_refused() {
     let _mlx = mlx();
-    let model = load(&golden("models/qwen2-4bit")).unwrap();
-    let error = model.logits(&[3, 96], 2).unwrap_err();
-    assert_eq!(error.to_string(), "token 96 is outside the model's vocabulary of 96");
-    assert!(generate(&model, &[], 1, &BTreeSet::new()).is_err());
+    for model in load(&golden("models/qwen2-4bit")).unwrap() {
+        let error = model.logits(&[3, 96], 2).unwrap_err();
+        assert_eq!(error.to_string(), "token 96 is outside the model's vocabulary of 96");
+        assert!(model.generate(&[], 1, &BTreeSet::new()).is_err());
+    }
 }
 
 /// Copies a golden model, so that the test can alter it.
@@ -316,9 +362,7 @@ fn a_peft_adapter_runs_as_that_of_mlx_lm() {
     fs::remove_file(adapter.join("adapters.safetensors")).unwrap();
     let config = serde_json::json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8});
     fs::write(adapter.join("adapter_config.json"), config.to_string()).unwrap();
-    let logits = load(model.path()).unwrap().logits(&expected.prompt, 512).unwrap();
-    let difference = largest_difference(&logits, &expected.logits);
-    assert!(difference <= TOLERANCE, "{difference}");
+    assert_logits(model.path(), &expected.prompt, &expected.logits);
 }
 
 /// Returns an adapter in PEFT's format, which stores the factors of each expert separately, transposed, and
@@ -364,17 +408,14 @@ fn updates_of_experts_by_themselves_run_as_those_of_a_stack() {
     let is_there = |key: &str| !key.contains("switch_mlp") || key.contains("up_proj");
     keys.retain(|key| key.as_str().is_some_and(is_there));
     fs::write(config_file, config.to_string()).unwrap();
-    let expected = load(model.path()).unwrap().logits(&prompt, 512).unwrap();
-    let expected: Vec<f32> = expected.contiguous().unwrap().to_vec_exact().unwrap();
+    let expected = load_on(Mlx, model.path()).unwrap().logits(&prompt, 512).unwrap();
 
     let tensors = peft_of_experts(&Array::load_safetensors(&file).unwrap(), &[0, 1, 3]);
     Array::save_safetensors(&tensors, None, adapter.join("adapter_model.safetensors")).unwrap();
     fs::remove_file(file).unwrap();
     let config = serde_json::json!({"peft_type": "LORA", "r": 2, "lora_alpha": 4});
     fs::write(adapter.join("adapter_config.json"), config.to_string()).unwrap();
-    let logits = load(model.path()).unwrap().logits(&prompt, 512).unwrap();
-    let difference = largest_difference(&logits, &expected);
-    assert!(difference <= TOLERANCE, "{difference}");
+    assert_logits(model.path(), &prompt, &expected);
 }
 
 #[test]
@@ -397,9 +438,7 @@ fn a_whole_tensor_takes_the_place_of_a_quantized_weight() {
         Array::save_safetensors(&HashMap::from([(name, tensor)]), None, file).unwrap();
     };
     write(format!("{module}.weight"), dense);
-    let logits = load(model.path()).unwrap().logits(&expected.prompt, 512).unwrap();
-    let difference = largest_difference(&logits, &expected.logits);
-    assert!(difference <= TOLERANCE, "{difference}");
+    assert_logits(model.path(), &expected.prompt, &expected.logits);
     write("model.norm.bias".to_owned(), Array::zeros::<f32>(&[64]).unwrap());
     assert!(load_error(model.path()).contains("`model.norm.bias`"));
 }

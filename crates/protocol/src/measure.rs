@@ -170,7 +170,7 @@ pub struct Timings {
     pub repeats: usize,
     /// The type of the activations.
     pub activation_dtype: String,
-    /// MLX's device.
+    /// The device: `cpu`, or MLX's `cpu` or `gpu`.
     pub device: String,
 }
 

@@ -292,6 +292,7 @@ mod tests {
         let machine = Machine {
             system: "linux".into(),
             processor: "x86_64".into(),
+            chip: None,
             threads: 2,
             backend: "mlx".into(),
             pipeline: "0".into(),

@@ -22,9 +22,12 @@ pub struct Machine {
     pub system: String,
     /// `x86_64` or `aarch64`.
     pub processor: String,
+    /// The processor's name, if the system tells it.
+    #[serde(default)]
+    pub chip: Option<String>,
     /// How many threads can run at once.
     pub threads: usize,
-    /// MLX's version and device.
+    /// What ran the models: the version of the CPU runtime, or MLX's version and device.
     pub backend: String,
     /// The version of this program.
     pub pipeline: String,
@@ -32,7 +35,11 @@ pub struct Machine {
 
 impl std::fmt::Display for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { system, processor, threads, backend, pipeline } = self;
-        write!(f, "{system} {processor}, {threads} threads, {backend}, pipeline {pipeline}")
+        let Self { system, processor, chip, threads, backend, pipeline } = self;
+        write!(f, "{system} {processor}, ")?;
+        if let Some(chip) = chip {
+            write!(f, "{chip}, ")?;
+        }
+        write!(f, "{threads} threads, {backend}, pipeline {pipeline}")
     }
 }

@@ -3,7 +3,7 @@
 
 use super::Input;
 use super::matrix::Patterns;
-use crate::stage::{Benchmark, Config};
+use crate::stage::{Benchmark, Config, DeviceChoice};
 use report::{Bound, Criterion, Gate, Quantity, Verdict};
 use text::nearest;
 use text::yaml::{At, Fields, Key, Problem, Tree, Value};
@@ -20,6 +20,7 @@ pub(super) fn read(
 ) -> Result<Benchmark, Problem> {
     let (configs, names) = read_configs(fields, inputs, patterns)?;
     let reference = fields.optional_text("reference")?.map(|(name, at)| names.one(name, at)).transpose()?;
+    let device = fields.word("device", &DeviceChoice::WORDS)?.unwrap_or_default();
     let mut gates = Vec::new();
     for (key, tree) in entries(fields, "gates")? {
         gates.extend(read_gate(&key, tree, &names)?);
@@ -28,7 +29,7 @@ pub(super) fn read(
     for (key, tree) in entries(fields, "verdicts")? {
         verdicts.extend(read_verdict(&key, tree, &names)?);
     }
-    Ok(Benchmark { configs, gates, reference, verdicts })
+    Ok(Benchmark { configs, gates, device, runs_on: device.device(), reference, verdicts })
 }
 
 fn entries(fields: &mut Fields, name: &'static str) -> Result<Vec<(Key, Tree)>, Problem> {

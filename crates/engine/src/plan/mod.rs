@@ -18,7 +18,7 @@ use crate::graph::{Graph, NodeId};
 use crate::recipe::{Change, Recipe};
 use crate::share::{LocalRecords, Share, SharePolicy};
 use crate::sources::Sources;
-use crate::stage::{BackendKind, Stage};
+use crate::stage::{BackendKind, Device, Stage};
 use crate::store::{ArtifactsDir, LocalState, LocalStore, hash_source};
 use artifact::{Artifact, Digest};
 
@@ -245,6 +245,10 @@ pub fn share_policy(stage: &Stage) -> SharePolicy {
     match stage {
         Stage::Base | Stage::Adapter => SharePolicy::Source,
         Stage::Fuse(_) | Stage::Quantize(_) => SharePolicy::Made,
+        // The CPU runtime gives the same results everywhere. Times are those of a machine.
+        Stage::Benchmark(benchmark) if benchmark.runs_on == Device::Cpu && !benchmark.judges_timings() => {
+            SharePolicy::Made
+        }
         Stage::Benchmark(_) => SharePolicy::Measured,
     }
 }

@@ -126,6 +126,7 @@ impl Project {
     /// known to fail, or if the cache, `artifacts/` or the lock cannot be written. A node that fails is not
     /// an error: it is in the summary, and the observer was told.
     pub fn build(&mut self, options: &BuildOptions<'_>, observer: &mut dyn Observer) -> Result<BuildOutcome> {
+        self.graph.choose_device(options.plan.device);
         let targets = self.targets(&options.plan.targets)?;
         let (nodes, wanted) = (self.graph.closure(&targets), targets.clone());
         self.resolve(&nodes, options.revisions)?;

@@ -5,7 +5,7 @@ use super::{Project, RemoteChoice};
 use crate::error::{OrBug, Result};
 use crate::graph::NodeId;
 use crate::plan::{Decision, Request, Verdict};
-use crate::stage::BackendKind;
+use crate::stage::{BackendKind, DeviceChoice};
 
 /// What to plan for.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +18,8 @@ pub struct PlanOptions {
     pub preflight: bool,
     /// The backend that computes weights.
     pub backend: BackendKind,
+    /// What runs the models of benchmarks that do not say it themselves.
+    pub device: DeviceChoice,
     /// Which remote is asked.
     pub remote: RemoteChoice,
 }
@@ -50,6 +52,7 @@ impl Project {
     /// Fails if a target does not exist, if a source cannot be read, or if `preflight` is set and a stage
     /// that would run is known to fail.
     pub fn plan(&mut self, options: &PlanOptions) -> Result<Plan> {
+        self.graph.choose_device(options.device);
         let targets = self.targets(&options.targets)?;
         let ids = self.graph.closure(&targets);
         let lock = self.lockfile()?;

@@ -70,6 +70,7 @@ impl Project {
         options: &TransferOptions<'_>,
         observer: &mut dyn Observer,
     ) -> Result<PullOutcome> {
+        self.graph.choose_device(options.plan.device);
         self.must_connect(&options.plan.remote)?;
         let targets = self.targets(&options.plan.targets)?;
         let ids = self.graph.closure(&targets);
@@ -109,6 +110,7 @@ impl Project {
         options: &TransferOptions<'_>,
         observer: &mut dyn Observer,
     ) -> Result<PushOutcome> {
+        self.graph.choose_device(options.plan.device);
         self.must_connect(&options.plan.remote)?;
         let targets = self.targets(&options.plan.targets)?;
         let ids = self.graph.closure(&targets);

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::{BuildOptions, Project, ProjectPath, Revisions};
+use super::{BuildOptions, PlanOptions, Project, ProjectPath, Revisions};
 use crate::error::Result;
 use crate::hub::HubCache;
 use crate::manifest::DEFAULT_DIR;
@@ -31,8 +31,9 @@ pub fn nodes_up_to_date(path: &ProjectPath, options: &BuildOptions<'_>) -> Resul
 pub(super) fn question(path: &Path, options: &BuildOptions<'_>) -> Option<Digest> {
     let is_plain = options.revisions == Revisions::New && !options.plan.force;
     is_plain.then(|| {
-        let (targets, backend) = (&options.plan.targets, options.plan.backend.id());
-        Digest::of_json(&(path.file_name(), targets, backend, HubCache::from_env().root()))
+        let PlanOptions { targets, backend, device, .. } = &options.plan;
+        let computing = (backend.id(), device.device().id());
+        Digest::of_json(&(path.file_name(), targets, computing, HubCache::from_env().root()))
     })
 }
 

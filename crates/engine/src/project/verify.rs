@@ -12,7 +12,7 @@ use crate::plan::{Decision, Request, share_policy};
 use crate::recipe::Recipe;
 use crate::share;
 use crate::sign::{PublicKey, Signer, signer};
-use crate::stage::BackendKind;
+use crate::stage::{BackendKind, DeviceChoice};
 use crate::store::{Repair, owned_file};
 use crate::verify::{Comparison, Verifier};
 use artifact::{Digest, Interrupted};
@@ -24,13 +24,20 @@ pub struct VerifyOptions<'a> {
     pub targets: Vec<String>,
     /// The backend that computes weights.
     pub backend: BackendKind,
+    /// What runs the models of benchmarks that do not say it themselves.
+    pub device: DeviceChoice,
     /// The caller sets this flag to stop the verification.
     pub cancel: &'a AtomicBool,
 }
 
 impl Default for VerifyOptions<'_> {
     fn default() -> Self {
-        Self { targets: Vec::new(), backend: BackendKind::default(), cancel: &NEVER }
+        Self {
+            targets: Vec::new(),
+            backend: BackendKind::default(),
+            device: DeviceChoice::Auto,
+            cancel: &NEVER,
+        }
     }
 }
 
@@ -87,6 +94,7 @@ impl Project {
         options: &VerifyOptions<'_>,
         observer: &mut dyn Observer,
     ) -> Result<Vec<(NodeId, Comparison)>> {
+        self.graph.choose_device(options.device);
         let cancel = options.cancel;
         let tick = |_, _| if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) };
         let names: Vec<_> = ids.iter().map(|id| self.graph.node(*id).name.clone()).collect();
@@ -161,6 +169,7 @@ impl Project {
     /// Fails if a target does not exist or a source cannot be read. A node that nobody signed is not an
     /// error.
     pub fn verify_attestations(&mut self, options: &VerifyOptions<'_>) -> Result<Vec<Attestation>> {
+        self.graph.choose_device(options.device);
         let ids = self.in_order(&options.targets)?;
         let closure = self.graph.closure(&ids);
         let decisions = self.planner(options.backend, Request::default()).plan(&closure)?;

@@ -265,8 +265,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
 
     /// Returns the pool that the stage of a node runs in.
     fn pool(&mut self, id: NodeId) -> &mut Pool {
-        let uses_mlx = self.planner.graph.node(id).stage.uses_mlx(self.planner.backend);
-        if uses_mlx { &mut self.mlx } else { &mut self.cpu }
+        let uses_worker = self.planner.graph.node(id).stage.uses_worker(self.planner.backend);
+        if uses_worker { &mut self.mlx } else { &mut self.cpu }
     }
 
     /// Starts a stage on a thread of its own.

@@ -11,7 +11,7 @@ use crate::hub::{self, HubCache};
 use crate::origin::Origin;
 use crate::plan::share_policy;
 use crate::recipe::Recipe;
-use crate::share::{LocalRecords, Share, SharePolicy};
+use crate::share::{LocalRecords, Share};
 use crate::stage::{self, Environment, Inputs, Stage};
 use crate::store::{Action, LocalStore, RecordOrigin, Stat, hash_files, is_content, owned_file};
 use artifact::{Artifact, Digest, FileEntry, Made, Output, Tick};
@@ -127,12 +127,12 @@ impl Task {
         if self.rerun || self.forced {
             return None;
         }
-        let key = self.recipe.measurement()?.key();
+        let (key, policy) = (self.recipe.measurement()?.key(), share_policy(&self.stage));
         let theirs = || {
-            let action = share?.record(&key, SharePolicy::Measured)?;
+            let action = share?.record(&key, policy)?;
             share?.pull(store, &action.artifact, tick).ok().map(|_| action)
         };
-        let action = believed.get(&key, SharePolicy::Measured).or_else(theirs)?;
+        let action = believed.get(&key, policy).or_else(theirs)?;
         self.stage.check_volatile(&action.artifact).ok()?;
         let read = |file: &FileEntry| {
             let bytes = owned_file::read(&store.object_path(&file.digest), LONGEST_RESULT).ok()?;

@@ -16,7 +16,6 @@ mod budget;
 mod collect;
 mod compare;
 mod local_records;
-mod machine;
 mod packing;
 mod partial_file;
 mod pull;
@@ -34,6 +33,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
+use crate::machine;
 use crate::sign::{PublicKey, Signer};
 use crate::store::{Action, LONGEST_CHUNK, LocalStore, RecordOrigin, Remote, RemoteError};
 use artifact::{Digest, IoError};

@@ -8,10 +8,11 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, SubsecRound, Utc};
 
-use super::{SharePolicy, machine};
+use super::SharePolicy;
 use crate::Error;
 use crate::attestation::{self, Claim};
 use crate::error::require;
+use crate::machine;
 use crate::sign::{Envelope, NotBelieved, PublicKey, Signer, hash_file};
 use crate::store::Action;
 use artifact::{AtPath, Digest, FileEntry, in_one_line};

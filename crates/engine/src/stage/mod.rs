@@ -6,7 +6,7 @@ mod benchmark;
 mod params;
 mod worker;
 
-pub use params::{BackendKind, Benchmark, Config, Kind, Stage, UndeclaredVolatile};
+pub use params::{BackendKind, Benchmark, Config, Device, DeviceChoice, Kind, Stage, UndeclaredVolatile};
 pub use worker::WorkerProgram;
 
 use std::collections::BTreeMap;
@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{OrBug, Result, fail};
 use artifact::{Output, Tick};
-use protocol::MLX_ID;
 pub use report::suite::Quoting;
 use weights::adapter::Adapter;
 use weights::checkpoint::{ModelOrigin, check_adapter_folder, check_model_folder, describe_file};
@@ -58,7 +57,7 @@ impl Inputs {
 pub struct Environment<'a> {
     /// The backend that computes weights.
     pub backend: BackendKind,
-    /// The worker program, which runs what needs MLX.
+    /// The worker programs, which run models, and weights on MLX.
     pub worker: &'a WorkerProgram,
 }
 
@@ -77,13 +76,18 @@ impl Stage {
         match self {
             Self::Base | Self::Adapter => "none",
             Self::Fuse(_) | Self::Quantize(_) => chosen.id(),
-            Self::Benchmark(_) => MLX_ID,
+            Self::Benchmark(benchmark) => benchmark.runs_on.id(),
         }
     }
 
-    /// Whether the stage runs on MLX. There is only one, so such stages wait for each other.
-    pub fn uses_mlx(&self, chosen: BackendKind) -> bool {
-        self.backend(chosen) == MLX_ID
+    /// Whether the stage runs in a worker. Models take the whole machine, and there is one MLX, so such stages wait
+    /// for each other.
+    pub fn uses_worker(&self, chosen: BackendKind) -> bool {
+        match self {
+            Self::Base | Self::Adapter => false,
+            Self::Fuse(_) | Self::Quantize(_) => chosen == BackendKind::Mlx,
+            Self::Benchmark(_) => true,
+        }
     }
 
     /// Returns the unit of its progress.

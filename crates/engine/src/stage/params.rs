@@ -7,8 +7,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use artifact::Artifact;
-use protocol::MLX_ID;
-use report::{Gate, Verdict};
+use protocol::{CPU_ID, MLX_ID};
+use report::{Gate, Quantity, Verdict};
 use weights::rewrite::{Fuse, Quantize};
 
 /// The kinds of nodes. In a recipe: `{"stage": "quantize", "parameters": {…}}`.
@@ -34,10 +34,28 @@ pub struct Benchmark {
     pub configs: Vec<Config>,
     /// What must be true for the node to succeed.
     pub gates: Vec<Gate>,
+    /// What the pipeline file says of the device. It is not a parameter: a recipe names what computes.
+    #[serde(skip)]
+    pub device: DeviceChoice,
+    /// The device that the models run on.
+    #[serde(skip)]
+    pub runs_on: Device,
     /// The configuration that the others' next-token distributions are compared with.
     pub reference: Option<String>,
     /// The verdicts to decide. They do not fail the node.
     pub verdicts: Vec<Verdict>,
+}
+
+impl Benchmark {
+    /// Whether a gate or a verdict depends on how fast the machine is or how much memory it takes.
+    pub fn judges_timings(&self) -> bool {
+        let gates = self.gates.iter().flat_map(|gate| &gate.criteria);
+        let verdicts =
+            self.verdicts.iter().flat_map(|verdict| verdict.optimal.iter().chain(&verdict.minimum));
+        gates.chain(verdicts).any(|criterion| {
+            matches!(criterion.quantity, Quantity::Memory | Quantity::Load | Quantity::Speed)
+        })
+    }
 }
 
 /// One configuration of a benchmark: a model, perhaps with an adapter applied at run time.
@@ -95,10 +113,11 @@ impl Stage {
     }
 
     /// Returns the files that the stage writes and that differ from run to run. A stage that makes weights has
-    /// none.
+    /// none. The CPU runtime gives the same readings everywhere.
     pub fn volatile_files(&self) -> &'static [&'static str] {
         match self {
             Self::Base | Self::Adapter | Self::Fuse(_) | Self::Quantize(_) => &[],
+            Self::Benchmark(Benchmark { runs_on: Device::Cpu, .. }) => &BENCHMARK_VOLATILE[1..],
             Self::Benchmark(_) => &BENCHMARK_VOLATILE,
         }
     }
@@ -126,12 +145,13 @@ impl Stage {
             Self::Base => 1,
             Self::Fuse(fuse) if fuse.requantize => 3,
             Self::Adapter | Self::Fuse(_) => 2,
-            Self::Quantize(_) | Self::Benchmark(_) => 3,
+            Self::Quantize(_) => 3,
+            Self::Benchmark(_) => 4,
         }
     }
 }
 
-/// The files of a benchmark that differ from run to run.
+/// The files of a benchmark that differ from run to run, the readings first.
 pub(super) const BENCHMARK_VOLATILE: [&str; 5] =
     ["readings.json", "report.html", "report.md", "timings.json", "verdicts.json"];
 
@@ -160,5 +180,63 @@ impl BackendKind {
             Self::Cpu => "cpu",
             Self::Mlx => MLX_ID,
         }
+    }
+}
+
+/// What runs models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The CPU runtime; the same results on every machine.
+    Cpu,
+    /// MLX on its device.
+    Mlx,
+}
+
+impl Default for Device {
+    fn default() -> Self {
+        DeviceChoice::Auto.device()
+    }
+}
+
+impl Device {
+    /// Returns its name in a recipe.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Cpu => CPU_ID,
+            Self::Mlx => MLX_ID,
+        }
+    }
+}
+
+/// Which device is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// MLX where it has a GPU, otherwise the CPU runtime.
+    #[default]
+    Auto,
+    /// MLX, wherever it is.
+    Mlx,
+    /// The CPU runtime.
+    Cpu,
+}
+
+impl DeviceChoice {
+    /// The choices and their words in `pipeline.yaml`.
+    pub const WORDS: [(&'static str, Self); 3] =
+        [("auto", Self::Auto), ("mlx", Self::Mlx), ("cpu", Self::Cpu)];
+
+    /// Returns the device.
+    pub fn device(self) -> Device {
+        match self {
+            Self::Mlx => Device::Mlx,
+            Self::Auto if MLX_ID.ends_with("gpu") => Device::Mlx,
+            Self::Auto | Self::Cpu => Device::Cpu,
+        }
+    }
+
+    /// Returns this choice, or `other` if this one leaves it open.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        if self == Self::Auto { other } else { self }
     }
 }

@@ -1,5 +1,6 @@
-//! The worker: a separate process for what runs on MLX. Requests and replies are lines of JSON over a pipe.
-//! Knows nothing of what MLX does with a request; `src/bin/pipeline-mlx.rs` is the other end.
+//! The worker: a separate process for models, and for weights on MLX. Requests and replies are lines of JSON over a
+//! pipe.
+//! Knows nothing of what happens to a request; `models::worker` is the other end.
 //!
 //! It gets only the environment variables that it needs, because it reads models that others made: no keys and no
 //! tokens.
@@ -17,14 +18,20 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{env, thread};
 
+use super::Device;
 use crate::Error;
 use crate::error::{OrBug, Result, fail};
 use artifact::{Interrupted, Output, Tick};
 use protocol::{Evaluate, Measure, Measured, Reply, Request, TextEval};
 use weights::rewrite::Job;
 
-/// The name of the worker's program.
-const PROGRAM: &str = "pipeline-mlx";
+/// Returns the name of the worker's program.
+fn program(device: Device) -> &'static str {
+    match device {
+        Device::Cpu => "pipeline-cpu",
+        Device::Mlx => "pipeline-mlx",
+    }
+}
 
 /// The environment variable with the path of the worker.
 const VARIABLE: &str = "PIPELINE_WORKER";
@@ -42,7 +49,7 @@ const LAST_WORDS: usize = 4096;
 /// How often a waiting build checks whether it was interrupted.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Where the worker's program is.
+/// Where the programs of the workers are.
 #[derive(Clone, Debug, Default)]
 pub struct WorkerProgram {
     explicit: Option<PathBuf>,
@@ -54,9 +61,9 @@ impl WorkerProgram {
         Self { explicit: Some(path) }
     }
 
-    /// Returns the path: the explicit one, else that in `PIPELINE_WORKER`, else `pipeline-mlx` beside this
+    /// Returns the path of a worker: the explicit one, else that in `PIPELINE_WORKER`, else the one beside this
     /// program.
-    fn path(&self) -> Result<PathBuf> {
+    fn path(&self, device: Device) -> Result<PathBuf> {
         if let Some(path) = &self.explicit {
             return Ok(path.clone());
         }
@@ -66,16 +73,17 @@ impl WorkerProgram {
         let ours = env::current_exe();
         let ours =
             ours.map_err(|error| Error::Worker(format!("cannot find this program's own path: {error}")))?;
-        Ok(ours.parent().unwrap_or(Path::new(".")).join(PROGRAM))
+        Ok(ours.parent().unwrap_or(Path::new(".")).join(program(device)))
     }
 
     /// Asks the worker to evaluate texts. `tick` gets the number of texts done.
     pub(super) fn evaluate(
         &self,
+        device: Device,
         request: Evaluate,
         tick: &dyn Fn(u64) -> Result<(), Interrupted>,
     ) -> Result<TextEval> {
-        match self.ask(&Request::Evaluate(request), &|done, _| tick(done))? {
+        match self.ask(device, &Request::Evaluate(request), &|done, _| tick(done))? {
             Reply::Evaluated(eval) => Ok(eval),
             other => fail!(Bug, "the worker answered {other:?}"),
         }
@@ -84,10 +92,11 @@ impl WorkerProgram {
     /// Asks the worker to measure a configuration. `tick` gets the number of answers given.
     pub(super) fn measure(
         &self,
+        device: Device,
         request: Measure,
         tick: &dyn Fn(u64) -> Result<(), Interrupted>,
     ) -> Result<Measured> {
-        match self.ask(&Request::Measure(request), &|done, _| tick(done))? {
+        match self.ask(device, &Request::Measure(request), &|done, _| tick(done))? {
             Reply::Measured(measured) => Ok(*measured),
             other => fail!(Bug, "the worker answered {other:?}"),
         }
@@ -96,7 +105,7 @@ impl WorkerProgram {
     /// Asks the worker to make a model on MLX, and adds its files to `output`.
     pub(super) fn rewrite(&self, job: Job, output: &Output, tick: Tick<'_>) -> Result<()> {
         let request = Request::Rewrite { job, output: output.folder().to_owned() };
-        match self.ask(&request, &|done, total| tick(done, total))? {
+        match self.ask(Device::Mlx, &request, &|done, total| tick(done, total))? {
             Reply::Rewritten { artifact, warnings } => {
                 output.accept(&artifact);
                 warnings.into_iter().for_each(|warning| output.warn(warning));
@@ -107,12 +116,17 @@ impl WorkerProgram {
     }
 
     /// Starts a worker, sends one request and waits for its last reply.
-    fn ask(&self, request: &Request, tick: &dyn Fn(u64, u64) -> Result<(), Interrupted>) -> Result<Reply> {
-        let mut worker = Worker::start(&self.path()?)?;
+    fn ask(
+        &self,
+        device: Device,
+        request: &Request,
+        tick: &dyn Fn(u64, u64) -> Result<(), Interrupted>,
+    ) -> Result<Reply> {
+        let mut worker = Worker::start(&self.path(device)?)?;
         worker.send(request)?;
         loop {
             match worker.lines.recv_timeout(POLL_INTERVAL) {
-                Ok(line) => match read_reply(&line)? {
+                Ok(line) => match read_reply(&line, program(device))? {
                     Reply::Progress(done, total) => tick(done, total)?,
                     Reply::Failed(message) => return Err(Error::Worker(message)),
                     last => return Ok(last),
@@ -125,11 +139,11 @@ impl WorkerProgram {
 }
 
 /// Reads a line of the worker. If it cannot be read, the two programs are not of one version.
-fn read_reply(line: &str) -> Result<Reply> {
+fn read_reply(line: &str, program: &str) -> Result<Reply> {
     serde_json::from_str(line).map_err(|error| {
         let line = text::shown(line);
         Error::Worker(format!(
-            "the worker's answer cannot be read: {error}; is {PROGRAM} of the same version? It said: {line}"
+            "the worker's answer cannot be read: {error}; is {program} of the same version? It said: {line}"
         ))
     })
 }
@@ -264,8 +278,8 @@ mod tests {
     #[test]
     fn an_explicit_path_counts_first_and_a_missing_worker_is_named() {
         let program = WorkerProgram::at(PathBuf::from("/nowhere/worker"));
-        assert_eq!(program.path().unwrap(), Path::new("/nowhere/worker"));
-        let error = Worker::start(&program.path().unwrap()).err().unwrap();
+        assert_eq!(program.path(Device::Mlx).unwrap(), Path::new("/nowhere/worker"));
+        let error = Worker::start(&program.path(Device::Mlx).unwrap()).err().unwrap();
         assert_eq!(
             error.to_string(),
             "/nowhere/worker is missing; it is installed together with pipeline, and PIPELINE_WORKER can name another"

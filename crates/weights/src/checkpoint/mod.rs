@@ -142,7 +142,7 @@ impl Weight {
     }
 
     /// Returns the number of bytes that a row takes in `part`.
-    fn row_bytes(&self, part: Part) -> usize {
+    pub fn row_bytes(&self, part: Part) -> usize {
         let columns = self.columns();
         match (self.kind, part) {
             (WeightKind::Float(float), _) => columns * float.size(),
@@ -292,17 +292,24 @@ impl Checkpoint {
         rows: &Range<usize>,
         bytes: &mut Vec<u8>,
     ) -> Result<()> {
+        bytes.resize(rows.len() * weight.row_bytes(part), 0);
+        self.fill_rows(weight, part, rows.start, bytes)
+    }
+
+    /// Fills `bytes` with `part` of whole rows of `weight`, from row `first` on.
+    ///
+    /// # Errors
+    /// Fails if a file cannot be read. Rows beyond the weight's end are a bug.
+    pub fn fill_rows(&self, weight: &Weight, part: Part, first: usize, bytes: &mut [u8]) -> Result<()> {
         let row_bytes = weight.row_bytes(part);
         let rows_each = (weight.rows() / weight.sources.len()).max(1);
-        bytes.resize(rows.len() * row_bytes, 0);
-        let mut rest = bytes.as_mut_slice();
-        let mut row = rows.start;
+        let (mut rest, mut row) = (bytes, first);
         while !rest.is_empty() {
             let source = weight.sources.get(row / rows_each).or_bug("every row has a source")?;
-            let first = row % rows_each;
-            let count = (rows_each - first).min(rows.end - row);
+            let within = row % rows_each;
+            let count = (rows_each - within).min(rest.len() / row_bytes);
             let (now, later) = rest.split_at_mut(count * row_bytes);
-            self.files.read_part(&Weight::tensor(source, part), first * row_bytes, now)?;
+            self.files.read_part(&Weight::tensor(source, part), within * row_bytes, now)?;
             (rest, row) = (later, row + count);
         }
         Ok(())

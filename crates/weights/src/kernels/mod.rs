@@ -117,6 +117,18 @@ pub trait Backend: Send + Sync {
     fn threads(&self) -> usize;
 }
 
+impl Mode {
+    /// Returns the value of each code before it is scaled, in the modes of small floats. A code of 4 bits repeats.
+    pub fn code_values(self) -> [f32; 256] {
+        simd::minifloat::code_values(self)
+    }
+
+    /// Returns the value of each byte that a scale can be, in the modes of small floats.
+    pub fn scale_values(self) -> [f32; 256] {
+        simd::minifloat::scale_values(self)
+    }
+}
+
 impl Rows {
     /// Creates an empty block of rows with this type and this row length.
     pub fn new(float: Float, columns: usize) -> Self {

@@ -1,6 +1,6 @@
 //! `benchmark`: every configuration answers every query and reads every text, in a process of its own; then
 //! the gates and verdicts are decided.
-//! Knows nothing of MLX or of tokens: it sends conversations to a worker and scores the texts that come back.
+//! Knows nothing of runtimes or of tokens: it sends conversations to a worker and scores the texts that come back.
 
 mod folders;
 
@@ -10,10 +10,11 @@ use std::thread::available_parallelism;
 use folders::{Facts, Folders};
 use indexmap::IndexMap;
 
-use super::{Benchmark, Inputs, WorkerProgram};
+use super::{Benchmark, Device, Inputs, WorkerProgram};
 use crate::error::{Context, Result, fail, require};
+use crate::machine::chip;
 use artifact::{Interrupted, Output, Tick};
-use protocol::{Answered, MLX_ID, Measured, TextEval, Timings};
+use protocol::{Answered, Measured, TextEval, Timings};
 use report::suite::{Query, Quoting, Suite};
 use report::{AllTimings, ConfigResults, Criterion, Machine, Quantity, Report, Results, judge, wilson};
 
@@ -26,13 +27,17 @@ pub(super) fn run(
     worker: &WorkerProgram,
     tick: Tick<'_>,
 ) -> Result<()> {
-    let (results, timings) = match earlier(inputs) {
+    let (results, timings) = match earlier(parameters, inputs) {
         Some(earlier) => earlier,
         None => run_all(parameters, inputs, worker, tick)?,
     };
     let judgement = judge(&parameters.gates, &parameters.verdicts, &results, &timings);
     output.write("results.json", &pretty(&results))?;
-    output.write_volatile("readings.json", &pretty(&results.text_evals()))?;
+    let readings = pretty(&results.text_evals());
+    match parameters.runs_on {
+        Device::Cpu => output.write("readings.json", &readings)?,
+        Device::Mlx => output.write_volatile("readings.json", &readings)?,
+    }
     output.write_volatile("timings.json", &pretty(&timings))?;
     output.write_volatile("verdicts.json", &pretty(&judgement))?;
     let report = Report { results: &results, timings: &timings, judgement: &judgement };
@@ -44,12 +49,17 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Returns the results of an earlier measurement, if the inputs have it.
-fn earlier(inputs: &Inputs) -> Option<(Results, AllTimings)> {
+/// Returns the results of an earlier measurement, if the inputs have it. If times are judged, they must be those of
+/// this machine.
+fn earlier(parameters: &Benchmark, inputs: &Inputs) -> Option<(Results, AllTimings)> {
     let file = |name: &str| inputs.measured.get(name).map(Vec::as_slice);
     let results: Results = serde_json::from_slice(file("results.json")?).ok()?;
     let evals = serde_json::from_slice(file("readings.json")?).ok()?;
-    Some((results.with_text_evals(&evals), serde_json::from_slice(file("timings.json")?).ok()?))
+    let timings: AllTimings = serde_json::from_slice(file("timings.json")?).ok()?;
+    let is_ours = timings.machine == machine(parameters.runs_on);
+    let is_shared = parameters.runs_on == Device::Cpu;
+    (is_ours || !is_shared || !parameters.judges_timings())
+        .then(|| (results.with_text_evals(&evals), timings))
 }
 
 /// Measures every configuration.
@@ -67,11 +77,12 @@ fn run_all(
         reference: parameters.reference.clone(),
         configs: IndexMap::new(),
     };
-    let mut timings = AllTimings { machine: machine(), configs: IndexMap::new() };
+    let mut timings = AllTimings { machine: machine(parameters.runs_on), configs: IndexMap::new() };
     let each = suite.queries.len() * suite.repeats + suite.texts.len();
     for (index, config) in parameters.configs.iter().enumerate() {
         let folders = Folders::of(parameters, &config.name, inputs)?;
         let count = |done: u64| tick((index * each) as u64 + done, (parameters.configs.len() * each) as u64);
+        let worker = (worker, parameters.runs_on);
         let (own, timed) = run_config(&suite, &folders, reference.as_ref(), worker, &count)
             .within(|| format!("cannot measure the config `{}`", config.name))?;
         results.configs.insert(config.name.clone(), own);
@@ -123,12 +134,13 @@ fn pretty(value: &impl serde::Serialize) -> Vec<u8> {
     bytes
 }
 
-fn machine() -> Machine {
+fn machine(device: Device) -> Machine {
     Machine {
         system: std::env::consts::OS.to_owned(),
         processor: std::env::consts::ARCH.to_owned(),
+        chip: chip().map(str::to_owned),
         threads: available_parallelism().map_or(1, usize::from),
-        backend: MLX_ID.to_owned(),
+        backend: device.id().to_owned(),
         pipeline: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
@@ -138,18 +150,21 @@ fn run_config(
     suite: &Suite,
     folders: &Folders<'_>,
     reference: Option<&Folders<'_>>,
-    worker: &WorkerProgram,
+    (worker, device): (&WorkerProgram, Device),
     count: &dyn Fn(u64) -> Result<(), Interrupted>,
 ) -> Result<(ConfigResults, Option<Timings>)> {
     let facts = folders.facts()?;
     let measured = match suite.queries.is_empty() {
         true => None,
-        false => Some(worker.measure(folders.measure(suite), count)?),
+        false => Some(worker.measure(device, folders.measure(suite), count)?),
     };
     let answered = (suite.queries.len() * suite.repeats) as u64;
     let eval = match suite.texts.is_empty() {
         true => None,
-        false => Some(worker.evaluate(folders.evaluate(suite, reference), &|done| count(answered + done))?),
+        false => {
+            let count = |done: u64| count(answered + done);
+            Some(worker.evaluate(device, folders.evaluate(suite, reference), &count)?)
+        }
     };
     let results = score(suite, measured.as_ref(), eval, facts)?;
     Ok((results, measured.map(|measured| measured.timings)))

@@ -157,6 +157,24 @@ fn from_scale(mode: Mode, scale: u8) -> f32 {
     }
 }
 
+/// Returns the value of each code of a mode of small floats, unscaled.
+pub(in super::super) fn code_values(mode: Mode) -> [f32; 256] {
+    tabulated(|code| if mode == Mode::Mxfp8 { from_e4m3(code) } else { from_e2m1(code & 15) })
+}
+
+/// Returns the value of each code of a scale.
+pub(in super::super) fn scale_values(mode: Mode) -> [f32; 256] {
+    tabulated(|code| from_scale(mode, code))
+}
+
+fn tabulated(value: impl Fn(u8) -> f32) -> [f32; 256] {
+    let mut table = [0.0; 256];
+    for (entry, code) in table.iter_mut().zip(0..=u8::MAX) {
+        *entry = value(code);
+    }
+    table
+}
+
 /// Returns the sum of the squared steps, one step for each weight. The step at a code is the spacing of the
 /// codes with the same exponent, times the scale.
 pub(super) fn steps(packed: Packed<'_>) -> f64 {

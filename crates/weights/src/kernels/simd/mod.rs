@@ -5,7 +5,7 @@
 
 mod affine;
 mod merge;
-mod minifloat;
+pub(super) mod minifloat;
 mod pack;
 mod sums;
 

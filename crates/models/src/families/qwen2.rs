@@ -4,14 +4,14 @@
 use anyhow::Result;
 use serde::Deserialize;
 
-use super::activations::swiglu;
-use super::attention::{AttentionArgs, usual_scale};
-use super::config::{Config, ModelArgs};
-use super::decoder::{Decoder, DecoderArgs, Layer, TransformerBlock};
-use super::mlp::{Mlp, MlpArgs};
-use super::norm::NormArgs;
-use super::rope_scaling::{RopeArgs, RopeScaling};
-use super::tensors::Tensors;
+use crate::attention::{AttentionArgs, usual_scale};
+use crate::config::{Config, ModelArgs};
+use crate::decoder::{Decoder, DecoderArgs, Layer, TransformerBlock};
+use crate::mlp::{Mlp, MlpArgs};
+use crate::norm::NormArgs;
+use crate::rope_scaling::{RopeConfig, RopeScaling};
+use crate::runtime::{Activation, Runtime};
+use crate::tensors::Tensors;
 
 #[derive(Deserialize)]
 struct Args {
@@ -64,11 +64,11 @@ impl Args {
 
     fn mlp(&self) -> MlpArgs {
         let (hidden_size, intermediate_size) = (self.hidden_size, self.intermediate_size);
-        MlpArgs { hidden_size, intermediate_size, bias: false, activation: swiglu }
+        MlpArgs { hidden_size, intermediate_size, bias: false, activation: Activation::Swiglu }
     }
 
-    fn rope(&self) -> RopeArgs<'_> {
-        RopeArgs {
+    fn rope(&self) -> RopeConfig<'_> {
+        RopeConfig {
             dims: self.attention().head_dim,
             base: self.rope_theta,
             traditional: self.rope_traditional,
@@ -90,10 +90,10 @@ impl Args {
     }
 }
 
-pub(super) fn load(config: &Config, weights: &mut Tensors) -> Result<Decoder> {
+pub(super) fn load<R: Runtime>(config: &Config, weights: &mut Tensors<'_, R>) -> Result<Decoder<R>> {
     let args: Args = config.args()?;
     let (attention, mlp, decoder) = (args.attention(), args.mlp(), args.decoder(config.is_tied()));
-    let rope = config.rope(&args.rope())?;
+    let rope = config.rope(weights.runtime(), &args.rope())?;
     Decoder::load(weights, &decoder, |weights, _, path| {
         let mlp = Box::new(Mlp::load(weights, &format!("{path}.mlp"), &mlp)?);
         let block = TransformerBlock::load(weights, path, (&attention, &rope), decoder.norm, mlp)?;

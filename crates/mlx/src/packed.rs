@@ -13,7 +13,7 @@ use super::modes::c_name;
 use weights::kernels::QuantSpec;
 
 /// A quantized matrix `[rows, columns]`, or a stack of them, as uint32 words.
-pub(crate) struct Packed {
+pub struct Packed {
     /// `columns * bits / 32` words for each row.
     pub(crate) weight: Array,
     /// One scale for each group: a float in the affine mode, otherwise a byte.

@@ -9,7 +9,7 @@ use super::cache_buffer::{STEP, first, room};
 use super::rotating::RotatingKVCache;
 
 /// The cache of one layer. Its keys and values are each `[batch, n_kv_heads, tokens, head_dim]`.
-pub(crate) enum Cache {
+pub enum Cache {
     /// For a layer that sees all tokens.
     Whole(KVCache),
     /// For a layer that sees only the last tokens.
@@ -54,7 +54,7 @@ impl Cache {
 
 /// The keys and values of all tokens.
 #[derive(Default)]
-pub(crate) struct KVCache {
+pub struct KVCache {
     buffers: Option<[Array; 2]>,
     offset: i32,
 }

@@ -4,14 +4,6 @@
 use anyhow::Result;
 use mlx_rs::{Array, Device, DeviceType, Dtype};
 
-/// Returns MLX's default device in this process: `"cpu"` or `"gpu"`.
-///
-/// # Errors
-/// Fails if MLX cannot name its default device.
-pub fn name() -> Result<&'static str> {
-    Ok(if is_cpu()? { "cpu" } else { "gpu" })
-}
-
 /// Casts a float tensor to the dtype that the device computes in. Integers stay as they are.
 ///
 /// On a CPU that is float32. MLX has no fast half-precision kernels there, and its quantized matmul in

@@ -8,17 +8,23 @@ use std::sync::OnceLock;
 use std::thread::available_parallelism;
 
 /// Returns the class as text, such as `linux x86_64, 8 threads, AMD Ryzen 7 5800X`.
-pub(super) fn class() -> &'static str {
+pub(crate) fn class() -> &'static str {
     static CLASS: OnceLock<String> = OnceLock::new();
     CLASS.get_or_init(|| {
         let threads = available_parallelism().map_or(1, usize::from);
-        let chip = chip().unwrap_or_else(|| "an unknown chip".to_owned());
+        let chip = chip().unwrap_or("an unknown chip");
         format!("{OS} {ARCH}, {threads} threads, {chip}")
     })
 }
 
+/// Returns the name of the processor.
+pub(crate) fn chip() -> Option<&'static str> {
+    static CHIP: OnceLock<Option<String>> = OnceLock::new();
+    CHIP.get_or_init(ask_chip).as_deref()
+}
+
 /// Asks the operating system for the name of the processor.
-fn chip() -> Option<String> {
+fn ask_chip() -> Option<String> {
     if OS == "macos" {
         let output = Command::new("sysctl").args(["-n", "machdep.cpu.brand_string"]).output().ok()?;
         return Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())

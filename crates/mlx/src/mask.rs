@@ -5,7 +5,8 @@ use anyhow::Result;
 use mlx_rs::Array;
 use mlx_rs::fast::ScaledDotProductAttentionMask;
 
-pub(crate) enum Mask {
+/// Which tokens a token may see.
+pub enum Mask {
     /// All tokens: a single new token comes after all others.
     Open,
     /// The tokens before it, and the token itself.

@@ -5,20 +5,16 @@
 //! attention and the feed-forward layer.
 
 use anyhow::{Result, ensure};
-use mlx_rs::{Array, Dtype, ops};
 use serde::Deserialize;
 
-use super::activations::geglu;
-use super::attention::{Attention, AttentionArgs};
-use super::cache::Cache;
-use super::config::{Config, ModelArgs};
-use super::decoder::{Block, Decoder, DecoderArgs, Layer};
-use super::mask::Mask;
-use super::mlp::{FeedForward, Mlp, MlpArgs};
-use super::norm::{NormArgs, RmsNorm};
-use super::rope::Rope;
-use super::rope_scaling::{RopeArgs, RopeScaling};
-use super::tensors::Tensors;
+use crate::attention::{Attention, AttentionArgs};
+use crate::config::{Config, ModelArgs};
+use crate::decoder::{Block, Decoder, DecoderArgs, Layer};
+use crate::mlp::{FeedForward, Mlp, MlpArgs};
+use crate::norm::{NormArgs, RmsNorm};
+use crate::rope_scaling::{RopeConfig, RopeScaling};
+use crate::runtime::{Activation, Runtime};
+use crate::tensors::Tensors;
 
 /// The defaults are those of the 1B model, whose config omits most of the keys.
 #[derive(Deserialize)]
@@ -100,12 +96,12 @@ impl Args {
 
     fn mlp(&self) -> MlpArgs {
         let (hidden_size, intermediate_size) = (self.hidden_size, self.intermediate_size);
-        MlpArgs { hidden_size, intermediate_size, bias: false, activation: geglu }
+        MlpArgs { hidden_size, intermediate_size, bias: false, activation: Activation::Geglu }
     }
 
     /// Returns the rope of the layers that see all tokens.
-    fn rope(&self) -> RopeArgs<'_> {
-        RopeArgs {
+    fn rope(&self) -> RopeConfig<'_> {
+        RopeConfig {
             dims: self.head_dim,
             base: self.rope_theta,
             traditional: false,
@@ -115,8 +111,8 @@ impl Args {
     }
 
     /// Returns the rope of the layers that see a window.
-    fn local_rope(&self) -> RopeArgs<'_> {
-        RopeArgs { base: self.rope_local_base_freq, scaling: None, ..self.rope() }
+    fn local_rope(&self) -> RopeConfig<'_> {
+        RopeConfig { base: self.rope_local_base_freq, scaling: None, ..self.rope() }
     }
 
     fn norm(&self) -> NormArgs {
@@ -140,17 +136,17 @@ impl Args {
     }
 }
 
-struct TransformerBlock {
-    self_attn: Attention,
-    mlp: Mlp,
-    input_layernorm: RmsNorm,
-    post_attention_layernorm: RmsNorm,
-    pre_feedforward_layernorm: RmsNorm,
-    post_feedforward_layernorm: RmsNorm,
+struct TransformerBlock<R: Runtime> {
+    self_attn: Attention<R>,
+    mlp: Mlp<R>,
+    input_layernorm: RmsNorm<R>,
+    post_attention_layernorm: RmsNorm<R>,
+    pre_feedforward_layernorm: RmsNorm<R>,
+    post_feedforward_layernorm: RmsNorm<R>,
 }
 
-impl TransformerBlock {
-    fn load(weights: &mut Tensors, path: &str, args: &Args, rope: &Rope) -> Result<Self> {
+impl<R: Runtime> TransformerBlock<R> {
+    fn load(weights: &mut Tensors<'_, R>, path: &str, args: &Args, rope: &R::Rope) -> Result<Self> {
         let mut norm =
             |name: &str| RmsNorm::load(weights, &format!("{path}.{name}"), args.hidden_size, args.norm());
         Ok(Self {
@@ -164,47 +160,24 @@ impl TransformerBlock {
     }
 }
 
-impl Block for TransformerBlock {
-    fn forward(&self, x: &Array, mask: &Mask, cache: &mut Cache) -> Result<Array> {
-        let r = self.self_attn.forward(&self.input_layernorm.forward(x)?, mask, cache)?;
-        let h = clip_residual(x, &self.post_attention_layernorm.forward(&r)?)?;
-        let r = self.mlp.forward(&self.pre_feedforward_layernorm.forward(&h)?)?;
-        clip_residual(&h, &self.post_feedforward_layernorm.forward(&r)?)
+impl<R: Runtime> Block<R> for TransformerBlock<R> {
+    fn forward(&self, runtime: &R, x: &R::Tensor, mask: &R::Mask, cache: &mut R::Cache) -> Result<R::Tensor> {
+        let r = self.self_attn.forward(runtime, &self.input_layernorm.forward(runtime, x)?, mask, cache)?;
+        // Gemma's activations exceed the range of float16.
+        let h = runtime.add_clipped(x, &self.post_attention_layernorm.forward(runtime, &r)?)?;
+        let r = self.mlp.forward(runtime, &self.pre_feedforward_layernorm.forward(runtime, &h)?)?;
+        runtime.add_clipped(&h, &self.post_feedforward_layernorm.forward(runtime, &r)?)
     }
 }
 
-/// Returns the sum of `x` and `y`. A float16 sum is clipped so that it stays finite, because Gemma's
-/// activations exceed the range of float16.
-fn clip_residual(x: &Array, y: &Array) -> Result<Array> {
-    if x.dtype() != Dtype::Float16 {
-        return Ok(x.add(y)?);
-    }
-    let bound = half::f16::MAX.to_f32();
-    let sum = x.as_dtype(Dtype::Float32)?.add(y.as_dtype(Dtype::Float32)?)?;
-    let clipped = ops::clip(sum, (Array::from_f32(-bound), Array::from_f32(bound)))?;
-    Ok(clipped.as_dtype(Dtype::Float16)?)
-}
-
-pub(super) fn load(config: &Config, weights: &mut Tensors) -> Result<Decoder> {
+pub(super) fn load<R: Runtime>(config: &Config, weights: &mut Tensors<'_, R>) -> Result<Decoder<R>> {
     let args: Args = config.args()?;
-    let (rope, local_rope) = (config.rope(&args.rope())?, config.rope(&args.local_rope())?);
+    let (rope, local_rope) =
+        (config.rope(weights.runtime(), &args.rope())?, config.rope(weights.runtime(), &args.local_rope())?);
     let decoder = args.decoder(config.is_tied());
     Decoder::load(weights, &decoder, |weights, index, path| {
         let is_sliding = args.is_sliding(index);
         let rope = if is_sliding { &local_rope } else { &rope };
         Ok(Layer { block: Box::new(TransformerBlock::load(weights, path, &args, rope)?), is_sliding })
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sum_beyond_float16_is_clipped() {
-        let large = Array::from_f32(60_000.0).as_dtype(Dtype::Float16).unwrap();
-        let sum = clip_residual(&large, &large).unwrap();
-        assert_eq!(sum.dtype(), Dtype::Float16);
-        assert_eq!(sum.as_dtype(Dtype::Float32).unwrap().item_exact::<f32>(), 65_504.0);
-    }
 }

@@ -10,7 +10,7 @@ mod samples;
 
 use samples::{FLOATS, affine, dequantize, golden, lora, modes, quantize, rows};
 
-use models::backend::Mlx;
+use mlx::Mlx;
 use weights::kernels::{Backend, Cpu, Float, Rows};
 
 #[test]

@@ -2,20 +2,18 @@
 //! Knows neither files nor the text of tokens.
 
 use anyhow::{Result, ensure};
-use mlx_rs::ops::indexing::TryIndexOp;
-use mlx_rs::{Array, ops};
 use serde::Deserialize;
 
-use super::activations::swiglu;
-use super::attention::{AttentionArgs, usual_scale};
-use super::config::{Config, ModelArgs};
-use super::decoder::{Decoder, DecoderArgs, Layer, TransformerBlock};
-use super::linear::Linear;
-use super::mlp::{FeedForward, Mlp, MlpArgs};
-use super::norm::NormArgs;
-use super::rope_scaling::RopeArgs;
-use super::switch::SwitchGlu;
-use super::tensors::Tensors;
+use crate::attention::{AttentionArgs, usual_scale};
+use crate::config::{Config, ModelArgs};
+use crate::decoder::{Decoder, DecoderArgs, Layer, TransformerBlock};
+use crate::linear::Linear;
+use crate::mlp::{FeedForward, Mlp, MlpArgs};
+use crate::norm::NormArgs;
+use crate::rope_scaling::RopeConfig;
+use crate::runtime::{Activation, Runtime};
+use crate::switch::SwitchGlu;
+use crate::tensors::Tensors;
 
 /// There is no `rope_scaling`, because mlx-lm does not read it for this architecture.
 #[derive(Deserialize)]
@@ -68,11 +66,11 @@ impl Args {
     /// Returns the feed-forward arguments of the layers without experts.
     fn mlp(&self) -> MlpArgs {
         let (hidden_size, intermediate_size) = (self.hidden_size, self.intermediate_size);
-        MlpArgs { hidden_size, intermediate_size, bias: false, activation: swiglu }
+        MlpArgs { hidden_size, intermediate_size, bias: false, activation: Activation::Swiglu }
     }
 
-    fn rope(&self) -> RopeArgs<'_> {
-        RopeArgs {
+    fn rope(&self) -> RopeConfig<'_> {
+        RopeConfig {
             dims: self.head_dim,
             base: self.rope_theta,
             traditional: false,
@@ -103,46 +101,41 @@ impl Args {
     }
 }
 
-struct SparseMoeBlock {
-    gate: Linear,
-    switch_mlp: SwitchGlu,
+struct SparseMoeBlock<R: Runtime> {
+    gate: Linear<R>,
+    switch_mlp: SwitchGlu<R>,
     chosen: i32,
     norm_topk_prob: bool,
 }
 
-impl SparseMoeBlock {
-    fn load(weights: &mut Tensors, path: &str, args: &Args) -> Result<Self> {
+impl<R: Runtime> SparseMoeBlock<R> {
+    fn load(weights: &mut Tensors<'_, R>, path: &str, args: &Args) -> Result<Self> {
         let experts = args.num_experts;
         let shape = [experts, args.moe_intermediate_size, args.hidden_size];
         Ok(Self {
             gate: Linear::load(weights, &format!("{path}.gate"), args.hidden_size, experts, false)?,
-            switch_mlp: SwitchGlu::load(weights, &format!("{path}.switch_mlp"), shape, swiglu)?,
+            switch_mlp: SwitchGlu::load(weights, &format!("{path}.switch_mlp"), shape, Activation::Swiglu)?,
             chosen: args.num_experts_per_tok,
             norm_topk_prob: args.norm_topk_prob,
         })
     }
 }
 
-impl FeedForward for SparseMoeBlock {
-    fn forward(&self, x: &Array) -> Result<Array> {
-        let gates = ops::softmax_axis(self.gate.forward(x)?, -1, true)?;
-        let order = ops::argpartition_axis(&gates, -self.chosen, -1)?;
-        let experts = order.try_index((.., .., -self.chosen..))?;
-        let mut scores = gates.take_along_axis(&experts, -1)?;
-        if self.norm_topk_prob {
-            scores = scores.divide(scores.sum_axis(-1, true)?)?;
-        }
-        let y = self.switch_mlp.forward(x, &experts)?;
-        Ok(y.multiply(scores.expand_dims(-1)?)?.sum_axis(-2, false)?.as_dtype(y.dtype())?)
+impl<R: Runtime> FeedForward<R> for SparseMoeBlock<R> {
+    fn forward(&self, runtime: &R, x: &R::Tensor) -> Result<R::Tensor> {
+        let gates = runtime.softmax(&self.gate.forward(runtime, x)?)?;
+        let (choice, chosen) = runtime.largest(&gates, self.chosen)?;
+        let scores = if self.norm_topk_prob { runtime.normalized(&chosen)? } else { chosen };
+        self.switch_mlp.forward(runtime, x, (&choice, &scores))
     }
 }
 
-pub(super) fn load(config: &Config, weights: &mut Tensors) -> Result<Decoder> {
+pub(super) fn load<R: Runtime>(config: &Config, weights: &mut Tensors<'_, R>) -> Result<Decoder<R>> {
     let args: Args = config.args()?;
     let (attention, decoder) = (args.attention(), args.decoder(config.is_tied()));
-    let rope = config.rope(&args.rope())?;
+    let rope = config.rope(weights.runtime(), &args.rope())?;
     Decoder::load(weights, &decoder, |weights, index, path| {
-        let mlp: Box<dyn FeedForward> = if args.has_experts(index) {
+        let mlp: Box<dyn FeedForward<R>> = if args.has_experts(index) {
             Box::new(SparseMoeBlock::load(weights, &format!("{path}.mlp"), &args)?)
         } else {
             Box::new(Mlp::load(weights, &format!("{path}.mlp"), &args.mlp())?)

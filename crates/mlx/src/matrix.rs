@@ -6,15 +6,12 @@ use mlx_rs::{Array, Dtype, ops};
 
 use super::device;
 use super::packed::Packed;
-use super::tensors::Tensors;
-use weights::checkpoint::Part;
-use weights::kernels::Mode;
 
 /// From this many rows of `x` on, it is faster on a CPU to dequantize before multiplying.
 const MANY: i32 = 8;
 
 /// A matrix `[rows, columns]`, or a stack `[experts, rows, columns]`.
-pub(crate) enum Matrix {
+pub enum Matrix {
     /// Stored as floats.
     Float(Array),
     /// Stored as packed words, and the dtype of the dequantized values.
@@ -22,26 +19,6 @@ pub(crate) enum Matrix {
 }
 
 impl Matrix {
-    /// Takes `path.weight`, which has this shape before packing. For a quantized matrix, it also takes `path.scales` and,
-    /// in the affine mode, `path.biases`.
-    pub(crate) fn load(weights: &mut Tensors, path: &str, shape: &[i32]) -> Result<Self> {
-        let name = format!("{path}.weight");
-        let Some(spec) = weights.quantized(&name, shape)? else {
-            return Ok(Self::Float(weights.take(&name, shape)?));
-        };
-        let weight = weights.take_bytes(&name, Part::Weight)?;
-        let (scales, biases, dtype) = if spec.mode == Mode::Affine {
-            let scales = weights.take_sides(&name, Part::Scales)?;
-            let biases = weights.take_sides(&name, Part::Biases)?;
-            let dtype = scales.dtype();
-            (scales, Some(biases), dtype)
-        } else {
-            let scales = weights.take_bytes(&name, Part::Scales)?;
-            (scales, None, device::activation_dtype(Dtype::Bfloat16)?)
-        };
-        Ok(Self::Quantized(Packed { weight, scales, biases, spec }, dtype))
-    }
-
     /// Returns `x @ self.T`; `x` is `[…, columns]`.
     pub(crate) fn matmul_transposed(&self, x: &Array) -> Result<Array> {
         match self {

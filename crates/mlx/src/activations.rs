@@ -1,0 +1,59 @@
+//! The activations of the feed-forward layers.
+//! Knows nothing of the layers around them.
+//!
+//! On a GPU they are compiled, as mlx-lm compiles them: MLX makes one kernel of each. On a CPU they are made of
+//! plain operations, because MLX would call a C++ compiler at run time, and a machine that only runs models need
+//! not have one.
+
+use anyhow::Result;
+use mlx_rs::error::Exception;
+use mlx_rs::transforms::compile::compile;
+use mlx_rs::{Array, ops};
+
+use super::device;
+use models::runtime::Activation;
+
+/// Combines the gate and the input of a gated feed-forward layer, element by element.
+pub(crate) fn gated(activation: Activation, gate: &Array, x: &Array) -> Result<Array> {
+    let is_compiled = !device::is_cpu()?;
+    Ok(match (activation, is_compiled) {
+        (Activation::Swiglu, false) => swiglu((gate, x))?,
+        (Activation::Swiglu, true) => compile(swiglu, true)((gate, x))?,
+        (Activation::Geglu, false) => geglu((gate, x))?,
+        (Activation::Geglu, true) => compile(geglu, true)((gate, x))?,
+    })
+}
+
+/// Returns `silu(gate) * x`.
+fn swiglu((gate, x): (&Array, &Array)) -> Result<Array, Exception> {
+    gate.multiply(ops::sigmoid(gate)?)?.multiply(x)
+}
+
+/// Returns `gelu_approx(gate) * x`, where `gelu_approx` approximates GELU with a tanh.
+fn geglu((gate, x): (&Array, &Array)) -> Result<Array, Exception> {
+    let cubed = gate.square()?.multiply(gate)?;
+    let inner = gate.add(scaled(&cubed, 0.044_715)?)?;
+    let tanh = ops::tanh(scaled(&inner, (2.0 / std::f32::consts::PI).sqrt())?)?;
+    // This is gate / 2 * (1 + tanh), with one multiplication less.
+    let half = scaled(gate, 0.5)?;
+    half.multiply(tanh)?.add(half)?.multiply(x)
+}
+
+/// Returns `x * factor` in the dtype of `x`, as with a Python number. A float32 array would widen a float16
+/// `x`.
+pub(crate) fn scaled(x: &Array, factor: f32) -> Result<Array, Exception> {
+    x.multiply(Array::from_f32(factor).as_dtype(x.dtype())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scaled_half_stays_a_half() {
+        let half = Array::from_f32(3.0).as_dtype(mlx_rs::Dtype::Float16).unwrap();
+        let scaled = scaled(&half, 0.5).unwrap();
+        assert_eq!(scaled.dtype(), mlx_rs::Dtype::Float16);
+        assert_eq!(scaled.as_dtype(mlx_rs::Dtype::Float32).unwrap().item_exact::<f32>(), 1.5);
+    }
+}

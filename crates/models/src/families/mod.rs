@@ -1,0 +1,45 @@
+//! The architectures that run, one file for each, named after its `model_type`.
+//! Knows nothing of runtimes.
+
+mod gemma3_text;
+mod llama;
+mod qwen2;
+mod qwen3;
+mod qwen3_moe;
+
+use anyhow::{Result, bail};
+
+use crate::config::Config;
+use crate::decoder::Decoder;
+use crate::runtime::Runtime;
+use crate::tensors::Tensors;
+use weights::arch;
+
+/// A function that builds an architecture and takes its weights.
+type Load<R> = fn(&Config, &mut Tensors<'_, R>) -> Result<Decoder<R>>;
+
+/// Returns what loads each model type that runs here.
+fn loaders<R: Runtime>() -> [(&'static str, Load<R>); 5] {
+    [
+        ("gemma3_text", gemma3_text::load),
+        ("llama", llama::load),
+        ("qwen2", qwen2::load),
+        ("qwen3", qwen3::load),
+        ("qwen3_moe", qwen3_moe::load),
+    ]
+}
+
+/// Returns what loads the architecture that `config.json` names.
+pub(crate) fn loader<R: Runtime>(config: &Config) -> Result<Load<R>> {
+    let (arch, loaders) = (config.arch(), loaders::<R>());
+    if let Some((_, load)) = loaders.iter().find(|(model_type, _)| *model_type == arch.model_type) {
+        return Ok(*load);
+    }
+    let names = loaders.iter().flat_map(|(model_type, _)| {
+        let aliases = arch::of_model_type(model_type).aliases;
+        [*model_type].into_iter().chain(aliases.iter().copied())
+    });
+    let (path, named) = (config.path().display(), config.model_type()?);
+    let supported = names.collect::<Vec<_>>().join(", ");
+    bail!("{path}: model_type {named:?} is not supported (supported: {supported})")
+}
