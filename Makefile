@@ -4,10 +4,10 @@
 CARGO ?= cargo
 
 demo: cargo ## Build the tool, run the whole experiment of pipeline.yaml, print the table
-	$(CARGO) build --release --locked
-	./target/release/pipeline build
+	$(CARGO) build --profile demo --locked
+	./target/demo/pipeline build
 	@echo
-	@./target/release/pipeline report
+	@./target/demo/pipeline report
 
 test: fmt clippy unit docs ## Everything that CI checks
 
@@ -33,6 +33,7 @@ deny: ## Licences and advisories of the dependencies (needs cargo-deny)
 bench: setup ## Measure beside ninja and make, beside mlx-lm and llama.cpp; writes bench/RESULTS.md
 	@scripts/llama-cpp/setup.sh
 	$(CARGO) build --release --locked --features mlx
+	$(CARGO) build --release --locked -p cpu --example read_memory
 	python3 bench/null_build.py
 	python3 bench/weights.py
 	python3 bench/decode.py

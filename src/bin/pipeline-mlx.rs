@@ -12,8 +12,13 @@ fn main() -> ExitCode {
 
 #[cfg(not(any(feature = "mlx", target_os = "macos")))]
 fn main() -> ExitCode {
-    use cpu::Cpu;
+    use std::io::Write;
 
-    let refused = || anyhow::bail!("this pipeline was built without MLX; build it with `--features mlx`");
-    models::worker::serve::<Cpu>(refused, || None)
+    use protocol::Reply;
+
+    let message = "this pipeline was built without MLX; build it with `--features mlx`".to_owned();
+    let reply = serde_json::to_string(&Reply::Failed(message)).expect("BUG: a reply has a JSON form");
+    // If nobody listens, the exit code tells it.
+    let _ = writeln!(std::io::stdout(), "{reply}");
+    ExitCode::FAILURE
 }

@@ -25,7 +25,7 @@ pub(crate) struct BuildArgs {
     /// With -n, exit with 3 if anything is stale
     #[arg(long, requires = "dry_run")]
     exit_code: bool,
-    /// How many stages run at once; MLX always runs one
+    /// How many stages run at once; models always run one at a time
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// After a failure, go on with what does not depend on it

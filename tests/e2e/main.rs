@@ -10,6 +10,7 @@ mod bucket;
 mod build;
 mod cache;
 mod checkout;
+mod device;
 mod disks;
 mod download;
 mod errors;

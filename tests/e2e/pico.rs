@@ -40,10 +40,36 @@ pub(crate) fn write_model(folder: &Path, size: Size) {
     fs::write(folder.join("tokenizer.json"), r#"{"model": {"type": "BPE", "vocab": {}, "merges": []}}"#)
         .unwrap();
     fs::write(folder.join("LICENSE"), "Do as you like.\n").unwrap();
-    let shapes = shapes(size);
+    write_halves(folder, &shapes(size));
+}
+
+/// Completes the model in `folder`, of the same size: with all biases that a qwen2 has, with words and with a chat
+/// template, so that it runs.
+pub(crate) fn complete_model(folder: &Path, size: Size) {
+    let mut shapes = shapes(size);
+    for layer in 0..size.layers {
+        for projection in ["k_proj", "v_proj"] {
+            let bias = format!("model.layers.{layer}.self_attn.{projection}.bias");
+            shapes.insert(bias, vec![size.hidden]);
+        }
+    }
+    write_halves(folder, &shapes);
+    let words: serde_json::Map<String, Value> =
+        (0..VOCABULARY).map(|word| (format!("w{word}"), json!(word))).collect();
+    let tokenizer = json!({
+        "version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": words, "unk_token": "w0"},
+    });
+    let template = "{% for message in messages %}{{ message['content'] }}{% endfor %}";
+    let config = json!({"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template});
+    fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    fs::write(folder.join("tokenizer_config.json"), config.to_string()).unwrap();
+}
+
+fn write_halves(folder: &Path, shapes: &BTreeMap<String, Vec<usize>>) {
     let halves =
         |values: Vec<f32>| values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect();
-    write_tensors(&folder.join("model.safetensors"), Dtype::F16, &shapes, &halves);
+    write_tensors(&folder.join("model.safetensors"), Dtype::F16, shapes, &halves);
 }
 
 fn shapes(Size { hidden, layers }: Size) -> BTreeMap<String, Vec<usize>> {

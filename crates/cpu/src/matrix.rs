@@ -116,6 +116,28 @@ impl Matrix {
         Ok(Self { kind: Kind::Float(*float), rows, columns, weight, scales: None, biases: None })
     }
 
+    /// Returns quantized rows as a matrix.
+    #[cfg(test)]
+    pub(crate) fn of_packed(packed: &weights::kernels::PackedRows) -> Self {
+        let parts = [&packed.weight, &packed.scales, &packed.biases];
+        let arena = Arena::new(parts.iter().map(|part| Arena::needed(part.len()).unwrap()).sum()).unwrap();
+        let block = |part: &Vec<u8>| {
+            arena.block(part.len(), |bytes| {
+                bytes.copy_from_slice(part);
+                Ok(())
+            })
+        };
+        let has_biases = packed.spec.mode == Mode::Affine;
+        Self {
+            kind: Kind::Quantized(packed.spec, packed.float),
+            rows: packed.weight.len() / packed.spec.weight_bytes(packed.columns),
+            columns: packed.columns,
+            weight: block(&packed.weight).unwrap(),
+            scales: Some(block(&packed.scales).unwrap()),
+            biases: has_biases.then(|| block(&packed.biases).unwrap()),
+        }
+    }
+
     /// Whether a step of a row has its weights in pairs; see [`arrange`](crate::format::arrange).
     pub(crate) fn is_paired(&self) -> bool {
         matches!(self.kind, Kind::Quantized(QuantSpec { bits: 4, .. }, _))

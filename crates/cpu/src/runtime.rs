@@ -135,13 +135,26 @@ impl Runtime for Cpu {
     }
 
     fn product(&self, x: &Tensor, matrix: &Matrix, bias: Option<&Tensor>) -> Result<Tensor> {
-        let vectors = self.arranged(x, matrix);
-        let count = vectors.values().len() / matrix.step_columns();
-        let mut products = Buffer::new(count * matrix.rows);
-        let job = Job::new(vectors.values(), 0, &mut products);
-        linear::multiply(&self.pool, self.simd, matrix, &[job]);
-        let products = Tensor::new(products, matrix.rows);
-        bias.map_or(Ok(products.clone()), |bias| self.add_bias(&products, bias))
+        self.products(x, &[(matrix, bias)])?.pop().context("BUG: a product has a result")
+    }
+
+    fn products(&self, x: &Tensor, layers: &[(&Matrix, Option<&Tensor>)]) -> Result<Vec<Tensor>> {
+        let vectors: Vec<Tensor> = layers.iter().map(|(matrix, _)| self.arranged(x, matrix)).collect();
+        let places = layers.iter().zip(&vectors).map(|((matrix, _), vectors)| {
+            Buffer::new(vectors.values().len() / matrix.step_columns() * matrix.rows)
+        });
+        let mut products: Vec<Buffer> = places.collect();
+        let mut jobs = Vec::with_capacity(layers.len());
+        for (((matrix, _), vectors), products) in layers.iter().zip(&vectors).zip(&mut products) {
+            jobs.push(Job::new(vectors.values(), matrix, 0, products));
+        }
+        linear::multiply(&self.pool, self.simd, &jobs);
+        drop(jobs);
+        let results = layers.iter().zip(products).map(|((matrix, bias), products)| {
+            let products = Tensor::new(products, matrix.rows);
+            bias.map_or(Ok(products.clone()), |bias| self.add_bias(&products, bias))
+        });
+        results.collect()
     }
 
     fn dora_factors(
@@ -318,10 +331,10 @@ impl Runtime for Cpu {
         for (expert, pairs) in routes.groups() {
             let (own, later) = rest.split_at_mut(pairs.len() * stack.rows);
             let vectors = &vectors.values()[pairs.start * length..pairs.end * length];
-            jobs.push(Job::new(vectors, *expert, own));
+            jobs.push(Job::new(vectors, stack, *expert, own));
             rest = later;
         }
-        linear::multiply(&self.pool, self.simd, stack, &jobs);
+        linear::multiply(&self.pool, self.simd, &jobs);
         Ok(Tensor::new(products, stack.rows))
     }
 

@@ -100,11 +100,6 @@ impl<'a> View<'a> {
         const DISTANCE: usize = 6 << 10;
         DISTANCE.next_multiple_of((rows * self.row_bytes).max(1))
     }
-
-    /// Cuts the rows into parts of `length` rows.
-    pub(crate) fn part(&self, part: usize, length: usize) -> Range<usize> {
-        part * length..((part + 1) * length).min(self.rows)
-    }
 }
 
 /// The widened scales and biases of some rows.

@@ -9,6 +9,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use artifact::Digest;
 use cpu::{Cpu, Simd};
 use models::LanguageModel;
 
@@ -47,4 +48,20 @@ fn every_way_to_compute_gives_the_same_bits() {
             assert!(found == expected, "{name}: {threads} threads, {simd:?}, steps of {step}");
         }
     }
+}
+
+/// The digest of the logits of the example's model with its adapter, on every machine. If it changes, results that were
+/// shared or locked are not reproduced any more: then `protocol::CPU_ID` must change too.
+const EXAMPLE: &str = "af01cec7acd8e8f4e0d2e64186bd0d95f9b0224d82b0910573b53ebdea24ae27";
+
+#[test]
+fn the_examples_logits_are_those_of_every_other_machine() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/tiny");
+    let cpu = Cpu::default();
+    let model =
+        LanguageModel::load(&cpu, &example.join("base-4bit"), Some(&example.join("adapter"))).unwrap();
+    let prompt: Vec<u32> = (0..70).map(|index| index * 37 % 500).collect();
+    let logits = model.logits(&prompt, 512).unwrap();
+    let bytes: Vec<u8> = logits.into_iter().flat_map(f32::to_le_bytes).collect();
+    assert_eq!(Digest::of(&bytes).to_string(), EXAMPLE);
 }

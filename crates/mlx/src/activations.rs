@@ -49,6 +49,22 @@ pub(crate) fn scaled(x: &Array, factor: f32) -> Result<Array, Exception> {
 mod tests {
     use super::*;
 
+    /// On a GPU the compiled functions are used. Here MLX compiles them with the C++ compiler that built its shim.
+    #[test]
+    fn compiled_and_plain_agree() {
+        let gate = Array::from_slice(&[-3.0_f32, -0.5, 0.0, 0.25, 2.0, 7.0], &[6]);
+        let x = Array::from_slice(&[1.0_f32, 2.0, 3.0, -4.0, 5.0, -6.0], &[6]);
+        for (plain, compiled) in [
+            (swiglu((&gate, &x)), compile(swiglu, true)((&gate, &x))),
+            (geglu((&gate, &x)), compile(geglu, true)((&gate, &x))),
+        ] {
+            let numbers = |array: Array| array.to_vec_exact::<f32>().unwrap();
+            for (a, b) in numbers(plain.unwrap()).into_iter().zip(numbers(compiled.unwrap())) {
+                assert!((a - b).abs() < 1e-6 * (1.0 + a.abs()), "{a} and {b}");
+            }
+        }
+    }
+
     #[test]
     fn a_scaled_half_stays_a_half() {
         let half = Array::from_f32(3.0).as_dtype(mlx_rs::Dtype::Float16).unwrap();

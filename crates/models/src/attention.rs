@@ -85,10 +85,11 @@ impl<R: Runtime> Attention<R> {
         mask: &R::Mask,
         cache: &mut R::Cache,
     ) -> Result<R::Tensor> {
-        let heads = |linear: &Linear<R>, count| runtime.heads(&linear.forward(runtime, x)?, count);
-        let mut queries = heads(&self.q_proj, self.n_heads)?;
-        let mut keys = heads(&self.k_proj, self.n_kv_heads)?;
-        let values = heads(&self.v_proj, self.n_kv_heads)?;
+        let [queries, keys, values] =
+            Linear::forward_all([&self.q_proj, &self.k_proj, &self.v_proj], runtime, x)?;
+        let mut queries = runtime.heads(&queries, self.n_heads)?;
+        let mut keys = runtime.heads(&keys, self.n_kv_heads)?;
+        let values = runtime.heads(&values, self.n_kv_heads)?;
         if let Some([q_norm, k_norm]) = &self.norms {
             queries = q_norm.forward(runtime, &queries)?;
             keys = k_norm.forward(runtime, &keys)?;

@@ -1,7 +1,7 @@
 //! A linear layer: a matrix, an optional bias, and an optional LoRA update that is not fused.
 //! Knows nothing of the layers around it.
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use super::adapter::Lora;
 use super::runtime::Runtime;
@@ -30,14 +30,34 @@ impl<R: Runtime> Linear<R> {
 
     /// Maps `[tokens, input_dims]` to `[tokens, output_dims]`.
     pub(crate) fn forward(&self, runtime: &R, x: &R::Tensor) -> Result<R::Tensor> {
-        match &self.lora {
-            None => runtime.product(x, &self.weight, self.bias.as_ref()),
-            Some(lora) if lora.is_dora() => {
-                // DoRA scales the rows of the weight, but not the bias.
-                let y = lora.apply(runtime, &runtime.product(x, &self.weight, None)?, x)?;
-                self.bias.as_ref().map_or(Ok(y.clone()), |bias| runtime.add_bias(&y, bias))
-            }
-            Some(lora) => lora.apply(runtime, &runtime.product(x, &self.weight, self.bias.as_ref())?, x),
+        self.finish(runtime, runtime.product(x, &self.weight, self.early_bias())?, x)
+    }
+
+    /// Maps one input through several layers.
+    pub(crate) fn forward_all<const N: usize>(
+        layers: [&Self; N],
+        runtime: &R,
+        x: &R::Tensor,
+    ) -> Result<[R::Tensor; N]> {
+        let products = runtime.products(x, &layers.map(|layer| (&layer.weight, layer.early_bias())))?;
+        let finish = |(layer, y): (&Self, R::Tensor)| layer.finish(runtime, y, x);
+        let outputs: Vec<_> = layers.into_iter().zip(products).map(finish).collect::<Result<_>>()?;
+        outputs.try_into().map_err(|_| anyhow!("BUG: each layer has an output"))
+    }
+
+    /// Returns the bias, if it is added before the LoRA update. DoRA scales the rows of the weight, but not the bias.
+    fn early_bias(&self) -> Option<&R::Tensor> {
+        let is_dora = self.lora.as_ref().is_some_and(Lora::is_dora);
+        self.bias.as_ref().filter(|_| !is_dora)
+    }
+
+    /// Adds to the product `y` what is missing.
+    fn finish(&self, runtime: &R, y: R::Tensor, x: &R::Tensor) -> Result<R::Tensor> {
+        let Some(lora) = &self.lora else { return Ok(y) };
+        let updated = lora.apply(runtime, &y, x)?;
+        match &self.bias {
+            Some(bias) if lora.is_dora() => runtime.add_bias(&updated, bias),
+            _ => Ok(updated),
         }
     }
 }

@@ -52,7 +52,7 @@ impl<R: Runtime> Mlp<R> {
 
 impl<R: Runtime> FeedForward<R> for Mlp<R> {
     fn forward(&self, runtime: &R, x: &R::Tensor) -> Result<R::Tensor> {
-        let (gate, up) = (self.gate_proj.forward(runtime, x)?, self.up_proj.forward(runtime, x)?);
+        let [gate, up] = Linear::forward_all([&self.gate_proj, &self.up_proj], runtime, x)?;
         self.down_proj.forward(runtime, &runtime.gated(self.activation, &gate, &up)?)
     }
 }

@@ -174,6 +174,15 @@ pub trait Runtime: Sized + 'static {
         bias: Option<&Self::Tensor>,
     ) -> Result<Self::Tensor>;
 
+    /// Returns the products of one tensor with several matrices, each with its bias. A runtime may compute them together.
+    fn products(
+        &self,
+        x: &Self::Tensor,
+        layers: &[(&Self::Matrix, Option<&Self::Tensor>)],
+    ) -> Result<Vec<Self::Tensor>> {
+        layers.iter().map(|(matrix, bias)| self.product(x, matrix, *bias)).collect()
+    }
+
     /// Returns `magnitude / length`, where `length` is that of each row of `weight + scale * b @ a`, and `factors`
     /// are `a` and `b`. This is the
     /// factor of DoRA on each row.
