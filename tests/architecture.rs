@@ -40,7 +40,7 @@ const ROOMS: &[(&str, &str, &[&str])] = &[
     ("cpu", "simd", &[]),
     ("cpu", "tensor", &[]),
     ("cpu", "format", &["simd"]),
-    ("cpu", "view", &["format", "simd"]),
+    ("cpu", "view", &["format", "simd", "tensor"]),
     ("cpu", "product", &["format", "simd", "view"]),
     ("cpu", "memory", &["format"]),
     ("cpu", "matrix", &["format", "memory", "simd", "view"]),

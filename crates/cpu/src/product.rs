@@ -8,16 +8,13 @@ use std::ops::Range;
 
 use crate::format::Format;
 use crate::simd::{LANES, Lanes, for_each_set};
-use crate::view::View;
+use crate::view::{LINE, View};
 
 /// How many rows are multiplied with one vector at once, so that their sums do not wait for each other.
 pub(crate) const ROWS: usize = 2;
 
 /// How many rows have their scales and biases widened at once.
 const BLOCK: usize = 32;
-
-/// The bytes of a line of the cache.
-const LINE: usize = 64;
 
 /// How many rows and vectors are multiplied with each other at once: as many as their sums fit the registers.
 const TILE: [usize; 2] = [4, 6];

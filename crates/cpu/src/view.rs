@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::format::{PADDING, Row};
 use crate::simd::{LANES, Lanes};
+use crate::tensor::Buffer;
 
 /// How the scales and biases of groups are stored.
 #[derive(Clone, Copy)]
@@ -68,7 +69,7 @@ impl<'a> View<'a> {
     #[inline(always)]
     pub(crate) fn groups_of<L: Lanes>(&self, rows: &Range<usize>) -> Groups {
         let (start, count) = (rows.start * self.groups * self.sides.size(), rows.len() * self.groups);
-        let mut groups = Groups { first: rows.start, scales: Vec::new(), biases: Vec::new() };
+        let mut groups = Groups { first: rows.start, scales: Buffer::new(0), biases: Buffer::new(0) };
         if count > 0 {
             groups.scales = widened::<L>(self.sides, &self.scales[start..], count);
             if !self.biases.is_empty() {
@@ -102,18 +103,26 @@ impl<'a> View<'a> {
     }
 }
 
+/// The bytes of a line of the cache.
+pub(crate) const LINE: usize = 64;
+
 /// The widened scales and biases of some rows.
 pub(crate) struct Groups {
     /// The number of the first row.
     first: usize,
-    scales: Vec<f32>,
-    biases: Vec<f32>,
+    scales: Buffer,
+    biases: Buffer,
 }
 
-/// Widens the first `count` scales or biases. At least [`PADDING`] bytes follow them.
+/// Widens the first `count` scales or biases. At least [`PADDING`] bytes follow them. As many behind them will be next,
+/// so they are asked for.
 #[inline(always)]
-fn widened<L: Lanes>(sides: Sides<'_>, bytes: &[u8], count: usize) -> Vec<f32> {
-    let mut values = vec![0.0; count.next_multiple_of(LANES)];
+fn widened<L: Lanes>(sides: Sides<'_>, bytes: &[u8], count: usize) -> Buffer {
+    let length = count * sides.size();
+    for line in (0..length).step_by(LINE) {
+        L::prefetch(bytes.as_ptr().wrapping_add(length + line));
+    }
+    let mut values = Buffer::new(count.next_multiple_of(LANES));
     let (chunks, _) = values.as_chunks_mut::<LANES>();
     match sides {
         Sides::None => {}
