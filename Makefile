@@ -20,6 +20,7 @@ clippy: mlx
 
 unit: setup
 	$(CARGO) test --locked --workspace --features mlx
+	$(CARGO) test --locked --test e2e device:: # without MLX, as `make demo` builds it
 
 docs: mlx
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --features mlx --no-deps

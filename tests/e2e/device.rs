@@ -82,7 +82,8 @@ fn the_file_and_the_command_line_choose_the_device() {
 fn a_program_without_mlx_says_how_to_get_one_with_it() {
     let space = benchmarked();
     let run = space.build_with(&["--device", "mlx"]).exits(1);
-    assert!(run.stderr.contains("build it with `--features mlx`"), "{}", run.transcript());
+    let failed = run.events("failed")[0].clone();
+    assert!(failed["error"].as_str().unwrap().contains("build it with `--features mlx`"), "{failed}");
 }
 
 #[test]
