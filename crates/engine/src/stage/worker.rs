@@ -195,7 +195,12 @@ impl Worker {
         let mut line = serde_json::to_vec(request).expect("BUG: a request has a JSON form");
         line.push(b'\n');
         let input = self.child.stdin.as_mut().or_bug("the worker's input is a pipe")?;
-        input.write_all(&line).map_err(|error| Error::Worker(format!("cannot write to the worker: {error}")))
+        match input.write_all(&line) {
+            // It ended before it read: its reply or its end says why.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => Err(Error::Worker(format!("cannot write to the worker: {error}"))),
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Returns why a worker ended without a last reply: Ctrl-C, which reaches it too, or its exit status.
