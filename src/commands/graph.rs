@@ -10,7 +10,7 @@ use crate::outcome::Outcome;
 use crate::terminal::{print, print_json};
 use engine::project::{Project, ProjectPath};
 use engine::stage::{Kind, Stage};
-use weights::kernels::Mode;
+use weights::kernels::{Mode, Rounding};
 use weights::rewrite::{Mixed, Quantize};
 
 #[derive(Debug, Args)]
@@ -68,8 +68,9 @@ fn edges(project: &Project) -> Vec<(&str, &str)> {
 }
 
 fn how_quantized(quantize: &Quantize) -> String {
-    let Quantize { bits, group_size, mode, overrides, recipe } = quantize;
-    let own = if overrides.is_empty() { "" } else { ", overrides" };
+    let Quantize { bits, group_size, mode, overrides, recipe, rounding } = quantize;
+    let kept = if *rounding == Rounding::Keep { ", rounding keep" } else { "" };
+    let own = if overrides.is_empty() { kept.to_owned() } else { format!("{kept}, overrides") };
     let recipe = Mixed::WORDS.iter().find(|(_, known)| Some(*known) == *recipe);
     match (recipe, mode) {
         (Some((word, _)), _) => format!("{word}, group {group_size}{own}"),

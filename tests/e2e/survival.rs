@@ -154,7 +154,10 @@ fn what_is_not_quantized_is_intact() {
     );
     space.build().ran(["base", "adapter", "fused", "q"]);
     let tensors = &survival(&space, "q")["tensors"];
-    let intact = json!({"delta_per_step": null, "noise_to_signal": 0.0, "reverted": 0.0, "survival": 1.0, "weights": 64});
+    let intact = json!({
+        "bits": null, "cosine": 1.0, "delta_per_step": null, "noise_to_signal": 0.0, "reverted": 0.0, "rounding": null,
+        "survival": 1.0, "weights": 64,
+    });
     assert_eq!(tensors[norm], intact);
     // All experts are counted, though most of them have no update.
     assert_eq!(tensors[stack]["weights"], 3 * 40 * 64);

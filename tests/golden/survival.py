@@ -2,8 +2,8 @@
 
     python survival.py [FILE]
 
-Needs numpy and `mlx[cpu]==0.32.2`. The models are made with MLX's own `quantize` and `dequantize`; nothing of `pipeline` is used.
-A second run gives the same bytes.
+Needs numpy, safetensors and `mlx[cpu]==0.32.2`. The models are made with MLX's own `quantize` and `dequantize`, and with the
+reference in keep.py; nothing of `pipeline` is used. A second run gives the same bytes.
 """
 
 import json
@@ -13,11 +13,15 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from keep import dequantized, dither, keep, seed_of
+
 HERE = Path(__file__).parent
 TINY = HERE.parent.parent / "examples" / "tiny"
 SCALE = 20.0
+GROUP, BITS = 64, 4  # of the base
 
-# By the name of the node: the type of the fused model, and what it is quantized to, one after the other.
+# By the name of the node: the type of the fused model, and what it is quantized to, one after the other. A number alone means
+# that many bits on the grid of the base.
 NODES = {
     "8bit": ("float16", [(8, 64, "affine")]),
     "6bit": ("float16", [(6, 64, "affine")]),
@@ -28,6 +32,8 @@ NODES = {
     "mxfp4": ("float16", [(4, 32, "mxfp4")]),
     "mxfp8": ("float16", [(8, 32, "mxfp8")]),
     "nvfp4": ("float16", [(4, 16, "nvfp4")]),
+    "4bit-keep": ("float16", [4]),
+    "6bit-keep-bf16": ("bfloat16", [6]),
 }
 
 
@@ -49,6 +55,17 @@ def quantized(weight, bits, group_size, mode):
     lowest, mantissa = (2.0**-6, 3) if mode == "mxfp8" else (1.0, 1)
     magnitude = np.maximum(np.abs(exact) / scales, lowest)
     return out, 2.0 ** (np.floor(np.log2(magnitude)) - mantissa) * scales
+
+
+def kept(weight, base, bits, name):
+    """Rounds on the grid of the base and returns the weights that come out, and the step at each."""
+    kind = str(weight.dtype).removeprefix("mlx.core.")
+    codes, scales, biases = base
+    codes = (np.array(codes)[..., None] >> (np.arange(8, dtype=np.uint32) * 4) & 15).reshape(weight.shape)
+    scales, biases, updated = (np.array(part.astype(mx.float32)) for part in (scales, biases, weight))
+    numbers = dither(seed_of(name), *weight.shape)
+    made, steps = keep(codes, scales, biases, updated, kind, GROUP, BITS, bits, numbers)
+    return mx.array(dequantized(made, steps, biases, GROUP, kind)), np.abs(spread(steps.astype(np.float64), GROUP))
 
 
 def spread(scales, group_size):
@@ -77,6 +94,7 @@ def sums(base, fused, out, step):
         "changed": int(changed.sum()),
         "reverted": int((changed & (out == base)).sum()),
         "moved·delta": float((moved * delta).sum()),
+        "moved²": float((moved**2).sum()),
         "delta²": float((delta**2).sum()),
         "noise²": float(((moved - delta) ** 2).sum()),
         "step²": float((np.broadcast_to(step, delta.shape) ** 2).sum()),
@@ -85,6 +103,7 @@ def sums(base, fused, out, step):
 
 def figures(sums):
     return {
+        "cosine": sums["moved·delta"] / (sums["moved²"] * sums["delta²"]) ** 0.5,
         "delta_per_step": (sums["delta²"] / sums["step²"]) ** 0.5,
         "noise_to_signal": (sums["noise²"] / sums["delta²"]) ** 0.5,
         "reverted": sums["reverted"] / sums["changed"],
@@ -101,11 +120,12 @@ def survival(model, adapter, dtype, steps):
             continue
         module = name.removesuffix(".lora_a")
         codes, scales, biases = (model[f"{module}.{part}"] for part in ("weight", "scales", "biases"))
-        base = mx.dequantize(codes, scales.astype(dtype), biases.astype(dtype), 64, 4)
+        grid = codes, scales.astype(dtype), biases.astype(dtype)
+        base = mx.dequantize(*grid, GROUP, BITS)
         fused = merged(base, adapter[name], adapter[f"{module}.lora_b"])
         out = fused
         for how in steps:
-            out, step = quantized(out, *how)
+            out, step = kept(out, grid, how, f"{module}.weight") if isinstance(how, int) else quantized(out, *how)
         tensors[f"{module}.weight"] = sums(base, fused, out, step)
     overall = {key: sum(tensor[key] for tensor in tensors.values()) for key in next(iter(tensors.values()))}
     return {"overall": figures(overall), "tensors": {name: figures(found) for name, found in tensors.items()}}

@@ -11,7 +11,7 @@ use super::{
     Verdict, judge, wilson,
 };
 use protocol::{Divergence, Perplexity, Timings};
-use weights::kernels::{Mode, QuantSpec};
+use weights::kernels::{Mode, QuantSpec, Rounding};
 use weights::survival::{Figures, Survival};
 
 /// A report that owns what it shows.
@@ -234,6 +234,9 @@ fn machine() -> Machine {
 /// Returns figures that vary around `mean` by layer and kind, with an embedding that is in no layer.
 fn survival(layers: usize, mean: f64, cause: Option<&str>) -> Survival {
     let figures = |survival: f64| Figures {
+        bits: Some(4),
+        cosine: survival,
+        rounding: Some(Rounding::Nearest),
         survival,
         noise_to_signal: 1.0 - survival.min(0.99) + 0.05,
         reverted: (1.0 - survival).clamp(0.0, 1.0) * 0.9,

@@ -10,6 +10,7 @@ use crate::manifest::{Input, Manifest, Node};
 use crate::stage::{BASE_ROLE, DeviceChoice, FUSED_ROLE, Stage};
 use text::nearest;
 use text::yaml::Problem;
+use weights::kernels::Rounding;
 
 /// The index of a node in its graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +44,7 @@ impl Graph {
             inputs.push(resolved.collect::<Result<Vec<_>, _>>()?);
         }
         let order = sort(&nodes, &inputs)?;
+        check_kept(&nodes, &inputs)?;
         let written = inputs.iter().map(Vec::len).collect();
         add_fine_tunings(&mut nodes, &mut inputs, &order);
         Ok(Self { nodes, inputs, written, order })
@@ -176,6 +178,25 @@ fn sort(nodes: &[Node], inputs: &[Vec<NodeId>]) -> Result<Vec<NodeId>, Problem> 
     if order.len() == nodes.len() { Ok(order) } else { Err(cycle(nodes, inputs)) }
 }
 
+/// Checks that the models whose fine-tuning a `quantize` node is to keep come from a `fuse` node.
+fn check_kept(nodes: &[Node], inputs: &[Vec<NodeId>]) -> Result<(), Problem> {
+    let asks = |node: &Node| matches!(&node.stage, Stage::Quantize(own) if own.rounding == Rounding::Keep);
+    for (node, inputs) in nodes.iter().zip(inputs).filter(|(node, _)| asks(node)) {
+        for (input, id) in node.inputs.iter().zip(inputs) {
+            let made = &nodes[id.0].stage;
+            if !matches!(made, Stage::Fuse(_)) {
+                let (name, word) = (&input.node, made.word());
+                let message = format!(
+                    "`rounding: keep` keeps what a `fuse` node has just added, but `{name}` is a `{word}` node: name the \
+                     `fuse` node, or leave `rounding` out"
+                );
+                return Err(Problem::new(input.at, message));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// For a `quantize` node below a `fuse` node, adds the inputs that it needs to measure how much of the
 /// fine-tuning survives. The model of the nearest `fuse` node becomes the input `base`. If other `quantize`
 /// nodes lie between, the `fuse` node itself becomes the input `fused`. Both are ancestors already, so there
@@ -278,6 +299,15 @@ mod tests {
         assert_eq!(inputs("r"), "model=q fused=f base=p");
         // The nearest `fuse` node is used.
         assert_eq!(inputs("t"), "model=g base=r");
+    }
+
+    #[test]
+    fn only_what_was_fused_is_kept() {
+        let nodes =
+            "  b: {stage: base, source: s}\n  q: {stage: quantize, model: b, bits: 4, rounding: keep}";
+        let expected = "`rounding: keep` keeps what a `fuse` node has just added, but `b` is a `base` node: name the \
+                        `fuse` node, or leave `rounding` out";
+        assert_eq!(check(nodes).unwrap_err().message, expected);
     }
 
     #[test]

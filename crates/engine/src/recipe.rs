@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::origin::Origin;
-use crate::stage::{Benchmark, Device, Stage};
+use crate::stage::{BASE_ROLE, Benchmark, Device, Stage};
 use artifact::Digest;
 
 /// Increased when the meaning of a recipe changes. Then every key changes.
@@ -147,7 +147,7 @@ pub enum Change {
 impl Recipe {
     /// Makes the recipe of `stage`, computed by `backend` from `inputs`: the content digests by role.
     pub fn new(stage: Stage, backend: &str, inputs: BTreeMap<String, Digest>) -> Self {
-        let version = stage.version();
+        let version = stage.version(inputs.contains_key(BASE_ROLE));
         Self { backend: backend.to_owned(), format: FORMAT, inputs, origin: None, version, stage }
     }
 
@@ -235,7 +235,7 @@ fn parameter_changes(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weights::kernels::Mode;
+    use weights::kernels::{Mode, Rounding};
     use weights::rewrite::Quantize;
 
     fn recipe(bits: usize, input: &str) -> Recipe {
@@ -245,6 +245,7 @@ mod tests {
             mode: Mode::Affine,
             overrides: Vec::new(),
             recipe: None,
+            rounding: Rounding::Nearest,
         });
         Recipe::new(stage, "cpu", [("model".to_owned(), Digest::of(input.as_bytes()))].into())
     }

@@ -84,6 +84,9 @@ mod tests {
 
     fn survival(tensors: &[(&str, f64)]) -> Survival {
         let figures = |survival| Figures {
+            bits: Some(4),
+            cosine: 1.0,
+            rounding: None,
             survival,
             noise_to_signal: 0.0,
             reverted: 0.0,

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
+use crate::kernels::Rounding;
 use artifact::AtPath;
 
 /// The name of the file in which a quantized model says how much is left of the fine-tuning it descends from.
@@ -35,6 +36,14 @@ pub struct Survival {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Figures {
+    /// Bits per code; `None` if it is not quantized. For all tensors together, `None` if they differ.
+    pub bits: Option<usize>,
+    /// `<W_out - W_base, delta> / (|W_out - W_base| |delta|)`: 1 if the weights moved in the direction of the
+    /// update and nowhere else.
+    pub cosine: f64,
+    /// How the weights were rounded; `None` if they are not quantized. For all tensors together, `None` if
+    /// they differ.
+    pub rounding: Option<Rounding>,
     /// `<W_out - W_base, delta> / <delta, delta>`: 1 if the update is intact on average, 0 if nothing of it
     /// is left.
     pub survival: f64,

@@ -5,9 +5,12 @@
 
 mod samples;
 
-use samples::{FLOATS, affine, bits, dequantize, expected, golden, lora, modes, quantize, rows};
+use samples::{FLOATS, affine, bits, dequantize, expected, golden, lora, modes, quantize, rows, specs_of};
 
-use weights::kernels::{Backend, Cpu};
+use weights::kernels::{Backend, Cpu, Dither, Mode, Packed, PackedMut, Rows};
+
+/// The length of the rows in `keep.safetensors`, which has bfloat16 as plain bits.
+const KEPT_COLUMNS: usize = 128;
 
 #[test]
 fn affine_is_as_in_mlx() {
@@ -63,4 +66,42 @@ fn merges_in_the_promised_order() {
         Cpu::default().merge(&mut merged, &lora(&files), 0).unwrap();
         assert!(merged == rows(&files, &format!("ordered/{word}"), float), "{word} differs");
     }
+}
+
+/// Weights that were updated are rounded on the grid of their base, or on a finer one with the same points.
+#[test]
+fn keeps_as_the_reference_does() {
+    let files = golden("keep.safetensors");
+    let mut count = 0;
+    for (_, float, base, name) in affine() {
+        let part = |place: &str, part: &str| files.read(&format!("{place}/{name}{part}")).unwrap();
+        let [weight, scales, biases] = ["/weight", "/scales", "/biases"].map(|word| part("base", word));
+        let mut updated = Rows::new(float, KEPT_COLUMNS);
+        updated.decode(float, KEPT_COLUMNS, &part("updated", ""));
+        let packed = Packed {
+            spec: base,
+            float,
+            columns: KEPT_COLUMNS,
+            weight: &weight,
+            scales: &scales,
+            biases: &biases,
+        };
+        for spec in specs_of(Mode::Affine).filter(|spec| spec.bits_beyond(base).is_some()) {
+            let dither = Dither::of("model.layers.0.self_attn.q_proj.weight", 5);
+            let count_of = updated.values.len();
+            let mut parts = [
+                vec![0; spec.weight_bytes(count_of)],
+                vec![0; spec.scale_bytes(count_of, float)],
+                vec![0; spec.bias_bytes(count_of, float)],
+            ];
+            let [codes, finer, offsets] = &mut parts;
+            let out = PackedMut { weight: codes, scales: finer, biases: offsets };
+            packed.keep(&updated, dither, spec, out).unwrap();
+            let kept = |word: &str| part("kept", &format!("/{}/{word}", spec.bits));
+            let expected = [kept("weight"), kept("scales"), biases.clone()];
+            assert!(parts == expected, "{name} kept in {} bits differs", spec.bits);
+            count += 1;
+        }
+    }
+    assert_eq!(count, 3 * 3 * 21);
 }

@@ -4,6 +4,7 @@
 
 mod benchmark;
 mod cache;
+mod encoded;
 mod matrix;
 mod quantize;
 mod trust;
@@ -17,10 +18,11 @@ use matrix::Patterns;
 use serde::{Deserialize, Serialize};
 
 use crate::origin::{self, HubSource};
-use crate::stage::{Benchmark, Stage};
+use crate::stage::Stage;
 use artifact::fold;
 use text::yaml::{At, Fields, Key, Problem, Tree, Value};
-use weights::rewrite::{Dtype, Fuse, Quantize};
+use weights::kernels::Rounding;
+use weights::rewrite::{Dtype, Fuse};
 
 /// The longest name of a node, in bytes. The name of its folder also has a digest, and may have 255 bytes.
 const LONGEST_NAME: usize = 200;
@@ -42,24 +44,12 @@ pub struct Node {
     /// Where its name is written.
     pub at: At,
     /// Its stage, with defaults filled in.
-    #[serde(with = "PlainStage")]
+    #[serde(with = "encoded::PlainStage")]
     pub stage: Stage,
     /// The nodes it is made from.
     pub inputs: Vec<Input>,
     /// The file or folder outside the graph that it is made from.
     pub source: Option<Source>,
-}
-
-/// The form of a stage in an encoded manifest. [`Stage`] itself is tagged for people to read. Only formats
-/// that describe themselves, which postcard does not, can read such a tag back.
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Stage")]
-enum PlainStage {
-    Base,
-    Adapter,
-    Fuse(Fuse),
-    Quantize(Quantize),
-    Benchmark(Benchmark),
 }
 
 /// An input that is another node.
@@ -246,7 +236,14 @@ fn read_fuse(fields: &mut Fields) -> Result<Fuse, Problem> {
     if requantize && dtype.is_some() {
         return Err(Problem::new(at, "`requantize` keeps the model's own type: leave out `dtype`"));
     }
-    Ok(Fuse { dtype, requantize })
+    let rounding = quantize::read_rounding(fields)?;
+    if rounding == Rounding::Keep && !requantize {
+        return Err(Problem::new(
+            at,
+            "`rounding` is for `requantize: true`: without it nothing is rounded to codes",
+        ));
+    }
+    Ok(Fuse { dtype, requantize, rounding })
 }
 
 fn read_input(fields: &mut Fields, role: &'static str) -> Result<Input, Problem> {

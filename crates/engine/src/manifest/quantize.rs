@@ -2,7 +2,7 @@
 //! Knows nothing of the model that is quantized.
 
 use text::yaml::{Fields, Problem, Tree, Value};
-use weights::kernels::Mode;
+use weights::kernels::{Mode, Rounding};
 use weights::rewrite::{Mixed, Override, Quantize};
 
 /// Reads the fields.
@@ -19,7 +19,16 @@ pub(super) fn read(fields: &mut Fields) -> Result<Quantize, Problem> {
     let group_size =
         fields.choice("group_size", mode.group_sizes(), only(mode.group_sizes()).or(Some(64)))?;
     let overrides = fields.take("overrides").map(|tree| read_overrides(tree, mode)).transpose()?;
-    Ok(Quantize { bits, group_size, mode, overrides: overrides.unwrap_or_default(), recipe })
+    let rounding = read_rounding(fields)?;
+    if rounding == Rounding::Keep && mode != Mode::Affine {
+        return Err(Problem::new(at, "`rounding: keep` is for `mode: affine`"));
+    }
+    Ok(Quantize { bits, group_size, mode, overrides: overrides.unwrap_or_default(), recipe, rounding })
+}
+
+/// Reads the field `rounding`, which `fuse` has too.
+pub(super) fn read_rounding(fields: &mut Fields) -> Result<Rounding, Problem> {
+    Ok(fields.word("rounding", &Rounding::WORDS)?.unwrap_or_default())
 }
 
 fn only(choices: &[usize]) -> Option<usize> {

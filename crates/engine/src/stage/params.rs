@@ -139,12 +139,14 @@ impl Stage {
     }
 
     /// Returns the version of the code of the stage. It is increased when the bytes that the stage writes, or
-    /// what it accepts, change.
-    pub fn version(&self) -> u32 {
+    /// what it accepts, change. `is_measured` says that a `quantize` node descends from a fine-tuning, and so
+    /// writes `survival.json`.
+    pub fn version(&self, is_measured: bool) -> u32 {
         match self {
             Self::Base => 1,
-            Self::Fuse(fuse) if fuse.requantize => 3,
+            Self::Fuse(fuse) if fuse.requantize => 4,
             Self::Adapter | Self::Fuse(_) => 2,
+            Self::Quantize(_) if is_measured => 4,
             Self::Quantize(_) => 3,
             Self::Benchmark(_) => 4,
         }

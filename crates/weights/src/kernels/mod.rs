@@ -8,6 +8,7 @@ mod fit;
 mod float;
 mod packed_rows;
 mod quant_spec;
+mod rounding;
 mod simd;
 mod update_stats;
 
@@ -15,6 +16,7 @@ pub use cpu::Cpu;
 pub use float::Float;
 pub use packed_rows::PackedRows;
 pub use quant_spec::{Mode, QuantSpec};
+pub use rounding::{Dither, Rounding};
 pub use update_stats::UpdateStats;
 
 use crate::Result;

@@ -8,7 +8,7 @@ use crate::Error;
 use crate::adapter::Update;
 use crate::checkpoint::{Checkpoint, Part, Weight, WeightKind};
 use crate::error::{OrBug, Result, fail};
-use crate::kernels::{Backend, Float, Mode, Packed, PackedMut, QuantSpec, Rows};
+use crate::kernels::{Backend, Dither, Float, Mode, Packed, PackedMut, QuantSpec, Rounding, Rows};
 
 /// Scratch memory for one block. It is reused for the next block.
 pub(super) struct Scratch {
@@ -49,6 +49,8 @@ pub(super) struct WeightTask<'a> {
     pub(super) weight: &'a Weight,
     pub(super) update: Option<Update>,
     pub(super) baseline: Option<WeightBaseline<'a>>,
+    /// How it is rounded, if it is quantized.
+    pub(super) rounding: Rounding,
 }
 
 /// What is needed to make any block of a weight.
@@ -106,16 +108,31 @@ impl Block<'_> {
         })
     }
 
-    /// Quantizes `rows`, which are loaded, into `out`.
+    /// Quantizes `rows` into `out`. They are loaded, and so is what they are compared with.
     pub(super) fn quantize<'o>(
         &self,
+        rows: &Range<usize>,
         spec: QuantSpec,
         out: PackedMut<'o>,
-        rows: &Rows,
+        scratch: &Scratch,
     ) -> Result<Packed<'o>> {
         let PackedMut { weight, scales, biases } = out;
-        self.backend.quantize(rows, spec, PackedMut { weight, scales, biases })?;
-        Ok(Packed { spec, float: self.float, columns: rows.columns, weight, scales, biases })
+        let places = PackedMut { weight: &mut *weight, scales: &mut *scales, biases: &mut *biases };
+        match self.task.rounding {
+            Rounding::Nearest => self.backend.quantize(&scratch.rows, spec, places)?,
+            Rounding::Keep => {
+                let dither = Dither::of(self.task.name, rows.start);
+                self.packed_base(scratch)?.keep(&scratch.rows, dither, spec, places)?;
+            }
+        }
+        Ok(Packed { spec, float: self.float, columns: scratch.rows.columns, weight, scales, biases })
+    }
+
+    /// Returns the codes of the base, which were read into `scratch` last.
+    pub(super) fn packed_base<'s>(&self, scratch: &'s Scratch) -> Result<Packed<'s>> {
+        let baseline = self.task.baseline.as_ref().or_bug("what is kept has a base")?;
+        let base = baseline.base_kind(self.task.weight).spec().or_bug("the base is quantized")?;
+        Ok(scratch.aside.packed(base, self.float, scratch.rows.columns))
     }
 
     /// Reads rows of a weight as floats of type `to`. In the affine mode, scales and biases are cast to `to`

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::run::{Baseline, Rewrite, Target};
-use super::{Fuse, survival};
+use super::{Fuse, rounding, survival};
 use crate::adapter::{Adapter, Base};
 use crate::checkpoint::{Checkpoint, Weight, WeightKind};
 use crate::error::Result;
@@ -37,8 +37,11 @@ pub(super) fn run(
     }
     let baseline = if parameters.requantize { Baseline::Itself } else { Baseline::Nothing };
     let update = &|name: &str| adapter.update(name);
-    let counts = Rewrite { checkpoint: &checkpoint, backend, targets, update, baseline }.run(output, tick)?;
-    survival::report(&counts, Some(HINT), output)?;
+    let rounding = parameters.rounding;
+    let rewrite = Rewrite { checkpoint: &checkpoint, backend, targets, update, baseline, rounding };
+    let found = rewrite.run(output, tick)?;
+    rounding::report(&found, output);
+    survival::report(&found.counts, Some(HINT), output)?;
     write_config(&checkpoint, parameters, output)
 }
 

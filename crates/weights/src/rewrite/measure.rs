@@ -9,7 +9,7 @@ use super::block::{Block, Scratch};
 use super::target::Target;
 use crate::checkpoint::WeightKind;
 use crate::error::Result;
-use crate::kernels::{Packed, PackedMut, UpdateStats};
+use crate::kernels::{Packed, PackedMut, Rounding, UpdateStats};
 
 /// The sums over one weight that the fine-tuning changed.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,8 @@ pub(super) struct Count {
     pub(super) base: WeightKind,
     /// How the outcome stores it.
     pub(super) made: WeightKind,
+    /// How it was rounded, if it is quantized.
+    pub(super) rounding: Rounding,
 }
 
 /// The counts by the names of their weights.
@@ -32,33 +34,38 @@ pub(super) enum Made<'a> {
 }
 
 impl Block<'_> {
-    /// Returns the sums over `rows`, whose outcome is `made`; `scratch.rows` holds the unquantized rows. A
-    /// block that the fine-tuning did not change is skipped unless `all` is set, because most weights are
-    /// changed everywhere or nowhere.
+    /// Reads what `rows` are compared with into `scratch.base` and, if the unquantized rows are not the fused
+    /// weight, into `scratch.updated`.
+    pub(super) fn load_baseline(&self, rows: &Range<usize>, scratch: &mut Scratch) -> Result<()> {
+        let Some(WeightBaseline::Models { base, float, .. }) = self.task.baseline else { return Ok(()) };
+        if let Some(fused) = self.separate_fused() {
+            self.read(fused, float, rows, &mut scratch.aside, &mut scratch.updated)?;
+        }
+        self.read(base, float, rows, &mut scratch.aside, &mut scratch.base).map(drop)
+    }
+
+    /// Returns the fused weight if the unquantized rows are something else.
+    fn separate_fused(&self) -> Option<WeightRef<'_>> {
+        let Some(WeightBaseline::Models { fused, float, .. }) = self.task.baseline else { return None };
+        let is_cast = self.float != float;
+        fused.or_else(|| {
+            is_cast.then_some(WeightRef { checkpoint: self.checkpoint, weight: self.task.weight })
+        })
+    }
+
+    /// Returns the sums over the rows in `scratch`, whose outcome is `made`; `scratch.rows` holds the
+    /// unquantized rows, and the baseline is loaded. A block that the fine-tuning did not change is skipped
+    /// unless `all` is set, because most weights are changed everywhere or nowhere.
     pub(super) fn measure(
         &self,
-        rows: &Range<usize>,
         made: Made<'_>,
         all: bool,
         scratch: &mut Scratch,
     ) -> Result<Option<UpdateStats>> {
         let Some(baseline) = &self.task.baseline else { return Ok(None) };
-        let mut separate = false;
-        if let WeightBaseline::Models { base, fused, float } = *baseline {
-            let mut fused = fused;
-            // The input was cast to another type before it was quantized, so `scratch.rows` is not the fused
-            // weight.
-            if fused.is_none() && self.float != float {
-                fused = Some(WeightRef { checkpoint: self.checkpoint, weight: self.task.weight });
-            }
-            if let Some(fused) = fused {
-                self.read(fused, float, rows, &mut scratch.aside, &mut scratch.updated)?;
-                separate = true;
-            }
-            self.read(base, float, rows, &mut scratch.aside, &mut scratch.base)?;
-        }
+        let is_separate = self.separate_fused().is_some();
         let Scratch { rows, base, updated, made: dequantized, .. } = scratch;
-        let updated = if separate { &*updated } else { &*rows };
+        let updated = if is_separate { &*updated } else { &*rows };
         if !all && base.same(updated) {
             return Ok(None);
         }
@@ -85,16 +92,17 @@ impl Block<'_> {
         } else {
             self.load(rows.clone(), scratch)?;
         }
+        self.load_baseline(&rows, scratch)?;
         let Target::Quantized(spec, float) = target else {
             let steps = if target == Target::Stored { steps } else { 0.0 };
-            return self.measure(&rows, Made::Rows { steps }, true, scratch);
+            return self.measure(Made::Rows { steps }, true, scratch);
         };
         let values = rows.len() * self.task.weight.columns();
         let mut parts =
             [spec.weight_bytes(values), spec.scale_bytes(values, float), spec.bias_bytes(values, float)]
                 .map(|length| vec![0; length]);
         let [weight, scales, biases] = &mut parts;
-        let packed = self.quantize(spec, PackedMut { weight, scales, biases }, &scratch.rows)?;
-        self.measure(&rows, Made::Packed(packed), true, scratch)
+        let packed = self.quantize(&rows, spec, PackedMut { weight, scales, biases }, scratch)?;
+        self.measure(Made::Packed(packed), true, scratch)
     }
 }

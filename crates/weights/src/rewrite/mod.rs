@@ -12,6 +12,7 @@ mod fuse;
 mod measure;
 mod options;
 mod quantize;
+mod rounding;
 mod rules;
 mod run;
 mod survival;

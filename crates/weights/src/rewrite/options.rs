@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernels::{Float, Mode, QuantSpec};
+use crate::kernels::{Float, Mode, QuantSpec, Rounding};
 
 /// The parameters of `fuse`. Here and below, fields are in alphabetical order, because they are hashed as
 /// canonical JSON.
@@ -16,6 +16,9 @@ pub struct Fuse {
     pub dtype: Option<Dtype>,
     /// Whether weights that were quantized are quantized again in the same way. mlx-lm does that by default.
     pub requantize: bool,
+    /// How weights that are quantized again are rounded.
+    #[serde(default, skip_serializing_if = "Rounding::is_nearest")]
+    pub rounding: Rounding,
 }
 
 /// The parameters of `quantize`.
@@ -31,12 +34,15 @@ pub struct Quantize {
     pub overrides: Vec<Override>,
     /// The mixed recipe that chooses the bits by layer and kind of weight, if there is one.
     pub recipe: Option<Mixed>,
+    /// How weights that a fine-tuning changed are rounded.
+    #[serde(default, skip_serializing_if = "Rounding::is_nearest")]
+    pub rounding: Rounding,
 }
 
 /// Quantizes every module with this spec, without exceptions.
 impl From<QuantSpec> for Quantize {
     fn from(QuantSpec { mode, bits, group_size }: QuantSpec) -> Self {
-        Self { bits, group_size, mode, overrides: Vec::new(), recipe: None }
+        Self { bits, group_size, mode, overrides: Vec::new(), recipe: None, rounding: Rounding::Nearest }
     }
 }
 

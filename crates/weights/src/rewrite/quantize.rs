@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::run::{Baseline, Rewrite, Target};
-use super::{Dtype, Override, Quantize, rules, survival};
+use super::{Dtype, Override, Quantize, rounding, rules, survival};
 use crate::Error;
 use crate::arch::{LayerName, QuantRule};
 use crate::checkpoint::{Checkpoint, Weight, WeightKind, record};
@@ -35,9 +35,12 @@ pub(super) fn run(
         Some(base) => Baseline::Models { base, fused: fused.as_ref() },
         None => Baseline::Nothing,
     };
-    let pass = Rewrite { checkpoint: &checkpoint, backend, targets, update: &|_| Ok(None), baseline };
-    let counts = pass.run(output, tick)?;
-    survival::report(&counts, None, output)?;
+    let rounding = parameters.rounding;
+    let rewrite =
+        Rewrite { checkpoint: &checkpoint, backend, targets, update: &|_| Ok(None), baseline, rounding };
+    let found = rewrite.run(output, tick)?;
+    rounding::report(&found, output);
+    survival::report(&found.counts, None, output)?;
     let mut config = checkpoint.config.clone();
     // mlx-lm reads `quantization`; Hugging Face's tools look for `quantization_config`.
     config.insert("quantization".to_owned(), section.clone());

@@ -8,7 +8,6 @@
 //! ```
 //! It needs memory for a few chunks and for the codes of one tensor: `biases` and `scales` precede `weight`
 //! in a file, so the codes of a tensor wait until its last row is done.
-//! so its codes wait until the last row is done.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -21,12 +20,13 @@ use rayon::prelude::*;
 use super::block::{Block, Scratch, WeightTask};
 use super::chunk::{Progress, chunks, part_of, span, split};
 use super::measure::Made;
+use super::rounding::{Obstacle, Obstacles, UpdateSize, obstacle};
 use super::target::{module_of, specs};
 use super::write_queue::WriteQueue;
 use crate::adapter::Update;
 use crate::checkpoint::{Checkpoint, Part, WeightKind};
 use crate::error::{OrBug, Result, fail, require};
-use crate::kernels::{Backend, Float, Mode, PackedMut, QuantSpec, UpdateStats};
+use crate::kernels::{Backend, Float, Mode, PackedMut, QuantSpec, Rounding, UpdateStats};
 use crate::tensor::{TensorSpec, TensorWriter};
 use artifact::{Output, Tick};
 
@@ -44,6 +44,17 @@ pub(super) struct Rewrite<'a> {
     pub(super) update: &'a (dyn Fn(&str) -> Result<Option<Update>> + Sync),
     /// What the outcome is compared with.
     pub(super) baseline: Baseline<'a>,
+    /// How weights are rounded, where nothing is in the way.
+    pub(super) rounding: Rounding,
+}
+
+/// What a rewrite found out about the weights.
+#[derive(Default)]
+pub(super) struct Findings {
+    /// The sums over each weight that the fine-tuning changed.
+    pub(super) counts: Counts,
+    /// The weights that could not be rounded as asked for, and why.
+    pub(super) obstacles: Obstacles,
 }
 
 /// Starts the threads that compute. Without this call rayon starts them at the first use, and panics if the
@@ -72,15 +83,14 @@ struct Outlet<'a> {
 }
 
 impl Rewrite<'_> {
-    /// Runs the rewrite: writes the weights, in shards with an index. Returns the sums over each weight that
-    /// the fine-tuning changed.
-    pub(super) fn run(&self, output: &Output, tick: Tick<'_>) -> Result<Counts> {
+    /// Runs the rewrite: writes the weights, in shards with an index.
+    pub(super) fn run(&self, output: &Output, tick: Tick<'_>) -> Result<Findings> {
         start_pool()?;
         let writer = TensorWriter::new(output, self.specs())?;
         let order: Vec<_> = writer.order().map(|spec| spec.name.clone()).collect();
         thread::scope(|scope| {
             let (queue, end) = WriteQueue::start(scope, writer, self.checkpoint.parameters())?;
-            let made = self.make_all(&order, &queue, tick).and_then(|counts| queue.finish().map(|()| counts));
+            let made = self.make_all(&order, &queue, tick).and_then(|found| queue.finish().map(|()| found));
             drop(queue);
             let written = end.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             // If the writer failed, the error of the maker only says that the writer is gone. So the error of
@@ -98,8 +108,8 @@ impl Rewrite<'_> {
         self.targets.get(name).copied().unwrap_or(Target::Stored)
     }
 
-    fn make_all(&self, order: &[String], queue: &WriteQueue, tick: Tick<'_>) -> Result<Counts> {
-        let mut counts = Counts::new();
+    fn make_all(&self, order: &[String], queue: &WriteQueue, tick: Tick<'_>) -> Result<Findings> {
+        let mut found = Findings::default();
         let progress = Progress { done: 0, total: self.checkpoint.stored(), tick };
         let mut outlet = Outlet { queue, progress, measured: Vec::new() };
         // The parts of a module are made together. Those that come later in the file wait here.
@@ -110,15 +120,45 @@ impl Rewrite<'_> {
                 let weight = self.checkpoint.weights().get(&name).or_bug("a laid out tensor has a weight")?;
                 let update = (self.update)(&name)?;
                 let baseline = self.baseline.of_weight(&name, weight, update.is_some());
-                let task = WeightTask { name: &name, weight, update, baseline };
+                let mut task =
+                    WeightTask { name: &name, weight, update, baseline, rounding: Rounding::Nearest };
+                task.rounding = self.rounding(&task, &mut found.obstacles)?;
                 waiting.extend(self.make(&task, tensor, part, &mut outlet)?);
-                counts.extend(self.count(&task, &mut outlet)?.map(|count| (name.clone(), count)));
+                found.counts.extend(self.count(&task, &mut outlet)?.map(|count| (name.clone(), count)));
             }
             for piece in waiting.remove(tensor).unwrap_or_default() {
                 queue.send(tensor, piece)?;
             }
         }
-        Ok(counts)
+        Ok(found)
+    }
+
+    /// Decides how a weight is rounded. That depends on the size of its update, so all of it may be read for
+    /// that.
+    fn rounding(&self, task: &WeightTask<'_>, obstacles: &mut Obstacles) -> Result<Rounding> {
+        let target = self.target(task.name);
+        let (Rounding::Keep, Target::Quantized(_, float)) = (self.rounding, target) else {
+            return Ok(Rounding::Nearest);
+        };
+        let found = match obstacle(task, target) {
+            Some(obstacle) => Some(obstacle),
+            None => self.update_size(task, float)?.is_large().then_some(Obstacle::LargeUpdate),
+        };
+        obstacles.extend(found.map(|obstacle| (task.name.to_owned(), obstacle)));
+        Ok(if found.is_some() { Rounding::Nearest } else { Rounding::Keep })
+    }
+
+    fn update_size(&self, task: &WeightTask<'_>, float: Float) -> Result<UpdateSize> {
+        let mut size = UpdateSize::default();
+        for chunk in chunks(task.weight) {
+            let mut sizes = vec![UpdateSize::default(); chunk.len()];
+            self.for_each(chunk.into_iter().zip(&mut sizes).collect(), |scratch, rows, size| {
+                *size = self.block(task, float).update_size(&rows, scratch)?;
+                Ok(())
+            })?;
+            sizes.into_iter().for_each(|part| size.add(part));
+        }
+        Ok(size)
     }
 
     /// Makes a weight, or only `part` of it if it is copied. Returns the pieces of a quantized weight, by
@@ -165,7 +205,8 @@ impl Rewrite<'_> {
         })?;
         let mut sum = UpdateStats::default();
         measured.iter().filter_map(|(_, stats)| stats.as_ref()).for_each(|stats| sum.add(stats));
-        Ok(sum.is_change().then_some(Count { stats: sum, base, made: target.kind(task.weight) }))
+        let (made, rounding) = (target.kind(task.weight), task.rounding);
+        Ok(sum.is_change().then_some(Count { stats: sum, base, made, rounding }))
     }
 
     /// Returns the weight that a tensor of the output belongs to, and which part of the weight it is.
@@ -192,7 +233,8 @@ impl Rewrite<'_> {
                 self.for_each(chunk.iter().cloned().zip(&mut stats).collect(), |scratch, rows, stats| {
                     let block = self.block(task, float);
                     let steps = block.read_stored(&rows, scratch)?;
-                    *stats = block.measure(&rows, Made::Rows { steps }, false, scratch)?;
+                    block.load_baseline(&rows, scratch)?;
+                    *stats = block.measure(Made::Rows { steps }, false, scratch)?;
                     Ok(())
                 })?;
                 outlet.measured.extend(chunk.into_iter().zip(stats));
@@ -212,7 +254,8 @@ impl Rewrite<'_> {
                 let block = self.block(task, float);
                 block.load(rows.clone(), scratch)?;
                 scratch.rows.encode(place);
-                *stats = block.measure(&rows, Made::Rows { steps: 0.0 }, false, scratch)?;
+                block.load_baseline(&rows, scratch)?;
+                *stats = block.measure(Made::Rows { steps: 0.0 }, false, scratch)?;
                 Ok(())
             })?;
             outlet.measured.extend(chunk.into_iter().zip(stats));
@@ -247,8 +290,10 @@ impl Rewrite<'_> {
                 let ((weight, (scales, biases)), stats) = place;
                 let block = self.block(task, float);
                 block.load(rows.clone(), scratch)?;
-                let packed = block.quantize(spec, PackedMut { weight, scales, biases }, &scratch.rows)?;
-                *stats = block.measure(&rows, Made::Packed(packed), false, scratch)?;
+                block.load_baseline(&rows, scratch)?;
+                let out = PackedMut { weight, scales, biases };
+                let packed = block.quantize(&rows, spec, out, scratch)?;
+                *stats = block.measure(Made::Packed(packed), false, scratch)?;
                 Ok(())
             })?;
             outlet.measured.extend(chunk.into_iter().zip(stats));

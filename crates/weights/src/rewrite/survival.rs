@@ -34,8 +34,18 @@ fn survival(counts: &Counts) -> Option<Survival> {
             on_steps.add(stats);
         }
     }
-    let overall = Figures { delta_per_step: per_step(&on_steps), ..figures(&sum) };
-    let tensors = counts.iter().map(|(name, count)| (name.clone(), figures(&count.stats))).collect();
+    let overall = Figures {
+        bits: common(counts.values().map(bits)),
+        delta_per_step: per_step(&on_steps),
+        rounding: common(counts.values().map(|count| Some(count.rounding))),
+        ..figures(&sum)
+    };
+    let of_tensor = |count: &Count| Figures {
+        bits: bits(count),
+        rounding: bits(count).map(|_| count.rounding),
+        ..figures(&count.stats)
+    };
+    let tensors = counts.iter().map(|(name, count)| (name.clone(), of_tensor(count))).collect();
     let mut survival = Survival { overall, cause: None, tensors };
     if !survival.is_intact() {
         survival.cause = Some(cause(counts, &overall));
@@ -43,8 +53,23 @@ fn survival(counts: &Counts) -> Option<Survival> {
     (!counts.is_empty()).then_some(survival)
 }
 
+fn bits(count: &Count) -> Option<usize> {
+    count.made.spec().map(|spec| spec.bits)
+}
+
+/// Returns the value that all have, or `None` if they differ.
+fn common<T: PartialEq>(mut values: impl Iterator<Item = Option<T>>) -> Option<T> {
+    let first = values.next()??;
+    values.all(|value| value.as_ref() == Some(&first)).then_some(first)
+}
+
 fn figures(stats: &UpdateStats) -> Figures {
+    let moved = stats.square + 2.0 * stats.product + stats.noise;
+    let cosine = (stats.square + stats.product) / (stats.square * moved).sqrt();
     Figures {
+        bits: None,
+        cosine: if moved > 0.0 { cosine } else { 0.0 },
+        rounding: None,
         survival: 1.0 + stats.product / stats.square,
         noise_to_signal: (stats.noise / stats.square).sqrt(),
         reverted: stats.reverted as f64 / stats.changed as f64,
@@ -103,7 +128,7 @@ fn short(ratio: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::{Float, Mode};
+    use crate::kernels::{Float, Mode, Rounding};
 
     fn spec(bits: usize) -> WeightKind {
         WeightKind::Quantized(QuantSpec { mode: Mode::Affine, bits, group_size: 64 }, Float::F16)
@@ -121,7 +146,7 @@ mod tests {
             noise: 9.0,
             steps,
         };
-        Count { stats, base, made }
+        Count { stats, base, made, rounding: Rounding::Nearest }
     }
 
     fn of(counts: &[(&str, Count)]) -> Survival {
@@ -133,6 +158,9 @@ mod tests {
         let float = WeightKind::Float(Float::F16);
         let found = of(&[("a", count(-3.0, spec(4), spec(4))), ("b", count(0.0, float, float))]);
         let a = Figures {
+            bits: Some(4),
+            cosine: 1.0 / 28f64.sqrt(),
+            rounding: Some(Rounding::Nearest),
             survival: 0.25,
             noise_to_signal: 1.5,
             reverted: 0.8,
@@ -140,9 +168,19 @@ mod tests {
             weights: 64,
         };
         assert_eq!(found.tensors["a"], a);
-        assert_eq!(found.tensors["b"], Figures { survival: 1.0, delta_per_step: None, ..a });
+        let b = Figures {
+            bits: None,
+            cosine: 4.0 / 52f64.sqrt(),
+            rounding: None,
+            survival: 1.0,
+            delta_per_step: None,
+            ..a
+        };
+        assert_eq!(found.tensors["b"], b);
         // Only weights that have a step count for the overall `delta_per_step`.
-        assert_eq!(found.overall, Figures { survival: 0.625, weights: 128, ..a });
+        let cosine = 5.0 / (8f64 * 20.0).sqrt();
+        let all = Figures { bits: None, cosine, survival: 0.625, weights: 128, ..a };
+        assert_eq!(found.overall, all);
         assert_eq!(survival(&Counts::new()), None);
     }
 

@@ -9,16 +9,16 @@ const SMALLEST_STEP: f32 = 1e-7;
 
 /// Adding this to a value from 0 to 2^22 rounds the value, half to even, and leaves it in the lowest bits of
 /// the mantissa.
-const ROUNDING: f32 = 12_582_912.0;
+pub(super) const ROUNDING: f32 = 12_582_912.0;
 
 /// How many running minima and maxima are kept side by side. The result does not depend on it.
 const LANES: usize = 16;
 
 /// The largest group size of this mode, in weights.
-const LARGEST_GROUP: usize = 128;
+pub(super) const LARGEST_GROUP: usize = 128;
 
 /// How many groups form a batch. The scales and biases of a batch are converted in one pass.
-const BATCH: usize = 32;
+pub(super) const BATCH: usize = 32;
 
 /// Mirrors `quantize` in MLX's `backend/cpu/quantized.cpp`. Each batch of groups takes three steps: ranges,
 /// then scales and biases, then codes. The second step has divisions that wait for each other, so it is
@@ -87,7 +87,7 @@ fn step(low: f32, high: f32, levels: f32) -> (f32, f32) {
 /// Rounds half to even, as `round_ties_even` does, but only with operations that every instruction set has
 /// for vectors.
 #[inline(always)]
-fn round(value: f32) -> f32 {
+pub(super) fn round(value: f32) -> f32 {
     // From 2^23 on every float is an integer, so the sum has no bits left for a fraction.
     let magnitude = value.abs();
     let rounded = (magnitude + 8_388_608.0) - 8_388_608.0;

@@ -4,12 +4,13 @@
 //! bits.
 
 mod affine;
+mod keep;
 mod merge;
 pub(super) mod minifloat;
 mod pack;
 mod sums;
 
-use super::{Float, Lora, Mode, Packed, PackedMut, QuantSpec, Rows, UpdateStats};
+use super::{Dither, Float, Lora, Mode, Packed, PackedMut, QuantSpec, Rows, UpdateStats};
 
 /// The instruction sets that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +121,11 @@ for_each_set! {
 }
 
 for_each_set! {
+    /// Rounds `updated`, the rows of `base` after an update, on the base's grid or a finer one.
+    fn keep(base: Packed<'_>, updated: &[f32], dither: Dither, spec: QuantSpec, out: PackedMut<'_>) => keep::keep
+}
+
+for_each_set! {
     /// Whether `a` and `b` are equal, bit for bit.
     fn same(a: &[f32], b: &[f32]) -> bool => sums::same
 }
@@ -188,8 +194,8 @@ mod tests {
     }
 
     /// Everything that an instruction set computes from these values: codes, scales, biases, the dequantized
-    /// values, and a merge.
-    fn outcome(simd: Simd, float: Float, row: &[u8], spec: QuantSpec) -> [Vec<u8>; 5] {
+    /// values, a merge, and the codes and scales of the merged values on the grid of the others.
+    fn outcome(simd: Simd, float: Float, row: &[u8], spec: QuantSpec) -> [Vec<u8>; 7] {
         let mut values = vec![0.0; row.len() / float.size()];
         let count = values.len();
         decode(simd, float, row, &mut values);
@@ -211,7 +217,21 @@ mod tests {
         dequantize(simd, packed, &mut values);
         let mut back = vec![0; row.len()];
         encode(simd, float, &values, &mut back);
-        [weight, scales, biases, back, merged_bytes]
+        let [kept, finer] = kept(simd, packed, &merged.values);
+        [weight, scales, biases, back, merged_bytes, kept, finer]
+    }
+
+    /// Keeps `updated` in 8 bits. Only the affine mode does that.
+    fn kept(simd: Simd, base: Packed<'_>, updated: &[f32]) -> [Vec<u8>; 2] {
+        if base.spec.mode != Mode::Affine {
+            return Default::default();
+        }
+        let spec = QuantSpec { bits: 8, ..base.spec };
+        let (mut weight, mut scales) = (vec![0; updated.len()], vec![0; base.scales.len()]);
+        let mut biases = scales.clone();
+        let out = PackedMut { weight: &mut weight, scales: &mut scales, biases: &mut biases };
+        keep(simd, base, updated, Dither { seed: 14, first_row: 3 }, spec, out);
+        [weight, scales]
     }
 
     proptest! {
