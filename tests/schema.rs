@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use engine::manifest::Manifest;
 use report::Quantity;
-use weights::kernels::Mode;
+use weights::kernels::{Mode, Rounding};
 use weights::rewrite::{Dtype, Mixed};
 
 /// A node of each stage that the parser accepts, with its required keys only.
@@ -53,9 +53,15 @@ fn the_words_are_those_of_the_parser() {
     let bits: BTreeSet<_> = modes.iter().flat_map(|mode| mode.bits()).collect();
     let groups: BTreeSet<_> = modes.iter().flat_map(|mode| mode.group_sizes()).collect();
     let overrides = &schema["$defs"]["quantize"]["properties"]["overrides"]["items"]["properties"];
-    for (key, numbers) in [("bits", bits), ("group_size", groups)] {
-        assert_eq!(words("quantize", key), json!(numbers));
+    for (key, numbers) in [("bits", &bits), ("group_size", &groups)] {
+        let own: Vec<_> =
+            words("quantize", key).as_array().unwrap().iter().filter(|it| it.is_u64()).cloned().collect();
+        assert_eq!(json!(own), json!(numbers));
         assert_eq!(overrides[key]["enum"], json!(numbers));
+    }
+    assert!(words("quantize", "bits").as_array().unwrap().contains(&json!("auto")));
+    for stage in ["fuse", "quantize"] {
+        assert_eq!(words(stage, "rounding"), json!(Rounding::WORDS.map(|(word, _)| word)));
     }
     let quantities: BTreeSet<_> = Quantity::WORDS.iter().map(|(word, _)| (*word).to_owned()).collect();
     let keys =

@@ -68,10 +68,13 @@ fn edges(project: &Project) -> Vec<(&str, &str)> {
 }
 
 fn how_quantized(quantize: &Quantize) -> String {
-    let Quantize { bits, group_size, mode, overrides, recipe, rounding } = quantize;
+    let Quantize { auto, bits, group_size, mode, overrides, recipe, rounding } = quantize;
     let kept = if *rounding == Rounding::Keep { ", rounding keep" } else { "" };
     let own = if overrides.is_empty() { kept.to_owned() } else { format!("{kept}, overrides") };
     let recipe = Mixed::WORDS.iter().find(|(_, known)| Some(*known) == *recipe);
+    if let Some(auto) = auto {
+        return format!("auto, {} bits/weight, group {group_size}{own}", auto.target_bits);
+    }
     match (recipe, mode) {
         (Some((word, _)), _) => format!("{word}, group {group_size}{own}"),
         (None, Mode::Affine) => format!("{bits} bits, group {group_size}{own}"),

@@ -2,6 +2,7 @@
 //! without building.
 //! Knows nothing of how that was measured.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -16,6 +17,7 @@ use engine::project::{Project, ProjectPath};
 use engine::stage::{BASE_ROLE, Kind};
 use report::paragraph;
 use text::units::bytes;
+use weights::arch::LayerName;
 use weights::checkpoint::{Checkpoint, ModelSummary};
 use weights::survival::{Figures, Survival, read_survival};
 
@@ -23,7 +25,7 @@ use weights::survival::{Figures, Survival, read_survival};
 const SHOWN: usize = 10;
 
 /// The most characters of a layer's name that are shown, so that a line fits a terminal of 80 columns.
-const NAME_WIDTH: usize = 44;
+const NAME_WIDTH: usize = 35;
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
@@ -71,13 +73,53 @@ fn look(folder: &Path) -> anyhow::Result<(ModelSummary, Option<Survival>)> {
 fn what(model: &ModelSummary) -> String {
     let kinds: Vec<_> = model.tensors.iter().map(|(kind, count)| format!("{count} of {kind}")).collect();
     format!(
-        "{}, {} weights, {:.2} bits each, {}\ntensors: {}\n",
+        "{}, {} weights, {:.2} bits each, {}\ntensors: {}\n{}",
         model.architecture,
         millions(model.parameters),
         model.bits_per_weight,
         bytes(model.bytes),
-        kinds.join(", ")
+        kinds.join(", "),
+        bits_by_layer(&model.bits)
     )
+}
+
+/// Lists which layers have how many bits, a line for each kind of module. Returns nothing if all have the same.
+fn bits_by_layer(bits: &BTreeMap<String, usize>) -> String {
+    let mut kinds: BTreeMap<&str, BTreeMap<usize, Vec<usize>>> = BTreeMap::new();
+    let mut lines = Vec::new();
+    for (module, bits) in bits {
+        match LayerName::of(module) {
+            Some(layer) => kinds.entry(layer.rest).or_default().entry(*bits).or_default().push(layer.number),
+            None => lines.push(format!("{}: {bits} bits", shorten(module))),
+        }
+    }
+    for (kind, by_bits) in kinds {
+        let count: usize = by_bits.values().map(Vec::len).sum();
+        let part = |(bits, layers): (usize, Vec<usize>)| match layers.len() == count {
+            true => format!("{bits} bits"),
+            false => format!("{bits} bits in {}", ranges(layers)),
+        };
+        let parts: Vec<_> = by_bits.into_iter().map(part).collect();
+        lines.push(format!("{}: {}", shorten(kind), parts.join("; ")));
+    }
+    lines.iter().map(|line| paragraph("  ", line, "    ")).collect()
+}
+
+/// Formats numbers as ranges: `0-3, 7`.
+fn ranges(mut numbers: Vec<usize>) -> String {
+    numbers.sort_unstable();
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    for number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let show = |(first, last): &(usize, usize)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    ranges.iter().map(show).collect::<Vec<_>>().join(", ")
 }
 
 /// Formats a number of weights in thousands, millions or billions.
@@ -104,6 +146,9 @@ fn describe(survival: &Survival, shown: usize) -> String {
     let mut said = format!("survival: {:.2} of the fine-tuning is left", survival.overall.survival);
     said += &survival.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
     let mut text = paragraph("", &said, "");
+    if let Some(explanation) = survival.explanation() {
+        text += &paragraph("", &format!("{explanation}."), "");
+    }
     let name = |name: &str| shorten(name.strip_suffix(".weight").unwrap_or(name));
     let rows = tensors.iter().take(shown).map(|(tensor, figures)| (name(tensor), **figures));
     let rows: Vec<_> = rows.chain([("all of them".to_owned(), survival.overall)]).collect();
@@ -112,15 +157,19 @@ fn describe(survival: &Survival, shown: usize) -> String {
         count if count > shown => format!("worst {shown} of {count}"),
         _ => "layer".to_owned(),
     };
-    let _ = writeln!(text, "\n{heading:width$} survival  noise reverted   step");
+    let _ = writeln!(text, "\n{heading:width$} bits survival cosine  noise reverted   step");
     for (name, figures) in &rows {
-        let Figures { survival, noise_to_signal, reverted, delta_per_step, .. } = figures;
+        let Figures { survival, cosine, noise_to_signal, reverted, delta_per_step, .. } = figures;
         let step = delta_per_step.map_or_else(|| "-".to_owned(), |step| format!("{step:.3}"));
+        let bits = figures.bits.map_or_else(|| "-".to_owned(), |bits| bits.to_string());
         let reverted = format!("{:.1}%", 100.0 * reverted);
-        let _ =
-            writeln!(text, "{name:width$} {survival:>8.2} {noise_to_signal:>6.2} {reverted:>8} {step:>6}");
+        let _ = writeln!(
+            text,
+            "{name:width$} {bits:>4} {survival:>8.2} {cosine:>6.2} {noise_to_signal:>6.2} {reverted:>8} {step:>6}"
+        );
     }
-    text + "\nnoise: rounding error against the update; step: the update against a step\n"
+    text + "\ncosine: the direction of what arrived against that of the update; noise: rounding\nerror against the update; \
+            step: the update against a step\n"
 }
 
 /// Cuts off the beginning of a name that is too long.

@@ -87,9 +87,9 @@ fn a_build_says_what_it_does_on_standard_error_and_what_it_did_on_standard_outpu
     fused: running (it was never built here)
     fused: built in [TIME] s, 89.2 kB, [DIGEST]
     q8: running (it was never built here)
-    q8: built in [TIME] s, 52.5 kB, [DIGEST]
+    q8: built in [TIME] s, 52.8 kB, [DIGEST]
     q4: running (it was never built here)
-    q4: built in [TIME] s, 31.0 kB, [DIGEST]
+    q4: built in [TIME] s, 31.3 kB, [DIGEST]
     ");
 }
 

@@ -29,6 +29,7 @@ mod pico;
 mod proxy;
 mod remote;
 mod report;
+mod rounding;
 mod server;
 mod situations;
 mod soak;

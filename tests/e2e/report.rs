@@ -115,6 +115,9 @@ fn a_table_and_what_was_decided() {
     gate on `4bit`: failed
       accuracy >= 90.0%, but it is 60.0% (3/5, 95%: 23 to 88%)
       survival >= 0.50, but it is 0.12
+      try: the base's grid: `rounding: keep` keeps the training in the same 1.9 MB
+      try: more bits for what was trained: `bits: auto` with `target_bits: 5.0`
+        takes 2.1 MB at most
       try: more bits: with `bits: 5` the steps are 2.1 times as fine
       try: smaller groups: `group_size: 32` follows the weights more closely
       try: a mixed recipe: `recipe: mixed_4_6` gives the layers that need it 6 bits
@@ -164,9 +167,9 @@ fn each_format_for_its_reader() {
     let csv = print("csv");
     assert_eq!(csv.lines().count(), 1 + 6 + 6, "one header for all");
     insta::assert_snapshot!(first(&csv, 3), @r"
-    benchmark,config,correct,total,accuracy,accuracy_low,accuracy_high,exact,exact_total,disk_bytes,bits_per_weight,bits,group_size,mode,perplexity,perplexity_standard_error,perplexity_tokens,kl,kl_standard_error,top1_agreement,survival,noise_to_signal,reverted,delta_per_step,load_seconds,peak_memory_bytes,prefill_tokens_per_second,decode_tokens_per_second,generation_seconds_mean,spread,repeats,activation_dtype,device
-    first,base,3,5,0.6,0.23072428127601285,0.8823792257673521,3,5,1863108,4.52,4,64,affine,,,,,,,,,,,0.012,27400000,1278.2,154,0.11,0.021,3,float32,cpu
-    first,adapter,5,5,1,0.5655175352168252,1,5,5,2461004,5.91,4,64,affine,,,,,,,,,,,0.012,27400000,987.7,119,0.11,0.021,3,float32,cpu
+    benchmark,config,correct,total,accuracy,accuracy_low,accuracy_high,exact,exact_total,disk_bytes,bits_per_weight,bits,group_size,mode,perplexity,perplexity_standard_error,perplexity_tokens,kl,kl_standard_error,top1_agreement,survival,cosine,rounding,noise_to_signal,reverted,delta_per_step,load_seconds,peak_memory_bytes,prefill_tokens_per_second,decode_tokens_per_second,generation_seconds_mean,spread,repeats,activation_dtype,device
+    first,base,3,5,0.6,0.23072428127601285,0.8823792257673521,3,5,1863108,4.52,4,64,affine,,,,,,,,,,,,,0.012,27400000,1278.2,154,0.11,0.021,3,float32,cpu
+    first,adapter,5,5,1,0.5655175352168252,1,5,5,2461004,5.91,4,64,affine,,,,,,,,,,,,,0.012,27400000,987.7,119,0.11,0.021,3,float32,cpu
     ");
 
     let json: Vec<serde_json::Value> =

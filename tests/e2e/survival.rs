@@ -105,12 +105,13 @@ fn inspect_shows_the_worst_layers() {
     is 0.057 of a step (root mean square), less than the half that takes a weight to
     the next; rounding returned 99 % of the weights to where they came from
 
-    layer                           survival  noise reverted   step
-    model.layers.0.self_attn.v_proj    -0.01   1.15    14.8%  0.056
-    model.layers.0.self_attn.q_proj     0.04   1.41     9.7%  0.057
-    all of them                         0.01   1.29    12.2%  0.057
+    layer                           bits survival cosine  noise reverted   step
+    model.layers.0.self_attn.v_proj    4    -0.01  -0.02   1.15    14.8%  0.056
+    model.layers.0.self_attn.q_proj    4     0.04   0.04   1.41     9.7%  0.057
+    all of them                        4     0.01   0.02   1.29    12.2%  0.057
 
-    noise: rounding error against the update; step: the update against a step
+    cosine: the direction of what arrived against that of the update; noise: rounding
+    error against the update; step: the update against a step
     ");
     insta::assert_snapshot!(space.run(&["inspect", "b4"]).exits(0).stdout, @r"
     b4: Qwen2ForCausalLM, 43.3 thousand weights, 4.57 bits each, 24.7 kB

@@ -124,7 +124,7 @@ fn newer_code_of_a_stage() {
     space.write("cache/memo", state.changed(&secret).unwrap());
     insta::assert_snapshot!(why(&space, "q8"), @r"
     q8: must run
-      the stage's code: version 0 -> 3
+      the stage's code: version 0 -> 4
     ");
     space.build().ran(["q8"]);
 }

@@ -19,9 +19,10 @@ HERE = Path(__file__).parent
 TINY = HERE.parent.parent / "examples" / "tiny"
 SCALE = 20.0
 GROUP, BITS = 64, 4  # of the base
+LARGEST_UPDATE = 0.4  # of a step of the outcome, root mean square
 
 # By the name of the node: the type of the fused model, and what it is quantized to, one after the other. A number alone means
-# that many bits on the grid of the base.
+# that many bits on the grid of the base, where the update is small enough for that.
 NODES = {
     "8bit": ("float16", [(8, 64, "affine")]),
     "6bit": ("float16", [(6, 64, "affine")]),
@@ -63,6 +64,10 @@ def kept(weight, base, bits, name):
     codes, scales, biases = base
     codes = (np.array(codes)[..., None] >> (np.arange(8, dtype=np.uint32) * 4) & 15).reshape(weight.shape)
     scales, biases, updated = (np.array(part.astype(mx.float32)) for part in (scales, biases, weight))
+    step = spread(np.abs(scales.astype(np.float64)), GROUP) / 2 ** (bits - BITS)
+    delta = updated.astype(np.float64) - dequantized(codes, scales, biases, GROUP, kind)
+    if (delta**2).sum() >= LARGEST_UPDATE**2 * (step**2).sum():
+        return quantized(weight, bits, GROUP, "affine")
     numbers = dither(seed_of(name), *weight.shape)
     made, steps = keep(codes, scales, biases, updated, kind, GROUP, BITS, bits, numbers)
     return mx.array(dequantized(made, steps, biases, GROUP, kind)), np.abs(spread(steps.astype(np.float64), GROUP))

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::origin::Origin;
-use crate::stage::{BASE_ROLE, Benchmark, Device, Stage};
+use crate::stage::{Benchmark, Device, Stage};
 use artifact::Digest;
 
 /// Increased when the meaning of a recipe changes. Then every key changes.
@@ -145,9 +145,10 @@ pub enum Change {
 }
 
 impl Recipe {
-    /// Makes the recipe of `stage`, computed by `backend` from `inputs`: the content digests by role.
-    pub fn new(stage: Stage, backend: &str, inputs: BTreeMap<String, Digest>) -> Self {
-        let version = stage.version(inputs.contains_key(BASE_ROLE));
+    /// Makes the recipe of `stage`, computed by `backend` from `inputs`: the content digests by role, as far as
+    /// they are known. `is_measured` says that the node has an input in the role `base`.
+    pub fn new(stage: Stage, backend: &str, inputs: BTreeMap<String, Digest>, is_measured: bool) -> Self {
+        let version = stage.version(is_measured);
         Self { backend: backend.to_owned(), format: FORMAT, inputs, origin: None, version, stage }
     }
 
@@ -240,6 +241,7 @@ mod tests {
 
     fn recipe(bits: usize, input: &str) -> Recipe {
         let stage = Stage::Quantize(Quantize {
+            auto: None,
             bits,
             group_size: 64,
             mode: Mode::Affine,
@@ -247,7 +249,7 @@ mod tests {
             recipe: None,
             rounding: Rounding::Nearest,
         });
-        Recipe::new(stage, "cpu", [("model".to_owned(), Digest::of(input.as_bytes()))].into())
+        Recipe::new(stage, "cpu", [("model".to_owned(), Digest::of(input.as_bytes()))].into(), false)
     }
 
     #[test]

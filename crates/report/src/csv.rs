@@ -4,7 +4,7 @@
 use super::{ConfigResults, Report};
 use protocol::Timings;
 
-const HEADINGS: [&str; 33] = [
+const HEADINGS: [&str; 35] = [
     "benchmark",
     "config",
     "correct",
@@ -26,6 +26,8 @@ const HEADINGS: [&str; 33] = [
     "kl_standard_error",
     "top1_agreement",
     "survival",
+    "cosine",
+    "rounding",
     "noise_to_signal",
     "reverted",
     "delta_per_step",
@@ -88,7 +90,7 @@ fn weighed(results: &ConfigResults) -> [String; 5] {
     ]
 }
 
-fn foreseen(results: &ConfigResults) -> [String; 10] {
+fn foreseen(results: &ConfigResults) -> [String; 12] {
     let ConfigResults { perplexity, divergence, .. } = results;
     let survival = results.survival.as_ref().map(|survival| survival.overall);
     [
@@ -99,6 +101,8 @@ fn foreseen(results: &ConfigResults) -> [String; 10] {
         show(divergence.map(|it| it.standard_error)),
         show(divergence.map(|it| it.top1_agreement)),
         show(survival.map(|it| it.survival)),
+        show(survival.map(|it| it.cosine)),
+        show(survival.and_then(|it| it.rounding)),
         show(survival.map(|it| it.noise_to_signal)),
         show(survival.map(|it| it.reverted)),
         show(survival.and_then(|it| it.delta_per_step)),

@@ -219,8 +219,9 @@ fn better(results: &ConfigResults) -> Vec<String> {
     };
     let (bits, group_size) = (quantization.bits, quantization.group_size);
     let mut advice = Vec::new();
-    if let Some(survival) = results.survival.as_ref().filter(|survival| !survival.is_intact()) {
+    if let Some(survival) = &results.survival {
         advice.extend(survival.cause.clone());
+        advice.extend(survival.remedies(results.disk_bytes, results.bits_per_weight));
     }
     if let Some(more) = [3, 4, 5, 6, 8].into_iter().find(|more| (2..*more).contains(&bits)) {
         let finer = f64::from((1_u32 << more) - 1) / f64::from((1_u32 << bits) - 1);

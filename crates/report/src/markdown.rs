@@ -82,16 +82,18 @@ impl Report<'_> {
         }
         out.push_str(
             "## What quantizing left of the fine-tuning\n\n\
-             | config | survival | noise to signal | reverted | delta per step | worst layers |\n\
-             |---|---:|---:|---:|---:|---|\n",
+             | config | rounding | survival | cosine | noise to signal | reverted | delta per step | worst layers |\n\
+             |---|---|---:|---:|---:|---:|---:|---|\n",
         );
         for (name, survival) in &configs {
             let all = survival.overall;
             let _ = writeln!(
                 out,
-                "| {} | {:.2} | {:.2} | {:.1}% | {} | {} |",
+                "| {} | {} | {:.2} | {:.2} | {:.2} | {:.1}% | {} | {} |",
                 escape(name),
+                all.rounding.map_or_else(|| "by layer".to_owned(), |rounding| rounding.to_string()),
                 all.survival,
+                all.cosine,
                 all.noise_to_signal,
                 all.reverted * 100.0,
                 all.delta_per_step.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
@@ -100,8 +102,9 @@ impl Report<'_> {
         }
         out.push('\n');
         for (name, survival) in configs {
-            if let Some(cause) = &survival.cause {
-                let _ = writeln!(out, "{}: {}.\n", code(name), prose(cause.trim_end_matches('.')));
+            let said = [survival.cause.as_deref(), survival.explanation()];
+            for sentence in said.into_iter().flatten() {
+                let _ = writeln!(out, "{}: {}.\n", code(name), prose(sentence.trim_end_matches('.')));
             }
         }
     }

@@ -78,6 +78,14 @@ impl Report<'_> {
             let figure = survival.overall.survival;
             out += &paragraph("", &format!("survival of {} is {figure:.2}{cause}", quoted(name)), "  ");
         }
+        let kept =
+            self.results.configs.iter().filter_map(|(name, results)| {
+                Some((quoted(name), results.survival.as_ref()?.explanation()?))
+            });
+        let (names, explanations): (Vec<_>, Vec<_>) = kept.unzip();
+        if let Some(explanation) = explanations.first() {
+            out += &paragraph("", &format!("{}: {explanation}", names.join(", ")), "  ");
+        }
         out
     }
 }

@@ -10,12 +10,17 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Result};
 use crate::kernels::Rounding;
 use artifact::AtPath;
+use text::units;
 
 /// The name of the file in which a quantized model says how much is left of the fine-tuning it descends from.
 pub const SURVIVAL_FILE: &str = "survival.json";
 
 /// The overall survival from which a fine-tuning counts as intact.
 const INTACT: f64 = 0.9;
+
+/// The size of an update from which plain rounding loses less than [`Rounding::Keep`]: the root mean square
+/// of the update over that of the outcome's step. `docs/rounding.md` has the measurements.
+pub(crate) const LARGEST_KEPT_UPDATE: f64 = 0.4;
 
 /// How much of a fused update is left after the model is quantized.
 ///
@@ -49,7 +54,8 @@ pub struct Figures {
     pub survival: f64,
     /// `|W_out - W_base - delta| / |delta|`: the size of the rounding error relative to the update.
     pub noise_to_signal: f64,
-    /// The share of the changed weights that have exactly the base's value again, from 0 to 1.
+    /// The share of the changed weights that have exactly the base's value again, from 0 to 1. With
+    /// [`Rounding::Keep`] that is most of them by design: the others carry the update.
     pub reverted: f64,
     /// `|delta| / |step|`: the root mean square of the update divided by that of the quantization step, over
     /// the quantized tensors. `None` if none is quantized.
@@ -62,6 +68,43 @@ impl Survival {
     /// Whether the update counts as intact.
     pub fn is_intact(&self) -> bool {
         self.overall.survival >= INTACT
+    }
+
+    /// Says in two sentences what `rounding: keep` did and what it costs. Returns `None` if no tensor was rounded
+    /// in that way.
+    pub fn explanation(&self) -> Option<&'static str> {
+        let is_kept = |figures: &Figures| figures.rounding == Some(Rounding::Keep);
+        self.tensors.values().any(is_kept).then_some(
+            "`rounding: keep` leaves each weight on the base's grid and moves it by its update on average, so the training \
+             survives although most weights stay where they were. The price is noise, often more than the update itself: \
+             on text that has nothing to do with the training, the model is about as far from the fused one as after \
+             plain rounding",
+        )
+    }
+
+    /// Returns what would keep more of the fine-tuning in a model that takes so many bytes and bits per weight,
+    /// each with the size that results. Returns nothing if the update is intact, or if nothing like that is known.
+    pub fn remedies(&self, bytes: u64, bits_per_weight: f64) -> Vec<String> {
+        let mut remedies = Vec::new();
+        if self.is_intact() || self.overall.rounding == Some(Rounding::Keep) {
+            return remedies;
+        }
+        if self.overall.delta_per_step.is_some_and(|update| update < LARGEST_KEPT_UPDATE) {
+            let size = units::bytes(bytes);
+            remedies.push(format!("the base's grid: `rounding: keep` keeps the training in the same {size}"));
+        }
+        let target = ((bits_per_weight + 0.25) * 2.0).ceil() / 2.0;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a size is a whole number"
+        )]
+        let most = (bytes as f64 * target / bits_per_weight) as u64;
+        remedies.push(format!(
+            "more bits for what was trained: `bits: auto` with `target_bits: {target:?}` takes {} at most",
+            units::bytes(most)
+        ));
+        remedies
     }
 
     /// Returns the tensors in order of their survival, the lowest first.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::stage::{Benchmark, Stage};
 use weights::kernels::{Mode, Rounding};
-use weights::rewrite::{Dtype, Fuse, Mixed, Override, Quantize};
+use weights::rewrite::{AutoBits, Dtype, Fuse, Mixed, Override, Quantize};
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Stage")]
@@ -33,6 +33,7 @@ struct PlainFuse {
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Quantize")]
 struct PlainQuantize {
+    auto: Option<AutoBits>,
     bits: usize,
     group_size: usize,
     mode: Mode,

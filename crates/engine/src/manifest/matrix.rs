@@ -140,8 +140,8 @@ fn show(value: &Tree) -> Result<String, Problem> {
         Value::Text(text) => Ok(text.clone()),
         Value::Int(number) => Ok(number.to_string()),
         Value::Bool(truth) => Ok(truth.to_string()),
-        _ => {
-            Err(Problem::new(value.at, format!("a matrix has texts and whole numbers, not {}", value.kind())))
-        }
+        // With the fraction, as it is written: 5.0, not 5.
+        Value::Float(number) => Ok(format!("{number:?}")),
+        _ => Err(Problem::new(value.at, format!("a matrix has texts and numbers, not {}", value.kind()))),
     }
 }

@@ -3,7 +3,7 @@
 
 use text::yaml::{Fields, Problem, Tree, Value};
 use weights::kernels::{Mode, Rounding};
-use weights::rewrite::{Mixed, Override, Quantize};
+use weights::rewrite::{AutoBits, Mixed, Override, Quantize, TargetBits};
 
 /// Reads the fields.
 pub(super) fn read(fields: &mut Fields) -> Result<Quantize, Problem> {
@@ -15,15 +15,74 @@ pub(super) fn read(fields: &mut Fields) -> Result<Quantize, Problem> {
     }
     // With a recipe, mlx-lm's default is 4 bits. The modes other than affine have one choice each.
     let default = if recipe.is_some() { Some(4) } else { only(mode.bits()) };
-    let bits = fields.choice("bits", mode.bits(), default)?;
+    let auto = read_auto(fields, mode, recipe)?;
+    let bits = match auto.as_ref().and_then(|auto| auto.candidates.first()) {
+        Some(fewest) => *fewest,
+        None => fields.choice("bits", mode.bits(), default)?,
+    };
     let group_size =
         fields.choice("group_size", mode.group_sizes(), only(mode.group_sizes()).or(Some(64)))?;
     let overrides = fields.take("overrides").map(|tree| read_overrides(tree, mode)).transpose()?;
+    if auto.is_some() && fields.has("rounding") {
+        return Err(Problem::new(at, "`bits: auto` chooses the rounding too: leave out `rounding`"));
+    }
     let rounding = read_rounding(fields)?;
     if rounding == Rounding::Keep && mode != Mode::Affine {
         return Err(Problem::new(at, "`rounding: keep` is for `mode: affine`"));
     }
-    Ok(Quantize { bits, group_size, mode, overrides: overrides.unwrap_or_default(), recipe, rounding })
+    Ok(Quantize { auto, bits, group_size, mode, overrides: overrides.unwrap_or_default(), recipe, rounding })
+}
+
+/// Reads `bits: auto` with its budget. Returns `None` if `bits` is something else.
+fn read_auto(fields: &mut Fields, mode: Mode, recipe: Option<Mixed>) -> Result<Option<AutoBits>, Problem> {
+    let at = fields.at();
+    if !fields.is_word("bits", "auto") {
+        for name in ["target_bits", "candidates"] {
+            if fields.has(name) {
+                return Err(Problem::new(at, format!("`{name}` is for `bits: auto`")));
+            }
+        }
+        return Ok(None);
+    }
+    fields.take("bits");
+    if recipe.is_some() || mode != Mode::Affine {
+        let other = if recipe.is_some() { "a recipe" } else { "another mode" };
+        return Err(Problem::new(at, format!("`bits: auto` chooses the bits itself: leave out {other}")));
+    }
+    let budget = fields.need("target_bits")?;
+    let number = match budget.value {
+        Value::Float(number) => Some(number),
+        #[expect(clippy::cast_precision_loss, reason = "a number of bits is small")]
+        Value::Int(number) => Some(number as f64),
+        _ => None,
+    };
+    let Some(target_bits) = number.and_then(TargetBits::new) else {
+        return Err(Problem::new(budget.at, "`target_bits` must be a number above 0, such as 5.0"));
+    };
+    let mut candidates = read_candidates(fields)?;
+    candidates.sort_unstable();
+    candidates.dedup();
+    Ok(Some(AutoBits { candidates, target_bits }))
+}
+
+/// The numbers of bits that a module may have unless the file says others. Fewer than 4 lose too much.
+const CANDIDATES: [usize; 4] = [4, 5, 6, 8];
+
+fn read_candidates(fields: &mut Fields) -> Result<Vec<usize>, Problem> {
+    let items = fields.list("candidates")?;
+    if items.is_empty() {
+        return Ok(CANDIDATES.to_vec());
+    }
+    let all = Mode::Affine.bits();
+    let read = |item: Tree| match item.value {
+        Value::Int(bits) => {
+            all.iter().copied().find(|known| i64::try_from(*known) == Ok(bits)).ok_or_else(|| {
+                Problem::new(item.at, format!("a candidate must be one of {all:?}, not {bits}"))
+            })
+        }
+        _ => Err(Problem::new(item.at, format!("a candidate must be one of {all:?}, not {}", item.kind()))),
+    };
+    items.into_iter().map(read).collect()
 }
 
 /// Reads the field `rounding`, which `fuse` has too.

@@ -18,7 +18,7 @@ use crate::graph::{Graph, NodeId};
 use crate::recipe::{Change, Recipe};
 use crate::share::{LocalRecords, Share, SharePolicy};
 use crate::sources::Sources;
-use crate::stage::{BackendKind, Device, Stage};
+use crate::stage::{BASE_ROLE, BackendKind, Device, Stage};
 use crate::store::{ArtifactsDir, LocalState, LocalStore, hash_source};
 use artifact::{Artifact, Digest};
 
@@ -152,7 +152,8 @@ impl Planner<'_> {
             _ => None,
         };
         inputs.extend(source.map(|digest| ("source".to_owned(), digest)));
-        Recipe::new(stage.clone(), stage.backend(self.backend), inputs).with_origin(origin)
+        let is_measured = self.graph.inputs(id).any(|(role, _)| role == BASE_ROLE);
+        Recipe::new(stage.clone(), stage.backend(self.backend), inputs, is_measured).with_origin(origin)
     }
 
     /// Hashes the source of a node, if it is on disk. A source on the hub is identified by its commit

@@ -47,7 +47,9 @@ fn write_map(out: &mut String, name: &str, survival: &Survival) {
         all.survival
     );
     let facts = [
+        ("rounding", all.rounding.map_or_else(|| "by layer".to_owned(), |rounding| rounding.to_string())),
         ("survival", format!("{:.3}", all.survival)),
+        ("cosine", format!("{:.3}", all.cosine)),
         ("noise to signal", format!("{:.2}", all.noise_to_signal)),
         ("reverted", format!("{:.1}%", all.reverted * 100.0)),
         ("delta per step", all.delta_per_step.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"))),
@@ -56,8 +58,8 @@ fn write_map(out: &mut String, name: &str, survival: &Survival) {
         let _ = writeln!(out, "<div><dt>{term}</dt><dd>{value}</dd></div>");
     }
     out.push_str("</dl>\n");
-    if let Some(cause) = &survival.cause {
-        let _ = writeln!(out, "<p class=\"cause\">{}</p>", prose(cause));
+    for sentence in [survival.cause.as_deref(), survival.explanation()].into_iter().flatten() {
+        let _ = writeln!(out, "<p class=\"cause\">{}</p>", prose(sentence));
     }
     write_cells(out, name, &Layers::of(survival));
     out.push_str("</details>\n");

@@ -127,6 +127,13 @@ impl Fields {
         self.entries.iter().any(|(key, tree)| key.text == name && tree.value != Value::Null)
     }
 
+    /// Whether the value of `name` is the text `word`.
+    pub fn is_word(&self, name: &str, word: &str) -> bool {
+        let is_it =
+            |(key, tree): &(Key, Tree)| key.text == name && tree.value == Value::Text(word.to_owned());
+        self.entries.iter().any(is_it)
+    }
+
     /// Takes a boolean; absent means false.
     ///
     /// # Errors

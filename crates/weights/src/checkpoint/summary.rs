@@ -22,6 +22,8 @@ pub struct ModelSummary {
     /// How many tensors are stored in each form, by the name of the form. Tensors are counted as in the model
     /// without quantization.
     pub tensors: BTreeMap<String, usize>,
+    /// The bits of each quantized module, if they differ; otherwise empty.
+    pub bits: BTreeMap<String, usize>,
 }
 
 impl Checkpoint {
@@ -29,14 +31,21 @@ impl Checkpoint {
     pub fn summary(&self) -> ModelSummary {
         let classes = self.config.get("architectures").and_then(Value::as_array);
         let class = classes.and_then(|classes| classes.first()).and_then(Value::as_str);
-        let mut tensors = BTreeMap::new();
-        for weight in self.weights.values() {
+        let (mut tensors, mut bits) = (BTreeMap::new(), BTreeMap::new());
+        for (name, weight) in &self.weights {
             let kind = match weight.kind {
                 WeightKind::Float(float) => element_of(float).to_string(),
-                WeightKind::Quantized(spec, _) => spec.to_string(),
+                WeightKind::Quantized(spec, _) => {
+                    bits.insert(name.strip_suffix(".weight").unwrap_or(name).to_owned(), spec.bits);
+                    spec.to_string()
+                }
                 WeightKind::Other(element) => element.to_string(),
             };
             *tensors.entry(kind).or_default() += 1;
+        }
+        let first = bits.values().next().copied();
+        if bits.values().all(|bits| Some(*bits) == first) {
+            bits.clear();
         }
         let (parameters, bytes) = (self.parameters(), self.stored());
         ModelSummary {
@@ -45,6 +54,7 @@ impl Checkpoint {
             bytes,
             bits_per_weight: bytes as f64 * 8.0 / parameters.max(1) as f64,
             tensors,
+            bits,
         }
     }
 }

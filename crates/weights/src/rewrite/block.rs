@@ -49,7 +49,12 @@ pub(super) struct WeightTask<'a> {
     pub(super) weight: &'a Weight,
     pub(super) update: Option<Update>,
     pub(super) baseline: Option<WeightBaseline<'a>>,
-    /// How it is rounded, if it is quantized.
+}
+
+/// One way to make codes of a weight.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    pub(super) spec: QuantSpec,
     pub(super) rounding: Rounding,
 }
 
@@ -112,13 +117,13 @@ impl Block<'_> {
     pub(super) fn quantize<'o>(
         &self,
         rows: &Range<usize>,
-        spec: QuantSpec,
+        Way { spec, rounding }: Way,
         out: PackedMut<'o>,
         scratch: &Scratch,
     ) -> Result<Packed<'o>> {
         let PackedMut { weight, scales, biases } = out;
         let places = PackedMut { weight: &mut *weight, scales: &mut *scales, biases: &mut *biases };
-        match self.task.rounding {
+        match rounding {
             Rounding::Nearest => self.backend.quantize(&scratch.rows, spec, places)?,
             Rounding::Keep => {
                 let dither = Dither::of(self.task.name, rows.start);

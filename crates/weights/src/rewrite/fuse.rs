@@ -15,9 +15,6 @@ use crate::error::Result;
 use crate::kernels::{Backend, Float};
 use artifact::{Output, Tick};
 
-/// The advice that is shown if a fine-tuning does not survive requantizing.
-const HINT: &str = "leave out `requantize`, and quantize to more bits or another group size";
-
 /// Fuses the adapter in the folder `adapter` into the model in the folder `model`.
 pub(super) fn run(
     parameters: &Fuse,
@@ -38,10 +35,18 @@ pub(super) fn run(
     let baseline = if parameters.requantize { Baseline::Itself } else { Baseline::Nothing };
     let update = &|name: &str| adapter.update(name);
     let rounding = parameters.rounding;
-    let rewrite = Rewrite { checkpoint: &checkpoint, backend, targets, update, baseline, rounding };
+    let rewrite = Rewrite {
+        checkpoint: &checkpoint,
+        backend,
+        targets,
+        update,
+        baseline,
+        rounding,
+        decided: BTreeMap::new(),
+    };
     let found = rewrite.run(output, tick)?;
     rounding::report(&found, output);
-    survival::report(&found.counts, Some(HINT), output)?;
+    survival::report(&found.counts, rewrite.bytes(|_| true), checkpoint.parameters(), output)?;
     write_config(&checkpoint, parameters, output)
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::baseline::{WeightBaseline, WeightRef};
-use super::block::{Block, Scratch};
+use super::block::{Block, Scratch, Way};
 use super::target::Target;
 use crate::checkpoint::WeightKind;
 use crate::error::Result;
@@ -83,6 +83,7 @@ impl Block<'_> {
         &self,
         rows: Range<usize>,
         target: Target,
+        rounding: Rounding,
         scratch: &mut Scratch,
     ) -> Result<Option<UpdateStats>> {
         // A weight that is only copied is not checked when it is copied, so it is not checked here.
@@ -102,7 +103,8 @@ impl Block<'_> {
             [spec.weight_bytes(values), spec.scale_bytes(values, float), spec.bias_bytes(values, float)]
                 .map(|length| vec![0; length]);
         let [weight, scales, biases] = &mut parts;
-        let packed = self.quantize(&rows, spec, PackedMut { weight, scales, biases }, scratch)?;
+        let packed =
+            self.quantize(&rows, Way { spec, rounding }, PackedMut { weight, scales, biases }, scratch)?;
         self.measure(Made::Packed(packed), true, scratch)
     }
 }

@@ -5,6 +5,7 @@
 //! written in the order of the file. It needs memory for a few chunks of blocks and the codes of one tensor,
 //! never for a whole model.
 
+mod allot;
 mod baseline;
 mod block;
 mod chunk;
@@ -15,11 +16,12 @@ mod quantize;
 mod rounding;
 mod rules;
 mod run;
+mod survey;
 mod survival;
 mod target;
 mod write_queue;
 
-pub use options::{Dtype, Fuse, Mixed, Override, Quantize};
+pub use options::{AutoBits, Dtype, Fuse, Mixed, Override, Quantize, TargetBits};
 pub use quantize::FineTuning;
 
 use std::path::{Path, PathBuf};

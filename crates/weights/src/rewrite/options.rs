@@ -24,7 +24,11 @@ pub struct Fuse {
 /// The parameters of `quantize`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quantize {
-    /// Bits per weight: one of the numbers that the mode allows.
+    /// The choice of bits and rounding for each module. `None` if the other fields say them. It is left out of
+    /// a recipe then, so that recipes from before there was a choice keep their keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto: Option<AutoBits>,
+    /// Bits per weight: one of the numbers that the mode allows. With `auto`, the fewest.
     pub bits: usize,
     /// How many consecutive weights of a row share a scale: one of the numbers that the mode allows.
     pub group_size: usize,
@@ -42,7 +46,50 @@ pub struct Quantize {
 /// Quantizes every module with this spec, without exceptions.
 impl From<QuantSpec> for Quantize {
     fn from(QuantSpec { mode, bits, group_size }: QuantSpec) -> Self {
-        Self { bits, group_size, mode, overrides: Vec::new(), recipe: None, rounding: Rounding::Nearest }
+        Self {
+            auto: None,
+            bits,
+            group_size,
+            mode,
+            overrides: Vec::new(),
+            recipe: None,
+            rounding: Rounding::Nearest,
+        }
+    }
+}
+
+/// A budget of bits, and what modules may have: `bits: auto`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AutoBits {
+    /// The numbers of bits that a module may have, in ascending order.
+    pub candidates: Vec<usize>,
+    /// The most bits per weight that the model may have, scales and unquantized tensors included.
+    pub target_bits: TargetBits,
+}
+
+/// A finite, positive number of bits per weight.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TargetBits(f64);
+
+// Never NaN: `new` refuses it.
+impl Eq for TargetBits {}
+
+impl TargetBits {
+    /// Returns this number of bits, or `None` if it is not finite and positive.
+    pub fn new(bits: f64) -> Option<Self> {
+        (bits.is_finite() && bits > 0.0).then_some(Self(bits))
+    }
+
+    /// Returns the most bytes that a model of so many weights may take.
+    pub(super) fn bytes(self, weights: u64) -> f64 {
+        self.0 * weights as f64 / 8.0
+    }
+}
+
+impl fmt::Display for TargetBits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::allot::allot;
+use super::chunk::Progress;
 use super::run::{Baseline, Rewrite, Target};
-use super::{Dtype, Override, Quantize, rounding, rules, survival};
+use super::{AutoBits, Dtype, Override, Quantize, rounding, rules, survival};
 use crate::Error;
 use crate::arch::{LayerName, QuantRule};
 use crate::checkpoint::{Checkpoint, Weight, WeightKind, record};
-use crate::error::{Result, fail, require};
+use crate::error::{OrBug, Result, fail, require};
 use crate::kernels::{Backend, Float, Mode, QuantSpec};
 use artifact::{Output, Tick};
 use text::nearest;
@@ -28,7 +30,7 @@ pub(super) fn run(
     tick: Tick<'_>,
 ) -> Result<()> {
     let checkpoint = Checkpoint::open(model)?;
-    let Choice { targets, section } = choose(parameters, &checkpoint)?;
+    let Choice { targets, mut section, free } = choose(parameters, &checkpoint)?;
     let base = fine_tuning.map(|from| Checkpoint::open(&from.base)).transpose()?;
     let fused = fine_tuning.and_then(|from| from.fused.as_deref()).map(Checkpoint::open).transpose()?;
     let baseline = match &base {
@@ -36,13 +38,22 @@ pub(super) fn run(
         None => Baseline::Nothing,
     };
     let rounding = parameters.rounding;
-    let rewrite =
-        Rewrite { checkpoint: &checkpoint, backend, targets, update: &|_| Ok(None), baseline, rounding };
-    let found = rewrite.run(output, tick)?;
+    let (update, decided) = (&|_: &str| Ok(None), BTreeMap::new());
+    let mut rewrite =
+        Rewrite { checkpoint: &checkpoint, backend, targets, update, baseline, rounding, decided };
+    let found = match &parameters.auto {
+        None => rewrite.run(output, tick)?,
+        Some(auto) => {
+            // The model is read twice: to choose, and to make what was chosen.
+            choose_bits(auto, &mut rewrite, &free, &mut section, &|done, all| tick(done, 2 * all))?;
+            rewrite.run(output, &|done, all| tick(all + done, 2 * all))?
+        }
+    };
     rounding::report(&found, output);
-    survival::report(&found.counts, None, output)?;
+    survival::report(&found.counts, rewrite.bytes(|_| true), checkpoint.parameters(), output)?;
     let mut config = checkpoint.config.clone();
     // mlx-lm reads `quantization`; Hugging Face's tools look for `quantization_config`.
+    let section = Value::Object(section);
     config.insert("quantization".to_owned(), section.clone());
     config.insert("quantization_config".to_owned(), section);
     Checkpoint::write_config(config, output)
@@ -67,7 +78,46 @@ pub(super) fn check(parameters: &Quantize, base: &Path) -> Result<()> {
 struct Choice {
     targets: BTreeMap<String, Target>,
     /// The section `quantization` of `config.json`.
-    section: Value,
+    section: Map<String, Value>,
+    /// With `bits: auto`, the weights whose bits are to be chosen, with their modules.
+    free: BTreeMap<String, String>,
+}
+
+/// Chooses bits and rounding for the weights in `free`, and records them.
+fn choose_bits(
+    auto: &AutoBits,
+    rewrite: &mut Rewrite<'_>,
+    free: &BTreeMap<String, String>,
+    section: &mut Map<String, Value>,
+    tick: Tick<'_>,
+) -> Result<()> {
+    let mut progress = Progress { done: 0, total: rewrite.checkpoint.stored(), tick };
+    let mut ways = Vec::new();
+    for name in free.keys() {
+        ways.push(rewrite.survey(name, &auto.candidates, &mut progress)?);
+    }
+    let weights = rewrite.checkpoint.parameters();
+    let fixed = rewrite.bytes(|name| !free.contains_key(name));
+    let costs: Vec<Vec<_>> = ways.iter().map(|ways| ways.iter().map(|(_, cost)| *cost).collect()).collect();
+    let chosen = match allot(&costs, auto.target_bits.bytes(weights) - fixed as f64) {
+        Ok(chosen) => chosen,
+        Err(least) => fail!(
+            Options,
+            "`target_bits: {}` cannot be reached: with the fewest bits that `candidates` allow, the model has {:.2} bits \
+             per weight, scales and unquantized tensors included",
+            auto.target_bits,
+            (least + fixed) as f64 * 8.0 / weights as f64
+        ),
+    };
+    for (((name, module), ways), chosen) in free.iter().zip(&ways).zip(chosen) {
+        let (way, _) = ways.get(chosen).or_bug("a module has the way that was chosen for it")?;
+        if let Some(Target::Quantized(spec, _)) = rewrite.targets.get_mut(name) {
+            *spec = way.spec;
+        }
+        rewrite.decided.insert(name.clone(), way.rounding);
+        section.insert(module.clone(), record(way.spec));
+    }
+    Ok(())
 }
 
 fn choose(parameters: &Quantize, checkpoint: &Checkpoint) -> Result<Choice> {
@@ -79,6 +129,7 @@ fn choose(parameters: &Quantize, checkpoint: &Checkpoint) -> Result<Choice> {
     };
     let mut used = vec![false; parameters.overrides.len()];
     let mut any = false;
+    let mut free = BTreeMap::new();
     let declared = declared(checkpoint);
     let mut targets = BTreeMap::new();
     for (name, weight) in checkpoint.weights() {
@@ -98,6 +149,13 @@ fn choose(parameters: &Quantize, checkpoint: &Checkpoint) -> Result<Choice> {
                     target = Target::Stored;
                     (spec != usual).then(|| record(spec))
                 }
+                (Decision::Free(spec), _) => {
+                    any = true;
+                    check_fit(module, weight, spec)?;
+                    target = Target::Quantized(spec, float);
+                    free.insert(name.clone(), module.to_owned());
+                    None
+                }
                 (Decision::Keep | Decision::Float, _) => None,
             };
             section.extend(entry.map(|entry| (module.to_owned(), entry)));
@@ -108,7 +166,7 @@ fn choose(parameters: &Quantize, checkpoint: &Checkpoint) -> Result<Choice> {
     if let Some((unused, _)) = parameters.overrides.iter().zip(used).find(|(_, used)| !used) {
         fail!(Options, "{}", matches_nothing(&unused.pattern, checkpoint));
     }
-    Ok(Choice { targets, section: Value::Object(section) })
+    Ok(Choice { targets, section, free })
 }
 
 /// What happens to one layer.
@@ -116,6 +174,8 @@ enum Decision {
     /// It is quantized with this spec. The value is its entry in `config.json`, or `None` if the default
     /// covers it.
     Quantize(QuantSpec, Option<Value>),
+    /// It is quantized, and how many bits it has is decided when all layers are known.
+    Free(QuantSpec),
     /// It stays as it is, quantized or not.
     Keep,
     /// It is not quantized.
@@ -145,6 +205,9 @@ fn decide(
     // mlx-lm checks the usual group size before it asks any rule.
     if !weight.columns().is_multiple_of(usual.group_size) {
         return Ok(Decision::Float);
+    }
+    if parameters.auto.is_some() && rule == QuantRule::Usual {
+        return Ok(Decision::Free(usual));
     }
     if let Some(recipe) = parameters.recipe {
         let layers = checkpoint

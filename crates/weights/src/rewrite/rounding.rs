@@ -6,15 +6,12 @@ use std::ops::Range;
 
 use super::baseline::WeightBaseline;
 use super::block::{Block, Scratch, WeightTask};
-use super::run::{Findings, Target};
-use crate::checkpoint::WeightKind;
-use crate::error::Result;
-use crate::kernels::UpdateStats;
+use super::chunk::chunks;
+use super::run::{Findings, Rewrite, Target};
+use crate::error::{OrBug, Result};
+use crate::kernels::{Float, QuantSpec, Rounding, UpdateStats};
+use crate::survival::LARGEST_KEPT_UPDATE;
 use artifact::Output;
-
-/// The size of an update from which plain rounding loses less than [`Rounding::Keep`]: the root mean square
-/// of the update over that of the base's step. `docs/rounding.md` has the measurements.
-const LARGEST_UPDATE: f64 = 0.4;
 
 /// How many weights a warning names.
 const NAMED: usize = 3;
@@ -28,7 +25,7 @@ pub(super) enum Obstacle {
     OtherGrid,
     /// The weight is cast to another type after the fine-tuning.
     Cast,
-    /// The update is [`LARGEST_UPDATE`] or more.
+    /// The update is [`LARGEST_KEPT_UPDATE`] or more.
     LargeUpdate,
 }
 
@@ -41,7 +38,7 @@ impl Obstacle {
             }
             Self::Cast => "they are cast to another type after the fine-tuning".to_owned(),
             Self::LargeUpdate => {
-                format!("their update is {LARGEST_UPDATE} of a step or more, where plain rounding loses less")
+                format!("their update is {LARGEST_KEPT_UPDATE} of a step or more, where plain rounding loses less")
             }
         }
     }
@@ -72,24 +69,54 @@ pub(super) fn report(found: &Findings, output: &Output) {
     }
 }
 
-/// Returns why a weight cannot be kept on the grid of its base, as far as that is known without reading it.
-pub(super) fn obstacle(task: &WeightTask<'_>, target: Target) -> Option<Obstacle> {
-    let Target::Quantized(spec, float) = target else { return None };
-    let Some(baseline) = &task.baseline else { return Some(Obstacle::NoBase) };
+/// Returns how many bits more than the base's the outcome of a weight has, if it can be kept on the grid of its
+/// base. Fails with the reason if it cannot, as far as that is known without reading it.
+pub(super) fn nesting(task: &WeightTask<'_>, spec: QuantSpec, float: Float) -> Result<usize, Obstacle> {
+    let baseline = task.baseline.as_ref().ok_or(Obstacle::NoBase)?;
     let is_cast = matches!(baseline, WeightBaseline::Models { float: fused, .. } if *fused != float);
-    match baseline.base_kind(task.weight) {
-        WeightKind::Quantized(base, _) if spec.bits_beyond(base).is_some() => {
-            is_cast.then_some(Obstacle::Cast)
+    let base = baseline.base_kind(task.weight).spec();
+    let more = base.and_then(|base| spec.bits_beyond(base)).ok_or(Obstacle::OtherGrid)?;
+    if is_cast { Err(Obstacle::Cast) } else { Ok(more) }
+}
+
+impl Rewrite<'_> {
+    /// Decides how a weight is rounded. That depends on the size of its update, so all of it may be read for
+    /// that.
+    pub(super) fn rounding(&self, task: &WeightTask<'_>, obstacles: &mut Obstacles) -> Result<Rounding> {
+        if let Some(rounding) = self.decided.get(task.name) {
+            return Ok(*rounding);
         }
-        _ => Some(Obstacle::OtherGrid),
+        let target = self.target(task.name);
+        let (Rounding::Keep, Target::Quantized(spec, float)) = (self.rounding, target) else {
+            return Ok(Rounding::Nearest);
+        };
+        let found = match nesting(task, spec, float) {
+            Err(obstacle) => Some(obstacle),
+            Ok(more) => self.update_size(task, float)?.is_large(more).then_some(Obstacle::LargeUpdate),
+        };
+        obstacles.extend(found.map(|obstacle| (task.name.to_owned(), obstacle)));
+        Ok(if found.is_some() { Rounding::Nearest } else { Rounding::Keep })
+    }
+
+    fn update_size(&self, task: &WeightTask<'_>, float: Float) -> Result<UpdateSize> {
+        let mut size = UpdateSize::default();
+        for chunk in chunks(task.weight) {
+            let mut sizes = vec![UpdateSize::default(); chunk.len()];
+            self.for_each(chunk.into_iter().zip(&mut sizes).collect(), |scratch, rows, size| {
+                *size = self.block(task, float).update_size(&rows, scratch)?;
+                Ok(())
+            })?;
+            sizes.into_iter().for_each(|part| size.add(part));
+        }
+        Ok(size)
     }
 }
 
 /// The size of an update, in sums that can be added.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct UpdateSize {
-    square: f64,
-    steps: f64,
+    pub(super) square: f64,
+    pub(super) steps: f64,
 }
 
 impl UpdateSize {
@@ -99,18 +126,32 @@ impl UpdateSize {
         self.steps += other.steps;
     }
 
-    /// Whether the update is too large for [`Rounding::Keep`].
-    pub(super) fn is_large(self) -> bool {
-        self.square >= LARGEST_UPDATE * LARGEST_UPDATE * self.steps && self.square > 0.0
+    /// Whether no weight is changed.
+    pub(super) fn is_zero(self) -> bool {
+        self.square <= 0.0
+    }
+
+    /// Whether the update is too large for [`Rounding::Keep`] on a grid with `more` bits than the base's.
+    pub(super) fn is_large(self, more: usize) -> bool {
+        let finer = f64::from(1u32 << more);
+        let largest = LARGEST_KEPT_UPDATE / finer;
+        self.square >= largest * largest * self.steps && !self.is_zero()
     }
 }
 
 impl Block<'_> {
-    /// Returns the size of the update of `rows`. The base is quantized.
+    /// Returns the size of the update of `rows`.
     pub(super) fn update_size(&self, rows: &Range<usize>, scratch: &mut Scratch) -> Result<UpdateSize> {
         self.load(rows.clone(), scratch)?;
         self.load_baseline(rows, scratch)?;
-        let steps = self.packed_base(scratch)?.steps();
+        self.size_of_update(scratch)
+    }
+
+    /// Returns the size of the update of the rows in `scratch`. A base that is not quantized has no steps.
+    pub(super) fn size_of_update(&self, scratch: &Scratch) -> Result<UpdateSize> {
+        let baseline = self.task.baseline.as_ref().or_bug("an update has a base")?;
+        let is_packed = baseline.base_kind(self.task.weight).spec().is_some();
+        let steps = if is_packed { self.packed_base(scratch)?.steps() } else { 0.0 };
         let square = UpdateStats::of(&scratch.base, &scratch.rows, &scratch.rows).square;
         Ok(UpdateSize { square, steps })
     }

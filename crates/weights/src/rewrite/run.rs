@@ -17,16 +17,16 @@ use std::thread;
 
 use rayon::prelude::*;
 
-use super::block::{Block, Scratch, WeightTask};
+use super::block::{Block, Scratch, Way, WeightTask};
 use super::chunk::{Progress, chunks, part_of, span, split};
 use super::measure::Made;
-use super::rounding::{Obstacle, Obstacles, UpdateSize, obstacle};
+use super::rounding::Obstacles;
 use super::target::{module_of, specs};
 use super::write_queue::WriteQueue;
 use crate::adapter::Update;
 use crate::checkpoint::{Checkpoint, Part, WeightKind};
 use crate::error::{OrBug, Result, fail, require};
-use crate::kernels::{Backend, Float, Mode, PackedMut, QuantSpec, Rounding, UpdateStats};
+use crate::kernels::{Backend, Float, Mode, PackedMut, Rounding, UpdateStats};
 use crate::tensor::{TensorSpec, TensorWriter};
 use artifact::{Output, Tick};
 
@@ -46,6 +46,8 @@ pub(super) struct Rewrite<'a> {
     pub(super) baseline: Baseline<'a>,
     /// How weights are rounded, where nothing is in the way.
     pub(super) rounding: Rounding,
+    /// The weights, by name, for which it is decided already how they are rounded.
+    pub(super) decided: BTreeMap<String, Rounding>,
 }
 
 /// What a rewrite found out about the weights.
@@ -104,7 +106,14 @@ impl Rewrite<'_> {
         weights.flat_map(|(name, weight)| specs(name, weight, self.target(name))).collect()
     }
 
-    fn target(&self, name: &str) -> Target {
+    /// Returns how many bytes the weights whose names are `wanted` take in the outcome.
+    pub(super) fn bytes(&self, wanted: impl Fn(&str) -> bool) -> u64 {
+        let weights = self.checkpoint.weights().iter().filter(|(name, _)| wanted(name));
+        let specs = weights.flat_map(|(name, weight)| specs(name, weight, self.target(name)));
+        specs.map(|spec| spec.length()).sum()
+    }
+
+    pub(super) fn target(&self, name: &str) -> Target {
         self.targets.get(name).copied().unwrap_or(Target::Stored)
     }
 
@@ -120,11 +129,12 @@ impl Rewrite<'_> {
                 let weight = self.checkpoint.weights().get(&name).or_bug("a laid out tensor has a weight")?;
                 let update = (self.update)(&name)?;
                 let baseline = self.baseline.of_weight(&name, weight, update.is_some());
-                let mut task =
-                    WeightTask { name: &name, weight, update, baseline, rounding: Rounding::Nearest };
-                task.rounding = self.rounding(&task, &mut found.obstacles)?;
-                waiting.extend(self.make(&task, tensor, part, &mut outlet)?);
-                found.counts.extend(self.count(&task, &mut outlet)?.map(|count| (name.clone(), count)));
+                let task = WeightTask { name: &name, weight, update, baseline };
+                let rounding = self.rounding(&task, &mut found.obstacles)?;
+                waiting.extend(self.make(&task, (tensor, part), rounding, &mut outlet)?);
+                found
+                    .counts
+                    .extend(self.count(&task, rounding, &mut outlet)?.map(|count| (name.clone(), count)));
             }
             for piece in waiting.remove(tensor).unwrap_or_default() {
                 queue.send(tensor, piece)?;
@@ -133,41 +143,13 @@ impl Rewrite<'_> {
         Ok(found)
     }
 
-    /// Decides how a weight is rounded. That depends on the size of its update, so all of it may be read for
-    /// that.
-    fn rounding(&self, task: &WeightTask<'_>, obstacles: &mut Obstacles) -> Result<Rounding> {
-        let target = self.target(task.name);
-        let (Rounding::Keep, Target::Quantized(_, float)) = (self.rounding, target) else {
-            return Ok(Rounding::Nearest);
-        };
-        let found = match obstacle(task, target) {
-            Some(obstacle) => Some(obstacle),
-            None => self.update_size(task, float)?.is_large().then_some(Obstacle::LargeUpdate),
-        };
-        obstacles.extend(found.map(|obstacle| (task.name.to_owned(), obstacle)));
-        Ok(if found.is_some() { Rounding::Nearest } else { Rounding::Keep })
-    }
-
-    fn update_size(&self, task: &WeightTask<'_>, float: Float) -> Result<UpdateSize> {
-        let mut size = UpdateSize::default();
-        for chunk in chunks(task.weight) {
-            let mut sizes = vec![UpdateSize::default(); chunk.len()];
-            self.for_each(chunk.into_iter().zip(&mut sizes).collect(), |scratch, rows, size| {
-                *size = self.block(task, float).update_size(&rows, scratch)?;
-                Ok(())
-            })?;
-            sizes.into_iter().for_each(|part| size.add(part));
-        }
-        Ok(size)
-    }
-
     /// Makes a weight, or only `part` of it if it is copied. Returns the pieces of a quantized weight, by
     /// tensor, for the caller to send in the order of the file.
     fn make(
         &self,
         task: &WeightTask<'_>,
-        tensor: &str,
-        part: Part,
+        (tensor, part): (&str, Part),
+        rounding: Rounding,
         outlet: &mut Outlet<'_>,
     ) -> Result<Vec<(String, Vec<Vec<u8>>)>> {
         let target = self.target(task.name);
@@ -179,7 +161,9 @@ impl Rewrite<'_> {
         );
         let same = |float| task.update.is_none() && task.weight.kind == WeightKind::Float(float);
         match target {
-            Target::Quantized(spec, float) => return self.make_packed(task, spec, float, outlet),
+            Target::Quantized(spec, float) => {
+                return self.make_packed(task, Way { spec, rounding }, float, outlet);
+            }
             Target::Float(float) if !same(float) => self.make_dense(task, float, outlet)?,
             Target::Stored | Target::Float(_) => self.copy(task, tensor, part, outlet)?,
         }
@@ -189,7 +173,12 @@ impl Rewrite<'_> {
     /// Adds up the sums over the blocks of a weight, in the order of the blocks, so that the number of
     /// threads makes no difference. If the fine-tuning changed a block, the blocks that were skipped are
     /// measured too.
-    fn count(&self, task: &WeightTask<'_>, outlet: &mut Outlet<'_>) -> Result<Option<Count>> {
+    fn count(
+        &self,
+        task: &WeightTask<'_>,
+        rounding: Rounding,
+        outlet: &mut Outlet<'_>,
+    ) -> Result<Option<Count>> {
         let mut measured = std::mem::take(&mut outlet.measured);
         let (Some(baseline), true) = (&task.baseline, measured.iter().any(|(_, stats)| stats.is_some()))
         else {
@@ -200,12 +189,12 @@ impl Rewrite<'_> {
         let left: Vec<_> = measured.iter_mut().filter(|(_, stats)| stats.is_none()).collect();
         let left = left.into_iter().map(|(rows, stats)| (rows.clone(), stats)).collect();
         self.for_each(left, |scratch, rows, stats| {
-            *stats = self.block(task, float).measure_again(rows, target, scratch)?;
+            *stats = self.block(task, float).measure_again(rows, target, rounding, scratch)?;
             Ok(())
         })?;
         let mut sum = UpdateStats::default();
         measured.iter().filter_map(|(_, stats)| stats.as_ref()).for_each(|stats| sum.add(stats));
-        let (made, rounding) = (target.kind(task.weight), task.rounding);
+        let made = target.kind(task.weight);
         Ok(sum.is_change().then_some(Count { stats: sum, base, made, rounding }))
     }
 
@@ -268,10 +257,11 @@ impl Rewrite<'_> {
     fn make_packed(
         &self,
         task: &WeightTask<'_>,
-        spec: QuantSpec,
+        way: Way,
         float: Float,
         outlet: &mut Outlet<'_>,
     ) -> Result<Vec<(String, Vec<Vec<u8>>)>> {
+        let spec = way.spec;
         let (columns, rows) = (task.weight.columns(), task.weight.rows());
         let each =
             [spec.weight_bytes(columns), spec.scale_bytes(columns, float), spec.bias_bytes(columns, float)];
@@ -292,7 +282,7 @@ impl Rewrite<'_> {
                 block.load(rows.clone(), scratch)?;
                 block.load_baseline(&rows, scratch)?;
                 let out = PackedMut { weight, scales, biases };
-                let packed = block.quantize(&rows, spec, out, scratch)?;
+                let packed = block.quantize(&rows, way, out, scratch)?;
                 *stats = block.measure(Made::Packed(packed), false, scratch)?;
                 Ok(())
             })?;
@@ -308,13 +298,13 @@ impl Rewrite<'_> {
         Ok(made)
     }
 
-    fn block<'a>(&'a self, task: &'a WeightTask<'a>, float: Float) -> Block<'a> {
+    pub(super) fn block<'a>(&'a self, task: &'a WeightTask<'a>, float: Float) -> Block<'a> {
         Block { checkpoint: self.checkpoint, backend: self.backend, task, float }
     }
 
     /// Runs `work` on the blocks, on as many threads as the backend allows. Each block has its own place for
     /// its result.
-    fn for_each<T: Send>(
+    pub(super) fn for_each<T: Send>(
         &self,
         blocks: Vec<(Range<usize>, T)>,
         work: impl Fn(&mut Scratch, Range<usize>, T) -> Result<()> + Sync,

@@ -7,20 +7,21 @@ use std::collections::BTreeMap;
 use super::run::{Count, Counts};
 use crate::checkpoint::WeightKind;
 use crate::error::Result;
-use crate::kernels::{QuantSpec, UpdateStats};
+use crate::kernels::{QuantSpec, Rounding, UpdateStats};
 use crate::survival::{Figures, SURVIVAL_FILE, Survival};
 use crate::tensor::to_pretty_json;
 use artifact::Output;
 
-/// Writes `survival.json` if a fine-tuning was measured, and warns if it is not intact. `hint` is the advice
-/// in that warning.
-pub(super) fn report(counts: &Counts, hint: Option<&str>, output: &Output) -> Result<()> {
+/// Writes `survival.json` if a fine-tuning was measured, and warns if it is not intact. The warning says what
+/// would keep it in a model that takes so many bytes and has so many weights.
+pub(super) fn report(counts: &Counts, bytes: u64, weights: u64, output: &Output) -> Result<()> {
     let Some(survival) = survival(counts) else { return Ok(()) };
     output.write(SURVIVAL_FILE, &to_pretty_json(serde_json::to_value(&survival)?))?;
     if !survival.is_intact() {
         let left = 100.0 * survival.overall.survival;
-        let words = [survival.cause.as_deref(), hint].into_iter().flatten().collect::<Vec<_>>().join("; ");
-        output.warn(format!("of the fine-tuning, {left:.0} % survived quantizing: {words}"));
+        let remedies = survival.remedies(bytes, bytes as f64 * 8.0 / weights.max(1) as f64);
+        let words: Vec<_> = survival.cause.iter().chain(&remedies).map(String::as_str).collect();
+        output.warn(format!("of the fine-tuning, {left:.0} % survived quantizing: {}", words.join("; ")));
     }
     Ok(())
 }
@@ -91,6 +92,11 @@ fn cause(counts: &Counts, overall: &Figures) -> String {
         );
     };
     let update = format!("the update is {} of a step (root mean square)", short(delta));
+    if overall.rounding == Some(Rounding::Keep) {
+        return format!(
+            "{update} and leads beyond the ends of the base's grid, which `rounding: keep` does not widen"
+        );
+    }
     if usual(counts, |count| count.base) != Some(made) {
         return format!(
             "{update} of {made}, and rounding moved the weights {noise_to_signal:.1} times as far as the update"

@@ -1,0 +1,154 @@
+//! `rounding: keep` and `bits: auto`: what they write, what they refuse, and what they fall back to.
+
+use serde_json::Value;
+
+use crate::pico::{PICO, write_model};
+use crate::space::Space;
+
+/// The pico project with a base of four bits and a small update of two projections.
+fn project(nodes: &str) -> Space {
+    let space = Space::pico();
+    space.edit_file("lora/adapter_config.json", "20.0", "2.0");
+    let head = "version: 1\nnodes:\n  base: {stage: base, source: model}\n  adapter: {stage: adapter, source: lora}\n  \
+                b4: {stage: quantize, model: base, bits: 4}\n  fused: {stage: fuse, model: b4, adapter: adapter}\n";
+    space.write("pipeline.yaml", format!("{head}{nodes}"));
+    space
+}
+
+fn json(space: &Space, path: &str) -> Value {
+    serde_json::from_str(&space.read(path)).unwrap()
+}
+
+fn survival(space: &Space, node: &str) -> Value {
+    json(space, &format!("artifacts/{node}/survival.json"))
+}
+
+/// Returns the bits of each module that `config.json` names.
+fn bits(space: &Space, node: &str) -> Vec<(String, u64)> {
+    let config = json(space, &format!("artifacts/{node}/config.json"));
+    let section = config["quantization"].as_object().unwrap();
+    let entry = |(module, entry): (&String, &Value)| Some((module.clone(), entry.get("bits")?.as_u64()?));
+    section.iter().filter_map(entry).collect()
+}
+
+#[test]
+fn a_small_update_is_kept_and_said_so() {
+    let space = project(
+        "  near: {stage: quantize, model: fused, bits: 4}\n  kept: {stage: quantize, model: fused, bits: 4, rounding: keep}\n",
+    );
+    let _ = space.build_with(&["kept", "near"]).exits(0);
+    let figures = |node: &str| survival(&space, node)["overall"].clone();
+    let (near, kept) = (figures("near"), figures("kept"));
+    assert!(kept["survival"].as_f64().unwrap() > 0.9, "{kept}");
+    assert!(near["survival"].as_f64().unwrap() < 0.5, "{near}");
+    assert_eq!((&kept["rounding"], &kept["bits"]), (&"keep".into(), &4.into()));
+    assert_eq!(near["rounding"], "nearest");
+    let said = space.run(&["inspect", "kept"]).exits(0);
+    assert!(said.stdout.contains("rounding: keep"), "{}", said.transcript());
+    assert!(space.run(&["why", "kept"]).exits(0).stdout.contains("up to date"));
+}
+
+#[test]
+fn what_cannot_be_kept_is_rounded_to_the_nearest_point_with_a_line() {
+    let nodes = "  g32: {stage: quantize, model: fused, bits: 4, group_size: 32, rounding: keep}\n  \
+                 b3: {stage: quantize, model: fused, bits: 3, rounding: keep}\n  \
+                 b8: {stage: quantize, model: fused, bits: 8, rounding: keep}\n  \
+                 plain: {stage: quantize, model: fused, bits: 8}\n";
+    let space = project(nodes);
+    let run = space.build_with(&["g32", "b3", "b8", "plain"]).exits(0);
+    let warnings = |node: &str| {
+        let all = run.events("warning");
+        let own = all.iter().filter(|event| event["node"] == node);
+        own.map(|event| event["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join("\n")
+    };
+    let other = "2 of 2 changed weights are rounded to the nearest point, not kept on the base's grid: the base is not \
+                 quantized in the affine mode to as many bits or fewer, in groups of this size: \
+                 `model.layers.0.self_attn.q_proj.weight`, `model.layers.0.self_attn.v_proj.weight`";
+    assert!(warnings("g32").contains(other), "{}", warnings("g32"));
+    assert!(warnings("b3").contains(other), "{}", warnings("b3"));
+    // In steps of 8 bits the update is large.
+    let large = "their update is 0.4 of a step or more, where plain rounding loses less";
+    assert!(warnings("b8").contains(large), "{}", warnings("b8"));
+    assert_eq!(survival(&space, "b8")["overall"]["rounding"], "nearest");
+    let figures = |node: &str| survival(&space, node)["overall"]["survival"].clone();
+    assert_eq!(figures("b8"), figures("plain"));
+}
+
+#[test]
+fn fields_that_do_not_belong_together_are_refused() {
+    for (fields, message) in [
+        ("mode: mxfp4, rounding: keep", "`rounding: keep` is for `mode: affine`"),
+        ("bits: auto", "node `q` needs `target_bits`"),
+        ("bits: auto, target_bits: 5.0, recipe: mixed_4_6", "leave out a recipe"),
+        ("bits: auto, target_bits: 5.0, mode: mxfp8", "leave out another mode"),
+        ("bits: auto, target_bits: 5.0, rounding: keep", "chooses the rounding too: leave out `rounding`"),
+        ("bits: auto, target_bits: -1", "`target_bits` must be a number above 0, such as 5.0"),
+        (
+            "bits: auto, target_bits: 5, candidates: [4, 7]",
+            "a candidate must be one of [2, 3, 4, 5, 6, 8], not 7",
+        ),
+        ("bits: 4, target_bits: 5.0", "`target_bits` is for `bits: auto`"),
+    ] {
+        let space = project(&format!("  q: {{stage: quantize, model: fused, {fields}}}\n"));
+        let run = space.run(&["build", "-n"]).exits(2);
+        assert!(run.stderr.contains(message), "{fields}: {}", run.transcript());
+    }
+    let space = project("  q: {stage: quantize, model: base, bits: 4, rounding: keep}\n");
+    let run = space.run(&["build", "-n"]).exits(2);
+    assert!(
+        run.stderr.contains("pipeline.yaml:7:31: `rounding: keep` keeps what a `fuse` node"),
+        "{}",
+        run.transcript()
+    );
+}
+
+#[test]
+fn bits_go_where_the_training_is() {
+    let auto = |target: f64| format!("{{stage: quantize, model: fused, bits: auto, target_bits: {target}}}");
+    let space = project(&format!("  a: {}\n  low: {}\n", auto(6.6), auto(3.0)));
+    let _ = space.build_with(&["a"]).exits(0);
+    let own = bits(&space, "a");
+    let trained = ["q_proj", "v_proj"].map(|name| format!("model.layers.0.self_attn.{name}"));
+    for (module, bits) in &own {
+        let expected = if trained.contains(module) { 8 } else { 4 };
+        assert_eq!(*bits, expected, "{own:?}");
+    }
+    // The budget holds for what `inspect` calls bits each: scales, biases and norms count.
+    let model = json_of(&space, &["inspect", "a", "--json"]);
+    let each = model["model"]["bits_per_weight"].as_f64().unwrap();
+    assert!(each <= 6.6, "{each}");
+    let first = space.bytes("artifacts/a/model.safetensors");
+    let mut command = space.command();
+    command.args(["build", "--force", "a"]).env("RAYON_NUM_THREADS", "1");
+    assert!(command.status().unwrap().success());
+    assert!(space.bytes("artifacts/a/model.safetensors") == first, "one thread makes another model");
+    let run = space.run(&["build", "low"]).exits(1);
+    assert!(
+        run.stderr
+            .contains("`target_bits: 3` cannot be reached: with the fewest bits that `candidates` allow"),
+        "{}",
+        run.transcript()
+    );
+}
+
+fn json_of(space: &Space, args: &[&str]) -> Value {
+    serde_json::from_str(&space.run(args).exits(0).stdout).unwrap()
+}
+
+/// A model that was not fine-tuned has no grid to keep. Its bits go where rounding loses most.
+#[test]
+fn a_model_without_a_fine_tuning_has_a_budget_too() {
+    let space = Space::empty();
+    write_model(&space.path("model"), PICO);
+    space.write(
+        "pipeline.yaml",
+        "version: 1\nnodes:\n  base: {stage: base, source: model}\n  \
+         \"a{target_bits}\": {stage: quantize, model: base, bits: auto, matrix: {target_bits: [5.5, 7.0]}, \
+         overrides: [{pattern: '*.v_proj', bits: 8}]}\n",
+    );
+    let _ = space.build_with(&[]).exits(0);
+    let [low, high] = ["a5.5", "a7.0"].map(|node| bits(&space, node));
+    let sum = |bits: &[(String, u64)]| bits.iter().map(|(_, bits)| bits).sum::<u64>();
+    assert!(sum(&low) < sum(&high), "{low:?} {high:?}");
+    assert!(low.iter().all(|(module, bits)| !module.ends_with("v_proj") || *bits == 8), "{low:?}");
+}
