@@ -16,11 +16,12 @@ use weights::kernels::{Mode, Rounding};
 use weights::rewrite::{Dtype, Mixed};
 
 /// A node of each stage that the parser accepts, with its required keys only.
-const NODES: [(&str, &str); 5] = [
+const NODES: [(&str, &str); 6] = [
     ("base", "source: s"),
     ("adapter", "source: s"),
     ("fuse", "model: m, adapter: a"),
     ("quantize", "model: m, bits: 4"),
+    ("probe", "model: m, tokens: random"),
     ("benchmark", "suite: s, configs: {c: m}"),
 ];
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::pico::{PICO, write_model};
+use crate::pico::{PICO, complete_model, write_model};
 use crate::space::Space;
 
 /// The pico project with a base of four bits and a small update of two projections.
@@ -151,4 +151,62 @@ fn a_model_without_a_fine_tuning_has_a_budget_too() {
     let sum = |bits: &[(String, u64)]| bits.iter().map(|(_, bits)| bits).sum::<u64>();
     assert!(sum(&low) < sum(&high), "{low:?} {high:?}");
     assert!(low.iter().all(|(module, bits)| !module.ends_with("v_proj") || *bits == 8), "{low:?}");
+}
+
+/// A probe runs the base once. What it finds changes which codes move, and nothing else; it is the same every
+/// time, and no random number or clock is in it.
+#[test]
+fn a_probe_moves_codes_of_what_was_trained() {
+    let nodes = "  probe: {stage: probe, model: b4, tokens: random, directions: 2}\n  \
+                 read: {stage: probe, model: b4, texts: text.txt, directions: 2}\n  \
+                 plain: {stage: quantize, model: fused, bits: 4, rounding: keep}\n  \
+                 probed: {stage: quantize, model: fused, bits: 4, rounding: keep, probe: probe}\n  \
+                 auto: {stage: quantize, model: fused, bits: auto, target_bits: 6, probe: read}\n";
+    let space = project(nodes);
+    complete_model(&space.path("model"), PICO);
+    space.write("text.txt", "The quick brown fox jumps over the lazy dog.");
+    space.build().ran(["base", "adapter", "b4", "fused", "probe", "read", "plain", "probed", "auto"]);
+    let [plain, probed] =
+        ["plain", "probed"].map(|node| space.bytes(&format!("artifacts/{node}/model.safetensors")));
+    assert!(plain.len() == probed.len() && plain != probed);
+    let probe = space.bytes("artifacts/probe/probe.safetensors");
+    assert!(probe != space.bytes("artifacts/read/probe.safetensors"));
+    space.build_with(&["--force", "probe"]).ran(["probe"]);
+    assert!(space.bytes("artifacts/probe/probe.safetensors") == probe, "a second run finds something else");
+    // Another text is another probe, and only what uses it is made again.
+    space.write("text.txt", "Something else is read.");
+    space.build().ran(["read", "auto"]);
+    space.remove("text.txt");
+    let run = space.run(&["build", "--force", "read"]).exits(2);
+    assert!(run.stderr.contains("text.txt"), "{}", run.transcript());
+}
+
+#[test]
+fn a_probe_that_cannot_be_is_refused() {
+    for (node, message) in [
+        ("{stage: probe, model: b4}", "a probe has either `tokens: random` or `texts: FILE`"),
+        (
+            "{stage: probe, model: b4, tokens: random, texts: t}",
+            "a probe has either `tokens: random` or `texts: FILE`",
+        ),
+        (
+            "{stage: probe, model: b4, tokens: random, directions: 65}",
+            "`directions` must be at most 64, not 65",
+        ),
+        (
+            "{stage: quantize, model: fused, bits: 4, probe: b4}",
+            "`probe` is for `rounding: keep` or `bits: auto`",
+        ),
+        (
+            "{stage: quantize, model: fused, bits: 4, rounding: keep, probe: b4}",
+            "`probe` must be a probe, but node `b4` is a model",
+        ),
+    ] {
+        let run = project(&format!("  q: {node}\n"));
+        let run = run.run(&["build", "-n"]).exits(2);
+        assert!(run.stderr.contains(message), "{node}: {}", run.transcript());
+    }
+    let space = project("  q: {stage: probe, model: b4, texts: model/model.safetensors}\n");
+    let run = space.run(&["build"]).exits(2);
+    assert!(run.stderr.contains("model.safetensors is not UTF-8 text"), "{}", run.transcript());
 }

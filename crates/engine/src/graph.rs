@@ -7,7 +7,7 @@ use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::manifest::{Input, Manifest, Node};
-use crate::stage::{BASE_ROLE, DeviceChoice, FUSED_ROLE, Stage};
+use crate::stage::{BASE_ROLE, DeviceChoice, FUSED_ROLE, Kind, Stage};
 use text::nearest;
 use text::yaml::Problem;
 use weights::kernels::Rounding;
@@ -184,7 +184,7 @@ fn check_kept(nodes: &[Node], inputs: &[Vec<NodeId>]) -> Result<(), Problem> {
     for (node, inputs) in nodes.iter().zip(inputs).filter(|(node, _)| asks(node)) {
         for (input, id) in node.inputs.iter().zip(inputs) {
             let made = &nodes[id.0].stage;
-            if !matches!(made, Stage::Fuse(_)) {
+            if made.makes() == Kind::Model && !matches!(made, Stage::Fuse(_)) {
                 let (name, word) = (&input.node, made.word());
                 let message = format!(
                     "`rounding: keep` keeps what a `fuse` node has just added, but `{name}` is a `{word}` node: name the \

@@ -4,12 +4,15 @@
 use anyhow::Result;
 
 use super::adapter::Lora;
+use super::observer::Observer;
 use super::runtime::Runtime;
 use super::tensors::Tensors;
 
 pub(crate) struct Embedding<R: Runtime> {
     weight: R::Matrix,
     lora: Option<Lora<R>>,
+    /// Who wants to know the inputs, if it is a head; and its path and row length.
+    observed: Option<(Observer, String, i32)>,
 }
 
 impl<R: Runtime> Embedding<R> {
@@ -22,7 +25,8 @@ impl<R: Runtime> Embedding<R> {
     ) -> Result<Self> {
         let weight = weights.matrix(path, &[num_embeddings, dims])?;
         let lora = weights.take_lora(path, &weight, [num_embeddings, dims])?;
-        Ok(Self { weight, lora })
+        let observed = weights.observer().map(|observer| (observer, path.to_owned(), dims));
+        Ok(Self { weight, lora, observed })
     }
 
     /// Maps token ids, each below `num_embeddings`, to `[tokens, dims]`.
@@ -36,6 +40,9 @@ impl<R: Runtime> Embedding<R> {
 
     /// Maps `[tokens, dims]` to logits `[tokens, num_embeddings]`.
     pub(crate) fn as_linear(&self, runtime: &R, x: &R::Tensor) -> Result<R::Tensor> {
+        if let Some((observer, path, dims)) = &self.observed {
+            observer.observe(runtime, path, x, *dims)?;
+        }
         let y = runtime.product(x, &self.weight, None)?;
         match &self.lora {
             Some(lora) => lora.apply(runtime, &y, x),

@@ -18,6 +18,8 @@ mod tensors;
 pub mod chat;
 pub mod generate;
 pub mod measure;
+mod observer;
+pub mod probe;
 mod python_json;
 pub mod runtime;
 pub mod text_eval;
@@ -30,6 +32,7 @@ use adapter::Adapter;
 use anyhow::{Result, bail, ensure};
 use config::Config;
 use decoder::Decoder;
+use observer::Observer;
 use runtime::Runtime;
 use tensors::Tensors;
 
@@ -50,11 +53,21 @@ impl<'a, R: Runtime> LanguageModel<'a, R> {
     /// Fails if a file cannot be read, if the architecture is not supported, or if the adapter does not fit
     /// the model. It also fails if a tensor is missing, or if no module of the model takes it.
     pub fn load(runtime: &'a R, folder: &Path, adapter: Option<&Path>) -> Result<Self> {
+        Self::load_observed(runtime, folder, adapter, None)
+    }
+
+    /// Loads a model whose linear layers tell `observer` what their inputs are.
+    fn load_observed(
+        runtime: &'a R,
+        folder: &Path,
+        adapter: Option<&Path>,
+        observer: Option<Observer>,
+    ) -> Result<Self> {
         let checkpoint = Checkpoint::open(folder)?;
         let config = Config::of(folder, &checkpoint);
         let load = families::loader(&config)?;
         let adapter = adapter.map(|adapter| Adapter::read(adapter, &checkpoint)).transpose()?;
-        let mut tensors = Tensors::open(runtime, folder, checkpoint, adapter)?;
+        let mut tensors = Tensors::open(runtime, folder, checkpoint, (adapter, observer))?;
         let decoder = load(&config, &mut tensors)?;
         tensors.finish()?;
         Ok(Self { runtime, decoder })

@@ -4,6 +4,7 @@
 use anyhow::{Result, anyhow};
 
 use super::adapter::Lora;
+use super::observer::Observer;
 use super::runtime::Runtime;
 use super::tensors::Tensors;
 
@@ -11,6 +12,14 @@ pub(crate) struct Linear<R: Runtime> {
     weight: R::Matrix,
     bias: Option<R::Tensor>,
     lora: Option<Lora<R>>,
+    observed: Option<Observed>,
+}
+
+/// A layer whose inputs are observed.
+struct Observed {
+    observer: Observer,
+    path: String,
+    columns: i32,
 }
 
 impl<R: Runtime> Linear<R> {
@@ -25,11 +34,17 @@ impl<R: Runtime> Linear<R> {
         let weight = weights.matrix(path, &[output_dims, input_dims])?;
         let bias = if bias { Some(weights.take(&format!("{path}.bias"), &[output_dims])?) } else { None };
         let lora = weights.take_lora(path, &weight, [output_dims, input_dims])?;
-        Ok(Self { weight, bias, lora })
+        let observed = weights.observer().map(|observer| Observed {
+            observer,
+            path: path.to_owned(),
+            columns: input_dims,
+        });
+        Ok(Self { weight, bias, lora, observed })
     }
 
     /// Maps `[tokens, input_dims]` to `[tokens, output_dims]`.
     pub(crate) fn forward(&self, runtime: &R, x: &R::Tensor) -> Result<R::Tensor> {
+        self.observe(runtime, x)?;
         self.finish(runtime, runtime.product(x, &self.weight, self.early_bias())?, x)
     }
 
@@ -39,10 +54,16 @@ impl<R: Runtime> Linear<R> {
         runtime: &R,
         x: &R::Tensor,
     ) -> Result<[R::Tensor; N]> {
+        layers.iter().try_for_each(|layer| layer.observe(runtime, x))?;
         let products = runtime.products(x, &layers.map(|layer| (&layer.weight, layer.early_bias())))?;
         let finish = |(layer, y): (&Self, R::Tensor)| layer.finish(runtime, y, x);
         let outputs: Vec<_> = layers.into_iter().zip(products).map(finish).collect::<Result<_>>()?;
         outputs.try_into().map_err(|_| anyhow!("BUG: each layer has an output"))
+    }
+
+    fn observe(&self, runtime: &R, x: &R::Tensor) -> Result<()> {
+        let Some(Observed { observer, path, columns }) = &self.observed else { return Ok(()) };
+        observer.observe(runtime, path, x, *columns)
     }
 
     /// Returns the bias, if it is added before the LoRA update. DoRA scales the rows of the weight, but not the bias.

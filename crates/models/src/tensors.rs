@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::adapter::{Adapter, ExpertsLora, Lora};
+use super::observer::Observer;
 use super::runtime::{Runtime, Stored};
 use weights::adapter::Whole;
 use weights::checkpoint::{Checkpoint, Part, Weight, WeightKind};
@@ -19,6 +20,7 @@ pub(crate) struct Tensors<'a, R: Runtime> {
     weights: R::Weights,
     taken: BTreeSet<String>,
     adapter: Option<Adapter>,
+    observer: Option<Observer>,
     /// The whole tensors of the adapter, which replace weights: they are float.
     replaced: BTreeMap<String, Whole>,
 }
@@ -29,12 +31,17 @@ impl<'a, R: Runtime> Tensors<'a, R> {
         runtime: &'a R,
         folder: &Path,
         checkpoint: Checkpoint,
-        mut adapter: Option<Adapter>,
+        (mut adapter, observer): (Option<Adapter>, Option<Observer>),
     ) -> Result<Self> {
         let weights = runtime.open(&checkpoint)?;
         let replaced = adapter.as_mut().map(Adapter::take_whole).unwrap_or_default();
         let folder = folder.to_path_buf();
-        Ok(Self { runtime, folder, checkpoint, weights, taken: BTreeSet::new(), adapter, replaced })
+        Ok(Self { runtime, folder, checkpoint, weights, taken: BTreeSet::new(), adapter, observer, replaced })
+    }
+
+    /// Returns who wants to know the inputs of the layers, if somebody does.
+    pub(crate) fn observer(&self) -> Option<Observer> {
+        self.observer.clone()
     }
 
     pub(crate) fn runtime(&self) -> &'a R {

@@ -8,11 +8,13 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 
 use super::measure::measure;
+use super::probe::probe;
 use super::runtime::Runtime;
 use super::text_eval::evaluate;
 use artifact::{Interrupted, Made, Output};
 use protocol::{Reply, Request};
 use weights::kernels::Backend;
+use weights::probe::write_probe;
 
 /// Answers the request, on the runtime and the backend that the closures make. A program that computes no weights
 /// has no backend.
@@ -54,7 +56,13 @@ fn answer<R: Runtime>(
             let tick = |done, total| send(&Reply::Progress(done, total)).map_err(|_| Interrupted);
             job.run(&output, backend.as_ref(), &tick)?;
             let Made { artifact, warnings, .. } = output.finish();
-            Ok(Reply::Rewritten { artifact, warnings })
+            Ok(Reply::Made { artifact, warnings })
+        }
+        Request::Probe { request, output } => {
+            let output = Output::new(output);
+            write_probe(&output, &probe(&runtime, &request)?)?;
+            let Made { artifact, warnings, .. } = output.finish();
+            Ok(Reply::Made { artifact, warnings })
         }
     }
 }

@@ -45,6 +45,13 @@ pub enum Request {
     Measure(Measure),
     /// Evaluate a configuration of a benchmark on texts.
     Evaluate(Evaluate),
+    /// Observe the inputs of a model's layers, and write `probe.safetensors`.
+    Probe {
+        /// What to observe.
+        request: Probe,
+        /// The folder that it is written into. The folder is empty.
+        output: PathBuf,
+    },
     /// Make a model from a model.
     Rewrite {
         /// What to make.
@@ -52,6 +59,19 @@ pub enum Request {
         /// The folder that it is written into. The folder is empty.
         output: PathBuf,
     },
+}
+
+/// What is observed of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The folder of the model.
+    pub model: PathBuf,
+    /// What the model reads. `None` if it reads random tokens.
+    pub text: Option<String>,
+    /// How many tokens it reads at most.
+    pub tokens: usize,
+    /// How many directions are kept for each layer.
+    pub directions: usize,
 }
 
 /// One line from the worker. Every reply but `Progress` is the last one.
@@ -64,8 +84,8 @@ pub enum Reply {
     Measured(Box<Measured>),
     /// Texts were evaluated.
     Evaluated(TextEval),
-    /// A model was made; its files are hashed and synced.
-    Rewritten {
+    /// Files were made, and are hashed and synced.
+    Made {
         /// The files.
         artifact: Artifact,
         /// What the user should know about it.

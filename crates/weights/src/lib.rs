@@ -4,7 +4,7 @@
 //! ```text
 //!  rewrite                   makes models from models: fuse, quantize, and what survives of a fine-tuning
 //!  checkpoint    adapter     a model folder as weights · what an adapter does to each weight
-//!  arch          survival    facts about each model type · the file `survival.json`
+//!  arch  survival  probe     facts about each model type · `survival.json` · `probe.safetensors`
 //!  kernels       tensor      the arithmetic on blocks of rows · files of named tensors
 //! ```
 //!
@@ -48,6 +48,7 @@ pub mod arch;
 pub mod checkpoint;
 mod error;
 pub mod kernels;
+pub mod probe;
 pub mod rewrite;
 pub mod survival;
 pub mod tensor;

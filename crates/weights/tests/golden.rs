@@ -7,7 +7,7 @@ mod samples;
 
 use samples::{FLOATS, affine, bits, dequantize, expected, golden, lora, modes, quantize, rows, specs_of};
 
-use weights::kernels::{Backend, Cpu, Dither, Mode, Packed, PackedMut, Rows};
+use weights::kernels::{Backend, Cpu, Directions, Dither, Mode, Packed, PackedMut, QuantSpec, Rows};
 
 /// The length of the rows in `keep.safetensors`, which has bfloat16 as plain bits.
 const KEPT_COLUMNS: usize = 128;
@@ -72,7 +72,10 @@ fn merges_in_the_promised_order() {
 #[test]
 fn keeps_as_the_reference_does() {
     let files = golden("keep.safetensors");
-    let mut count = 0;
+    let values = files.read("directions").unwrap();
+    let values: Vec<_> = values.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+    let directions = Directions { count: values.len() / KEPT_COLUMNS, values };
+    let (mut count, mut settled_count) = (0, 0);
     for (_, float, base, name) in affine() {
         let part = |place: &str, part: &str| files.read(&format!("{place}/{name}{part}")).unwrap();
         let [weight, scales, biases] = ["/weight", "/scales", "/biases"].map(|word| part("base", word));
@@ -87,21 +90,35 @@ fn keeps_as_the_reference_does() {
             biases: &biases,
         };
         for spec in specs_of(Mode::Affine).filter(|spec| spec.bits_beyond(base).is_some()) {
-            let dither = Dither::of("model.layers.0.self_attn.q_proj.weight", 5);
-            let count_of = updated.values.len();
-            let mut parts = [
-                vec![0; spec.weight_bytes(count_of)],
-                vec![0; spec.scale_bytes(count_of, float)],
-                vec![0; spec.bias_bytes(count_of, float)],
-            ];
-            let [codes, finer, offsets] = &mut parts;
-            let out = PackedMut { weight: codes, scales: finer, biases: offsets };
-            packed.keep(&updated, dither, spec, out).unwrap();
             let kept = |word: &str| part("kept", &format!("/{}/{word}", spec.bits));
             let expected = [kept("weight"), kept("scales"), biases.clone()];
-            assert!(parts == expected, "{name} kept in {} bits differs", spec.bits);
+            assert!(
+                keep(packed, &updated, (spec, None)) == expected,
+                "{name} kept in {} bits differs",
+                spec.bits
+            );
             count += 1;
+            if files.get(&format!("settled/{name}/{}", spec.bits)).is_some() {
+                let settled = part("settled", &format!("/{}", spec.bits));
+                let ours = keep(packed, &updated, (spec, Some(&directions)));
+                assert!(
+                    ours[0] == settled && ours[0] != expected[0],
+                    "{name} settled in {} bits differs",
+                    spec.bits
+                );
+                settled_count += 1;
+            }
         }
     }
-    assert_eq!(count, 3 * 3 * 21);
+    assert_eq!((count, settled_count), (3 * 3 * 21, 3 * 4));
+}
+
+fn keep(base: Packed<'_>, updated: &Rows, how: (QuantSpec, Option<&Directions>)) -> [Vec<u8>; 3] {
+    let (spec, float, count) = (how.0, updated.float, updated.values.len());
+    let lengths = [spec.weight_bytes(count), spec.scale_bytes(count, float), spec.bias_bytes(count, float)];
+    let mut parts = lengths.map(|length| vec![0; length]);
+    let [weight, scales, biases] = &mut parts;
+    let dither = Dither::of("model.layers.0.self_attn.q_proj.weight", 5);
+    base.keep(updated, dither, how, PackedMut { weight, scales, biases }).unwrap();
+    parts
 }

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::stage::{Benchmark, Stage};
+use crate::stage::{Benchmark, Probe, Stage};
 use weights::kernels::{Mode, Rounding};
 use weights::rewrite::{AutoBits, Dtype, Fuse, Mixed, Override, Quantize};
 
@@ -19,6 +19,7 @@ pub(super) enum PlainStage {
     Fuse(Fuse),
     #[serde(with = "PlainQuantize")]
     Quantize(Quantize),
+    Probe(Probe),
     Benchmark(Benchmark),
 }
 

@@ -6,6 +6,7 @@ mod benchmark;
 mod cache;
 mod encoded;
 mod matrix;
+mod probe;
 mod quantize;
 mod trust;
 
@@ -18,7 +19,7 @@ use matrix::Patterns;
 use serde::{Deserialize, Serialize};
 
 use crate::origin::{self, HubSource};
-use crate::stage::Stage;
+use crate::stage::{PROBE_ROLE, Stage};
 use artifact::fold;
 use text::yaml::{At, Fields, Key, Problem, Tree, Value};
 use weights::kernels::Rounding;
@@ -169,7 +170,7 @@ fn read_nodes(nodes: Fields) -> Result<Vec<Node>, Problem> {
 fn read_node(key: Key, tree: Tree, patterns: &Patterns) -> Result<Node, Problem> {
     check_name(&key)?;
     let mut fields = Fields::open(tree, format!("node `{}`", key.text))?;
-    let words = ["base", "adapter", "fuse", "quantize", "benchmark"].map(|word| (word, word));
+    let words = ["base", "adapter", "fuse", "quantize", "probe", "benchmark"].map(|word| (word, word));
     let Some(word) = fields.word("stage", &words)? else {
         return Err(fields.missing("stage"));
     };
@@ -186,7 +187,15 @@ fn read_node(key: Key, tree: Tree, patterns: &Patterns) -> Result<Node, Problem>
         }
         "quantize" => {
             inputs = vec![read_input(&mut fields, "model")?];
-            Stage::Quantize(quantize::read(&mut fields)?)
+            let probe = fields.optional_text(PROBE_ROLE)?;
+            let at = probe.as_ref().map(|(_, at)| *at);
+            inputs.extend(probe.map(|(node, at)| Input { role: PROBE_ROLE.to_owned(), node, at }));
+            Stage::Quantize(quantize::read(&mut fields, at)?)
+        }
+        "probe" => {
+            inputs = vec![read_input(&mut fields, "model")?];
+            source = probe::read_text(&mut fields)?;
+            Stage::Probe(probe::read(&mut fields)?)
         }
         _ => {
             let (path, at) = fields.text("suite")?;
@@ -292,7 +301,7 @@ mod tests {
         assert_eq!(message("nodes: {}"), "1:1: the pipeline file needs `version`");
         assert_eq!(
             message("version: 1\nnodes:\n  q: {stage: quantise, model: m}"),
-            "3:14: `stage` must be one of base, adapter, fuse, quantize, benchmark, not `quantise`; did you mean `quantize`?"
+            "3:14: `stage` must be one of base, adapter, fuse, quantize, probe, benchmark, not `quantise`; did you mean `quantize`?"
         );
         let two = "version: 1\nnodes:\n  q8: {stage: base, source: s}\n  Q8: {stage: base, source: s}\n";
         assert!(message(two).starts_with("4:3: `Q8` and `q8` are alike: many disks"), "{}", message(two));

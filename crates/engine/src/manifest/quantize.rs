@@ -1,12 +1,12 @@
 //! The fields of a `quantize` node.
 //! Knows nothing of the model that is quantized.
 
-use text::yaml::{Fields, Problem, Tree, Value};
+use text::yaml::{At, Fields, Problem, Tree, Value};
 use weights::kernels::{Mode, Rounding};
 use weights::rewrite::{AutoBits, Mixed, Override, Quantize, TargetBits};
 
-/// Reads the fields.
-pub(super) fn read(fields: &mut Fields) -> Result<Quantize, Problem> {
+/// Reads the fields. `probe` is where a probe is named, if one is.
+pub(super) fn read(fields: &mut Fields, probe: Option<At>) -> Result<Quantize, Problem> {
     let mode = fields.word("mode", &Mode::WORDS)?.unwrap_or(Mode::Affine);
     let at = fields.at();
     let recipe = fields.word("recipe", &Mixed::WORDS)?;
@@ -29,6 +29,9 @@ pub(super) fn read(fields: &mut Fields) -> Result<Quantize, Problem> {
     let rounding = read_rounding(fields)?;
     if rounding == Rounding::Keep && mode != Mode::Affine {
         return Err(Problem::new(at, "`rounding: keep` is for `mode: affine`"));
+    }
+    if let Some(at) = probe.filter(|_| auto.is_none() && rounding != Rounding::Keep) {
+        return Err(Problem::new(at, "`probe` is for `rounding: keep` or `bits: auto`"));
     }
     Ok(Quantize { auto, bits, group_size, mode, overrides: overrides.unwrap_or_default(), recipe, rounding })
 }

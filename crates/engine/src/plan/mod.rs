@@ -137,7 +137,7 @@ impl Planner<'_> {
     ) -> Recipe {
         let stage = &self.graph.node(id).stage;
         let origin = match stage {
-            Stage::Benchmark(_) => None,
+            Stage::Benchmark(_) | Stage::Probe(_) => None,
             _ => self.sources.origin(self.graph, id),
         };
         let mut inputs = BTreeMap::new();
@@ -245,7 +245,7 @@ impl Planner<'_> {
 pub fn share_policy(stage: &Stage) -> SharePolicy {
     match stage {
         Stage::Base | Stage::Adapter => SharePolicy::Source,
-        Stage::Fuse(_) | Stage::Quantize(_) => SharePolicy::Made,
+        Stage::Fuse(_) | Stage::Quantize(_) | Stage::Probe(_) => SharePolicy::Made,
         // The CPU runtime gives the same results everywhere. Times are those of a machine.
         Stage::Benchmark(benchmark) if benchmark.runs_on == Device::Cpu && !benchmark.judges_timings() => {
             SharePolicy::Made

@@ -4,9 +4,12 @@
 mod base;
 mod benchmark;
 mod params;
+mod probe;
 mod worker;
 
-pub use params::{BackendKind, Benchmark, Config, Device, DeviceChoice, Kind, Stage, UndeclaredVolatile};
+pub use params::{
+    BackendKind, Benchmark, Config, Device, DeviceChoice, Kind, Probe, Stage, UndeclaredVolatile,
+};
 pub use worker::WorkerProgram;
 
 use std::collections::BTreeMap;
@@ -25,6 +28,9 @@ pub const BASE_ROLE: &str = "base";
 
 /// The role of the fine-tuned model, if other `quantize` nodes lie between it and the `quantize` node.
 pub const FUSED_ROLE: &str = "fused";
+
+/// The role of a probe, for a `quantize` node.
+pub const PROBE_ROLE: &str = "probe";
 
 /// The inputs of a stage.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +82,8 @@ impl Stage {
         match self {
             Self::Base | Self::Adapter => "none",
             Self::Fuse(_) | Self::Quantize(_) => chosen.id(),
+            // A probe is part of what weights are made from, so it is the same on every machine.
+            Self::Probe(_) => Device::Cpu.id(),
             Self::Benchmark(benchmark) => benchmark.runs_on.id(),
         }
     }
@@ -86,7 +94,7 @@ impl Stage {
         match self {
             Self::Base | Self::Adapter => false,
             Self::Fuse(_) | Self::Quantize(_) => chosen == BackendKind::Mlx,
-            Self::Benchmark(_) => true,
+            Self::Probe(_) | Self::Benchmark(_) => true,
         }
     }
 
@@ -115,6 +123,7 @@ pub fn run(
         Stage::Benchmark(parameters) => {
             return benchmark::run(parameters, inputs, output, environment.worker, tick);
         }
+        Stage::Probe(parameters) => return probe::run(parameters, inputs, output, environment.worker, tick),
         Stage::Fuse(options) => {
             let adapter = inputs.folder("adapter")?.to_owned();
             Operation::Fuse { adapter, options: options.clone() }
@@ -123,7 +132,8 @@ pub fn run(
             let fused = inputs.folders.get(FUSED_ROLE).cloned();
             let base = inputs.folders.get(BASE_ROLE).cloned();
             let fine_tuning = base.map(|base| FineTuning { base, fused });
-            Operation::Quantize { options: options.clone(), fine_tuning }
+            let probe = inputs.folders.get(PROBE_ROLE).cloned();
+            Operation::Quantize { options: options.clone(), fine_tuning, probe }
         }
     };
     let job = Job { model: inputs.folder("model")?.to_owned(), operation, origin: inputs.origin.clone() };
@@ -158,6 +168,7 @@ pub fn preflight(stage: &Stage, source: Option<&Path>, quoting: Quoting, bases: 
         Stage::Benchmark(parameters) => {
             benchmark::preflight(parameters, source.or_bug("there is no suite")?, quoting)?;
         }
+        Stage::Probe(_) => probe::preflight(source)?,
         Stage::Fuse(_) => {}
     }
     Ok(())

@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::PROBE_ROLE;
 use artifact::Artifact;
 use protocol::{CPU_ID, MLX_ID};
 use report::{Gate, Quantity, Verdict};
@@ -23,8 +24,19 @@ pub enum Stage {
     Fuse(Fuse),
     /// Quantizes a model's linear and embedding weights.
     Quantize(Quantize),
+    /// Observes the inputs of a model's layers.
+    Probe(Probe),
     /// Runs models on a suite of queries and compares them.
     Benchmark(Benchmark),
+}
+
+/// Parameters of `probe`. What the model reads is a source, or else random tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// How many directions are kept for each layer.
+    pub directions: usize,
+    /// How many tokens are read at most.
+    pub tokens: usize,
 }
 
 /// Parameters of `benchmark`.
@@ -73,6 +85,7 @@ pub struct Config {
 pub enum Kind {
     Model,
     Adapter,
+    Probe,
     Report,
 }
 
@@ -81,6 +94,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Model => "a model",
             Self::Adapter => "an adapter",
+            Self::Probe => "a probe",
             Self::Report => "a benchmark",
         })
     }
@@ -94,6 +108,7 @@ impl Stage {
             Self::Adapter => "adapter",
             Self::Fuse(_) => "fuse",
             Self::Quantize(_) => "quantize",
+            Self::Probe(_) => "probe",
             Self::Benchmark(_) => "benchmark",
         }
     }
@@ -103,20 +118,25 @@ impl Stage {
         match self {
             Self::Base | Self::Fuse(_) | Self::Quantize(_) => Kind::Model,
             Self::Adapter => Kind::Adapter,
+            Self::Probe(_) => Kind::Probe,
             Self::Benchmark(_) => Kind::Report,
         }
     }
 
     /// Returns what the input in `role` must be.
     pub fn takes(&self, role: &str) -> Kind {
-        if role == "adapter" || role.ends_with(".adapter") { Kind::Adapter } else { Kind::Model }
+        match role {
+            PROBE_ROLE => Kind::Probe,
+            _ if role == "adapter" || role.ends_with(".adapter") => Kind::Adapter,
+            _ => Kind::Model,
+        }
     }
 
     /// Returns the files that the stage writes and that differ from run to run. A stage that makes weights has
     /// none. The CPU runtime gives the same readings everywhere.
     pub fn volatile_files(&self) -> &'static [&'static str] {
         match self {
-            Self::Base | Self::Adapter | Self::Fuse(_) | Self::Quantize(_) => &[],
+            Self::Base | Self::Adapter | Self::Fuse(_) | Self::Quantize(_) | Self::Probe(_) => &[],
             Self::Benchmark(Benchmark { runs_on: Device::Cpu, .. }) => &BENCHMARK_VOLATILE[1..],
             Self::Benchmark(_) => &BENCHMARK_VOLATILE,
         }
@@ -143,7 +163,7 @@ impl Stage {
     /// writes `survival.json`.
     pub fn version(&self, is_measured: bool) -> u32 {
         match self {
-            Self::Base => 1,
+            Self::Base | Self::Probe(_) => 1,
             Self::Fuse(fuse) if fuse.requantize => 4,
             Self::Adapter | Self::Fuse(_) => 2,
             Self::Quantize(_) if is_measured => 4,

@@ -22,7 +22,7 @@ use super::Device;
 use crate::Error;
 use crate::error::{OrBug, Result, fail};
 use artifact::{Interrupted, Output, Tick};
-use protocol::{Evaluate, Measure, Measured, Reply, Request, TextEval};
+use protocol::{Evaluate, Measure, Measured, Probe, Reply, Request, TextEval};
 use weights::rewrite::Job;
 
 /// Returns the name of the worker's program.
@@ -105,8 +105,24 @@ impl WorkerProgram {
     /// Asks the worker to make a model on MLX, and adds its files to `output`.
     pub(super) fn rewrite(&self, job: Job, output: &Output, tick: Tick<'_>) -> Result<()> {
         let request = Request::Rewrite { job, output: output.folder().to_owned() };
-        match self.ask(Device::Mlx, &request, &|done, total| tick(done, total))? {
-            Reply::Rewritten { artifact, warnings } => {
+        self.make(Device::Mlx, &request, output, tick)
+    }
+
+    /// Asks the worker to observe the layers of a model, and adds its file to `output`.
+    pub(super) fn probe(
+        &self,
+        device: Device,
+        request: Probe,
+        output: &Output,
+        tick: Tick<'_>,
+    ) -> Result<()> {
+        let request = Request::Probe { request, output: output.folder().to_owned() };
+        self.make(device, &request, output, tick)
+    }
+
+    fn make(&self, device: Device, request: &Request, output: &Output, tick: Tick<'_>) -> Result<()> {
+        match self.ask(device, request, &|done, total| tick(done, total))? {
+            Reply::Made { artifact, warnings } => {
                 output.accept(&artifact);
                 warnings.into_iter().for_each(|warning| output.warn(warning));
                 Ok(())

@@ -16,7 +16,7 @@ pub use cpu::Cpu;
 pub use float::Float;
 pub use packed_rows::PackedRows;
 pub use quant_spec::{Mode, QuantSpec};
-pub use rounding::{Dither, Rounding};
+pub use rounding::{Directions, Dither, Rounding};
 pub use update_stats::UpdateStats;
 
 use crate::Result;

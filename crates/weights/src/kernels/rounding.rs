@@ -63,6 +63,15 @@ impl Dither {
     }
 }
 
+/// Directions that the inputs of a matrix take. Errors of rounding are kept away from them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Directions {
+    /// The number of directions.
+    pub count: usize,
+    /// `[columns, count]`: for each column its part of each direction.
+    pub values: Vec<f64>,
+}
+
 impl QuantSpec {
     /// Returns how many bits `self` has more than `base`, if all values of a matrix in `base` are values in
     /// `self` too: both are affine with the same groups, and `self` has as many bits or more. Otherwise
@@ -78,12 +87,19 @@ impl Packed<'_> {
     /// Rounds `updated`, which are these rows after an update, to the values of these rows' grid, into `out`.
     /// If `spec` has more bits than the rows, the grid is made finer by as many halvings. A weight moves by
     /// `rint(update / step + u)` steps, where `u` is its random number from -1/2 to 1/2. So it moves by the
-    /// update on average, and a weight without an update does not move.
+    /// update on average, and a weight without an update does not move. If there are `directions`, some of the
+    /// weights with an update then move by another step, so that the errors along the directions are smaller.
     ///
     /// # Errors
     /// [`Error::Options`](crate::Error::Options) if the lengths do not fit, or if the values of the rows are
     /// no values in `spec`.
-    pub fn keep(self, updated: &Rows, dither: Dither, spec: QuantSpec, out: PackedMut<'_>) -> Result<()> {
+    pub fn keep(
+        self,
+        updated: &Rows,
+        dither: Dither,
+        (spec, directions): (QuantSpec, Option<&Directions>),
+        out: PackedMut<'_>,
+    ) -> Result<()> {
         self.check()?;
         out.check(updated, spec)?;
         let weights = self.weight.len() * 8 / self.spec.bits;
@@ -91,13 +107,14 @@ impl Packed<'_> {
             spec.bits_beyond(self.spec).is_some()
                 && updated.float == self.float
                 && updated.columns == self.columns
-                && updated.values.len() == weights,
+                && updated.values.len() == weights
+                && directions.is_none_or(|own| own.count > 0 && own.values.len() == own.count * self.columns),
             Options,
             "{weights} weights of {} cannot be kept as {} weights of {spec}",
             self.spec,
             updated.values.len()
         );
-        simd::keep(Simd::best(), self, &updated.values, dither, spec, out);
+        simd::keep(Simd::best(), self, &updated.values, dither, (spec, directions), out);
         Ok(())
     }
 }
@@ -115,7 +132,7 @@ mod tests {
             PackedRows { spec, weight: vec![0; spec.weight_bytes(updated.values.len())], ..base.clone() };
         let PackedRows { weight, scales, biases, .. } = &mut made;
         let dither = Dither::of("a.weight", 0);
-        base.as_packed().keep(updated, dither, spec, PackedMut { weight, scales, biases }).unwrap();
+        base.as_packed().keep(updated, dither, (spec, None), PackedMut { weight, scales, biases }).unwrap();
         let mut rows = Rows::new(base.float, base.columns);
         Cpu::default().dequantize(made.as_packed(), &mut rows).unwrap();
         rows

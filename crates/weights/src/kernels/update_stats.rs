@@ -82,6 +82,11 @@ impl Packed<'_> {
 }
 
 impl Rows {
+    /// Returns the sum of the squared differences from `other`. `weights` has a factor for each column.
+    pub(crate) fn squared_error(&self, other: &Self, weights: Option<&[f32]>) -> f64 {
+        simd::squared_error(Simd::best(), &self.values, &other.values, weights)
+    }
+
     /// Whether both blocks hold the same values, bit for bit.
     pub fn same(&self, other: &Self) -> bool {
         simd::same(Simd::best(), &self.values, &other.values)

@@ -8,7 +8,9 @@ use crate::Error;
 use crate::adapter::Update;
 use crate::checkpoint::{Checkpoint, Part, Weight, WeightKind};
 use crate::error::{OrBug, Result, fail};
-use crate::kernels::{Backend, Dither, Float, Mode, Packed, PackedMut, QuantSpec, Rounding, Rows};
+use crate::kernels::{
+    Backend, Directions, Dither, Float, Mode, Packed, PackedMut, QuantSpec, Rounding, Rows,
+};
 
 /// Scratch memory for one block. It is reused for the next block.
 pub(super) struct Scratch {
@@ -49,6 +51,8 @@ pub(super) struct WeightTask<'a> {
     pub(super) weight: &'a Weight,
     pub(super) update: Option<Update>,
     pub(super) baseline: Option<WeightBaseline<'a>>,
+    /// The directions that its inputs take, if they are known.
+    pub(super) directions: Option<Directions>,
 }
 
 /// One way to make codes of a weight.
@@ -127,7 +131,9 @@ impl Block<'_> {
             Rounding::Nearest => self.backend.quantize(&scratch.rows, spec, places)?,
             Rounding::Keep => {
                 let dither = Dither::of(self.task.name, rows.start);
-                self.packed_base(scratch)?.keep(&scratch.rows, dither, spec, places)?;
+                // Without an update there is no error.
+                let directions = self.task.directions.as_ref().filter(|_| !scratch.base.same(&scratch.rows));
+                self.packed_base(scratch)?.keep(&scratch.rows, dither, (spec, directions), places)?;
             }
         }
         Ok(Packed { spec, float: self.float, columns: scratch.rows.columns, weight, scales, biases })

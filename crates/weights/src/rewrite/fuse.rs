@@ -43,6 +43,7 @@ pub(super) fn run(
         baseline,
         rounding,
         decided: BTreeMap::new(),
+        probe: None,
     };
     let found = rewrite.run(output, tick)?;
     rounding::report(&found, output);

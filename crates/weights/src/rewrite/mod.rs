@@ -61,13 +61,16 @@ pub enum Operation {
         options: Quantize,
         /// The fine-tuning that the model descends from, to measure how much of it survives.
         fine_tuning: Option<FineTuning>,
+        /// The folder of a probe, which says what inputs the layers have.
+        #[serde(default)]
+        probe: Option<PathBuf>,
     },
 }
 
 impl Job {
     /// Returns a job that quantizes the model in the folder `model`.
     pub fn quantize(model: impl Into<PathBuf>, options: Quantize) -> Self {
-        let operation = Operation::Quantize { options, fine_tuning: None };
+        let operation = Operation::Quantize { options, fine_tuning: None, probe: None };
         Self { model: model.into(), operation, origin: None }
     }
 
@@ -89,8 +92,9 @@ impl Job {
             Operation::Fuse { adapter, options } => {
                 fuse::run(options, &self.model, adapter, output, backend, tick)?;
             }
-            Operation::Quantize { options, fine_tuning } => {
-                quantize::run(options, &self.model, fine_tuning.as_ref(), output, backend, tick)?;
+            Operation::Quantize { options, fine_tuning, probe } => {
+                let context = (fine_tuning.as_ref(), probe.as_deref());
+                quantize::run(options, &self.model, context, output, backend, tick)?;
             }
         }
         copy_side_files(&self.model, self.origin.as_ref(), output)

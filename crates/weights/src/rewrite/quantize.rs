@@ -16,6 +16,7 @@ use crate::arch::{LayerName, QuantRule};
 use crate::checkpoint::{Checkpoint, Weight, WeightKind, record};
 use crate::error::{OrBug, Result, fail, require};
 use crate::kernels::{Backend, Float, Mode, QuantSpec};
+use crate::probe::Probe;
 use artifact::{Output, Tick};
 use text::nearest;
 
@@ -24,7 +25,7 @@ use text::nearest;
 pub(super) fn run(
     parameters: &Quantize,
     model: &Path,
-    fine_tuning: Option<&FineTuning>,
+    (fine_tuning, probe): (Option<&FineTuning>, Option<&Path>),
     output: &Output,
     backend: &dyn Backend,
     tick: Tick<'_>,
@@ -38,9 +39,10 @@ pub(super) fn run(
         None => Baseline::Nothing,
     };
     let rounding = parameters.rounding;
+    let probe = probe.map(Probe::open).transpose()?;
     let (update, decided) = (&|_: &str| Ok(None), BTreeMap::new());
     let mut rewrite =
-        Rewrite { checkpoint: &checkpoint, backend, targets, update, baseline, rounding, decided };
+        Rewrite { checkpoint: &checkpoint, backend, targets, update, baseline, rounding, decided, probe };
     let found = match &parameters.auto {
         None => rewrite.run(output, tick)?,
         Some(auto) => {

@@ -24,9 +24,10 @@ use super::rounding::Obstacles;
 use super::target::{module_of, specs};
 use super::write_queue::WriteQueue;
 use crate::adapter::Update;
-use crate::checkpoint::{Checkpoint, Part, WeightKind};
+use crate::checkpoint::{Checkpoint, Part, Weight, WeightKind};
 use crate::error::{OrBug, Result, fail, require};
 use crate::kernels::{Backend, Float, Mode, PackedMut, Rounding, UpdateStats};
+use crate::probe::{LayerProbe, Probe};
 use crate::tensor::{TensorSpec, TensorWriter};
 use artifact::{Output, Tick};
 
@@ -48,6 +49,8 @@ pub(super) struct Rewrite<'a> {
     pub(super) rounding: Rounding,
     /// The weights, by name, for which it is decided already how they are rounded.
     pub(super) decided: BTreeMap<String, Rounding>,
+    /// What is known of the inputs of layers.
+    pub(super) probe: Option<Probe>,
 }
 
 /// What a rewrite found out about the weights.
@@ -113,6 +116,12 @@ impl Rewrite<'_> {
         specs.map(|spec| spec.length()).sum()
     }
 
+    /// Returns what is known of the inputs of a weight's module.
+    pub(super) fn layer_probe(&self, name: &str, weight: &Weight) -> Result<Option<LayerProbe>> {
+        let Some(probe) = &self.probe else { return Ok(None) };
+        probe.layer(module_of(name), weight.columns())
+    }
+
     pub(super) fn target(&self, name: &str) -> Target {
         self.targets.get(name).copied().unwrap_or(Target::Stored)
     }
@@ -129,7 +138,9 @@ impl Rewrite<'_> {
                 let weight = self.checkpoint.weights().get(&name).or_bug("a laid out tensor has a weight")?;
                 let update = (self.update)(&name)?;
                 let baseline = self.baseline.of_weight(&name, weight, update.is_some());
-                let task = WeightTask { name: &name, weight, update, baseline };
+                let directions =
+                    self.layer_probe(&name, weight)?.and_then(|probe| probe.weighted_directions());
+                let task = WeightTask { name: &name, weight, update, baseline, directions };
                 let rounding = self.rounding(&task, &mut found.obstacles)?;
                 waiting.extend(self.make(&task, (tensor, part), rounding, &mut outlet)?);
                 found

@@ -9,7 +9,8 @@ use super::chunk::{Progress, chunks, span};
 use super::rounding::{UpdateSize, nesting};
 use super::run::{Rewrite, Target};
 use crate::error::{OrBug, Result};
-use crate::kernels::{Float, PackedMut, QuantSpec, Rounding, UpdateStats};
+use crate::kernels::{Float, PackedMut, QuantSpec, Rounding};
+use crate::probe::LayerProbe;
 
 /// What was found out about one block.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +23,7 @@ struct BlockSurvey {
 
 impl Rewrite<'_> {
     /// Returns a way to quantize the weight `name` to each number of bits in `candidates`, and what it costs. The
-    /// damage is the squared error.
+    /// damage is the squared error, weighted by the inputs if these are known.
     pub(super) fn survey(
         &self,
         name: &str,
@@ -32,7 +33,10 @@ impl Rewrite<'_> {
         let weight = self.checkpoint.weights().get(name).or_bug("a surveyed weight is there")?;
         let Target::Quantized(usual, float) = self.target(name) else { return Ok(Vec::new()) };
         let baseline = self.baseline.of_weight(name, weight, false);
-        let task = WeightTask { name, weight, update: None, baseline };
+        let probe = self.layer_probe(name, weight)?;
+        let directions = probe.as_ref().and_then(LayerProbe::weighted_directions);
+        let moments = probe.map(|probe| probe.moments);
+        let task = WeightTask { name, weight, update: None, baseline, directions };
         let ways = possible(&task, usual, float, candidates);
         let block = self.block(&task, float);
         let mut blocks = Vec::new();
@@ -40,7 +44,7 @@ impl Rewrite<'_> {
             let rows = span(&chunk);
             let mut found = vec![BlockSurvey::default(); chunk.len()];
             self.for_each(chunk.iter().cloned().zip(&mut found).collect(), |scratch, rows, found| {
-                *found = block.survey(&rows, &ways, scratch)?;
+                *found = block.survey(&rows, (&ways, moments.as_deref()), scratch)?;
                 Ok(())
             })?;
             blocks.extend(chunk.into_iter().zip(found));
@@ -51,7 +55,7 @@ impl Rewrite<'_> {
         let eligible = eligible(&ways, size);
         let all_keep = eligible.iter().all(|index| ways[*index].way.rounding == Rounding::Keep);
         if !all_keep {
-            self.survey_the_rest(&block, &ways, &mut blocks)?;
+            self.survey_the_rest(&block, (&ways, moments.as_deref()), &mut blocks)?;
         }
         let values = weight.rows() * weight.columns();
         let cost = |index: usize| {
@@ -66,7 +70,7 @@ impl Rewrite<'_> {
     fn survey_the_rest(
         &self,
         block: &Block<'_>,
-        ways: &[Possible],
+        ways: (&[Possible], Option<&[f32]>),
         blocks: &mut [(Range<usize>, BlockSurvey)],
     ) -> Result<()> {
         let left = blocks.iter_mut().filter(|(_, found)| found.damages.is_none());
@@ -116,7 +120,12 @@ fn bytes(spec: QuantSpec, values: usize, float: Float) -> u64 {
 }
 
 impl Block<'_> {
-    fn survey(&self, rows: &Range<usize>, ways: &[Possible], scratch: &mut Scratch) -> Result<BlockSurvey> {
+    fn survey(
+        &self,
+        rows: &Range<usize>,
+        (ways, moments): (&[Possible], Option<&[f32]>),
+        scratch: &mut Scratch,
+    ) -> Result<BlockSurvey> {
         self.load(rows.clone(), scratch)?;
         self.load_baseline(rows, scratch)?;
         let can_keep = ways.iter().any(|own| own.way.rounding == Rounding::Keep);
@@ -126,11 +135,17 @@ impl Block<'_> {
         }
         let is_update = self.task.baseline.is_some();
         let size = if is_update { self.size_of_update(scratch)? } else { UpdateSize::default() };
-        Ok(BlockSurvey { size, damages: Some(self.damages(rows, ways, scratch)?) })
+        Ok(BlockSurvey { size, damages: Some(self.damages(rows, (ways, moments), scratch)?) })
     }
 
-    /// Returns the squared error of each way for the rows in `scratch`.
-    fn damages(&self, rows: &Range<usize>, ways: &[Possible], scratch: &mut Scratch) -> Result<Vec<f64>> {
+    /// Returns the squared error of each way for the rows in `scratch`. If the mean squares of the inputs are
+    /// known, the error of each column counts as much as its input is large.
+    fn damages(
+        &self,
+        rows: &Range<usize>,
+        (ways, moments): (&[Possible], Option<&[f32]>),
+        scratch: &mut Scratch,
+    ) -> Result<Vec<f64>> {
         let values = scratch.rows.values.len();
         let mut damages = Vec::with_capacity(ways.len());
         for Possible { way, .. } in ways {
@@ -141,7 +156,7 @@ impl Block<'_> {
             let out = PackedMut { weight: &mut weight, scales: &mut scales, biases: &mut biases };
             let packed = self.quantize(rows, *way, out, scratch)?;
             self.backend.dequantize(packed, &mut scratch.made)?;
-            damages.push(UpdateStats::of(&scratch.rows, &scratch.rows, &scratch.made).noise);
+            damages.push(scratch.rows.squared_error(&scratch.made, moments));
         }
         Ok(damages)
     }

@@ -13,7 +13,7 @@ pub(crate) use foreign::describe_foreign;
 pub use layout::{Layout, layout};
 pub use reader::{TensorFiles, TensorRef};
 pub use safetensors::Dtype as Element;
-pub use writer::{TensorSpec, TensorWriter, to_pretty_json};
+pub use writer::{TensorSpec, TensorWriter, to_pretty_json, write_tensors};
 
 /// The name of the file with a model's weights, if they are in one file.
 pub const SINGLE_FILE: &str = "model.safetensors";

@@ -142,6 +142,25 @@ impl<'a> TensorWriter<'a> {
     }
 }
 
+/// Writes a file with these tensors, in their order.
+///
+/// # Errors
+/// Fails if the file cannot be written. A tensor whose bytes do not have its length is a bug.
+pub fn write_tensors(
+    output: &Output,
+    path: &str,
+    tensors: impl IntoIterator<Item = (TensorSpec, Vec<u8>)>,
+) -> Result<()> {
+    let (specs, bytes): (Vec<_>, Vec<_>) = tensors.into_iter().unzip();
+    let mut file = output.create(path)?;
+    file.write_all(&header(&specs)).at("write", Path::new(path))?;
+    for (spec, bytes) in specs.iter().zip(&bytes) {
+        require!(spec.length() == bytes.len() as u64, Bug, "`{}` has {} bytes", spec.name, bytes.len());
+        file.write_all(bytes).at("write", Path::new(path))?;
+    }
+    Ok(file.close()?)
+}
+
 /// Serializes `value` as mlx-lm writes its JSON files: four spaces per level, keys sorted.
 pub fn to_pretty_json(mut value: Value) -> Vec<u8> {
     value.sort_all_objects();

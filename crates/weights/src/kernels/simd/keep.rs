@@ -1,18 +1,17 @@
 //! Rounds updated weights on the grid of their base, so that the update survives on average.
 //! Knows nothing of which weights are rounded in this way, nor why. `docs/rounding.md` has the formulas.
 
-use super::affine::{BATCH, LARGEST_GROUP, ROUNDING, round};
+use super::affine::{LARGEST_GROUP, ROUNDING, round};
 use super::pack::{pack, unpack};
-use super::{Dither, Packed, PackedMut, QuantSpec};
+use super::settle::{LANES, Lanes};
+use super::{Directions, Dither, Float, Packed, PackedMut, QuantSpec};
 
-/// Writes the random numbers of a part of row `row` of a block, each from -1/2 to 1/2: the top 24 bits of
-/// splitmix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators"), centred.
+/// Returns the random number of a weight, from -1/2 to 1/2: the top 24 bits of splitmix64 (Steele, Lea and
+/// Flood 2014, "Fast splittable pseudorandom number generators"), centred. Each operation is rounded to
+/// float32.
 #[inline(always)]
-fn fill(dither: Dither, row: usize, first_column: usize, numbers: &mut [f32]) {
-    let start = dither.seed.wrapping_add(((dither.first_row + row) as u64) << 32);
-    for (column, number) in (first_column as u64..).zip(numbers) {
-        *number = centred(splitmix64(start.wrapping_add(column)));
-    }
+fn centred(hash: u64) -> f32 {
+    ((hash >> 40) as f32 + 0.5) * 2f32.powi(-24) - 0.5
 }
 
 #[inline(always)]
@@ -23,110 +22,158 @@ fn splitmix64(state: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// Returns a number from -1/2 to 1/2, each operation rounded to float32.
-#[inline(always)]
-fn centred(hash: u64) -> f32 {
-    ((hash >> 40) as f32 + 0.5) * 2f32.powi(-24) - 0.5
+/// One row on its way to codes.
+struct Row {
+    /// The steps of the base, and of the outcome, for each group.
+    steps: Vec<f32>,
+    finer: Vec<f32>,
+    /// The values of code 0, for each group.
+    offsets: Vec<f32>,
+    /// For each weight: its code, its random number, its update, and how many steps its code moved.
+    codes: Vec<u8>,
+    numbers: Vec<f32>,
+    delta: Vec<f32>,
+    moves: Vec<f32>,
 }
 
 /// Writes the codes, scales and biases of `updated`, the rows of `base` after an update. `spec` has the
 /// groups of the base, and as many bits or more. With `k` more bits the scale is that of the base over `2^k`,
-/// so the base's own values are still on the grid: an update of zero gives them back exactly.
+/// so the base's own values are still on the grid: an update of zero gives them back exactly. If there are
+/// `directions`, errors are then kept away from them, row by row.
 #[inline(always)]
-pub(super) fn keep(base: Packed<'_>, updated: &[f32], dither: Dither, spec: QuantSpec, out: PackedMut<'_>) {
-    let Packed { spec: QuantSpec { bits, group_size, .. }, float, columns, .. } = base;
-    let (mut steps, mut finer, mut offsets) = ([0.0; BATCH], [0.0; BATCH], [0.0; BATCH]);
-    let (mut codes, mut numbers) = ([0; LARGEST_GROUP], [0.0; LARGEST_GROUP]);
-    let more = spec.bits - bits;
-    let side = float.size() * BATCH;
-    let base_codes = base.weight.chunks(group_size * BATCH / 8 * bits);
-    let batches = updated.chunks(group_size * BATCH).zip(base_codes);
-    let out_codes = out.weight.chunks_mut(group_size * BATCH / 8 * spec.bits);
-    let base_sides = base.scales.chunks(side).zip(base.biases.chunks(side));
-    let out_sides = out.scales.chunks_mut(side).zip(out.biases.chunks_mut(side));
-    let mut first = 0;
-    for (((updated, weight), out_weight), (sides, out_sides)) in
-        batches.zip(out_codes).zip(base_sides.zip(out_sides))
-    {
-        let count = updated.len() / group_size;
-        float.decode(sides.0, &mut steps);
-        float.decode(sides.1, &mut offsets);
-        refine(&steps, more, |values| float.round_all(values), &mut finer);
-        let groups = updated.chunks_exact(group_size).zip(weight.chunks_exact(group_size / 8 * bits));
-        let groups = groups.zip(out_weight.chunks_exact_mut(group_size / 8 * spec.bits)).enumerate();
-        for (index, ((updated, packed), out_packed)) in groups {
-            let grid = Grid {
-                step: steps[index],
-                offset: offsets[index],
-                finer: finer[index],
-                more: if finer[index] == steps[index] { 0 } else { more },
-                levels: ((1u32 << spec.bits) - 1) as f32,
-            };
-            fill(dither, first / columns, first % columns, &mut numbers[..group_size]);
-            let codes = &mut codes[..group_size];
-            unpack(bits, packed, codes);
-            grid.move_codes(|values| float.round_all(values), updated, &numbers[..group_size], codes);
-            pack(spec.bits, codes, out_packed);
-            first += group_size;
+pub(super) fn keep(
+    base: Packed<'_>,
+    updated: &[f32],
+    dither: Dither,
+    (spec, directions): (QuantSpec, Option<&Directions>),
+    out: PackedMut<'_>,
+) {
+    let Packed { spec: base_spec, float, columns, .. } = base;
+    let groups = columns / base_spec.group_size;
+    let of_groups = || vec![0.0; groups];
+    let of_weights = || vec![0.0; columns];
+    let mut row = Row {
+        steps: of_groups(),
+        finer: of_groups(),
+        offsets: of_groups(),
+        codes: vec![0; columns],
+        numbers: of_weights(),
+        delta: of_weights(),
+        moves: of_weights(),
+    };
+    let mut lanes = directions.map(|directions| Lanes::new(columns, directions, spec.bits));
+    let side = groups * float.size();
+    let row_bytes = columns / 8 * spec.bits;
+    let count = updated.len() / columns;
+    let out_scales = out.scales.chunks_exact_mut(side);
+    for (index, (updated, out_scales)) in updated.chunks_exact(columns).zip(out_scales).enumerate() {
+        float.decode(&base.scales[index * side..][..side], &mut row.steps);
+        float.decode(&base.biases[index * side..][..side], &mut row.offsets);
+        let packed = &base.weight[index * columns / 8 * base_spec.bits..][..columns / 8 * base_spec.bits];
+        let start = dither.seed.wrapping_add(((dither.first_row + index) as u64) << 32);
+        for (column, number) in (0u64..).zip(&mut row.numbers) {
+            *number = centred(splitmix64(start.wrapping_add(column)));
         }
-        float.encode(&finer[..count], out_sides.0);
-        out_sides.1.copy_from_slice(sides.1);
+        row.round(float, updated, packed, [base_spec, spec]);
+        float.encode(&row.finer, out_scales);
+        match &mut lanes {
+            Some(lanes) => {
+                let Row { codes, moves, delta, numbers, finer, .. } = &row;
+                lanes.add(index % LANES, codes, (moves, delta, numbers), finer);
+            }
+            None => pack(spec.bits, &row.codes, &mut out.weight[index * row_bytes..][..row_bytes]),
+        }
+        let is_last = index + 1 == count;
+        if let Some(lanes) = lanes.as_mut().filter(|_| index % LANES == LANES - 1 || is_last) {
+            lanes.settle();
+            let first = index - index % LANES;
+            for lane in 0..=index % LANES {
+                lanes.take(lane, &mut row.codes);
+                pack(spec.bits, &row.codes, &mut out.weight[(first + lane) * row_bytes..][..row_bytes]);
+            }
+        }
+    }
+    out.biases.copy_from_slice(base.biases);
+}
+
+impl Row {
+    /// Rounds one row. The steps, the offsets and the random numbers are there already.
+    #[inline(always)]
+    fn round(&mut self, float: Float, updated: &[f32], packed: &[u8], [base, spec]: [QuantSpec; 2]) {
+        let (group_size, more) = (base.group_size, spec.bits - base.bits);
+        refine(float, &self.steps, more, &mut self.finer);
+        let levels = ((1u32 << spec.bits) - 1) as f32;
+        let packed = packed.chunks_exact(group_size / 8 * base.bits);
+        let weights = updated.chunks_exact(group_size).zip(self.numbers.chunks_exact(group_size));
+        let moves = self.moves.chunks_exact_mut(group_size);
+        let places = self.codes.chunks_exact_mut(group_size).zip(self.delta.chunks_exact_mut(group_size));
+        let places = places.zip(moves);
+        for (index, (((updated, numbers), ((codes, delta), moves)), packed)) in
+            weights.zip(places).zip(packed).enumerate()
+        {
+            let (step, finer) = (self.steps[index], self.finer[index]);
+            unpack(base.bits, packed, codes);
+            difference(float, step, self.offsets[index], codes, updated, delta);
+            let factor = if finer == step { 1.0 } else { (1u32 << more) as f32 };
+            move_codes([finer, factor, levels], delta, numbers, codes, moves);
+        }
     }
 }
 
 /// Divides every step by `2^more`. A step that is too small to be divided exactly stays as it is.
 #[inline(always)]
-fn refine(steps: &[f32; BATCH], more: usize, round_all: impl Fn(&mut [f32]), finer: &mut [f32; BATCH]) {
+fn refine(float: Float, steps: &[f32], more: usize, finer: &mut [f32]) {
     let factor = (1u32 << more) as f32;
     for (finer, step) in finer.iter_mut().zip(steps) {
         *finer = step / factor;
     }
-    round_all(finer);
+    float.round_all(finer);
     for (finer, step) in finer.iter_mut().zip(steps) {
         *finer = if *finer * factor == *step { *finer } else { *step };
     }
 }
 
-/// The grid of one group.
-struct Grid {
-    /// The step of the base.
-    step: f32,
-    /// The value of code 0.
-    offset: f32,
-    /// The step of the outcome: `step / 2^more`.
-    finer: f32,
-    more: usize,
-    /// The largest code of the outcome.
-    levels: f32,
+/// Writes what the update adds to the base's values of a group, which are those of `codes`.
+#[inline(always)]
+fn difference(float: Float, step: f32, offset: f32, codes: &[u8], updated: &[f32], delta: &mut [f32]) {
+    let mut base = [0.0; LARGEST_GROUP];
+    let base = &mut base[..codes.len()];
+    for (value, code) in base.iter_mut().zip(codes) {
+        *value = f32::from(*code) * step;
+    }
+    float.round_all(base);
+    for value in base.iter_mut() {
+        *value += offset;
+    }
+    float.round_all(base);
+    for ((delta, updated), base) in delta.iter_mut().zip(updated).zip(base) {
+        *delta = updated - *base;
+    }
 }
 
-impl Grid {
-    /// Replaces the base's codes by those of `updated`: `q * 2^more + rint((updated - base) / finer + number)`.
-    /// A step of zero leaves every code where it is.
-    #[inline(always)]
-    fn move_codes(&self, round_all: impl Fn(&mut [f32]), updated: &[f32], numbers: &[f32], codes: &mut [u8]) {
-        let mut base = [0.0; LARGEST_GROUP];
-        let base = &mut base[..codes.len()];
-        for (value, code) in base.iter_mut().zip(&*codes) {
-            *value = f32::from(*code) * self.step;
-        }
-        round_all(base);
-        for value in base.iter_mut() {
-            *value += self.offset;
-        }
-        round_all(base);
-        let (divisor, factor) = (if self.step == 0.0 { 1.0 } else { self.finer }, (1u32 << self.more) as f32);
-        let is_fixed = self.step == 0.0;
-        for (((code, base), updated), number) in codes.iter_mut().zip(base).zip(updated).zip(numbers) {
-            let moved = round((updated - *base) / divisor + number);
-            let moved = if is_fixed { 0.0 } else { moved };
-            let level = f32::from(*code) * factor + moved;
-            let level = if level > 0.0 { level } else { 0.0 };
-            let level = if level < self.levels { level } else { self.levels };
-            #[expect(clippy::cast_possible_truncation, reason = "a level has eight bits at most")]
-            let low = (level + ROUNDING).to_bits() as u8;
-            *code = low;
-        }
+/// Replaces the base's codes by those of the outcome: `q * factor + rint(delta / step + number)`. A step of
+/// zero leaves every code where it is. `moves` gets how many steps each code moved.
+#[inline(always)]
+fn move_codes(
+    [step, factor, levels]: [f32; 3],
+    delta: &[f32],
+    numbers: &[f32],
+    codes: &mut [u8],
+    moves: &mut [f32],
+) {
+    let (divisor, is_fixed) = (if step == 0.0 { 1.0 } else { step }, step == 0.0);
+    let weights = delta.iter().zip(numbers);
+    for ((code, moves), (delta, number)) in codes.iter_mut().zip(moves).zip(weights) {
+        let moved = round(delta / divisor + number);
+        let moved = if is_fixed { 0.0 } else { moved };
+        let start = f32::from(*code) * factor;
+        let level = start + moved;
+        let level = if level > 0.0 { level } else { 0.0 };
+        let level = if level < levels { level } else { levels };
+        *moves = level - start;
+        #[expect(clippy::cast_possible_truncation, reason = "a level has eight bits at most")]
+        let low = (level + ROUNDING).to_bits() as u8;
+        *code = low;
     }
 }
 

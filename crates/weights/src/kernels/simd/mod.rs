@@ -8,9 +8,10 @@ mod keep;
 mod merge;
 pub(super) mod minifloat;
 mod pack;
+mod settle;
 mod sums;
 
-use super::{Dither, Float, Lora, Mode, Packed, PackedMut, QuantSpec, Rows, UpdateStats};
+use super::{Directions, Dither, Float, Lora, Mode, Packed, PackedMut, QuantSpec, Rows, UpdateStats};
 
 /// The instruction sets that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,12 +123,23 @@ for_each_set! {
 
 for_each_set! {
     /// Rounds `updated`, the rows of `base` after an update, on the base's grid or a finer one.
-    fn keep(base: Packed<'_>, updated: &[f32], dither: Dither, spec: QuantSpec, out: PackedMut<'_>) => keep::keep
+    fn keep(
+        base: Packed<'_>,
+        updated: &[f32],
+        dither: Dither,
+        how: (QuantSpec, Option<&Directions>),
+        out: PackedMut<'_>,
+    ) => keep::keep
 }
 
 for_each_set! {
     /// Whether `a` and `b` are equal, bit for bit.
     fn same(a: &[f32], b: &[f32]) -> bool => sums::same
+}
+
+for_each_set! {
+    /// Returns the sum of the squared differences, each multiplied with the weight of its column.
+    fn squared_error(a: &[f32], b: &[f32], weights: Option<&[f32]>) -> f64 => sums::squared_error
 }
 
 for_each_set! {
@@ -230,7 +242,9 @@ mod tests {
         let (mut weight, mut scales) = (vec![0; updated.len()], vec![0; base.scales.len()]);
         let mut biases = scales.clone();
         let out = PackedMut { weight: &mut weight, scales: &mut scales, biases: &mut biases };
-        keep(simd, base, updated, Dither { seed: 14, first_row: 3 }, spec, out);
+        let values = updated.iter().cycle().take(2 * base.columns).map(|value| f64::from(*value)).collect();
+        let directions = Directions { count: 2, values };
+        keep(simd, base, updated, Dither { seed: 14, first_row: 3 }, (spec, Some(&directions)), out);
         [weight, scales]
     }
 

@@ -22,6 +22,26 @@ pub(super) fn same(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && !a.chunks(COMPARED).zip(b.chunks(COMPARED)).any(differ)
 }
 
+/// Returns the sum of the squared differences of two blocks. `weights` has a factor for each column.
+#[inline(always)]
+pub(super) fn squared_error(a: &[f32], b: &[f32], weights: Option<&[f32]>) -> f64 {
+    let mut sums = [0.0; LANES];
+    let mut add = |a: &[f32], b: &[f32], weights: Option<&[f32]>| {
+        for (lane, (a, b)) in a.iter().zip(b).enumerate() {
+            let error = f64::from(*a) - f64::from(*b);
+            let weight = weights.map_or(1.0, |weights| f64::from(weights[lane]));
+            sums[lane] += error * error * weight;
+        }
+    };
+    let columns = weights.map_or(a.len(), <[f32]>::len).max(1);
+    for (a, b) in a.chunks(columns).zip(b.chunks(columns)) {
+        for (index, (a, b)) in a.chunks(LANES).zip(b.chunks(LANES)).enumerate() {
+            add(a, b, weights.map(|weights| &weights[index * LANES..]));
+        }
+    }
+    sums.iter().sum()
+}
+
 /// Sums over rows whose outcome, `made`, is given as floats.
 #[inline(always)]
 pub(super) fn stats(columns: usize, base: &[f32], updated: &[f32], made: &[f32]) -> UpdateStats {
