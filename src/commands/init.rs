@@ -47,7 +47,16 @@ fn template(model: &str, adapter: &str) -> String {
          fused-f16: {{stage: fuse, model: base, adapter: adapter, dtype: float16}}\n  \
          8bit: {{stage: quantize, model: fused-f16, bits: 8, group_size: 64}}\n  \
          6bit: {{stage: quantize, model: fused-f16, bits: 6, group_size: 64}}\n  \
-         # benchmark: {{stage: benchmark, suite: suite.yaml, configs: {{base: base, 8bit: 8bit, 6bit: 6bit}}}}\n"
+         # For a base that is quantized to 4 bits; it keeps the training at the base's size.\n  \
+         # 4bit: {{stage: quantize, model: fused-f16, bits: 4, group_size: 64, rounding: keep}}\n  \
+         # benchmark:\n  \
+         #   stage: benchmark\n  \
+         #   suite: suite.yaml\n  \
+         #   configs: {{base: base, fused-f16: fused-f16, 8bit: 8bit, 6bit: 6bit}}\n  \
+         #   reference: fused-f16\n  \
+         #   gates:\n  \
+         #     8bit: {{survival: \">= 0.9\", kl: \"<= 0.01\"}}\n  \
+         #     6bit: {{survival: \">= 0.9\", kl: \"<= 0.05\"}}\n"
     )
 }
 
@@ -62,5 +71,12 @@ mod tests {
         let manifest = Manifest::parse(&template("my: model", "ad")).unwrap();
         assert_eq!(manifest.nodes[0].source.as_ref().unwrap().path(), Some("my: model"));
         assert_eq!(Graph::check(manifest).unwrap().len(), 5);
+    }
+
+    #[test]
+    fn what_is_commented_out_is_valid_too() {
+        let all = template("m", "a").replace("  # For a base", "  #: For a base").replace("\n  # ", "\n  ");
+        let manifest = Manifest::parse(&all).unwrap();
+        assert_eq!(Graph::check(manifest).unwrap().len(), 7);
     }
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-ALONG = 30.0  # how much an error along a direction of length 1 counts beside an error anywhere
+ALONG = 10.0  # how much an error along a direction of length 1 counts beside an error anywhere
 NAME = "model.layers.0.self_attn.q_proj.weight"
 FIRST_ROW = 5
 ROWS, COLUMNS = 4, 128
@@ -74,7 +74,7 @@ def keep(codes, scales, biases, updated, kind, group, bits, wanted, numbers):
 
 
 def settle(codes, start, steps, delta, numbers, directions, levels):
-    """Goes once over the columns: a code moves by a step where that makes |e|² + 30 |e V|² of its row smaller.
+    """Goes once over the columns: a code moves by a step where that makes |e|² + 10 |e V|² of its row smaller.
 
     `start` are the base's codes on the finer grid, `delta` the update, `directions` are V, [columns, count]. Errors are less
     the random part, so a code moves first where rounding was nearly undecided. Sums are float64 and ascending.

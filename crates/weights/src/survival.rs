@@ -83,15 +83,16 @@ impl Survival {
     }
 
     /// Returns what would keep more of the fine-tuning in a model that takes so many bytes and bits per weight,
-    /// each with the size that results. Returns nothing if the update is intact, or if nothing like that is known.
+    /// each with the size that results.
     pub fn remedies(&self, bytes: u64, bits_per_weight: f64) -> Vec<String> {
         let mut remedies = Vec::new();
-        if self.is_intact() || self.overall.rounding == Some(Rounding::Keep) {
-            return remedies;
-        }
-        if self.overall.delta_per_step.is_some_and(|update| update < LARGEST_KEPT_UPDATE) {
+        let is_small = self.overall.delta_per_step.is_some_and(|update| update < LARGEST_KEPT_UPDATE);
+        if !self.is_intact() && is_small && self.overall.rounding != Some(Rounding::Keep) {
             let size = units::bytes(bytes);
             remedies.push(format!("the base's grid: `rounding: keep` keeps the training in the same {size}"));
+        }
+        if self.overall.bits.is_none_or(|bits| bits >= 8) {
+            return remedies;
         }
         let target = ((bits_per_weight + 0.25) * 2.0).ceil() / 2.0;
         #[expect(

@@ -9,7 +9,7 @@ use super::Directions;
 pub(super) const LANES: usize = 8;
 
 /// How much an error along a direction of length 1 counts beside an error anywhere.
-const ALONG: f64 = 30.0;
+const ALONG: f64 = 10.0;
 
 type Lane = [f64; LANES];
 
@@ -70,7 +70,7 @@ impl<'a> Lanes<'a> {
         }
     }
 
-    /// Goes once over the columns. A code moves by one step if that makes `|e|² + 30 |e V|²` smaller, where `e`
+    /// Goes once over the columns. A code moves by one step if that makes `|e|² + 10 |e V|²` smaller, where `e`
     /// is the error of its row and `V` are the directions.
     #[inline(always)]
     pub(super) fn settle(&mut self) {
