@@ -9,7 +9,7 @@ use super::block::{Block, Scratch, WeightTask};
 use super::chunk::chunks;
 use super::run::{Findings, Rewrite, Target};
 use crate::error::{OrBug, Result};
-use crate::kernels::{Float, QuantSpec, Rounding, UpdateStats};
+use crate::kernels::{Float, QuantSpec, Rounding};
 use crate::survival::LARGEST_KEPT_UPDATE;
 use artifact::Output;
 
@@ -152,7 +152,7 @@ impl Block<'_> {
         let baseline = self.task.baseline.as_ref().or_bug("an update has a base")?;
         let is_packed = baseline.base_kind(self.task.weight).spec().is_some();
         let steps = if is_packed { self.packed_base(scratch)?.steps() } else { 0.0 };
-        let square = UpdateStats::of(&scratch.base, &scratch.rows, &scratch.rows).square;
+        let square = scratch.rows.squared_error(&scratch.base, None);
         Ok(UpdateSize { square, steps })
     }
 }

@@ -7,9 +7,6 @@ use super::{Float, Mode, Packed, UpdateStats, dequantize_body};
 /// its order.
 const LANES: usize = 16;
 
-/// How many weights are widened to float64 at once, in memory that fits the L1 cache.
-const WIDENED: usize = 128;
-
 /// How many values are compared before the result is checked.
 const COMPARED: usize = 256;
 
@@ -26,28 +23,40 @@ pub(super) fn same(a: &[f32], b: &[f32]) -> bool {
 #[inline(always)]
 pub(super) fn squared_error(a: &[f32], b: &[f32], weights: Option<&[f32]>) -> f64 {
     let mut sums = [0.0; LANES];
-    let mut add = |a: &[f32], b: &[f32], weights: Option<&[f32]>| {
-        for (lane, (a, b)) in a.iter().zip(b).enumerate() {
-            let error = f64::from(*a) - f64::from(*b);
-            let weight = weights.map_or(1.0, |weights| f64::from(weights[lane]));
-            sums[lane] += error * error * weight;
-        }
+    let Some(weights) = weights else {
+        add_squares(a, b, None, &mut sums);
+        return sums.iter().sum();
     };
-    let columns = weights.map_or(a.len(), <[f32]>::len).max(1);
-    for (a, b) in a.chunks(columns).zip(b.chunks(columns)) {
-        for (index, (a, b)) in a.chunks(LANES).zip(b.chunks(LANES)).enumerate() {
-            add(a, b, weights.map(|weights| &weights[index * LANES..]));
-        }
+    for (a, b) in a.chunks_exact(weights.len()).zip(b.chunks_exact(weights.len())) {
+        add_squares(a, b, Some(weights), &mut sums);
     }
     sums.iter().sum()
+}
+
+#[inline(always)]
+fn add_squares(a: &[f32], b: &[f32], weights: Option<&[f32]>, sums: &mut [f64; LANES]) {
+    for (index, (a, b)) in a.chunks(LANES).zip(b.chunks(LANES)).enumerate() {
+        let (a, b) = (filled(a), filled(b));
+        let factors = weights.map_or([1.0; LANES], |weights| {
+            let rest = &weights[index * LANES..];
+            filled(&rest[..rest.len().min(LANES)])
+        });
+        for lane in 0..LANES {
+            let error = f64::from(a[lane] - b[lane]);
+            sums[lane] += error * error * f64::from(factors[lane]);
+        }
+    }
 }
 
 /// Sums over rows whose outcome, `made`, is given as floats.
 #[inline(always)]
 pub(super) fn stats(columns: usize, base: &[f32], updated: &[f32], made: &[f32]) -> UpdateStats {
     let mut sum = UpdateStats::default();
-    let rows = base.chunks(columns).zip(updated.chunks(columns)).zip(made.chunks(columns));
-    rows.for_each(|((base, updated), made)| sum.add(&row(base, updated, made)));
+    // Not `for_each`: the compiler makes a function of that, for processors without vectors.
+    for ((base, updated), made) in base.chunks(columns).zip(updated.chunks(columns)).zip(made.chunks(columns))
+    {
+        sum.add(&row(base, updated, made));
+    }
     sum
 }
 
@@ -94,53 +103,68 @@ pub(super) fn stats_packed(
     sum
 }
 
-/// Sums over one row, in float64. The loops are separate because the compiler does not vectorize a combined
-/// loop.
+/// Sums over one row. Differences are float32: weights of half types have so few bits that they are exact unless
+/// one is thousands of times the other. Products and sums are float64, so products are exact too.
 #[inline(always)]
 fn row(base: &[f32], updated: &[f32], made: &[f32]) -> UpdateStats {
-    let (mut square, mut product, mut noise) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
-    let (mut delta, mut error) = ([0.0; WIDENED], [0.0; WIDENED]);
-    let (mut changed, mut reverted) = (0, 0);
-    let chunks = base.chunks(WIDENED).zip(updated.chunks(WIDENED)).zip(made.chunks(WIDENED));
-    for ((base, updated), made) in chunks {
-        for (delta, (base, updated)) in delta.iter_mut().zip(base.iter().zip(updated)) {
-            *delta = f64::from(*updated) - f64::from(*base);
-        }
-        for (error, (updated, made)) in error.iter_mut().zip(updated.iter().zip(made)) {
-            *error = f64::from(*made) - f64::from(*updated);
-        }
-        delta[base.len()..].fill(0.0);
-        error[base.len()..].fill(0.0);
-        add_products(&delta, &delta, &mut square);
-        add_products(&error, &delta, &mut product);
-        add_products(&error, &error, &mut noise);
-        let (mut changes, mut reversals) = (0u32, 0u32);
-        for ((base, updated), made) in base.iter().zip(updated).zip(made) {
-            changes += u32::from(base != updated);
-            reversals += u32::from((base != updated) & (base == made));
-        }
-        (changed, reverted) = (changed + u64::from(changes), reverted + u64::from(reversals));
+    let mut sums = Sums::default();
+    let (base, base_rest) = base.as_chunks::<LANES>();
+    let (updated, updated_rest) = updated.as_chunks::<LANES>();
+    let (made, made_rest) = made.as_chunks::<LANES>();
+    for ((base, updated), made) in base.iter().zip(updated).zip(made) {
+        sums.add(base, updated, made);
+    }
+    if !base_rest.is_empty() {
+        sums.add(&filled(base_rest), &filled(updated_rest), &filled(made_rest));
     }
     UpdateStats {
-        weights: base.len() as u64,
-        changed,
-        reverted,
-        square: square.iter().sum(),
-        product: product.iter().sum(),
-        noise: noise.iter().sum(),
+        weights: (base.len() * LANES + base_rest.len()) as u64,
+        changed: sums.changed.iter().map(|count| u64::from(*count)).sum(),
+        reverted: sums.reverted.iter().map(|count| u64::from(*count)).sum(),
+        square: sums.square.iter().sum(),
+        product: sums.product.iter().sum(),
+        noise: sums.noise.iter().sum(),
         ..UpdateStats::default()
     }
 }
 
+/// Returns the values, with zeros after them.
 #[inline(always)]
-fn add_products(a: &[f64; WIDENED], b: &[f64; WIDENED], sums: &mut [f64; LANES]) {
-    let mut lanes = *sums;
-    for (a, b) in a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0) {
+fn filled(values: &[f32]) -> [f32; LANES] {
+    let mut all = [0.0; LANES];
+    all[..values.len()].copy_from_slice(values);
+    all
+}
+
+/// Sums over a row, lane by lane. A row has fewer than 2^32 weights for each lane.
+#[derive(Default)]
+struct Sums {
+    square: [f64; LANES],
+    product: [f64; LANES],
+    noise: [f64; LANES],
+    changed: [u32; LANES],
+    reverted: [u32; LANES],
+}
+
+impl Sums {
+    #[inline(always)]
+    fn add(&mut self, base: &[f32; LANES], updated: &[f32; LANES], made: &[f32; LANES]) {
+        let (mut delta, mut error) = ([0.0; LANES], [0.0; LANES]);
         for lane in 0..LANES {
-            lanes[lane] += a[lane] * b[lane];
+            delta[lane] = f64::from(updated[lane] - base[lane]);
+            error[lane] = f64::from(made[lane] - updated[lane]);
+        }
+        for lane in 0..LANES {
+            self.square[lane] += delta[lane] * delta[lane];
+            self.product[lane] += error[lane] * delta[lane];
+            self.noise[lane] += error[lane] * error[lane];
+        }
+        for lane in 0..LANES {
+            let is_change = base[lane] != updated[lane];
+            self.changed[lane] += u32::from(is_change);
+            self.reverted[lane] += u32::from(is_change & (base[lane] == made[lane]));
         }
     }
-    *sums = lanes;
 }
 
 /// Counts the weights that the update changed and whose outcome is less than half a step from the base. If
