@@ -58,8 +58,11 @@ fn write_map(out: &mut String, name: &str, survival: &Survival) {
         let _ = writeln!(out, "<div><dt>{term}</dt><dd>{value}</dd></div>");
     }
     out.push_str("</dl>\n");
-    for sentence in [survival.cause.as_deref(), survival.explanation()].into_iter().flatten() {
-        let _ = writeln!(out, "<p class=\"cause\">{}</p>", prose(sentence));
+    if let Some(cause) = &survival.cause {
+        let _ = writeln!(out, "<p class=\"cause\">{}</p>", prose(cause));
+    }
+    if let Some(explanation) = survival.explanation() {
+        let _ = writeln!(out, "<p>{}.</p>", prose(explanation));
     }
     write_cells(out, name, &Layers::of(survival));
     out.push_str("</details>\n");
