@@ -168,7 +168,7 @@ fn describe(survival: &Survival, shown: usize) -> String {
             "{name:width$} {bits:>4} {survival:>8.2} {cosine:>6.2} {noise_to_signal:>6.2} {reverted:>8} {step:>6}"
         );
     }
-    text + "\ncosine: the direction of what arrived against that of the update; noise: rounding\nerror against the update; \
+    text + "\ncosine: the direction of what arrived against that of the update; noise: the\nrounding error against the update; \
             step: the update against a step\n"
 }
 

@@ -110,8 +110,8 @@ fn inspect_shows_the_worst_layers() {
     model.layers.0.self_attn.q_proj    4     0.04   0.04   1.41     9.7%  0.057
     all of them                        4     0.01   0.02   1.29    12.2%  0.057
 
-    cosine: the direction of what arrived against that of the update; noise: rounding
-    error against the update; step: the update against a step
+    cosine: the direction of what arrived against that of the update; noise: the
+    rounding error against the update; step: the update against a step
     ");
     insta::assert_snapshot!(space.run(&["inspect", "b4"]).exits(0).stdout, @r"
     b4: Qwen2ForCausalLM, 43.3 thousand weights, 4.57 bits each, 24.7 kB

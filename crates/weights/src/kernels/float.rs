@@ -24,7 +24,7 @@ impl Float {
     pub fn round_all(self, values: &mut [f32]) {
         match self {
             Self::F16 => values.iter_mut().for_each(|value| *value = round_to_half(*value)),
-            Self::Bf16 => values.iter_mut().for_each(|value| *value = from_brain(to_brain(*value))),
+            Self::Bf16 => values.iter_mut().for_each(|value| *value = round_to_brain(*value)),
             Self::F32 => {}
         }
     }
@@ -103,7 +103,7 @@ fn to_half(value: f32) -> u16 {
 
 /// Rounds to float16 and widens again, in fewer steps than `to_half` and `from_half` take together.
 #[inline(always)]
-fn round_to_half(value: f32) -> f32 {
+pub(super) fn round_to_half(value: f32) -> f32 {
     let bits = value.to_bits();
     let magnitude = bits & 0x7fff_ffff;
     let odd = (magnitude >> 13) & 1;
@@ -113,6 +113,12 @@ fn round_to_half(value: f32) -> f32 {
     let special = if magnitude > 0x7f80_0000 { magnitude } else { 0x7f80_0000 };
     let rounded = if magnitude >= 0x477f_f000 { special } else { finite };
     f32::from_bits(rounded | (bits & 0x8000_0000))
+}
+
+/// Rounds to bfloat16 and widens again.
+#[inline(always)]
+pub(super) fn round_to_brain(value: f32) -> f32 {
+    from_brain(to_brain(value))
 }
 
 #[inline(always)]

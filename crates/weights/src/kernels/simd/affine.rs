@@ -3,6 +3,7 @@
 
 use super::pack::{pack, unpack};
 use super::{Float, Packed, PackedMut, QuantSpec};
+use crate::kernels::float::{round_to_brain, round_to_half};
 
 /// The smallest step, as in MLX's `quantize`. It prevents a division by zero in a constant group.
 const SMALLEST_STEP: f32 = 1e-7;
@@ -15,10 +16,10 @@ pub(super) const ROUNDING: f32 = 12_582_912.0;
 const LANES: usize = 16;
 
 /// The largest group size of this mode, in weights.
-pub(super) const LARGEST_GROUP: usize = 128;
+const LARGEST_GROUP: usize = 128;
 
 /// How many groups form a batch. The scales and biases of a batch are converted in one pass.
-pub(super) const BATCH: usize = 32;
+const BATCH: usize = 32;
 
 /// Mirrors `quantize` in MLX's `backend/cpu/quantized.cpp`. Each batch of groups takes three steps: ranges,
 /// then scales and biases, then codes. The second step has divisions that wait for each other, so it is
@@ -143,15 +144,26 @@ pub(super) fn dequantize(packed: Packed<'_>, values: &mut [f32]) {
         let groups = values.chunks_exact_mut(group_size).zip(weight.chunks_exact(group_size / 8 * bits));
         for ((group, packed), (step, offset)) in groups.zip(steps.iter().zip(&offsets)) {
             unpack(bits, packed, &mut codes[..group_size]);
-            for (value, code) in group.iter_mut().zip(&codes) {
-                *value = f32::from(*code) * step;
-            }
-            float.round_all(group);
-            for value in group.iter_mut() {
-                *value += offset;
-            }
+            on_grid(float, *step, *offset, &codes, group);
         }
-        float.round_all(values);
+    }
+}
+
+/// Writes the values of the codes of a group: the product and the sum are each rounded.
+#[inline(always)]
+pub(super) fn on_grid(float: Float, step: f32, offset: f32, codes: &[u8], values: &mut [f32]) {
+    match float {
+        Float::F16 => on_grid_of(round_to_half, step, offset, codes, values),
+        Float::Bf16 => on_grid_of(round_to_brain, step, offset, codes, values),
+        Float::F32 => on_grid_of(|value| value, step, offset, codes, values),
+    }
+}
+
+/// One loop for all steps, so that a value stays in its register.
+#[inline(always)]
+fn on_grid_of(round: impl Fn(f32) -> f32, step: f32, offset: f32, codes: &[u8], values: &mut [f32]) {
+    for (value, code) in values.iter_mut().zip(codes) {
+        *value = round(round(f32::from(*code) * step) + offset);
     }
 }
 

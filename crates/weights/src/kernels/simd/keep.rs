@@ -1,7 +1,7 @@
 //! Rounds updated weights on the grid of their base, so that the update survives on average.
 //! Knows nothing of which weights are rounded in this way, nor why. `docs/rounding.md` has the formulas.
 
-use super::affine::{LARGEST_GROUP, ROUNDING, round};
+use super::affine::{ROUNDING, on_grid, round};
 use super::pack::{pack, unpack};
 use super::settle::{LANES, Lanes};
 use super::{Directions, Dither, Float, Packed, PackedMut, QuantSpec};
@@ -136,18 +136,9 @@ fn refine(float: Float, steps: &[f32], more: usize, finer: &mut [f32]) {
 /// Writes what the update adds to the base's values of a group, which are those of `codes`.
 #[inline(always)]
 fn difference(float: Float, step: f32, offset: f32, codes: &[u8], updated: &[f32], delta: &mut [f32]) {
-    let mut base = [0.0; LARGEST_GROUP];
-    let base = &mut base[..codes.len()];
-    for (value, code) in base.iter_mut().zip(codes) {
-        *value = f32::from(*code) * step;
-    }
-    float.round_all(base);
-    for value in base.iter_mut() {
-        *value += offset;
-    }
-    float.round_all(base);
-    for ((delta, updated), base) in delta.iter_mut().zip(updated).zip(base) {
-        *delta = updated - *base;
+    on_grid(float, step, offset, codes, delta);
+    for (delta, updated) in delta.iter_mut().zip(updated) {
+        *delta = updated - *delta;
     }
 }
 

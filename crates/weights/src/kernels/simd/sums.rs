@@ -1,7 +1,7 @@
 //! Sums over weights before an update, after it and in the outcome; they tell how much of the update is left.
 //! Knows nothing of how the outcome was made.
 
-use super::{Float, Mode, Packed, UpdateStats, dequantize_body};
+use super::{Mode, Packed, UpdateStats, dequantize_body};
 
 /// How many partial sums are kept side by side. This affects the result, because a sum of floats depends on
 /// its order.
@@ -23,28 +23,45 @@ pub(super) fn same(a: &[f32], b: &[f32]) -> bool {
 #[inline(always)]
 pub(super) fn squared_error(a: &[f32], b: &[f32], weights: Option<&[f32]>) -> f64 {
     let mut sums = [0.0; LANES];
-    let Some(weights) = weights else {
-        add_squares(a, b, None, &mut sums);
-        return sums.iter().sum();
-    };
-    for (a, b) in a.chunks_exact(weights.len()).zip(b.chunks_exact(weights.len())) {
-        add_squares(a, b, Some(weights), &mut sums);
+    match weights {
+        None => add_squares(a, b, &mut sums),
+        Some(weights) => {
+            for (a, b) in a.chunks_exact(weights.len()).zip(b.chunks_exact(weights.len())) {
+                add_weighted_squares(a, b, weights, &mut sums);
+            }
+        }
     }
     sums.iter().sum()
 }
 
 #[inline(always)]
-fn add_squares(a: &[f32], b: &[f32], weights: Option<&[f32]>, sums: &mut [f64; LANES]) {
-    for (index, (a, b)) in a.chunks(LANES).zip(b.chunks(LANES)).enumerate() {
-        let (a, b) = (filled(a), filled(b));
-        let factors = weights.map_or([1.0; LANES], |weights| {
-            let rest = &weights[index * LANES..];
-            filled(&rest[..rest.len().min(LANES)])
-        });
+fn add_squares(a: &[f32], b: &[f32], sums: &mut [f64; LANES]) {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
         for lane in 0..LANES {
             let error = f64::from(a[lane] - b[lane]);
-            sums[lane] += error * error * f64::from(factors[lane]);
+            sums[lane] += error * error;
         }
+    }
+    for (sum, (a, b)) in sums.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        let error = f64::from(a - b);
+        *sum += error * error;
+    }
+}
+
+#[inline(always)]
+fn add_weighted_squares(a: &[f32], b: &[f32], weights: &[f32], sums: &mut [f64; LANES]) {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let (weights, weights_rest) = weights.as_chunks::<LANES>();
+    for ((a, b), weights) in a.iter().zip(b).zip(weights) {
+        for lane in 0..LANES {
+            let error = f64::from(a[lane] - b[lane]);
+            sums[lane] += error * error * f64::from(weights[lane]);
+        }
+    }
+    for (sum, ((a, b), weight)) in sums.iter_mut().zip(a_rest.iter().zip(b_rest).zip(weights_rest)) {
+        let error = f64::from(a - b);
+        *sum += error * error * f64::from(*weight);
     }
 }
 
@@ -55,7 +72,7 @@ pub(super) fn stats(columns: usize, base: &[f32], updated: &[f32], made: &[f32])
     // Not `for_each`: the compiler makes a function of that, for processors without vectors.
     for ((base, updated), made) in base.chunks(columns).zip(updated.chunks(columns)).zip(made.chunks(columns))
     {
-        sum.add(&row(base, updated, made));
+        sum.add(&row(base, updated, made, None));
     }
     sum
 }
@@ -75,6 +92,8 @@ pub(super) fn stats_packed(
     let bytes = spec.weight_bytes(columns);
     let [scale_bytes, bias_bytes] = [spec.scale_bytes(columns, float), spec.bias_bytes(columns, float)];
     let (mut sum, mut place) = (UpdateStats::default(), vec![0.0; columns]);
+    let is_counted = alike && spec.mode == Mode::Affine;
+    let mut halves = vec![0.0; if is_counted { columns / spec.group_size } else { 0 }];
     for (index, (base, updated)) in base.chunks_exact(columns).zip(updated.chunks_exact(columns)).enumerate()
     {
         let part = Packed {
@@ -89,38 +108,50 @@ pub(super) fn stats_packed(
             dequantize_body(part, &mut place);
             &place
         };
-        let mut found = row(base, updated, made);
-        if alike {
-            found.returned = match spec.mode {
-                Mode::Affine => returned(float, spec.group_size, part.scales, [base, updated, made]),
-                // The scales of these modes seldom change, so a weight that returns gets exactly its base
-                // value.
-                _ => found.reverted,
-            };
+        if is_counted {
+            float.decode(part.scales, &mut halves);
+            for half in &mut halves {
+                *half = half.abs() / 2.0;
+            }
+        }
+        let mut found = row(base, updated, made, is_counted.then_some((&halves, spec.group_size)));
+        if alike && !is_counted {
+            // The scales of these modes seldom change, so a weight that returns gets exactly its base value.
+            found.returned = found.reverted;
         }
         sum.add(&found);
     }
     sum
 }
 
+/// No distance is less than this.
+const NEVER: f32 = -1.0;
+
 /// Sums over one row. Differences are float32: weights of half types have so few bits that they are exact unless
 /// one is thousands of times the other. Products and sums are float64, so products are exact too.
+///
+/// `halves` are half a step for each group of so many weights. With them, those weights are counted as returned
+/// that the update changed and whose outcome is less than half a step from the base. If base and outcome are on
+/// the same grid, this is the same grid point. The grid may move a little, because the edge of a group is a
+/// weight that the update changed too.
 #[inline(always)]
-fn row(base: &[f32], updated: &[f32], made: &[f32]) -> UpdateStats {
+fn row(base: &[f32], updated: &[f32], made: &[f32], halves: Option<(&[f32], usize)>) -> UpdateStats {
     let mut sums = Sums::default();
     let (base, base_rest) = base.as_chunks::<LANES>();
     let (updated, updated_rest) = updated.as_chunks::<LANES>();
     let (made, made_rest) = made.as_chunks::<LANES>();
-    for ((base, updated), made) in base.iter().zip(updated).zip(made) {
-        sums.add(base, updated, made);
+    for (index, ((base, updated), made)) in base.iter().zip(updated).zip(made).enumerate() {
+        let half = halves.map_or(NEVER, |(halves, group_size)| halves[index * LANES / group_size]);
+        sums.add(base, updated, made, half);
     }
     if !base_rest.is_empty() {
-        sums.add(&filled(base_rest), &filled(updated_rest), &filled(made_rest));
+        sums.add(&filled(base_rest), &filled(updated_rest), &filled(made_rest), NEVER);
     }
     UpdateStats {
         weights: (base.len() * LANES + base_rest.len()) as u64,
         changed: sums.changed.iter().map(|count| u64::from(*count)).sum(),
         reverted: sums.reverted.iter().map(|count| u64::from(*count)).sum(),
+        returned: sums.returned.iter().map(|count| u64::from(*count)).sum(),
         square: sums.square.iter().sum(),
         product: sums.product.iter().sum(),
         noise: sums.noise.iter().sum(),
@@ -144,11 +175,12 @@ struct Sums {
     noise: [f64; LANES],
     changed: [u32; LANES],
     reverted: [u32; LANES],
+    returned: [u32; LANES],
 }
 
 impl Sums {
     #[inline(always)]
-    fn add(&mut self, base: &[f32; LANES], updated: &[f32; LANES], made: &[f32; LANES]) {
+    fn add(&mut self, base: &[f32; LANES], updated: &[f32; LANES], made: &[f32; LANES], half: f32) {
         let (mut delta, mut error) = ([0.0; LANES], [0.0; LANES]);
         for lane in 0..LANES {
             delta[lane] = f64::from(updated[lane] - base[lane]);
@@ -163,27 +195,7 @@ impl Sums {
             let is_change = base[lane] != updated[lane];
             self.changed[lane] += u32::from(is_change);
             self.reverted[lane] += u32::from(is_change & (base[lane] == made[lane]));
+            self.returned[lane] += u32::from(is_change & ((made[lane] - base[lane]).abs() < half));
         }
     }
-}
-
-/// Counts the weights that the update changed and whose outcome is less than half a step from the base. If
-/// base and outcome are on the same grid, this is the same grid point. The grid may move a little, because
-/// the edge of a group is a weight that the update changed too.
-#[inline(always)]
-fn returned(float: Float, group_size: usize, scales: &[u8], [base, updated, made]: [&[f32]; 3]) -> u64 {
-    let sides = scales.chunks_exact(float.size()).zip(base.chunks_exact(group_size));
-    let groups = updated.chunks_exact(group_size).zip(made.chunks_exact(group_size));
-    let mut count = 0;
-    for ((scale, base), (updated, made)) in sides.zip(groups) {
-        let mut step = [0.0];
-        float.decode(scale, &mut step);
-        let half = step[0].abs() / 2.0;
-        let mut near = 0u32;
-        for ((base, updated), made) in base.iter().zip(updated).zip(made) {
-            near += u32::from((base != updated) & ((made - base).abs() < half));
-        }
-        count += u64::from(near);
-    }
-    count
 }
