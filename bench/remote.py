@@ -16,13 +16,11 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 
 import model
@@ -35,26 +33,17 @@ FINE_TUNINGS = ("a", "b")
 @contextlib.contextmanager
 def server():
     """Serves S3 while the block runs; gives the address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [REPOSITORY / "scripts" / "seaweedfs" / "serve.sh", str(port)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | KEYS)
+    command = [REPOSITORY / "scripts" / "seaweedfs" / "serve.py"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen(command, env=os.environ | KEYS, text=True, **pipes)
     try:
-        wait_for("http://127.0.0.1:8888/buckets/team/")
-        yield f"http://127.0.0.1:{port}"
+        ports = process.stdout.readline().split()
+        if not ports:
+            sys.exit("the S3 server did not come up")
+        yield f"http://127.0.0.1:{ports[0]}"
     finally:
         process.stdin.close()
         process.wait()
-
-
-def wait_for(url):
-    for _ in range(600):
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(url).close()
-            return
-        time.sleep(0.1)
-    sys.exit("the S3 server did not come up")
 
 
 def run(command, environment):

@@ -1,22 +1,17 @@
 //! The storages that the shared cache is tested with: a folder, and a real S3 server. Tests read and alter
 //! their content directly, like somebody who has the keys to them.
 
-use std::io::Write;
-use std::net::TcpListener;
+use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use tempfile::TempDir;
 
 const ACCESS_KEY: &str = "tester";
 const SECRET_KEY: &str = "secret-of-the-tester";
-
-/// The address where SeaweedFS shows the objects of the bucket `team` as plain files, without a signature.
-const FILER: &str = "http://127.0.0.1:8888/buckets/team";
 
 /// A storage. It is empty at first.
 pub(crate) enum Bucket {
@@ -33,7 +28,7 @@ impl Bucket {
     pub(crate) fn s3() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("test-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        Self::S3 { endpoint: format!("http://127.0.0.1:{}", server()), prefix }
+        Self::S3 { endpoint: format!("http://127.0.0.1:{}", server().s3), prefix }
     }
 
     /// One storage of each kind.
@@ -89,7 +84,7 @@ impl Bucket {
         match self {
             Self::Folder(folder) => fs::read(folder.path().join(name)).unwrap(),
             Self::S3 { prefix, .. } => {
-                let mut answer = ureq::get(format!("{FILER}/{prefix}/{name}")).call().unwrap();
+                let mut answer = ureq::get(plain(&format!("{prefix}/{name}"))).call().unwrap();
                 answer.body_mut().with_config().limit(1 << 30).read_to_vec().unwrap()
             }
         }
@@ -103,7 +98,7 @@ impl Bucket {
                 fs::write(path, bytes).unwrap();
             }
             Self::S3 { prefix, .. } => {
-                ureq::put(format!("{FILER}/{prefix}/{name}")).send(bytes).unwrap();
+                ureq::put(plain(&format!("{prefix}/{name}"))).send(bytes).unwrap();
             }
         }
     }
@@ -112,7 +107,7 @@ impl Bucket {
         match self {
             Self::Folder(folder) => fs::remove_file(folder.path().join(name)).unwrap(),
             Self::S3 { prefix, .. } => {
-                ureq::delete(format!("{FILER}/{prefix}/{name}")).call().unwrap();
+                ureq::delete(plain(&format!("{prefix}/{name}"))).call().unwrap();
             }
         }
     }
@@ -130,7 +125,7 @@ fn walk(root: &Path, folder: &Path, names: &mut Vec<String>) {
 }
 
 fn list(prefix: &str, folder: &str, names: &mut Vec<String>) {
-    let url = format!("{FILER}/{prefix}/{folder}?limit=10000");
+    let url = plain(&format!("{prefix}/{folder}?limit=10000"));
     let Ok(mut answer) = ureq::get(url).header("Accept", "application/json").call() else { return };
     let listing: serde_json::Value =
         serde_json::from_slice(&answer.body_mut().read_to_vec().unwrap()).unwrap();
@@ -146,35 +141,47 @@ fn list(prefix: &str, folder: &str, names: &mut Vec<String>) {
     }
 }
 
-/// Starts SeaweedFS once for all tests of this process, and returns the port that speaks S3. The server ends
-/// when its standard input is closed, which happens when this process ends, however it ends.
-pub(crate) fn server() -> u16 {
-    static PORT: OnceLock<u16> = OnceLock::new();
-    *PORT.get_or_init(|| {
-        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-        let weed = root.join(".seaweedfs/bin/weed");
-        assert!(weed.exists(), "run scripts/seaweedfs/setup.sh, or `make test`, which does");
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut command = Command::new(root.join("scripts/seaweedfs/serve.sh"));
-        command
-            .arg(port.to_string())
-            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
-        let child =
-            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // This process keeps the server's standard input open for as long as it lives.
-        std::mem::forget(child);
-        let begin = Instant::now();
-        while !is_up(port) {
-            assert!(begin.elapsed() < Duration::from_secs(300), "SeaweedFS did not come up");
-            thread::sleep(Duration::from_millis(100));
-        }
-        port
-    })
+/// The ports of the server on 127.0.0.1.
+#[derive(Clone, Copy)]
+pub(crate) struct Server {
+    /// Speaks S3.
+    pub(crate) s3: u16,
+    /// Shows the objects as plain files, without a signature.
+    filer: u16,
 }
 
-/// Whether the server accepts connections and takes an object.
-fn is_up(port: u16) -> bool {
-    let s3 = std::net::TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| stream.write_all(b""));
-    s3.is_ok() && ureq::put(format!("{FILER}/ready")).send(&b"yes"[..]).is_ok()
+/// Starts SeaweedFS once for all tests of this process. The server ends when its standard input is closed, which
+/// happens when this process ends, however it ends.
+///
+/// # Panics
+///
+/// If the server does not come up. What it printed is on standard error.
+pub(crate) fn server() -> Server {
+    static SERVER: OnceLock<Option<Server>> = OnceLock::new();
+    SERVER.get_or_init(start).expect("the S3 server did not come up; what it printed is above")
+}
+
+/// Returns the server's ports once it takes objects.
+fn start() -> Option<Server> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let weed = root.join(".seaweedfs/bin/weed");
+    assert!(weed.exists(), "run scripts/seaweedfs/setup.sh, or `make test`, which does");
+    let mut child = Command::new(root.join("scripts/seaweedfs/serve.py"))
+        .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    // This process keeps the server's standard input open for as long as it lives.
+    std::mem::forget(child);
+    let (s3, filer) = line.trim().split_once(' ')?;
+    Some(Server { s3: s3.parse().unwrap(), filer: filer.parse().unwrap() })
+}
+
+/// Returns the address where the server shows an object of the bucket `team` as a plain file.
+fn plain(name: &str) -> String {
+    format!("http://127.0.0.1:{}/buckets/team/{name}", server().filer)
 }

@@ -51,14 +51,14 @@ fn mixture(seed: u64, number: usize) -> Fault {
 
 /// Connects a space to the server through a proxy.
 fn through(space: &mut Space, choose: impl FnMut(usize) -> Fault + Send + 'static) -> Proxy {
-    let proxy = Proxy::to(bucket::server(), choose);
+    let proxy = Proxy::to(bucket::server().s3, choose);
     space.set_variable("AWS_ENDPOINT_URL", &proxy.endpoint());
     proxy
 }
 
 /// Connects a space to the server directly from now on.
 fn directly(space: &mut Space) {
-    space.set_variable("AWS_ENDPOINT_URL", &format!("http://127.0.0.1:{}", bucket::server()));
+    space.set_variable("AWS_ENDPOINT_URL", &format!("http://127.0.0.1:{}", bucket::server().s3));
 }
 
 /// One fault, a team whose remote has everything, and the project of its first member.
