@@ -111,6 +111,7 @@ def is_quantized(folder):
 def make_kept(project, seed, target):
     """Makes the 4-bit model with other random numbers: the base's folder, with the codes that the training moves."""
     base, fused = (resolve(project, node) for node in ("base", "fused"))
+    shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(base, target)
     (target / "model.safetensors").chmod(0o644)
     model, updated = load_file(base / "model.safetensors"), load_file(fused / "model.safetensors")

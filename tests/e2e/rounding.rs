@@ -105,7 +105,7 @@ fn fields_that_do_not_belong_together_are_refused() {
 #[test]
 fn bits_go_where_the_training_is() {
     let auto = |target: f64| format!("{{stage: quantize, model: fused, bits: auto, target_bits: {target}}}");
-    let space = project(&format!("  a: {}\n  low: {}\n", auto(6.6), auto(3.0)));
+    let space = project(&format!("  a: {}\n", auto(6.6)));
     let _ = space.build_with(&["a"]).exits(0);
     let own = bits(&space, "a");
     let trained = ["q_proj", "v_proj"].map(|name| format!("model.layers.0.self_attn.{name}"));
@@ -122,13 +122,21 @@ fn bits_go_where_the_training_is() {
     command.args(["build", "--force", "a"]).env("RAYON_NUM_THREADS", "1");
     assert!(command.status().unwrap().success());
     assert!(space.bytes("artifacts/a/model.safetensors") == first, "one thread makes another model");
-    let run = space.run(&["build", "low"]).exits(1);
-    assert!(
-        run.stderr
-            .contains("`target_bits: 3` cannot be reached: with the fewest bits that `candidates` allow"),
-        "{}",
-        run.transcript()
-    );
+}
+
+/// The shapes of the base tell it. So nothing runs first.
+#[test]
+fn a_budget_that_cannot_be_reached_is_refused_with_the_least() {
+    let auto = "stage: quantize, model: fused, bits: auto, candidates: [5, 8]";
+    let space =
+        project(&format!("  low: {{{auto}, target_bits: 5.55}}\n  least: {{{auto}, target_bits: 5.57}}\n"));
+    let run = space.run(&["build", "low"]).exits(2);
+    let message = "`target_bits: 5.55` cannot be reached: with the fewest bits that `candidates` allow, the model has 5.56 \
+                   bits per weight, scales and unquantized tensors included";
+    assert!(run.stderr.contains(message), "{}", run.transcript());
+    assert!(run.stderr.contains("pipeline.yaml:7:"), "{}", run.transcript());
+    assert!(!space.path("artifacts/b4").exists(), "something ran");
+    let _ = space.run(&["build", "least"]).exits(0);
 }
 
 fn json_of(space: &Space, args: &[&str]) -> Value {

@@ -6,6 +6,7 @@
 //! never for a whole model.
 
 mod allot;
+mod auto;
 mod baseline;
 mod block;
 mod chunk;

@@ -7,14 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::allot::allot;
-use super::chunk::Progress;
 use super::run::{Baseline, Rewrite, Target};
-use super::{AutoBits, Dtype, Override, Quantize, rounding, rules, survival};
+use super::{Dtype, Override, Quantize, auto, rounding, rules, survival};
 use crate::Error;
 use crate::arch::{LayerName, QuantRule};
 use crate::checkpoint::{Checkpoint, Weight, WeightKind, record};
-use crate::error::{OrBug, Result, fail, require};
+use crate::error::{Result, fail, require};
 use crate::kernels::{Backend, Float, Mode, QuantSpec};
 use crate::probe::Probe;
 use artifact::{Output, Tick};
@@ -47,7 +45,7 @@ pub(super) fn run(
         None => rewrite.run(output, tick)?,
         Some(auto) => {
             // The model is read twice: to choose, and to make what was chosen.
-            choose_bits(auto, &mut rewrite, &free, &mut section, &|done, all| tick(done, 2 * all))?;
+            auto::choose(auto, &mut rewrite, &free, &mut section, &|done, all| tick(done, 2 * all))?;
             rewrite.run(output, &|done, all| tick(all + done, 2 * all))?
         }
     };
@@ -73,7 +71,9 @@ pub struct FineTuning {
 /// Checks, before anything runs, that the parameters fit the model at `base`.
 pub(super) fn check(parameters: &Quantize, base: &Path) -> Result<()> {
     // A base that cannot be opened is not an error here: the node that makes it reports that.
-    Checkpoint::open(base).map_or(Ok(()), |checkpoint| choose(parameters, &checkpoint).map(drop))
+    let Ok(checkpoint) = Checkpoint::open(base) else { return Ok(()) };
+    let choice = choose(parameters, &checkpoint)?;
+    parameters.auto.as_ref().map_or(Ok(()), |auto| auto::check(auto, &checkpoint, &choice.targets))
 }
 
 /// The decisions for a model.
@@ -83,43 +83,6 @@ struct Choice {
     section: Map<String, Value>,
     /// With `bits: auto`, the weights whose bits are to be chosen, with their modules.
     free: BTreeMap<String, String>,
-}
-
-/// Chooses bits and rounding for the weights in `free`, and records them.
-fn choose_bits(
-    auto: &AutoBits,
-    rewrite: &mut Rewrite<'_>,
-    free: &BTreeMap<String, String>,
-    section: &mut Map<String, Value>,
-    tick: Tick<'_>,
-) -> Result<()> {
-    let mut progress = Progress { done: 0, total: rewrite.checkpoint.stored(), tick };
-    let mut ways = Vec::new();
-    for name in free.keys() {
-        ways.push(rewrite.survey(name, &auto.candidates, &mut progress)?);
-    }
-    let weights = rewrite.checkpoint.parameters();
-    let fixed = rewrite.bytes(|name| !free.contains_key(name));
-    let costs: Vec<Vec<_>> = ways.iter().map(|ways| ways.iter().map(|(_, cost)| *cost).collect()).collect();
-    let chosen = match allot(&costs, auto.target_bits.bytes(weights) - fixed as f64) {
-        Ok(chosen) => chosen,
-        Err(least) => fail!(
-            Options,
-            "`target_bits: {}` cannot be reached: with the fewest bits that `candidates` allow, the model has {:.2} bits \
-             per weight, scales and unquantized tensors included",
-            auto.target_bits,
-            (least + fixed) as f64 * 8.0 / weights as f64
-        ),
-    };
-    for (((name, module), ways), chosen) in free.iter().zip(&ways).zip(chosen) {
-        let (way, _) = ways.get(chosen).or_bug("a module has the way that was chosen for it")?;
-        if let Some(Target::Quantized(spec, _)) = rewrite.targets.get_mut(name) {
-            *spec = way.spec;
-        }
-        rewrite.decided.insert(name.clone(), way.rounding);
-        section.insert(module.clone(), record(way.spec));
-    }
-    Ok(())
 }
 
 fn choose(parameters: &Quantize, checkpoint: &Checkpoint) -> Result<Choice> {
