@@ -78,7 +78,7 @@ impl Rows {
     pub fn cast(&mut self, float: Float) {
         if self.float != float {
             self.float = float;
-            float.round_all(&mut self.values);
+            simd::round_all(Simd::best(), float, &mut self.values);
         }
     }
 

@@ -65,6 +65,9 @@ fn write<const N: usize>(values: &[f32], bytes: &mut [u8], convert: impl Fn(f32)
     }
 }
 
+/// The bit that makes a NaN a quiet one. Conversions set it, as IEEE 754 has it and as processors do.
+const QUIET: u32 = 0x0040_0000;
+
 /// Widens a float16 to float32. It takes no branches and makes no float32 subnormals, which are slow on many
 /// processors. An addition rebiases the exponent. A subnormal float16 is widened as if it had the exponent of
 /// 2^-14, and 2^-14 is subtracted afterwards.
@@ -74,7 +77,8 @@ fn from_half(bits: u16) -> f32 {
     // Adding 112 to the exponent changes float16's bias, 15, to float32's, 127. Infinity and NaN have the
     // largest exponent in both types, so 112 is added once more.
     let special = if magnitude >= 0x7c00 << 13 { 112 << 23 } else { 0 };
-    let normal = magnitude + (112 << 23) + special;
+    let quiet = if magnitude > 0x7c00 << 13 { QUIET } else { 0 };
+    let normal = (magnitude + (112 << 23) + special) | quiet;
     let subnormal = (f32::from_bits(magnitude + (113 << 23)) - f32::from_bits(113 << 23)).to_bits();
     let widened = if magnitude < 0x0400 << 13 { subnormal } else { normal };
     f32::from_bits(widened | (u32::from(bits & 0x8000) << 16))
@@ -110,7 +114,7 @@ pub(super) fn round_to_half(value: f32) -> f32 {
     let normal = magnitude.wrapping_add(0xfff + odd) & !0x1fff;
     let subnormal = ((f32::from_bits(magnitude) + 0.5) - 0.5).to_bits();
     let finite = if magnitude < 113 << 23 { subnormal } else { normal };
-    let special = if magnitude > 0x7f80_0000 { magnitude } else { 0x7f80_0000 };
+    let special = if magnitude > 0x7f80_0000 { (magnitude & !0x1fff) | QUIET } else { 0x7f80_0000 };
     let rounded = if magnitude >= 0x477f_f000 { special } else { finite };
     f32::from_bits(rounded | (bits & 0x8000_0000))
 }

@@ -2,12 +2,10 @@
 //! Knows nothing of how codes are made.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use super::baseline::WeightBaseline;
 use super::block::{Block, Scratch, WeightTask};
-use super::chunk::chunks;
-use super::run::{Findings, Rewrite, Target};
+use super::run::{Count, Findings, Rewrite, Target};
 use crate::error::{OrBug, Result};
 use crate::kernels::{Float, QuantSpec, Rounding};
 use crate::survival::LARGEST_KEPT_UPDATE;
@@ -80,35 +78,25 @@ pub(super) fn nesting(task: &WeightTask<'_>, spec: QuantSpec, float: Float) -> R
 }
 
 impl Rewrite<'_> {
-    /// Decides how a weight is rounded. That depends on the size of its update, so all of it may be read for
-    /// that.
-    pub(super) fn rounding(&self, task: &WeightTask<'_>, obstacles: &mut Obstacles) -> Result<Rounding> {
+    /// Decides how a weight is rounded, as far as that is known without the size of its update.
+    pub(super) fn rounding(&self, task: &WeightTask<'_>) -> Result<Rounding, Obstacle> {
         if let Some(rounding) = self.decided.get(task.name) {
             return Ok(*rounding);
         }
-        let target = self.target(task.name);
-        let (Rounding::Keep, Target::Quantized(spec, float)) = (self.rounding, target) else {
-            return Ok(Rounding::Nearest);
-        };
-        let found = match nesting(task, spec, float) {
-            Err(obstacle) => Some(obstacle),
-            Ok(more) => self.update_size(task, float)?.is_large(more).then_some(Obstacle::LargeUpdate),
-        };
-        obstacles.extend(found.map(|obstacle| (task.name.to_owned(), obstacle)));
-        Ok(if found.is_some() { Rounding::Nearest } else { Rounding::Keep })
+        match (self.rounding, self.target(task.name)) {
+            (Rounding::Keep, Target::Quantized(spec, float)) => {
+                nesting(task, spec, float).map(|_| Rounding::Keep)
+            }
+            _ => Ok(Rounding::Nearest),
+        }
     }
 
-    fn update_size(&self, task: &WeightTask<'_>, float: Float) -> Result<UpdateSize> {
-        let mut size = UpdateSize::default();
-        for chunk in chunks(task.weight) {
-            let mut sizes = vec![UpdateSize::default(); chunk.len()];
-            self.for_each(chunk.into_iter().zip(&mut sizes).collect(), |scratch, rows, size| {
-                *size = self.block(task, float).update_size(&rows, scratch)?;
-                Ok(())
-            })?;
-            sizes.into_iter().for_each(|part| size.add(part));
-        }
-        Ok(size)
+    /// Whether a weight that was kept on the grid of its base should be rounded to the nearest point instead.
+    /// This is known when all of it is made, because that tells the size of its update.
+    pub(super) fn is_kept_wrongly(&self, name: &str, count: Option<&Count>) -> bool {
+        let size = |count: &Count| UpdateSize { square: count.stats.square, steps: count.stats.steps };
+        let is_kept = |count: &&Count| count.rounding == Rounding::Keep;
+        !self.decided.contains_key(name) && count.filter(is_kept).is_some_and(|count| size(count).is_large(0))
     }
 }
 
@@ -131,7 +119,8 @@ impl UpdateSize {
         self.square <= 0.0
     }
 
-    /// Whether the update is too large for [`Rounding::Keep`] on a grid with `more` bits than the base's.
+    /// Whether the update is too large for [`Rounding::Keep`] on a grid with `more` bits than the one that
+    /// `steps` are of.
     pub(super) fn is_large(self, more: usize) -> bool {
         let finer = f64::from(1u32 << more);
         let largest = LARGEST_KEPT_UPDATE / finer;
@@ -140,13 +129,6 @@ impl UpdateSize {
 }
 
 impl Block<'_> {
-    /// Returns the size of the update of `rows`.
-    pub(super) fn update_size(&self, rows: &Range<usize>, scratch: &mut Scratch) -> Result<UpdateSize> {
-        self.load(rows.clone(), scratch)?;
-        self.load_baseline(rows, scratch)?;
-        self.size_of_update(scratch)
-    }
-
     /// Returns the size of the update of the rows in `scratch`. A base that is not quantized has no steps.
     pub(super) fn size_of_update(&self, scratch: &Scratch) -> Result<UpdateSize> {
         let baseline = self.task.baseline.as_ref().or_bug("an update has a base")?;

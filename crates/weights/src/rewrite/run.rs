@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use super::block::{Block, Scratch, Way, WeightTask};
 use super::chunk::{Progress, chunks, part_of, span, split};
 use super::measure::Made;
-use super::rounding::Obstacles;
+use super::rounding::{Obstacle, Obstacles};
 use super::target::{module_of, specs};
 use super::write_queue::WriteQueue;
 use crate::adapter::Update;
@@ -78,6 +78,9 @@ fn start_pool() -> Result<()> {
 
 /// A block and the sums over it. `None` if it is not measured or the fine-tuning did not change it.
 type Measured = (Range<usize>, Option<UpdateStats>);
+
+/// The pieces of a quantized weight, by tensor.
+type Pieces = Vec<(String, Vec<Vec<u8>>)>;
 
 /// Where a rewrite sends what it makes.
 struct Outlet<'a> {
@@ -141,17 +144,41 @@ impl Rewrite<'_> {
                 let directions =
                     self.layer_probe(&name, weight)?.and_then(|probe| probe.weighted_directions());
                 let task = WeightTask { name: &name, weight, update, baseline, directions };
-                let rounding = self.rounding(&task, &mut found.obstacles)?;
-                waiting.extend(self.make(&task, (tensor, part), rounding, &mut outlet)?);
-                found
-                    .counts
-                    .extend(self.count(&task, rounding, &mut outlet)?.map(|count| (name.clone(), count)));
+                let (pieces, count) =
+                    self.make_rounded(&task, (tensor, part), &mut found.obstacles, &mut outlet)?;
+                waiting.extend(pieces);
+                found.counts.extend(count.map(|count| (name.clone(), count)));
             }
             for piece in waiting.remove(tensor).unwrap_or_default() {
                 queue.send(tensor, piece)?;
             }
         }
         Ok(found)
+    }
+
+    /// Makes a weight, or only `part` of it if it is copied, and adds up the sums over it. If it turns out that
+    /// the weight should not be kept on the grid of its base, it is made again.
+    fn make_rounded(
+        &self,
+        task: &WeightTask<'_>,
+        place: (&str, Part),
+        obstacles: &mut Obstacles,
+        outlet: &mut Outlet<'_>,
+    ) -> Result<(Pieces, Option<Count>)> {
+        let rounding = self.rounding(task);
+        let done = outlet.progress.done;
+        let pieces = self.make(task, place, rounding.unwrap_or_default(), outlet)?;
+        let count = self.count(task, rounding.unwrap_or_default(), outlet)?;
+        let is_wrong = self.is_kept_wrongly(task.name, count.as_ref());
+        let obstacle = rounding.err().or(is_wrong.then_some(Obstacle::LargeUpdate));
+        obstacles.extend(obstacle.map(|obstacle| (task.name.to_owned(), obstacle)));
+        if !is_wrong {
+            return Ok((pieces, count));
+        }
+        drop(pieces);
+        outlet.progress.done = done;
+        let pieces = self.make(task, place, Rounding::Nearest, outlet)?;
+        Ok((pieces, self.count(task, Rounding::Nearest, outlet)?))
     }
 
     /// Makes a weight, or only `part` of it if it is copied. Returns the pieces of a quantized weight, by
@@ -162,7 +189,7 @@ impl Rewrite<'_> {
         (tensor, part): (&str, Part),
         rounding: Rounding,
         outlet: &mut Outlet<'_>,
-    ) -> Result<Vec<(String, Vec<Vec<u8>>)>> {
+    ) -> Result<Pieces> {
         let target = self.target(task.name);
         require!(
             task.update.is_none() || target != Target::Stored,
@@ -271,7 +298,7 @@ impl Rewrite<'_> {
         way: Way,
         float: Float,
         outlet: &mut Outlet<'_>,
-    ) -> Result<Vec<(String, Vec<Vec<u8>>)>> {
+    ) -> Result<Pieces> {
         let spec = way.spec;
         let (columns, rows) = (task.weight.columns(), task.weight.rows());
         let each =

@@ -2,8 +2,8 @@
 //! Knows nothing of rows; a block is a sequence of groups.
 
 use super::pack::{pack, unpack};
-use super::{Float, Packed, PackedMut, QuantSpec};
-use crate::kernels::float::{round_to_brain, round_to_half};
+use super::{Float, Packed, PackedMut, QuantSpec, Simd, convert};
+use crate::kernels::float::round_to_brain;
 
 /// The smallest step, as in MLX's `quantize`. It prevents a division by zero in a constant group.
 const SMALLEST_STEP: f32 = 1e-7;
@@ -25,7 +25,7 @@ const BATCH: usize = 32;
 /// then scales and biases, then codes. The second step has divisions that wait for each other, so it is
 /// computed for many groups at once.
 #[inline(always)]
-pub(super) fn quantize(float: Float, values: &[f32], spec: QuantSpec, out: PackedMut<'_>) {
+pub(super) fn quantize(simd: Simd, float: Float, values: &[f32], spec: QuantSpec, out: PackedMut<'_>) {
     let QuantSpec { bits, group_size, .. } = spec;
     let levels = levels(bits);
     let mut codes = [0; LARGEST_GROUP];
@@ -50,8 +50,8 @@ pub(super) fn quantize(float: Float, values: &[f32], spec: QuantSpec, out: Packe
                 pack(bits, &codes[..group_size], packed);
             }
         }
-        float.encode(&scales[..count], sides.0);
-        float.encode(&biases[..count], sides.1);
+        convert::encode(simd, float, &scales[..count], sides.0);
+        convert::encode(simd, float, &biases[..count], sides.1);
     }
 }
 
@@ -133,35 +133,56 @@ fn pick<const LARGEST: bool>(a: f32, b: f32) -> f32 {
 /// Mirrors `affine_dequantize` in MLX's `ops.cpp`: the product and the sum are each rounded to the weight's
 /// type.
 #[inline(always)]
-pub(super) fn dequantize(packed: Packed<'_>, values: &mut [f32]) {
+pub(super) fn dequantize(simd: Simd, packed: Packed<'_>, values: &mut [f32]) {
     let Packed { spec: QuantSpec { bits, group_size, .. }, float, weight, scales, biases, .. } = packed;
     let (mut codes, mut steps, mut offsets) = ([0; LARGEST_GROUP], [0.0; BATCH], [0.0; BATCH]);
     let side = float.size() * BATCH;
     let batches = values.chunks_mut(group_size * BATCH).zip(weight.chunks(group_size * BATCH / 8 * bits));
     for ((values, weight), sides) in batches.zip(scales.chunks(side).zip(biases.chunks(side))) {
-        float.decode(sides.0, &mut steps);
-        float.decode(sides.1, &mut offsets);
+        convert::decode(simd, float, sides.0, &mut steps);
+        convert::decode(simd, float, sides.1, &mut offsets);
         let groups = values.chunks_exact_mut(group_size).zip(weight.chunks_exact(group_size / 8 * bits));
         for ((group, packed), (step, offset)) in groups.zip(steps.iter().zip(&offsets)) {
             unpack(bits, packed, &mut codes[..group_size]);
-            on_grid(float, *step, *offset, &codes, group);
+            on_grid((simd, float, bits), *step, *offset, &codes, group);
         }
     }
 }
 
-/// Writes the values of the codes of a group: the product and the sum are each rounded.
+/// Writes the values of the codes of a group: the product and the sum are each rounded. With few bits, the values
+/// of all codes are computed once and looked up.
 #[inline(always)]
-pub(super) fn on_grid(float: Float, step: f32, offset: f32, codes: &[u8], values: &mut [f32]) {
+pub(super) fn on_grid(
+    (simd, float, bits): (Simd, Float, usize),
+    step: f32,
+    offset: f32,
+    codes: &[u8],
+    values: &mut [f32],
+) {
+    if bits <= 4 {
+        let mut table = [0.0; 16];
+        grid(simd, float, step, offset, &ALL_CODES, &mut table);
+        convert::look_up(simd, &table, codes, values);
+    } else {
+        grid(simd, float, step, offset, codes, values);
+    }
+}
+
+/// The codes of 4 bits.
+const ALL_CODES: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
+#[inline(always)]
+fn grid(simd: Simd, float: Float, step: f32, offset: f32, codes: &[u8], values: &mut [f32]) {
     match float {
-        Float::F16 => on_grid_of(round_to_half, step, offset, codes, values),
-        Float::Bf16 => on_grid_of(round_to_brain, step, offset, codes, values),
-        Float::F32 => on_grid_of(|value| value, step, offset, codes, values),
+        Float::F16 => convert::half_grid(simd, step, offset, codes, values),
+        Float::Bf16 => grid_of(round_to_brain, step, offset, codes, values),
+        Float::F32 => grid_of(|value| value, step, offset, codes, values),
     }
 }
 
 /// One loop for all steps, so that a value stays in its register.
 #[inline(always)]
-fn on_grid_of(round: impl Fn(f32) -> f32, step: f32, offset: f32, codes: &[u8], values: &mut [f32]) {
+fn grid_of(round: impl Fn(f32) -> f32, step: f32, offset: f32, codes: &[u8], values: &mut [f32]) {
     for (value, code) in values.iter_mut().zip(codes) {
         *value = round(round(f32::from(*code) * step) + offset);
     }

@@ -4,7 +4,7 @@
 use super::affine::{ROUNDING, on_grid, round};
 use super::pack::{pack, unpack};
 use super::settle::{LANES, Lanes};
-use super::{Directions, Dither, Float, Packed, PackedMut, QuantSpec};
+use super::{Directions, Dither, Float, Packed, PackedMut, QuantSpec, Simd, convert};
 
 /// Returns the random number of a weight, from -1/2 to 1/2: the top 24 bits of splitmix64 (Steele, Lea and
 /// Flood 2014, "Fast splittable pseudorandom number generators"), centred. Each operation is rounded to
@@ -42,6 +42,7 @@ struct Row {
 /// `directions`, errors are then kept away from them, row by row.
 #[inline(always)]
 pub(super) fn keep(
+    simd: Simd,
     base: Packed<'_>,
     updated: &[f32],
     dither: Dither,
@@ -67,15 +68,15 @@ pub(super) fn keep(
     let count = updated.len() / columns;
     let out_scales = out.scales.chunks_exact_mut(side);
     for (index, (updated, out_scales)) in updated.chunks_exact(columns).zip(out_scales).enumerate() {
-        float.decode(&base.scales[index * side..][..side], &mut row.steps);
-        float.decode(&base.biases[index * side..][..side], &mut row.offsets);
+        convert::decode(simd, float, &base.scales[index * side..][..side], &mut row.steps);
+        convert::decode(simd, float, &base.biases[index * side..][..side], &mut row.offsets);
         let packed = &base.weight[index * columns / 8 * base_spec.bits..][..columns / 8 * base_spec.bits];
         let start = dither.seed.wrapping_add(((dither.first_row + index) as u64) << 32);
         for (column, number) in (0u64..).zip(&mut row.numbers) {
             *number = centred(splitmix64(start.wrapping_add(column)));
         }
-        row.round(float, updated, packed, [base_spec, spec]);
-        float.encode(&row.finer, out_scales);
+        row.round((simd, float), updated, packed, [base_spec, spec]);
+        convert::encode(simd, float, &row.finer, out_scales);
         match &mut lanes {
             Some(lanes) => {
                 let Row { codes, moves, delta, numbers, finer, .. } = &row;
@@ -99,9 +100,15 @@ pub(super) fn keep(
 impl Row {
     /// Rounds one row. The steps, the offsets and the random numbers are there already.
     #[inline(always)]
-    fn round(&mut self, float: Float, updated: &[f32], packed: &[u8], [base, spec]: [QuantSpec; 2]) {
+    fn round(
+        &mut self,
+        (simd, float): (Simd, Float),
+        updated: &[f32],
+        packed: &[u8],
+        [base, spec]: [QuantSpec; 2],
+    ) {
         let (group_size, more) = (base.group_size, spec.bits - base.bits);
-        refine(float, &self.steps, more, &mut self.finer);
+        refine(simd, float, &self.steps, more, &mut self.finer);
         let levels = ((1u32 << spec.bits) - 1) as f32;
         let packed = packed.chunks_exact(group_size / 8 * base.bits);
         let weights = updated.chunks_exact(group_size).zip(self.numbers.chunks_exact(group_size));
@@ -113,7 +120,7 @@ impl Row {
         {
             let (step, finer) = (self.steps[index], self.finer[index]);
             unpack(base.bits, packed, codes);
-            difference(float, step, self.offsets[index], codes, updated, delta);
+            difference((simd, float, base.bits), step, self.offsets[index], codes, updated, delta);
             let factor = if finer == step { 1.0 } else { (1u32 << more) as f32 };
             move_codes([finer, factor, levels], delta, numbers, codes, moves);
         }
@@ -122,12 +129,12 @@ impl Row {
 
 /// Divides every step by `2^more`. A step that is too small to be divided exactly stays as it is.
 #[inline(always)]
-fn refine(float: Float, steps: &[f32], more: usize, finer: &mut [f32]) {
+fn refine(simd: Simd, float: Float, steps: &[f32], more: usize, finer: &mut [f32]) {
     let factor = (1u32 << more) as f32;
     for (finer, step) in finer.iter_mut().zip(steps) {
         *finer = step / factor;
     }
-    float.round_all(finer);
+    convert::round_all(simd, float, finer);
     for (finer, step) in finer.iter_mut().zip(steps) {
         *finer = if *finer * factor == *step { *finer } else { *step };
     }
@@ -135,8 +142,15 @@ fn refine(float: Float, steps: &[f32], more: usize, finer: &mut [f32]) {
 
 /// Writes what the update adds to the base's values of a group, which are those of `codes`.
 #[inline(always)]
-fn difference(float: Float, step: f32, offset: f32, codes: &[u8], updated: &[f32], delta: &mut [f32]) {
-    on_grid(float, step, offset, codes, delta);
+fn difference(
+    grid: (Simd, Float, usize),
+    step: f32,
+    offset: f32,
+    codes: &[u8],
+    updated: &[f32],
+    delta: &mut [f32],
+) {
+    on_grid(grid, step, offset, codes, delta);
     for (delta, updated) in delta.iter_mut().zip(updated) {
         *delta = updated - *delta;
     }

@@ -1,12 +1,12 @@
 //! Adds a low-rank update to rows, in mlx-lm's order of operations.
 //! Knows nothing of where the factors come from.
 
-use super::{Lora, Rows};
+use super::{Lora, Rows, Simd, convert};
 
 /// Mirrors `LoRALinear.fuse` and `DoRALinear.fuse` of mlx-lm. The update is summed in float32, over k in
 /// ascending order, and rounded to the weight's type before it is added.
 #[inline(always)]
-pub(super) fn merge(rows: &mut Rows, lora: &Lora, first: usize, delta: &mut [f32]) {
+pub(super) fn merge(simd: Simd, rows: &mut Rows, lora: &Lora, first: usize, delta: &mut [f32]) {
     let Rows { float, columns, values } = rows;
     let out = lora.b.len() / lora.rank;
     for (row, values) in (first..).zip(values.chunks_exact_mut(*columns)) {
@@ -17,14 +17,14 @@ pub(super) fn merge(rows: &mut Rows, lora: &Lora, first: usize, delta: &mut [f32
                 *sum += factor * a;
             }
         }
-        float.round_all(delta);
+        convert::round_all(simd, *float, delta);
         for (value, delta) in values.iter_mut().zip(delta.iter()) {
             *value += delta;
         }
-        float.round_all(values);
+        convert::round_all(simd, *float, values);
         if let Some(magnitude) = lora.magnitude.as_ref().and_then(|magnitude| magnitude.get(row)) {
             stretch(values, *magnitude);
-            float.round_all(values);
+            convert::round_all(simd, *float, values);
         }
     }
 }

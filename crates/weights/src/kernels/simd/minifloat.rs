@@ -5,7 +5,7 @@
 //! from array operations, and the result of each operation is rounded to the type of the weight.
 
 use super::pack::{pack, unpack};
-use super::{Float, Mode, Packed};
+use super::{Float, Mode, Packed, Simd, convert};
 
 /// The largest group size of these modes, in weights.
 const LARGEST_GROUP: usize = 32;
@@ -19,7 +19,14 @@ const BLURRED: f32 = 4_194_304.0;
 
 /// Quantizes `values`, which are finite. `float` can represent every value exactly.
 #[inline(always)]
-pub(super) fn quantize(mode: Mode, float: Float, values: &[f32], weight: &mut [u8], scales: &mut [u8]) {
+pub(super) fn quantize(
+    simd: Simd,
+    mode: Mode,
+    float: Float,
+    values: &[f32],
+    weight: &mut [u8],
+    scales: &mut [u8],
+) {
     let (bits, group_size) = (mode.bits()[0], mode.group_sizes()[0]);
     let (mut codes, mut levels) = ([0; LARGEST_GROUP], [0.0; LARGEST_GROUP]);
     let groups = values.chunks_exact(group_size).zip(weight.chunks_exact_mut(group_size / 8 * bits));
@@ -30,7 +37,7 @@ pub(super) fn quantize(mode: Mode, float: Float, values: &[f32], weight: &mut [u
         for (level, value) in group.iter_mut().zip(values) {
             *level = value / scale;
         }
-        float.round_all(group);
+        convert::round_all(simd, float, group);
         let codes = &mut codes[..group_size];
         match mode {
             Mode::Mxfp8 => encode_all(group, codes, to_e4m3),
@@ -205,7 +212,7 @@ fn step_at(mode: Mode, code: usize) -> f32 {
 /// Dequantizes into `values`. The scale, and then its product with each code, are rounded to the weight's
 /// type.
 #[inline(always)]
-pub(super) fn dequantize(packed: Packed<'_>, values: &mut [f32]) {
+pub(super) fn dequantize(simd: Simd, packed: Packed<'_>, values: &mut [f32]) {
     let Packed { spec, float, weight, scales, .. } = packed;
     let mut codes = [0; LARGEST_GROUP];
     let codes = &mut codes[..spec.group_size];
@@ -222,7 +229,7 @@ pub(super) fn dequantize(packed: Packed<'_>, values: &mut [f32]) {
             _ => codes.for_each(|(value, code)| *value = from_e2m1(*code) * step[0]),
         }
     }
-    float.round_all(values);
+    convert::round_all(simd, float, values);
 }
 
 #[cfg(test)]

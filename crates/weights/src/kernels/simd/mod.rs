@@ -4,6 +4,7 @@
 //! bits.
 
 mod affine;
+mod convert;
 mod keep;
 mod merge;
 pub(super) mod minifloat;
@@ -18,10 +19,10 @@ use super::{Directions, Dither, Float, Lora, Mode, Packed, PackedMut, QuantSpec,
 pub(super) enum Simd {
     /// What every processor of the architecture supports; on aarch64 that includes NEON.
     Baseline,
-    /// 256-bit vectors on x86-64.
+    /// 256-bit vectors on x86-64, with FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// 512-bit vectors on x86-64.
+    /// 512-bit vectors on x86-64, with FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx512,
 }
@@ -41,10 +42,14 @@ impl Simd {
         match self {
             Self::Baseline => true,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => is_x86_feature_detected!("avx2"),
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
-                is_x86_feature_detected!("avx2")
+                Self::Avx2.is_there()
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
@@ -60,23 +65,23 @@ impl Simd {
 }
 
 /// Defines a function whose first argument is an instruction set. It runs the body that is compiled for that
-/// set.
+/// set. The body has the set as its first argument too; it is a constant there.
 macro_rules! for_each_set {
     ($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? => $body:path) => {
         $(#[$doc])*
         pub(super) fn $name(simd: Simd, $($argument: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx2")]
+                #[target_feature(enable = "avx2,fma,f16c")]
                 fn avx2($($argument: $type),*) $(-> $result)? {
-                    $body($($argument),*)
+                    $body(Simd::Avx2, $($argument),*)
                 }
-                #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl")]
+                #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
                 fn avx512($($argument: $type),*) $(-> $result)? {
-                    $body($($argument),*)
+                    $body(Simd::Avx512, $($argument),*)
                 }
                 match simd {
-                    Simd::Baseline => $body($($argument),*),
+                    Simd::Baseline => $body(Simd::Baseline, $($argument),*),
                     #[expect(unsafe_code, reason = "`Simd::is_there` found these features on this processor")]
                     Simd::Avx2 => unsafe { avx2($($argument),*) },
                     #[expect(unsafe_code, reason = "`Simd::is_there` found these features on this processor")]
@@ -85,7 +90,7 @@ macro_rules! for_each_set {
             }
             #[cfg(not(target_arch = "x86_64"))]
             match simd {
-                Simd::Baseline => $body($($argument),*),
+                Simd::Baseline => $body(Simd::Baseline, $($argument),*),
             }
         }
     };
@@ -93,12 +98,17 @@ macro_rules! for_each_set {
 
 for_each_set! {
     /// Reads little-endian elements and widens them to float32.
-    fn decode(float: Float, bytes: &[u8], values: &mut [f32]) => Float::decode
+    fn decode(float: Float, bytes: &[u8], values: &mut [f32]) => convert::decode
 }
 
 for_each_set! {
     /// Rounds values to `float` and writes them little-endian.
-    fn encode(float: Float, values: &[f32], bytes: &mut [u8]) => Float::encode
+    fn encode(float: Float, values: &[f32], bytes: &mut [u8]) => convert::encode
+}
+
+for_each_set! {
+    /// Rounds values to `float` and widens them again.
+    fn round_all(float: Float, values: &mut [f32]) => convert::round_all
 }
 
 for_each_set! {
@@ -171,23 +181,23 @@ pub(super) fn is_in_range(value: f32) -> bool {
 }
 
 #[inline(always)]
-fn all_in_range_body(values: &[f32]) -> bool {
+fn all_in_range_body(_: Simd, values: &[f32]) -> bool {
     values.iter().fold(true, |in_range, value| in_range & is_in_range(*value))
 }
 
 #[inline(always)]
-fn quantize_body(float: Float, values: &[f32], spec: QuantSpec, out: PackedMut<'_>) {
+fn quantize_body(simd: Simd, float: Float, values: &[f32], spec: QuantSpec, out: PackedMut<'_>) {
     match spec.mode {
-        Mode::Affine => affine::quantize(float, values, spec, out),
-        mode => minifloat::quantize(mode, float, values, out.weight, out.scales),
+        Mode::Affine => affine::quantize(simd, float, values, spec, out),
+        mode => minifloat::quantize(simd, mode, float, values, out.weight, out.scales),
     }
 }
 
 #[inline(always)]
-fn dequantize_body(packed: Packed<'_>, values: &mut [f32]) {
+fn dequantize_body(simd: Simd, packed: Packed<'_>, values: &mut [f32]) {
     match packed.spec.mode {
-        Mode::Affine => affine::dequantize(packed, values),
-        _ => minifloat::dequantize(packed, values),
+        Mode::Affine => affine::dequantize(simd, packed, values),
+        _ => minifloat::dequantize(simd, packed, values),
     }
 }
 
