@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "the tests play the user, who writes files as they like")]
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -278,4 +279,43 @@ fn differing_config(ours: &Path, expected: &Path) -> Vec<String> {
             format!("config.json: {key}: ours {}, mlx-lm's {}", show(ours.get(key)), show(expected.get(key)))
         })
         .collect()
+}
+
+/// Loads a model with mlx-lm, and prints the bits of each quantized module and how many logits of a word are finite.
+const LOAD: &str = "
+import json, sys
+from pathlib import Path
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from mlx_lm.utils import load_model
+model, _ = load_model(Path(sys.argv[1]))
+modules = tree_flatten(model.leaf_modules(), is_leaf=lambda module: hasattr(module, 'parameters'))
+bits = {name: module.bits for name, module in modules if hasattr(module, 'bits')}
+logits = model(mx.array([[1, 2, 3]]))
+print(json.dumps({'bits': bits, 'finite': bool(mx.isfinite(logits).all())}))
+";
+
+/// What `bits: auto` chose is what mlx-lm reads from `config.json`.
+#[test]
+fn mlx_lm_loads_what_auto_chose() {
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tiny");
+    let tiny = tiny.display();
+    let folder = build(&format!(
+        "version: 1\nnodes:\n  base: {{stage: base, source: {tiny}/base-4bit}}\n  adapter: {{stage: adapter, source: {tiny}/adapter}}\n  \
+         fused: {{stage: fuse, model: base, adapter: adapter, dtype: float16}}\n  \
+         ours: {{stage: quantize, model: fused, bits: auto, target_bits: 6.5}}\n"
+    ));
+    let model = folder.path().join("artifacts/ours");
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".mlx-lm/bin/python");
+    let done = Command::new(python).args(["-c", LOAD]).arg(&model).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let loaded: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(loaded["finite"], true);
+    let config: Value = serde_json::from_slice(&std::fs::read(model.join("config.json")).unwrap()).unwrap();
+    let loaded = loaded["bits"].as_object().unwrap();
+    let chosen: BTreeSet<_> = loaded.values().map(Value::as_u64).collect();
+    assert!(chosen.len() > 1, "all modules have the same bits: {loaded:?}");
+    for (module, bits) in loaded {
+        assert_eq!(config["quantization"][module]["bits"], *bits, "{module}");
+    }
 }

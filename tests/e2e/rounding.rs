@@ -1,8 +1,9 @@
 //! `rounding: keep` and `bits: auto`: what they write, what they refuse, and what they fall back to.
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use weights::tensor::TensorFiles;
 
-use crate::pico::{PICO, complete_model, write_model};
+use crate::pico::{Floats, PICO, Tensor, complete_model, write_adapter_of, write_model, write_tensors_of};
 use crate::space::Space;
 
 /// The pico project with a base of four bits and a small update of two projections.
@@ -15,17 +16,17 @@ fn project(nodes: &str) -> Space {
     space
 }
 
-fn json(space: &Space, path: &str) -> Value {
+fn parsed(space: &Space, path: &str) -> Value {
     serde_json::from_str(&space.read(path)).unwrap()
 }
 
 fn survival(space: &Space, node: &str) -> Value {
-    json(space, &format!("artifacts/{node}/survival.json"))
+    parsed(space, &format!("artifacts/{node}/survival.json"))
 }
 
 /// Returns the bits of each module that `config.json` names.
 fn bits(space: &Space, node: &str) -> Vec<(String, u64)> {
-    let config = json(space, &format!("artifacts/{node}/config.json"));
+    let config = parsed(space, &format!("artifacts/{node}/config.json"));
     let section = config["quantization"].as_object().unwrap();
     let entry = |(module, entry): (&String, &Value)| Some((module.clone(), entry.get("bits")?.as_u64()?));
     section.iter().filter_map(entry).collect()
@@ -217,4 +218,77 @@ fn a_probe_that_cannot_be_is_refused() {
     let space = project("  q: {stage: probe, model: b4, texts: model/model.safetensors}\n");
     let run = space.run(&["build"]).exits(2);
     assert!(run.stderr.contains("model.safetensors is not UTF-8 text"), "{}", run.transcript());
+}
+
+/// A value for each weight, of those that 4 bits hold exactly: the rows have all of them, so that a base of 4 bits
+/// is the model itself.
+fn on_grid(seed: usize, rows: usize, columns: usize) -> Vec<f32> {
+    let level = |index: usize| (index * 7 + index / columns * 3 + seed) % 16;
+    (0..rows * columns).map(|index| level(index) as f32 / 8.0 - 1.0).collect()
+}
+
+/// Builds the base in 4 bits, fuses this adapter, and keeps it. Returns the space and the figures by tensor.
+fn kept_tensors(tensors: &[Tensor<'_>], config: &Value, adapter: &Floats) -> (Space, Value) {
+    let space = Space::empty();
+    write_tensors_of(
+        &space.path("model"),
+        json!({"model_type": "qwen3_moe", "num_hidden_layers": 1}),
+        tensors,
+    );
+    write_adapter_of(&space.path("lora"), "adapters.safetensors", config, adapter);
+    space.write(
+        "pipeline.yaml",
+        "version: 1\nnodes:\n  base: {stage: base, source: model}\n  adapter: {stage: adapter, source: lora}\n  \
+         b4: {stage: quantize, model: base, bits: 4}\n  fused: {stage: fuse, model: b4, adapter: adapter, dtype: float32}\n  \
+         kept: {stage: quantize, model: fused, bits: 4, rounding: keep}\n",
+    );
+    let _ = space.build().exits(0);
+    let found = survival(&space, "kept")["tensors"].clone();
+    (space, found)
+}
+
+fn is_kept(found: &Value) -> bool {
+    found["rounding"] == "keep" && (found["survival"].as_f64().unwrap() - 1.0).abs() < 0.3
+}
+
+/// Experts, embeddings and full fine-tunes are differences between two models like any other. The rows of a stack
+/// are counted over its experts, so that two experts with the same update do not get the same errors.
+#[test]
+fn experts_and_embeddings_are_kept() {
+    let (stack, words) = ("model.layers.0.mlp.switch_mlp.up_proj.weight", "model.embed_tokens.weight");
+    let names: Vec<_> = (0..2).map(|n| format!("model.layers.0.mlp.experts.{n}.up_proj.weight")).collect();
+    let expert = |n: usize| (names[n].as_str(), &[40, 64][..], on_grid(0, 40, 64));
+    let model = [expert(0), expert(1), (words, &[32, 64][..], on_grid(1, 32, 64))];
+    let trained = |values: Vec<f32>| values.into_iter().map(|value| value + 0.01).collect::<Vec<_>>();
+    let adapter: Floats = [
+        (stack.to_owned(), (vec![2, 40, 64], trained([on_grid(0, 40, 64), on_grid(0, 40, 64)].concat()))),
+        (words.to_owned(), (vec![32, 64], trained(on_grid(1, 32, 64)))),
+    ]
+    .into();
+    let config = json!({"fine_tune_type": "full", "num_layers": 1, "lora_parameters": null});
+    let (space, found) = kept_tensors(&model, &config, &adapter);
+    assert!(is_kept(&found[stack]) && is_kept(&found[words]), "{found}");
+    let kept = TensorFiles::open_model(&space.path("artifacts/kept")).unwrap();
+    let codes = kept.read(stack).unwrap();
+    let (first, second) = codes.split_at(codes.len() / 2);
+    assert!(first != second, "both experts have the same errors");
+}
+
+#[test]
+fn a_dora_is_kept() {
+    let module = "model.layers.0.self_attn.q_proj";
+    let weight = format!("{module}.weight");
+    let values = on_grid(2, 64, 64);
+    let lengths =
+        values.chunks(64).map(|row| row.iter().map(|value| value * value).sum::<f32>().sqrt() * 1.01);
+    let adapter: Floats = [
+        (format!("{module}.m"), (vec![64], lengths.collect())),
+        (format!("{module}.lora_a"), (vec![64, 1], vec![0.1; 64])),
+        (format!("{module}.lora_b"), (vec![1, 64], vec![0.1; 64])),
+    ]
+    .into();
+    let parameters = json!({"rank": 1, "scale": 1.0, "dropout": 0.0});
+    let config = json!({"fine_tune_type": "dora", "num_layers": 1, "lora_parameters": parameters});
+    let (_, found) = kept_tensors(&[(&weight, &[64, 64], values)], &config, &adapter);
+    assert!(is_kept(&found[&weight]), "{found}");
 }
