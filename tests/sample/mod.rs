@@ -252,5 +252,5 @@ fn survival(layers: usize, mean: f64, cause: Option<&str>) -> Survival {
             tensors.insert(format!("model.layers.{layer}.{kind}.weight"), figures(survival));
         }
     }
-    Survival { overall: figures(mean), cause: cause.map(str::to_owned), tensors }
+    Survival { can_keep: cause.is_some(), overall: figures(mean), cause: cause.map(str::to_owned), tensors }
 }

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::runtime::Runtime;
 use weights::probe::{LayerProbe, LayerProbes};
@@ -43,6 +43,10 @@ impl Observer {
     ) -> Result<()> {
         let columns = usize::try_from(columns)?;
         let inputs = runtime.numbers(x)?;
+        ensure!(
+            inputs.iter().all(|value| value.is_finite()),
+            "the inputs of `{path}` are not numbers: the model computes NaN or infinity before it; look for them in its weights"
+        );
         let mut last = self.last.borrow_mut();
         let known = last.take().filter(|(other, _)| *other == inputs).map(|(_, probe)| probe);
         let of_rest = || LayerProbe::of(inputs.get(columns..).unwrap_or_default(), columns, self.directions);

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AllTimings, ConfigResults, Criterion, Gate, Quantity, Results, Verdict};
 use weights::kernels::Mode;
+use weights::survival::Survival;
 
 /// What was decided from results and timings. Timings differ from run to run, so decisions may differ too.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -223,9 +224,16 @@ fn better(results: &ConfigResults) -> Vec<String> {
         advice.extend(survival.cause.clone());
         advice.extend(survival.remedies(results.disk_bytes, results.bits_per_weight));
     }
+    if is_mixed(results) {
+        return advice;
+    }
     if let Some(more) = [3, 4, 5, 6, 8].into_iter().find(|more| (2..*more).contains(&bits)) {
         let finer = f64::from((1_u32 << more) - 1) / f64::from((1_u32 << bits) - 1);
         advice.push(format!("more bits: with `bits: {more}` the steps are {finer:.1} times as fine"));
+    }
+    // Other groups, and the layers of a recipe with fewer bits, are not on the grid of the base.
+    if is_kept(results) {
+        return advice;
     }
     if quantization.mode == Mode::Affine && group_size > 32 {
         let smaller = group_size / 2;
@@ -238,16 +246,31 @@ fn better(results: &ConfigResults) -> Vec<String> {
     advice
 }
 
+/// Whether the layers that were trained have other bits than the model's usual ones.
+fn is_mixed(results: &ConfigResults) -> bool {
+    let usual = results.quantization.map(|quantization| quantization.bits);
+    results.survival.as_ref().is_some_and(|survival| survival.overall.bits != usual)
+}
+
+fn is_kept(results: &ConfigResults) -> bool {
+    results.survival.as_ref().is_some_and(Survival::is_kept)
+}
+
 /// Returns what would make a model smaller and faster.
 fn smaller(results: &ConfigResults) -> Vec<String> {
     let Some(quantization) = &results.quantization else {
         return vec!["quantize it: `stage: quantize, bits: 8`".to_owned()];
     };
+    if is_mixed(results) {
+        return vec![
+            "fewer bits for some layers: a lower `target_bits`, or lower `bits` in the overrides".to_owned(),
+        ];
+    }
     let mut advice = Vec::new();
     if let Some(fewer) = [6, 5, 4, 3, 2].into_iter().find(|fewer| *fewer < quantization.bits) {
         advice.push(format!("fewer bits: `bits: {fewer}`"));
     }
-    if quantization.mode == Mode::Affine && quantization.group_size < 128 {
+    if quantization.mode == Mode::Affine && quantization.group_size < 128 && !is_kept(results) {
         advice.push(format!("larger groups: `group_size: {}`", quantization.group_size * 2));
     }
     advice
@@ -257,7 +280,8 @@ fn smaller(results: &ConfigResults) -> Vec<String> {
 mod tests {
     use super::super::{Bound, Machine, wilson};
     use super::*;
-    use weights::kernels::QuantSpec;
+    use weights::kernels::{QuantSpec, Rounding};
+    use weights::survival::Figures;
 
     fn config(correct: usize, disk_bytes: u64, bits: usize) -> ConfigResults {
         ConfigResults {
@@ -325,6 +349,34 @@ mod tests {
                 "a mixed recipe: `recipe: mixed_4_6` gives the layers that need it 6 bits",
             ]
         );
+    }
+
+    #[test]
+    fn advice_does_not_undo_what_was_kept() {
+        let kept = |bits| Figures {
+            bits,
+            cosine: 0.4,
+            rounding: Some(Rounding::Keep),
+            survival: 0.98,
+            noise_to_signal: 2.0,
+            reverted: 0.9,
+            delta_per_step: Some(0.1),
+            weights: 64,
+        };
+        let advice = |overall: Figures| {
+            let tensors = [("a".to_owned(), overall)].into();
+            let survival = Survival { can_keep: false, overall, cause: None, tensors };
+            let results = ConfigResults { survival: Some(survival), ..config(3, 60, 4) };
+            (better(&results), smaller(&results))
+        };
+        let auto = "more bits for what was trained: `bits: auto` with `target_bits: 5.0` takes 66 B at most";
+        let five = "more bits: with `bits: 5` the steps are 2.1 times as fine";
+        assert_eq!(
+            advice(kept(Some(4))),
+            (vec![auto.into(), five.into()], vec!["fewer bits: `bits: 3`".into()])
+        );
+        let lower = "fewer bits for some layers: a lower `target_bits`, or lower `bits` in the overrides";
+        assert_eq!(advice(kept(None)), (vec![auto.into()], vec![lower.into()]));
     }
 
     #[test]

@@ -94,7 +94,7 @@ mod tests {
             weights: 1,
         };
         let tensors = tensors.iter().map(|(name, survival)| ((*name).to_owned(), figures(*survival)));
-        Survival { overall: figures(1.0), cause: None, tensors: tensors.collect() }
+        Survival { can_keep: false, overall: figures(1.0), cause: None, tensors: tensors.collect() }
     }
 
     #[test]

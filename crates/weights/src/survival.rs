@@ -18,10 +18,6 @@ pub const SURVIVAL_FILE: &str = "survival.json";
 /// The overall survival from which a fine-tuning counts as intact.
 const INTACT: f64 = 0.9;
 
-/// The size of an update from which plain rounding loses less than [`Rounding::Keep`]: the root mean square
-/// of the update over that of the outcome's step. `docs/rounding.md` has the measurements.
-pub(crate) const LARGEST_KEPT_UPDATE: f64 = 0.4;
-
 /// How much of a fused update is left after the model is quantized.
 ///
 /// The update of a tensor is `delta = W_fused - W_base`, where the base is dequantized. Only the tensors that
@@ -29,6 +25,8 @@ pub(crate) const LARGEST_KEPT_UPDATE: f64 = 0.4;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Survival {
+    /// Whether `rounding: keep` would leave more: it suits a tensor that was rounded to the nearest point.
+    pub can_keep: bool,
     /// The figures of all tensors together.
     pub overall: Figures,
     /// Why little is left. `None` if the update is intact.
@@ -70,11 +68,15 @@ impl Survival {
         self.overall.survival >= INTACT
     }
 
+    /// Whether a tensor was kept on the grid of the base.
+    pub fn is_kept(&self) -> bool {
+        self.tensors.values().any(|figures| figures.rounding == Some(Rounding::Keep))
+    }
+
     /// Says in two sentences what `rounding: keep` did and what it costs. Returns `None` if no tensor was rounded
     /// in that way.
     pub fn explanation(&self) -> Option<&'static str> {
-        let is_kept = |figures: &Figures| figures.rounding == Some(Rounding::Keep);
-        self.tensors.values().any(is_kept).then_some(
+        self.is_kept().then_some(
             "`rounding: keep` leaves each weight on the base's grid and moves it by its update on average, so the training \
              survives although most weights stay where they were. The price is noise, often more than the update itself: \
              on text that has nothing to do with the training, the model is about as far from the fused one as after \
@@ -86,12 +88,11 @@ impl Survival {
     /// each with the size that results.
     pub fn remedies(&self, bytes: u64, bits_per_weight: f64) -> Vec<String> {
         let mut remedies = Vec::new();
-        let is_small = self.overall.delta_per_step.is_some_and(|update| update < LARGEST_KEPT_UPDATE);
-        if !self.is_intact() && is_small && self.overall.rounding != Some(Rounding::Keep) {
+        if !self.is_intact() && self.can_keep {
             let size = units::bytes(bytes);
             remedies.push(format!("the base's grid: `rounding: keep` keeps the training in the same {size}"));
         }
-        if self.overall.bits.is_none_or(|bits| bits >= 8) {
+        if self.overall.bits.is_some_and(|bits| bits >= 8) {
             return remedies;
         }
         let target = ((bits_per_weight + 0.25) * 2.0).ceil() / 2.0;

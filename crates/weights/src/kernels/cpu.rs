@@ -74,6 +74,12 @@ impl Rows {
         simd::encode(Simd::best(), self.float, &self.values, bytes);
     }
 
+    /// Makes these rows the same as `other`, and keeps their memory.
+    pub fn copy_from(&mut self, other: &Self) {
+        (self.float, self.columns) = (other.float, other.columns);
+        self.values.clone_from(&other.values);
+    }
+
     /// Rounds every value to `float`, half to even, and makes `float` the type of the rows.
     pub fn cast(&mut self, float: Float) {
         if self.float != float {

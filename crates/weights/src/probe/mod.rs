@@ -62,15 +62,33 @@ pub fn write_probe(output: &Output, layers: &LayerProbes) -> Result<()> {
 #[derive(Debug)]
 pub struct Probe {
     files: TensorFiles,
+    mean_moment: f32,
 }
 
 impl Probe {
     /// Opens the file in `folder`.
     ///
     /// # Errors
-    /// Fails if it cannot be read or is not a safetensors file.
+    /// Fails if it cannot be read or is not a safetensors file, or if a tensor is not what it should be.
     pub fn open(folder: &Path) -> Result<Self> {
-        Ok(Self { files: TensorFiles::open(&folder.join(PROBE_FILE))? })
+        let mut probe = Self { files: TensorFiles::open(&folder.join(PROBE_FILE))?, mean_moment: 1.0 };
+        let (mut sum, mut count) = (0.0, 0);
+        for name in probe.files.tensors().keys().filter(|name| name.ends_with(".moments")) {
+            let moments = probe.read(name)?;
+            sum += moments.iter().map(|value| f64::from(*value)).sum::<f64>();
+            count += moments.len();
+        }
+        if count > 0 {
+            #[expect(clippy::cast_possible_truncation, reason = "the moments are float32 too")]
+            let mean = (sum / count as f64) as f32;
+            probe.mean_moment = mean;
+        }
+        Ok(probe)
+    }
+
+    /// Returns the mean square of all inputs of all layers, for layers that the probe does not have.
+    pub(crate) fn mean_moment(&self) -> f32 {
+        self.mean_moment
     }
 
     /// Returns the probe of the module at `path`, whose rows have `columns` weights; `None` if the file does not
@@ -87,7 +105,12 @@ impl Probe {
         let directions = self.read(&format!("{path}.directions"))?;
         let is_whole =
             moments.len() == columns && eigenvalues.len().checked_mul(columns) == Some(directions.len());
-        require!(is_whole, Format, "the probe of `{path}` is of other rows than those of {columns} weights");
+        require!(
+            is_whole,
+            Format,
+            "the probe of `{path}` is of {} inputs, and the layer has {columns}; probe the model that was fused into",
+            moments.len()
+        );
         Ok(Some(LayerProbe { moments, directions, eigenvalues }))
     }
 

@@ -74,6 +74,7 @@ fn out_of_reach(auto: &AutoBits, least: u64, weights: u64) -> Error {
         "`target_bits: {}` cannot be reached: with the fewest bits that `candidates` allow, the model has {:.2} bits per \
          weight, scales and unquantized tensors included",
         auto.target_bits,
-        least as f64 * 8.0 / weights as f64
+        // Rounded up, so that the number can be asked for.
+        (least as f64 * 800.0 / weights as f64).ceil() / 100.0
     ))
 }

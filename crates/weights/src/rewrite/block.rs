@@ -84,7 +84,7 @@ impl Block<'_> {
             self.read_stored(&rows, scratch)?;
         }
         if is_base {
-            scratch.base.values.clone_from(&scratch.rows.values);
+            scratch.base.copy_from(&scratch.rows);
         }
         if let Some(whole) = whole {
             let row_bytes = columns * whole.float.size();

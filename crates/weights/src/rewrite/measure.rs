@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::baseline::{WeightBaseline, WeightRef};
 use super::block::{Block, Scratch, Way};
+use super::rounding::Nesting;
 use super::target::Target;
 use crate::checkpoint::WeightKind;
 use crate::error::Result;
@@ -21,6 +22,8 @@ pub(super) struct Count {
     pub(super) made: WeightKind,
     /// How it was rounded, if it is quantized.
     pub(super) rounding: Rounding,
+    /// How the grid of its base lies in that of the outcome; `None` if it does not.
+    pub(super) nesting: Option<Nesting>,
 }
 
 /// The counts by the names of their weights.

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::run::{Baseline, Rewrite, Target};
-use super::{Dtype, Override, Quantize, auto, rounding, rules, survival};
+use super::{Dtype, Mixed, Override, Quantize, auto, rounding, rules, survival};
 use crate::Error;
 use crate::arch::{LayerName, QuantRule};
 use crate::checkpoint::{Checkpoint, Weight, WeightKind, record};
 use crate::error::{Result, fail, require};
-use crate::kernels::{Backend, Float, Mode, QuantSpec};
+use crate::kernels::{Backend, Float, Mode, QuantSpec, Rounding};
 use crate::probe::Probe;
 use artifact::{Output, Tick};
 use text::nearest;
@@ -36,7 +36,8 @@ pub(super) fn run(
         Some(base) => Baseline::Models { base, fused: fused.as_ref() },
         None => Baseline::Nothing,
     };
-    let rounding = parameters.rounding;
+    // `bits: auto` chooses the rounding too, also of those layers whose bits an override says.
+    let rounding = if parameters.auto.is_some() { Rounding::Keep } else { parameters.rounding };
     let probe = probe.map(Probe::open).transpose()?;
     let (update, decided) = (&|_: &str| Ok(None), BTreeMap::new());
     let mut rewrite =
@@ -50,6 +51,7 @@ pub(super) fn run(
         }
     };
     rounding::report(&found, output);
+    rewrite.report_unprobed(&found, output)?;
     survival::report(&found.counts, rewrite.bytes(|_| true), checkpoint.parameters(), output)?;
     let mut config = checkpoint.config.clone();
     // mlx-lm reads `quantization`; Hugging Face's tools look for `quantization_config`.
@@ -127,7 +129,12 @@ fn choose(parameters: &Quantize, checkpoint: &Checkpoint) -> Result<Choice> {
         }
         targets.insert(name.clone(), target);
     }
-    require!(any, Options, "`group_size: {group_size}` divides no row of the model's weights");
+    require!(
+        any || used.contains(&true),
+        Options,
+        "`group_size: {group_size}` divides no row of the model's weights"
+    );
+    require!(any, Options, "the overrides leave no layer of the model to be quantized");
     if let Some((unused, _)) = parameters.overrides.iter().zip(used).find(|(_, used)| !used) {
         fail!(Options, "{}", matches_nothing(&unused.pattern, checkpoint));
     }
@@ -175,22 +182,7 @@ fn decide(
         return Ok(Decision::Free(usual));
     }
     if let Some(recipe) = parameters.recipe {
-        let layers = checkpoint
-            .layers()
-            .ok_or_else(|| Error::Options("a recipe needs `num_hidden_layers` in config.json".to_owned()))?;
-        let down = checkpoint.weights().keys().find(|name| name.contains("down_proj"));
-        let down = down.ok_or_else(|| {
-            Error::Options("a recipe is for models with a `down_proj`, and this has none".to_owned())
-        })?;
-        let spec = QuantSpec {
-            bits: rules::mixed(
-                recipe,
-                module,
-                layers,
-                LayerName::of(down).map_or(usize::MAX, |name| name.position()),
-            ),
-            ..usual
-        };
+        let spec = QuantSpec { bits: mixed_bits(recipe, checkpoint, module)?, ..usual };
         return Ok(Decision::Quantize(spec, Some(record(spec))));
     }
     Ok(match rule {
@@ -201,6 +193,19 @@ fn decide(
             Decision::Quantize(spec, Some(json!({"bits": 8, "group_size": 64})))
         }
     })
+}
+
+/// Returns how many bits a recipe gives to a module.
+fn mixed_bits(recipe: Mixed, checkpoint: &Checkpoint, module: &str) -> Result<usize> {
+    let layers = checkpoint
+        .layers()
+        .ok_or_else(|| Error::Options("a recipe needs `num_hidden_layers` in config.json".to_owned()))?;
+    let down = checkpoint.weights().keys().find(|name| name.contains("down_proj"));
+    let down = down.ok_or_else(|| {
+        Error::Options("a recipe is for models with a `down_proj`, and this has none".to_owned())
+    })?;
+    let position = LayerName::of(down).map_or(usize::MAX, |name| name.position());
+    Ok(rules::mixed(recipe, module, layers, position))
 }
 
 fn check_fit(module: &str, weight: &Weight, spec: QuantSpec) -> Result<()> {

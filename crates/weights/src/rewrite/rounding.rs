@@ -8,7 +8,6 @@ use super::block::{Block, Scratch, WeightTask};
 use super::run::{Count, Findings, Rewrite, Target};
 use crate::error::{OrBug, Result};
 use crate::kernels::{Float, QuantSpec, Rounding};
-use crate::survival::LARGEST_KEPT_UPDATE;
 use artifact::Output;
 
 /// How many weights a warning names.
@@ -23,7 +22,7 @@ pub(super) enum Obstacle {
     OtherGrid,
     /// The weight is cast to another type after the fine-tuning.
     Cast,
-    /// The update is [`LARGEST_KEPT_UPDATE`] or more.
+    /// The update is as large as [`Nesting::largest_update`] or larger.
     LargeUpdate,
 }
 
@@ -36,7 +35,7 @@ impl Obstacle {
             }
             Self::Cast => "they are cast to another type after the fine-tuning".to_owned(),
             Self::LargeUpdate => {
-                format!("their update is {LARGEST_KEPT_UPDATE} of a step or more, where plain rounding loses less")
+                "their update is so large in steps of the outcome that plain rounding loses less".to_owned()
             }
         }
     }
@@ -53,39 +52,88 @@ pub(super) fn report(found: &Findings, output: &Output) {
         names.entry(*obstacle).or_default().push(name);
     }
     for (obstacle, names) in names {
-        let some = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        let more = match names.len().saturating_sub(NAMED) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
         output.warn(format!(
-            "{} of {} changed weights are rounded to the nearest point, not kept on the base's grid: {}: {some}{more}",
+            "{} of {} changed weights are rounded to the nearest point, not kept on the base's grid: {}: {}",
             names.len(),
             counts.len(),
-            obstacle.words()
+            obstacle.words(),
+            list(&names)
         ));
     }
 }
 
-/// Returns how many bits more than the base's the outcome of a weight has, if it can be kept on the grid of its
-/// base. Fails with the reason if it cannot, as far as that is known without reading it.
-pub(super) fn nesting(task: &WeightTask<'_>, spec: QuantSpec, float: Float) -> Result<usize, Obstacle> {
+fn list(names: &[&str]) -> String {
+    let some = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => some,
+        more => format!("{some} and {more} more"),
+    }
+}
+
+/// A grid that lies in that of the outcome.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Nesting {
+    /// How many bits the outcome has more.
+    pub(super) more: usize,
+    /// The size of an update, in steps of the outcome, from which plain rounding loses less than
+    /// [`Rounding::Keep`].
+    pub(super) largest_update: f64,
+}
+
+impl Nesting {
+    /// Returns how `base` lies in `spec`, or `None` if it does not.
+    fn of(base: QuantSpec, spec: QuantSpec) -> Option<Self> {
+        Some(Self { more: spec.bits_beyond(base)?, largest_update: largest_update(base.bits, spec.bits) })
+    }
+}
+
+/// Returns [`Nesting::largest_update`]. It was measured for bases of 4 bits; `docs/rounding.md` has the figures.
+///
+/// Plain rounding makes a new grid between the same ends. If a step of the base is nearly a whole number of its
+/// steps, as from 4 bits to 4, 5 and 8, the base's points lie near the middle of what rounds to them, or in the
+/// same place for long stretches of codes, and small updates are lost. Otherwise they lie anywhere, and most
+/// updates survive.
+fn largest_update(base: usize, bits: usize) -> f64 {
+    let steps = |bits: usize| f64::from((1u32 << bits) - 1);
+    let ratio = steps(bits) / steps(base);
+    if (ratio - ratio.round()).abs() < 0.1 { 0.4 } else { 0.15 }
+}
+
+/// Returns how the grid of a weight's base lies in that of its outcome. Fails with the reason why the weight
+/// cannot be kept, as far as that is known without reading it.
+pub(super) fn nesting(task: &WeightTask<'_>, spec: QuantSpec, float: Float) -> Result<Nesting, Obstacle> {
     let baseline = task.baseline.as_ref().ok_or(Obstacle::NoBase)?;
     let is_cast = matches!(baseline, WeightBaseline::Models { float: fused, .. } if *fused != float);
     let base = baseline.base_kind(task.weight).spec();
-    let more = base.and_then(|base| spec.bits_beyond(base)).ok_or(Obstacle::OtherGrid)?;
-    if is_cast { Err(Obstacle::Cast) } else { Ok(more) }
+    let nesting = base.and_then(|base| Nesting::of(base, spec)).ok_or(Obstacle::OtherGrid)?;
+    if is_cast { Err(Obstacle::Cast) } else { Ok(nesting) }
 }
 
 impl Rewrite<'_> {
+    /// Warns which of the quantized weights that the fine-tuning changed the probe does not have.
+    pub(super) fn report_unprobed(&self, found: &Findings, output: &Output) -> Result<()> {
+        if self.probe.is_none() {
+            return Ok(());
+        }
+        let mut names = Vec::new();
+        for (name, count) in &found.counts {
+            let weight = self.checkpoint.weights().get(name).or_bug("what was counted is there")?;
+            if count.made.spec().is_some() && self.layer_probe(name, weight)?.is_none() {
+                names.push(name.as_str());
+            }
+        }
+        if !names.is_empty() {
+            output.warn(format!("the probe does not have {}; they are rounded without it", list(&names)));
+        }
+        Ok(())
+    }
+
     /// Decides how a weight is rounded, as far as that is known without the size of its update.
     pub(super) fn rounding(&self, task: &WeightTask<'_>) -> Result<Rounding, Obstacle> {
-        if let Some(rounding) = self.decided.get(task.name) {
-            return Ok(*rounding);
-        }
+        let decided = self.decided.get(task.name).copied();
         match (self.rounding, self.target(task.name)) {
             (Rounding::Keep, Target::Quantized(spec, float)) => {
-                nesting(task, spec, float).map(|_| Rounding::Keep)
+                nesting(task, spec, float).map(|_| decided.unwrap_or(Rounding::Keep))
             }
             _ => Ok(Rounding::Nearest),
         }
@@ -94,9 +142,16 @@ impl Rewrite<'_> {
     /// Whether a weight that was kept on the grid of its base should be rounded to the nearest point instead.
     /// This is known when all of it is made, because that tells the size of its update.
     pub(super) fn is_kept_wrongly(&self, name: &str, count: Option<&Count>) -> bool {
-        let size = |count: &Count| UpdateSize { square: count.stats.square, steps: count.stats.steps };
-        let is_kept = |count: &&Count| count.rounding == Rounding::Keep;
-        !self.decided.contains_key(name) && count.filter(is_kept).is_some_and(|count| size(count).is_large(0))
+        let is_wrong = |count: &Count| count.rounding == Rounding::Keep && !count.may_be_kept();
+        !self.decided.contains_key(name) && count.is_some_and(is_wrong)
+    }
+}
+
+impl Count {
+    /// Whether [`Rounding::Keep`] is better for this weight than plain rounding.
+    pub(super) fn may_be_kept(&self) -> bool {
+        let size = UpdateSize { square: self.stats.square, steps: self.stats.steps };
+        self.nesting.is_some_and(|nesting| !size.is_large(nesting, 0))
     }
 }
 
@@ -119,11 +174,11 @@ impl UpdateSize {
         self.square <= 0.0
     }
 
-    /// Whether the update is too large for [`Rounding::Keep`] on a grid with `more` bits than the one that
-    /// `steps` are of.
-    pub(super) fn is_large(self, more: usize) -> bool {
+    /// Whether the update is too large for [`Rounding::Keep`]. The outcome's grid has `more` bits than the one
+    /// that `steps` are of.
+    pub(super) fn is_large(self, nesting: Nesting, more: usize) -> bool {
         let finer = f64::from(1u32 << more);
-        let largest = LARGEST_KEPT_UPDATE / finer;
+        let largest = nesting.largest_update / finer;
         self.square >= largest * largest * self.steps && !self.is_zero()
     }
 }

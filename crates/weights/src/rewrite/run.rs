@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use super::block::{Block, Scratch, Way, WeightTask};
 use super::chunk::{Progress, chunks, part_of, span, split};
 use super::measure::Made;
-use super::rounding::{Obstacle, Obstacles};
+use super::rounding::{Obstacle, Obstacles, nesting};
 use super::target::{module_of, specs};
 use super::write_queue::WriteQueue;
 use crate::adapter::Update;
@@ -233,7 +233,8 @@ impl Rewrite<'_> {
         let mut sum = UpdateStats::default();
         measured.iter().filter_map(|(_, stats)| stats.as_ref()).for_each(|stats| sum.add(stats));
         let made = target.kind(task.weight);
-        Ok(sum.is_change().then_some(Count { stats: sum, base, made, rounding }))
+        let nesting = made.spec().and_then(|spec| nesting(task, spec, float).ok());
+        Ok(sum.is_change().then_some(Count { stats: sum, base, made, rounding, nesting }))
     }
 
     /// Returns the weight that a tensor of the output belongs to, and which part of the weight it is.

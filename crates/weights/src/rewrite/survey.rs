@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::allot::Cost;
 use super::block::{Block, Scratch, Way, WeightTask};
 use super::chunk::{Progress, chunks, span};
-use super::rounding::{UpdateSize, nesting};
+use super::rounding::{Nesting, UpdateSize, nesting};
 use super::run::{Rewrite, Target};
 use crate::error::{OrBug, Result};
 use crate::kernels::{Float, PackedMut, QuantSpec, Rounding};
@@ -35,7 +35,9 @@ impl Rewrite<'_> {
         let baseline = self.baseline.of_weight(name, weight, false);
         let probe = self.layer_probe(name, weight)?;
         let directions = probe.as_ref().and_then(LayerProbe::weighted_directions);
-        let moments = probe.map(|probe| probe.moments);
+        // Without a probe of this layer, its inputs count as those of all others do on average.
+        let usual_moments = || self.probe.as_ref().map(|probe| vec![probe.mean_moment(); weight.columns()]);
+        let moments = probe.map(|probe| probe.moments).or_else(usual_moments);
         let task = WeightTask { name, weight, update: None, baseline, directions };
         let ways = possible(&task, usual, float, candidates);
         let block = self.block(&task, float);
@@ -87,8 +89,8 @@ impl Rewrite<'_> {
 /// A way that may come into question.
 struct Possible {
     way: Way,
-    /// For a way that keeps the grid of the base, how many bits more than the base it has.
-    more: usize,
+    /// For a way that keeps the grid of the base, how that lies in the way's grid.
+    nesting: Option<Nesting>,
 }
 
 /// Returns the ways to quantize a weight, as far as they are known without its update.
@@ -96,9 +98,9 @@ fn possible(task: &WeightTask<'_>, usual: QuantSpec, float: Float, candidates: &
     let mut ways = Vec::new();
     for &bits in candidates {
         let spec = QuantSpec { bits, ..usual };
-        ways.push(Possible { way: Way { spec, rounding: Rounding::Nearest }, more: 0 });
-        if let Ok(more) = nesting(task, spec, float) {
-            ways.push(Possible { way: Way { spec, rounding: Rounding::Keep }, more });
+        ways.push(Possible { way: Way { spec, rounding: Rounding::Nearest }, nesting: None });
+        if let Ok(nesting) = nesting(task, spec, float) {
+            ways.push(Possible { way: Way { spec, rounding: Rounding::Keep }, nesting: Some(nesting) });
         }
     }
     ways
@@ -107,7 +109,7 @@ fn possible(task: &WeightTask<'_>, usual: QuantSpec, float: Float, candidates: &
 /// Returns the numbers of the ways that come into question, one for each number of bits: the grid of the base
 /// if the update is small enough for it, otherwise plain rounding.
 fn eligible(ways: &[Possible], size: UpdateSize) -> Vec<usize> {
-    let is_kept = |own: &Possible| own.way.rounding == Rounding::Keep && !size.is_large(own.more);
+    let is_kept = |own: &Possible| own.nesting.is_some_and(|nesting| !size.is_large(nesting, nesting.more));
     let has_better =
         |own: &Possible| ways.iter().any(|other| is_kept(other) && other.way.spec == own.way.spec);
     let is_eligible =

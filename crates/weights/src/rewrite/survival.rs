@@ -38,7 +38,9 @@ fn survival(counts: &Counts) -> Option<Survival> {
     let overall = Figures {
         bits: common(counts.values().map(bits)),
         delta_per_step: per_step(&on_steps),
-        rounding: common(counts.values().map(|count| Some(count.rounding))),
+        rounding: common(
+            counts.values().filter(|count| bits(count).is_some()).map(|count| Some(count.rounding)),
+        ),
         ..figures(&sum)
     };
     let of_tensor = |count: &Count| Figures {
@@ -47,7 +49,9 @@ fn survival(counts: &Counts) -> Option<Survival> {
         ..figures(&count.stats)
     };
     let tensors = counts.iter().map(|(name, count)| (name.clone(), of_tensor(count))).collect();
-    let mut survival = Survival { overall, cause: None, tensors };
+    let can_be_kept = |count: &Count| count.rounding == Rounding::Nearest && count.may_be_kept();
+    let can_keep = counts.values().any(can_be_kept);
+    let mut survival = Survival { can_keep, overall, cause: None, tensors };
     if !survival.is_intact() {
         survival.cause = Some(cause(counts, &overall));
     }
@@ -93,9 +97,14 @@ fn cause(counts: &Counts, overall: &Figures) -> String {
     };
     let update = format!("the update is {} of a step (root mean square)", short(delta));
     if overall.rounding == Some(Rounding::Keep) {
-        return format!(
-            "{update} and leads beyond the ends of the base's grid, which `rounding: keep` does not widen"
-        );
+        // The draws are independent, so this is the standard deviation of the survival that they leave.
+        let spread = noise_to_signal / (overall.weights as f64).sqrt();
+        let why = if 1.0 - overall.survival > 4.0 * spread {
+            "part of it leads beyond the ends of the base's grid, or gave way to the directions of the probe"
+        } else {
+            "so small an update is lost among the errors of rounding by a draw"
+        };
+        return format!("{update}; {why}");
     }
     if usual(counts, |count| count.base) != Some(made) {
         return format!(
@@ -128,7 +137,11 @@ fn usual(counts: &Counts, kind: impl Fn(&Count) -> WeightKind) -> Option<QuantSp
 
 /// Formats a ratio with about two significant digits.
 fn short(ratio: f64) -> String {
-    if ratio < 0.1 { format!("{ratio:.3}") } else { format!("{ratio:.2}") }
+    match ratio {
+        ..0.001 => format!("{ratio:.1e}"),
+        ..0.1 => format!("{ratio:.3}"),
+        _ => format!("{ratio:.2}"),
+    }
 }
 
 #[cfg(test)]
@@ -152,7 +165,7 @@ mod tests {
             noise: 9.0,
             steps,
         };
-        Count { stats, base, made, rounding: Rounding::Nearest }
+        Count { stats, base, made, rounding: Rounding::Nearest, nesting: None }
     }
 
     fn of(counts: &[(&str, Count)]) -> Survival {

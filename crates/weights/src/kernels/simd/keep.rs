@@ -6,14 +6,15 @@ use super::pack::{pack, unpack};
 use super::settle::{LANES, Lanes};
 use super::{Directions, Dither, Float, Packed, PackedMut, QuantSpec, Simd, convert};
 
-/// Returns the random number of a weight, from -1/2 to 1/2: the top 24 bits of splitmix64 (Steele, Lea and
-/// Flood 2014, "Fast splittable pseudorandom number generators"), centred. Each operation is rounded to
-/// float32.
+/// Returns the random number of a weight, from -1/2 to 1/2: the top 24 bits of its hash, centred. Each operation
+/// is rounded to float32.
 #[inline(always)]
 fn centred(hash: u64) -> f32 {
     ((hash >> 40) as f32 + 0.5) * 2f32.powi(-24) - 0.5
 }
 
+/// Returns the output number `state` of splitmix64 that starts with 0 (Steele, Lea and Flood 2014, "Fast splittable
+/// pseudorandom number generators").
 #[inline(always)]
 fn splitmix64(state: u64) -> u64 {
     let mut mixed = state.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -51,46 +52,31 @@ pub(super) fn keep(
 ) {
     let Packed { spec: base_spec, float, columns, .. } = base;
     let groups = columns / base_spec.group_size;
-    let of_groups = || vec![0.0; groups];
-    let of_weights = || vec![0.0; columns];
-    let mut row = Row {
-        steps: of_groups(),
-        finer: of_groups(),
-        offsets: of_groups(),
-        codes: vec![0; columns],
-        numbers: of_weights(),
-        delta: of_weights(),
-        moves: of_weights(),
-    };
+    let mut row = Row::new(columns, groups);
     let mut lanes = directions.map(|directions| Lanes::new(columns, directions, spec.bits));
     let side = groups * float.size();
-    let row_bytes = columns / 8 * spec.bits;
+    let (packed_bytes, row_bytes) = (columns / 8 * base_spec.bits, columns / 8 * spec.bits);
     let count = updated.len() / columns;
     let out_scales = out.scales.chunks_exact_mut(side);
     for (index, (updated, out_scales)) in updated.chunks_exact(columns).zip(out_scales).enumerate() {
         convert::decode(simd, float, &base.scales[index * side..][..side], &mut row.steps);
         convert::decode(simd, float, &base.biases[index * side..][..side], &mut row.offsets);
-        let packed = &base.weight[index * columns / 8 * base_spec.bits..][..columns / 8 * base_spec.bits];
-        let start = dither.seed.wrapping_add(((dither.first_row + index) as u64) << 32);
-        for (column, number) in (0u64..).zip(&mut row.numbers) {
-            *number = centred(splitmix64(start.wrapping_add(column)));
-        }
+        row.draw(dither, index);
+        let packed = &base.weight[index * packed_bytes..][..packed_bytes];
         row.round((simd, float), updated, packed, [base_spec, spec]);
         convert::encode(simd, float, &row.finer, out_scales);
-        match &mut lanes {
-            Some(lanes) => {
-                let Row { codes, moves, delta, numbers, finer, .. } = &row;
-                lanes.add(index % LANES, codes, (moves, delta, numbers), finer);
-            }
-            None => pack(spec.bits, &row.codes, &mut out.weight[index * row_bytes..][..row_bytes]),
-        }
-        let is_last = index + 1 == count;
-        if let Some(lanes) = lanes.as_mut().filter(|_| index % LANES == LANES - 1 || is_last) {
+        let Some(lanes) = &mut lanes else {
+            pack(spec.bits, &row.codes, &mut out.weight[index * row_bytes..][..row_bytes]);
+            continue;
+        };
+        let Row { codes, moves, delta, numbers, finer, .. } = &mut row;
+        lanes.add(index % LANES, codes, (moves, delta, numbers), finer);
+        if index % LANES == LANES - 1 || index + 1 == count {
             lanes.settle();
             let first = index - index % LANES;
             for lane in 0..=index % LANES {
-                lanes.take(lane, &mut row.codes);
-                pack(spec.bits, &row.codes, &mut out.weight[(first + lane) * row_bytes..][..row_bytes]);
+                lanes.take(lane, codes);
+                pack(spec.bits, codes, &mut out.weight[(first + lane) * row_bytes..][..row_bytes]);
             }
         }
     }
@@ -98,6 +84,30 @@ pub(super) fn keep(
 }
 
 impl Row {
+    #[inline(always)]
+    fn new(columns: usize, groups: usize) -> Self {
+        let of_groups = || vec![0.0; groups];
+        let of_weights = || vec![0.0; columns];
+        Self {
+            steps: of_groups(),
+            finer: of_groups(),
+            offsets: of_groups(),
+            codes: vec![0; columns],
+            numbers: of_weights(),
+            delta: of_weights(),
+            moves: of_weights(),
+        }
+    }
+
+    /// Draws the random numbers of the row `index` of a block.
+    #[inline(always)]
+    fn draw(&mut self, dither: Dither, index: usize) {
+        let start = dither.seed.wrapping_add(((dither.first_row + index) as u64) << 32);
+        for (column, number) in (0u64..).zip(&mut self.numbers) {
+            *number = centred(splitmix64(start.wrapping_add(column)));
+        }
+    }
+
     /// Rounds one row. The steps, the offsets and the random numbers are there already.
     #[inline(always)]
     fn round(
