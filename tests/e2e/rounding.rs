@@ -249,6 +249,10 @@ fn a_probe_that_cannot_be_is_refused() {
     let space = project("  q: {stage: probe, model: b4, texts: model/model.safetensors}\n");
     let run = space.run(&["build"]).exits(2);
     assert!(run.stderr.contains("model.safetensors is not UTF-8 text"), "{}", run.transcript());
+    space.write("empty.txt", " \n");
+    space.edit("model/model.safetensors", "empty.txt");
+    let run = space.run(&["build"]).exits(2);
+    assert!(run.stderr.contains("empty.txt has no words; a probe reads a text"), "{}", run.transcript());
 }
 
 /// A layer whose bits an override says is kept like those that `auto` chooses for.

@@ -83,7 +83,7 @@ fn it_does_not_travel() {
     stderr:
     error: in `base`
     caused by: cannot read artifacts/base/survival.json
-    caused by: missing field `overall` at line 1 column 2
+    caused by: missing field `can_keep` at line 1 column 2
     ");
 }
 

@@ -39,5 +39,8 @@ fn read(path: &Path) -> Result<String> {
         path.display()
     );
     let bytes = fs::read(path).at("read", path)?;
-    String::from_utf8(bytes).map_err(|_| Error::Source(format!("{} is not UTF-8 text", path.display())))
+    let text = String::from_utf8(bytes);
+    let text = text.map_err(|_| Error::Source(format!("{} is not UTF-8 text", path.display())))?;
+    require!(!text.trim().is_empty(), Source, "{} has no words; a probe reads a text", path.display());
+    Ok(text)
 }
