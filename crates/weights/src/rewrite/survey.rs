@@ -135,8 +135,7 @@ impl Block<'_> {
             let steps = self.packed_base(scratch)?.steps();
             return Ok(BlockSurvey { size: UpdateSize { square: 0.0, steps }, damages: None });
         }
-        let is_update = self.task.baseline.is_some();
-        let size = if is_update { self.size_of_update(scratch)? } else { UpdateSize::default() };
+        let size = if can_keep { self.size_of_update(scratch)? } else { UpdateSize::default() };
         Ok(BlockSurvey { size, damages: Some(self.damages(rows, (ways, moments), scratch)?) })
     }
 
