@@ -5,6 +5,7 @@ mod difference;
 mod file_pool;
 mod foreign;
 mod layout;
+mod locate;
 mod reader;
 mod writer;
 

@@ -7,16 +7,15 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use safetensors::Dtype as Element;
-use safetensors::tensor::Metadata;
-use serde::Deserialize;
-
+use super::INDEX_FILE;
 use super::file_pool::PooledFile;
 use super::foreign::describe_foreign;
-use super::{INDEX_FILE, SINGLE_FILE};
+use super::locate::{Located, locate};
 use crate::Error;
 use crate::error::{Context, OrBug, Result, fail, require};
 use artifact::AtPath;
+use safetensors::Dtype as Element;
+use safetensors::tensor::Metadata;
 
 /// The longest header that is read, in bytes. The safetensors crate has the same limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -47,45 +46,26 @@ impl TensorRef {
 pub struct TensorFiles {
     files: Vec<PooledFile>,
     tensors: BTreeMap<String, TensorRef>,
-}
-
-/// The part of `model.safetensors.index.json` that matters for reading.
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
+    warning: Option<String>,
 }
 
 impl TensorFiles {
-    /// Opens the weights of the model in `folder`: the shards that its index names, or the single file if
-    /// there is no index.
+    /// Opens the weights of the model in `folder`: the shards that its index names, or the single file if there is
+    /// no index. A folder in which a download or a conversion left something behind is read with a
+    /// [`warning`](Self::warning).
     ///
     /// # Errors
-    /// Fails if a file cannot be read or is not a valid safetensors file. It also fails if the index cannot
-    /// be parsed, or if it and the shards contradict each other.
+    /// Fails if a file is missing, cannot be read or is not a valid safetensors file. It also fails if the index
+    /// cannot be parsed, or if it and the shards contradict each other.
     pub fn open_model(folder: &Path) -> Result<Self> {
-        let index = folder.join(INDEX_FILE);
-        if !index.exists() {
-            return Self::open(&folder.join(SINGLE_FILE));
-        }
-        let bytes = std::fs::read(&index).at("read", &index)?;
-        let Index { weight_map } =
-            serde_json::from_slice(&bytes).within(|| format!("cannot parse {}", index.display()))?;
-        let mut files = Self { files: Vec::new(), tensors: BTreeMap::new() };
-        let mut shards: Vec<_> = weight_map.values().collect();
-        shards.sort();
-        shards.dedup();
-        for shard in shards {
-            require!(
-                !shard.contains(['/', '\\']) && !shard.starts_with('.'),
-                Format,
-                "{}: `{shard}` is not the name of a file beside it",
-                index.display()
-            );
-            let path = folder.join(shard);
-            require!(path.exists(), Format, "the shard {} is missing; {INDEX_FILE} names it", path.display());
+        let Located { files: paths, weight_map, warning } = locate(folder)?;
+        let mut files = Self { files: Vec::new(), tensors: BTreeMap::new(), warning };
+        for path in paths {
             files.add(&path)?;
         }
-        files.check_index(&weight_map, &index)?;
+        if let Some(weight_map) = weight_map {
+            files.check_index(&weight_map, &folder.join(INDEX_FILE))?;
+        }
         Ok(files)
     }
 
@@ -94,7 +74,7 @@ impl TensorFiles {
     /// # Errors
     /// Fails if the file cannot be read or is not a valid safetensors file.
     pub fn open(path: &Path) -> Result<Self> {
-        let mut files = Self { files: Vec::new(), tensors: BTreeMap::new() };
+        let mut files = Self { files: Vec::new(), tensors: BTreeMap::new(), warning: None };
         files.add(path)?;
         Ok(files)
     }
@@ -135,6 +115,11 @@ impl TensorFiles {
             Some(name) => fail!(Format, "{} does not list `{name}`, which a shard holds", index.display()),
             None => Ok(()),
         }
+    }
+
+    /// Returns what is wrong with the folder of the model although its weights were found.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
     }
 
     /// Returns the tensors, sorted by name.
@@ -222,6 +207,7 @@ pub(super) fn read_header(file: &File, path: &Path) -> Result<(Metadata, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::SINGLE_FILE;
 
     fn open(header: &str, data: usize) -> crate::Result<TensorFiles> {
         let folder = tempfile::tempdir().unwrap();
