@@ -359,3 +359,39 @@ fn a_wrong_default_in_the_configuration_is_overruled_by_the_shapes() {
         assert!(weights(folder) == weights("right"), "{folder}");
     }
 }
+
+/// Python writes `Infinity` into a configuration and reads it; JSON does not have it.
+#[test]
+fn a_configuration_with_an_infinite_number() {
+    let space = Space::pico();
+    space.edit_file("model/config.json", "\"rope_theta\": 10000.0", "\"time_step_limit\": [0.0, Infinity]");
+    space.build().ran(["base", "adapter", "fused", "q8", "q4"]);
+    let config = space.read("artifacts/q8/config.json");
+    assert!(config.contains("    \"time_step_limit\": [\n        0.0,\n        Infinity\n    ]"), "{config}");
+}
+
+/// An index that is a left-over, and shards without an index, give the bytes of the tidy folder.
+#[test]
+fn weights_are_found_in_an_untidy_folder() {
+    let space = Space::pico();
+    space.build().ran(["base", "adapter", "fused", "q8", "q4"]);
+    let tidy = space.bytes("artifacts/fused/model.safetensors");
+    let index = r#"{"weight_map": {"a": "model-00001-of-00002.safetensors"}}"#;
+    space.write("model/model.safetensors.index.json", index);
+    let run = space.build_with(&["fused"]).exits(0);
+    let message = "model.safetensors.index.json names model-00001-of-00002.safetensors, which is not there; the weights are \
+                   read from model.safetensors";
+    assert!(run.events("warning").iter().any(|event| event["message"] == message), "{}", run.transcript());
+    assert!(space.bytes("artifacts/fused/model.safetensors") == tidy);
+    space.remove("model/model.safetensors.index.json");
+    std::fs::rename(
+        space.path("model/model.safetensors"),
+        space.path("model/model-00001-of-00001.safetensors"),
+    )
+    .unwrap();
+    let run = space.build_with(&["fused"]).exits(0);
+    let message =
+        "there is no model.safetensors.index.json; the weights are read from all shards that are there: 1";
+    assert!(run.events("warning").iter().any(|event| event["message"] == message), "{}", run.transcript());
+    assert!(space.bytes("artifacts/fused/model.safetensors") == tidy);
+}

@@ -1,7 +1,6 @@
 //! A model folder's `config.json`: which architecture it is, and its arguments.
 //! Knows neither tensors nor what an architecture computes.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -84,8 +83,7 @@ impl Config {
 
 /// Reads a JSON file of a model or adapter folder.
 pub(crate) fn read_json(path: &Path) -> Result<Value> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))
+    Ok(Value::Object(weights::checkpoint::read_json(path)?))
 }
 
 /// Like [`read_json`], but for a file that a folder may lack.

@@ -16,9 +16,11 @@
 mod harmless;
 mod nearest;
 mod password;
+mod python_json;
 pub mod units;
 pub mod yaml;
 
 pub use harmless::{harmless, harmless_json, shown};
 pub use nearest::nearest;
 pub use password::without_password;
+pub use python_json::{from_python_json, to_python_json};

@@ -204,7 +204,7 @@ fn no_weights(folder: &Path) -> String {
 
 fn read_config(path: &Path) -> Result<Map<String, Value>> {
     let bytes = fs::read(path).at("read", path)?;
-    serde_json::from_slice(&bytes).within(|| format!("{} is not a JSON object", path.display()))
+    text::from_python_json(&bytes).within(|| format!("{} is not a JSON object", path.display()))
 }
 
 /// Reads a tensor, and checks that its elements are finite floats.

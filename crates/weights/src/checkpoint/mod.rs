@@ -27,6 +27,7 @@ pub(crate) use quantized::record;
 pub use side_files::OTHER_WEIGHT_FORMATS;
 pub(crate) use side_files::copy_side_files;
 pub use summary::ModelSummary;
+use text::{from_python_json, to_python_json};
 
 /// The Hugging Face repository and commit that a model comes from, for its model card.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -320,7 +321,7 @@ impl Checkpoint {
     /// # Errors
     /// Fails if the file cannot be written.
     pub fn write_config(config: Map<String, Value>, output: &Output) -> Result<()> {
-        Ok(output.write(CONFIG_FILE, &to_pretty_json(Value::Object(config)))?)
+        Ok(output.write(CONFIG_FILE, &to_python_json(to_pretty_json(Value::Object(config))))?)
     }
 }
 
@@ -362,7 +363,7 @@ pub fn read_json(path: &Path) -> Result<Map<String, Value>> {
     if let Some(what) = fs::File::open(path).and_then(|file| describe_foreign(&file)).at("read", path)? {
         fail!(Format, "{} is {what}", path.display());
     }
-    serde_json::from_slice(&bytes).within(|| format!("{} is not a JSON object", path.display()))
+    from_python_json(&bytes).within(|| format!("{} is not a JSON object", path.display()))
 }
 
 fn float_of(element: Element) -> Option<Float> {

@@ -38,7 +38,7 @@ pub(super) fn locate(folder: &Path) -> Result<Located> {
         return match shards_by_name(folder)? {
             Some(shards) if !single.exists() => Ok(Located {
                 warning: Some(format!(
-                    "there is no {INDEX_FILE}; the weights are read from all {} shards",
+                    "there is no {INDEX_FILE}; the weights are read from all shards that are there: {}",
                     shards.len()
                 )),
                 files: shards,
