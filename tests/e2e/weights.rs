@@ -217,6 +217,22 @@ fn a_model_that_others_quantized_is_refused() {
     assert!(run.stderr.contains("the model was quantized by gptq, not by MLX"), "{}", run.stderr);
 }
 
+/// A model that was merged in 16 bits may still say how its base was quantized.
+#[test]
+fn a_left_over_of_another_quantization_is_dropped_with_a_warning() {
+    let space = space(
+        json!({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true}}),
+        &[matrix("model.layers.0.q_proj.weight", &[4, 64])],
+        "{stage: quantize, model: m, bits: 4}",
+    );
+    let run = space.build_with(&["q"]).exits(0);
+    let message = "config.json says that bitsandbytes quantized the model, but its weights are floats; the section \
+                   `quantization_config` is left out";
+    assert!(run.events("warning").iter().any(|event| event["message"] == message), "{}", run.transcript());
+    let config: Value = serde_json::from_str(&space.read("artifacts/q/config.json")).unwrap();
+    assert_eq!(config["quantization_config"], config["quantization"]);
+}
+
 /// The base's weights in another format must not be copied to a model that is made from them.
 #[test]
 fn copies_of_the_weights_are_left_out_with_a_warning() {

@@ -48,6 +48,7 @@ pub struct Checkpoint {
     arch: &'static Arch,
     files: TensorFiles,
     weights: BTreeMap<String, Weight>,
+    warnings: Vec<String>,
 }
 
 /// One weight of the model, described as it would be without quantization.
@@ -197,18 +198,32 @@ impl Checkpoint {
     /// tensors contradict each other. It also fails if this version does not support the way in which the
     /// model is quantized or its experts are stored.
     pub fn open(folder: &Path) -> Result<Self> {
-        let config = read_json(&folder.join(CONFIG_FILE))?;
-        quantized::refuse_others(&config).within(|| format!("in {}", folder.display()))?;
+        let mut config = read_json(&folder.join(CONFIG_FILE))?;
         let files = TensorFiles::open_model(folder)?;
+        let left_over =
+            quantized::left_over(&config, &files).within(|| format!("in {}", folder.display()))?;
+        let mut warnings: Vec<_> = files.warning().map(str::to_owned).into_iter().collect();
+        if let Some(method) = left_over {
+            quantized::forget_others(&mut config);
+            warnings.push(format!(
+                "{CONFIG_FILE} says that {method} quantized the model, but its weights are floats; the section \
+                 `quantization_config` is left out"
+            ));
+        }
         let arch = arch::of_config(&config);
         let weights = read_weights(&config, arch, &files).within(|| format!("in {}", folder.display()))?;
-        Ok(Self { config, arch, files, weights })
+        Ok(Self { config, arch, files, weights, warnings })
     }
 
     /// Returns the weights by name. The names are those of the model without quantization, with its experts
     /// stacked.
     pub fn weights(&self) -> &BTreeMap<String, Weight> {
         &self.weights
+    }
+
+    /// Returns what is wrong with the folder although it can be read as a model.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Returns the record of its architecture.

@@ -10,20 +10,53 @@ use crate::error::{OrBug, Result, fail, require};
 use crate::kernels::{Float, Mode, QuantSpec};
 use crate::tensor::{Element, TensorFiles, TensorRef};
 
-/// Refuses a model that another tool than MLX quantized. Its tensors have names and layouts of their own, so
+/// The last words of the names of tensors that other tools add to quantized weights.
+const FOREIGN_PARTS: [&str; 12] = [
+    "qweight",
+    "qzeros",
+    "g_idx",
+    "absmax",
+    "quant_map",
+    "nested_absmax",
+    "SCB",
+    "weight_scale",
+    "weight_scale_inv",
+    "weight_packed",
+    "input_scale",
+    "scales",
+];
+
+/// Returns the name of the tool that quantized the model according to its configuration, although the weights are
+/// floats: the section is a left-over, for example of a model that was merged in 16 bits. Returns `None` if the
+/// configuration names no other tool than MLX.
+///
+/// # Errors
+/// Fails if another tool than MLX did quantize the model. Its tensors have names and layouts of their own, so
 /// they would not be recognised as quantized.
-pub(super) fn refuse_others(config: &Map<String, Value>) -> Result<()> {
+pub(super) fn left_over(config: &Map<String, Value>, files: &TensorFiles) -> Result<Option<String>> {
     let inner = || config.get("text_config").and_then(|text| text.get("quantization_config"));
     let section = config.get("quantization_config").or_else(inner);
     let method = section.and_then(|section| section.get("quant_method")).and_then(Value::as_str);
-    match method.filter(|_| own_section(config).is_none()) {
-        Some(method) => {
-            fail!(
-                Unsupported,
-                "the model was quantized by {method}, not by MLX; take the model that was not quantized"
-            )
-        }
-        None => Ok(()),
+    let Some(method) = method.filter(|_| own_section(config).is_none()) else { return Ok(None) };
+    let is_foreign = |(name, tensor): (&String, &TensorRef)| {
+        let last = name.rsplit('.').next().unwrap_or(name);
+        FOREIGN_PARTS.contains(&last) || tensor.shape.len() > 1 && float_of(tensor.element).is_none()
+    };
+    match files.tensors().iter().find(|(name, tensor)| is_foreign((name, tensor))) {
+        Some((name, tensor)) => fail!(
+            Unsupported,
+            "the model was quantized by {method}, not by MLX: `{name}` is {}; take the model that was not quantized",
+            tensor.element
+        ),
+        None => Ok(Some(method.to_owned())),
+    }
+}
+
+/// Removes the sections of other tools from the configuration.
+pub(super) fn forget_others(config: &mut Map<String, Value>) {
+    config.remove("quantization_config");
+    if let Some(text) = config.get_mut("text_config").and_then(Value::as_object_mut) {
+        text.remove("quantization_config");
     }
 }
 

@@ -30,9 +30,6 @@ const CARD_FILE: &str = "README.md";
 /// Fails if a file cannot be read or written, or if a file name is not UTF-8.
 pub(crate) fn copy_side_files(folder: &Path, origin: Option<&ModelOrigin>, output: &Output) -> Result<()> {
     let files = TensorFiles::open_model(folder)?;
-    if let Some(warning) = files.warning() {
-        output.warn(warning.to_owned());
-    }
     let weights: Vec<_> = files.files().collect();
     let mut left_out = Vec::new();
     for path in list(folder)? {

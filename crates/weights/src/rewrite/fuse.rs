@@ -25,6 +25,7 @@ pub(super) fn run(
     tick: Tick<'_>,
 ) -> Result<()> {
     let checkpoint = Checkpoint::open(model)?;
+    checkpoint.warnings().iter().for_each(|warning| output.warn(warning.clone()));
     let adapter = Adapter::open(adapter)?;
     adapter.fits(&Base::of(&checkpoint))?;
     let mut targets = BTreeMap::new();

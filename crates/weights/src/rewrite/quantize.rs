@@ -29,6 +29,7 @@ pub(super) fn run(
     tick: Tick<'_>,
 ) -> Result<()> {
     let checkpoint = Checkpoint::open(model)?;
+    checkpoint.warnings().iter().for_each(|warning| output.warn(warning.clone()));
     let Choice { targets, mut section, free } = choose(parameters, &checkpoint)?;
     let base = fine_tuning.map(|from| Checkpoint::open(&from.base)).transpose()?;
     let fused = fine_tuning.and_then(|from| from.fused.as_deref()).map(Checkpoint::open).transpose()?;
