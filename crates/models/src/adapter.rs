@@ -22,8 +22,8 @@ pub(crate) struct Adapter {
 impl Adapter {
     /// Reads an adapter folder of mlx-lm or of PEFT, which must fit the checkpoint.
     pub(crate) fn read(folder: &Path, checkpoint: &Checkpoint) -> Result<Self> {
-        let adapter = Folder::open(folder)?;
-        adapter.fits(&Base::of(checkpoint)).with_context(|| format!("in {}", folder.display()))?;
+        let mut adapter = Folder::open(folder)?;
+        adapter.place(&Base::of(checkpoint)).with_context(|| format!("in {}", folder.display()))?;
         let (mut low_rank, mut whole) = (BTreeMap::new(), BTreeMap::new());
         for name in checkpoint.weights().keys().filter(|name| adapter.touches(name)) {
             match adapter.update(name).with_context(|| format!("in {}", folder.display()))? {

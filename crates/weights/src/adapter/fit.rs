@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{Adapter, listed};
+use super::{Adapter, Renaming, listed};
 use crate::arch::{Expert, LayerName};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, fail};
@@ -39,6 +39,27 @@ impl Base {
             *count = layer.number.saturating_add(1).max(*count).min(said.unwrap_or(usize::MAX));
         }
         Self { weights, layers }
+    }
+
+    /// Returns this model with the names that its modules have in an adapter.
+    pub(super) fn renamed(&self, renaming: &Renaming) -> Self {
+        let weights =
+            self.weights.iter().map(|(name, shape)| (renaming.translate(name).into_owned(), shape.clone()));
+        let layers = self.layers.iter().map(|(list, count)| (renaming.translate(list).into_owned(), *count));
+        Self { weights: weights.collect(), layers: layers.collect() }
+    }
+
+    /// Returns the names of the lists of layers.
+    pub(super) fn lists(&self) -> impl Iterator<Item = &str> {
+        self.layers.keys().map(String::as_str)
+    }
+
+    /// Returns the module whose name ends with `name` after a dot, if there is exactly one.
+    pub(super) fn module_below(&self, name: &str) -> Option<String> {
+        let is_below = |module: &&str| module.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'));
+        let mut below = self.modules().filter(is_below);
+        let only = below.next()?.to_owned();
+        below.next().is_none().then_some(only)
     }
 
     /// Returns the names of the modules that have a weight.

@@ -7,10 +7,13 @@ mod fit;
 mod mlx;
 mod pattern;
 mod peft;
+mod renaming;
 mod variant;
 
 pub use fit::Base;
+pub use renaming::Renaming;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -38,6 +41,8 @@ pub struct Adapter {
     /// For each module name that a stack of experts may have: the experts with an update of their own, by
     /// number, and their modules.
     experts: BTreeMap<String, BTreeMap<usize, String>>,
+    /// How the names of the model become those of the adapter, if they differ.
+    renaming: Option<Renaming>,
 }
 
 /// The contents of an adapter file, in either format.
@@ -102,7 +107,7 @@ impl Adapter {
         let changes = contents.low_rank.len() + contents.whole.len();
         require!(changes > 0, Adapter, "{} holds no update", file.display());
         let experts = experts_by_stack(&contents.low_rank);
-        Ok(Self { files, contents, experts })
+        Ok(Self { files, contents, experts, renaming: None })
     }
 
     /// Reads every tensor once, and checks that its elements are finite floats.
@@ -113,25 +118,47 @@ impl Adapter {
         self.files.tensors().keys().try_for_each(|name| read_whole(&self.files, name).map(drop))
     }
 
-    /// Checks that every tensor has a place in `base`, and that the adapter holds every module that its
-    /// configuration names.
+    /// Finds the place of every tensor in `base`, and checks that the adapter holds every module that its
+    /// configuration names. If the model names its modules otherwise, and there is exactly one way to translate
+    /// the names that gives every tensor a place, that is taken; [`renaming`](Self::renaming) has it then.
     ///
     /// # Errors
-    /// Fails if one of the two does not hold. The message lists the tensors or the modules.
-    pub fn fits(&self, base: &Base) -> Result<()> {
-        fit::check(self, base)?;
-        coverage::check(self, base)
+    /// Fails if a tensor has no place, or if a module is missing. The message lists the tensors or the modules.
+    pub fn place(&mut self, base: &Base) -> Result<()> {
+        let Err(misfit) = fit::check(self, base) else { return coverage::check(self, base) };
+        let names: Vec<_> = self.names().collect();
+        let fits = |renaming: &Renaming| {
+            let renamed = base.renamed(renaming);
+            fit::check(self, &renamed).is_ok() && coverage::check(self, &renamed).is_ok()
+        };
+        let mut possible = Renaming::possible(&names, base).into_iter().filter(fits);
+        match (possible.next(), possible.next()) {
+            (Some(only), None) => self.renaming = Some(only),
+            _ => return Err(misfit),
+        }
+        Ok(())
     }
 
-    /// Returns what the adapter does to the weight `name`, or `None` if it does nothing. The adapter must be
-    /// one that [`fits`] the model.
+    /// Returns how the names of the model were translated, if they were.
+    pub fn renaming(&self) -> Option<&Renaming> {
+        self.renaming.as_ref()
+    }
+
+    /// Returns the adapter's name of the model's module or weight `name`.
+    fn own_name<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        self.renaming.as_ref().map_or(Cow::Borrowed(name), |renaming| renaming.translate(name))
+    }
+
+    /// Returns what the adapter does to the model's weight `name`, or `None` if it does nothing. The adapter must
+    /// have its [`place`] in the model.
     ///
     /// # Errors
     /// Fails if a tensor cannot be read or holds an infinity or a NaN. It also fails if a stack of experts
     /// has both a whole tensor and low-rank updates.
     ///
-    /// [`fits`]: Self::fits
+    /// [`place`]: Self::place
     pub fn update(&self, name: &str) -> Result<Option<Update>> {
+        let name = &*self.own_name(name);
         let whole =
             self.contents.whole.get(name).map(|tensor| read_whole(&self.files, tensor)).transpose()?;
         let module = name.strip_suffix(".weight").unwrap_or_default();
@@ -178,8 +205,9 @@ impl Adapter {
         self.files.tensors().values().map(|tensor| tensor.length as u64).sum()
     }
 
-    /// Whether the adapter changes the weight `name`.
+    /// Whether the adapter changes the model's weight `name`.
     pub fn touches(&self, name: &str) -> bool {
+        let name = &*self.own_name(name);
         self.contents.whole.contains_key(name)
             || name.strip_suffix(".weight").is_some_and(|module| self.changes(module))
     }

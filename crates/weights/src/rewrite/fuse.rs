@@ -26,8 +26,11 @@ pub(super) fn run(
 ) -> Result<()> {
     let checkpoint = Checkpoint::open(model)?;
     checkpoint.warnings().iter().for_each(|warning| output.warn(warning.clone()));
-    let adapter = Adapter::open(adapter)?;
-    adapter.fits(&Base::of(&checkpoint))?;
+    let mut adapter = Adapter::open(adapter)?;
+    adapter.place(&Base::of(&checkpoint))?;
+    if let Some(renaming) = adapter.renaming() {
+        output.warn(format!("{renaming}; they are taken for the same modules"));
+    }
     let mut targets = BTreeMap::new();
     for (name, weight) in checkpoint.weights() {
         let dtype = parameters.dtype.map(Float::from).filter(|_| checkpoint.arch().is_cast(name));

@@ -47,8 +47,8 @@ impl<'a> Folders<'a> {
         let checkpoint = Checkpoint::open(self.model)?;
         let mut stored = checkpoint.stored();
         if let Some(folder) = self.adapter {
-            let adapter = Adapter::open(folder)?;
-            adapter.fits(&Base::of(&checkpoint))?;
+            let mut adapter = Adapter::open(folder)?;
+            adapter.place(&Base::of(&checkpoint))?;
             stored += adapter.stored();
         }
         Ok(Facts {

@@ -16,16 +16,16 @@ fn experts_of_their_own_land_on_the_stack() {
     let stack = "mlp.switch_mlp.up_proj.weight";
     let experts = base(&[(stack, &[4, 3, 2])]);
     for projection in ["up_proj", "w3"] {
-        let adapter = read(2, projection);
-        adapter.fits(&experts).unwrap();
+        let mut adapter = read(2, projection);
+        adapter.place(&experts).unwrap();
         let there: Vec<bool> = low_rank(&adapter, stack).iter().map(Option::is_some).collect();
         assert_eq!(there, [false, false, true]);
     }
-    assert!(refusal(read(4, "up_proj").fits(&experts)).contains("which the model does not have"));
+    assert!(refusal(read(4, "up_proj").place(&experts)).contains("which the model does not have"));
     // A huge expert number in a name does not make a list of that length.
     assert_eq!(read(usize::MAX, "up_proj").update(stack).unwrap(), None);
     // In a model that does not stack its experts, the update lands on the expert's own weight.
-    read(2, "up_proj").fits(&base(&[("mlp.experts.2.up_proj.weight", &[3, 2])])).unwrap();
+    read(2, "up_proj").place(&base(&[("mlp.experts.2.up_proj.weight", &[3, 2])])).unwrap();
 }
 
 #[test]
@@ -45,14 +45,14 @@ fn transposed_factors_are_refused_with_a_hint() {
         message.contains("says rank 1, but `q.lora_a` has rank 2; its factors look transposed"),
         "{message}"
     );
-    let message = refusal(mlx(json!({}), &square).unwrap().fits(&base(&[("q.weight", &[2, 2])])));
+    let message = refusal(mlx(json!({}), &square).unwrap().place(&base(&[("q.weight", &[2, 2])])));
     assert!(
         message.ends_with("`q` updates [1, 1], but `q.weight` is [2, 2]; its factors look transposed"),
         "{message}"
     );
     // The rank is right, but rows and columns of the weight are swapped.
     let swapped: [Tensor<'_>; 2] = [("q.lora_a", &[2, 1], &[1.; 2]), ("q.lora_b", &[1, 3], &[1.; 3])];
-    let message = refusal(mlx(json!({}), &swapped).unwrap().fits(&base(&[("q.weight", &[2, 3])])));
+    let message = refusal(mlx(json!({}), &swapped).unwrap().place(&base(&[("q.weight", &[2, 3])])));
     assert!(
         message.ends_with("`q` updates [3, 2], but `q.weight` is [2, 3]; its factors look swapped"),
         "{message}"
@@ -77,7 +77,7 @@ fn updating(config: Value, modules: &[&str]) -> Adapter {
 #[test]
 fn every_key_of_mlx_lm_must_be_found() {
     let config = |keys: &[&str], layers: i64| json!({"num_layers": layers, "lora_parameters": {"scale": 1.0, "keys": keys}});
-    let fits = |config, modules: &[&str]| updating(config, modules).fits(&two_layers());
+    let fits = |config, modules: &[&str]| updating(config, modules).place(&two_layers());
     let last = ["model.layers.1.q_proj"];
     fits(config(&["q_proj"], 1), &last).unwrap();
     fits(json!({}), &last).unwrap();
@@ -114,7 +114,7 @@ fn targeting(extra: Value, modules: &[&str]) -> crate::Result<()> {
         .zip(shapes.iter().cycle())
         .map(|(name, (shape, values))| (name.as_str(), *shape, *values))
         .collect();
-    peft(extra, &tensors)?.fits(&two_layers())
+    peft(extra, &tensors)?.place(&two_layers())
 }
 
 #[test]
@@ -148,30 +148,60 @@ fn every_target_of_peft_must_be_found() {
 
 #[test]
 fn what_has_no_place_is_listed_with_where_it_may_belong() {
-    let message =
-        refusal(updating(json!({}), &["model.layers.7.q_proj", "model.layers.1.q_proj"]).fits(&two_layers()));
+    let message = refusal(
+        updating(json!({}), &["model.layers.7.q_proj", "model.layers.1.q_proj"]).place(&two_layers()),
+    );
     assert!(
         message.contains(
             "1 of 2 updates have no place; it goes up to layer 7, but `model.layers` of the model ends at 1\n"
         ),
         "{message}"
     );
-    let foreign = updating(json!({}), &["layers.1.q_proj"]).fits(&two_layers());
+    let foreign = ["language_model.model.layers.1.q_proj", "model.layers.1.k_proj"];
     assert!(
-        refusal(foreign)
-            .ends_with("; the model has `model.layers.1.q_proj.weight`, so it names its modules otherwise")
-    );
-    let foreign = updating(json!({}), &["language_model.model.layers.1.q_proj"]).fits(&two_layers());
-    assert!(
-        refusal(foreign)
+        refusal(updating(json!({}), &foreign).place(&two_layers()))
             .ends_with("; the model has `model.layers.1.q_proj.weight`, so it names its modules otherwise")
     );
     assert!(
-        refusal(updating(json!({}), &["lm_head"]).fits(&two_layers()))
+        refusal(updating(json!({}), &["lm_head"]).place(&two_layers()))
             .ends_with("; its output head is tied to its embedding")
     );
     let many: Vec<_> = (2..9).map(|layer| format!("model.layers.{layer}.q_proj")).collect();
     let many: Vec<_> = many.iter().map(String::as_str).collect();
-    let message = refusal(updating(json!({}), &many).fits(&two_layers()));
+    let message = refusal(updating(json!({}), &many).place(&two_layers()));
     assert!(message.lines().count() == 7 && message.ends_with("\n  and 2 more"), "{message}");
+}
+
+/// One way to translate the names is taken; of two, neither is.
+#[test]
+fn other_names_of_the_same_modules() {
+    let wrapper = |list: &str| {
+        base(&[
+            ("language_model.lm_head.weight", &[3, 2]),
+            ("language_model.model.layers.0.q_proj.weight", &[3, 2]),
+            (&format!("{list}.0.q_proj.weight"), &[3, 2]),
+        ])
+    };
+    let one = wrapper("vision_tower.blocks");
+    for prefix in ["model.language_model.", "model.", ""] {
+        let module = format!("{prefix}layers.0.q_proj");
+        let mut adapter = updating(json!({}), &[&module, "lm_head"]);
+        adapter.place(&one).unwrap();
+        let said = format!(
+            "the adapter's names begin with `{prefix}layers`, those of the model with `language_model.model.layers`"
+        );
+        assert_eq!(adapter.renaming().unwrap().to_string(), said);
+        for name in ["language_model.lm_head.weight", "language_model.model.layers.0.q_proj.weight"] {
+            assert!(adapter.touches(name) && adapter.update(name).unwrap().is_some(), "{name}");
+        }
+        assert!(!adapter.touches("vision_tower.blocks.0.q_proj.weight"));
+    }
+    let mut own = updating(json!({}), &["language_model.model.layers.0.q_proj"]);
+    own.place(&one).unwrap();
+    assert_eq!(own.renaming(), None);
+    let two = wrapper("audio_tower.layers");
+    assert!(
+        refusal(updating(json!({}), &["model.layers.0.q_proj"]).place(&two))
+            .contains("1 of 1 updates have no place")
+    );
 }

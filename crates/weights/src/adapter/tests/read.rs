@@ -54,11 +54,11 @@ fn stacks_of_experts_by_hand() {
     // Two experts, rank 1, 2 columns, 3 rows; stacked, and in the flat form of older adapters.
     let (a, b) = ([1., 2., 3., 4.], [1., 2., 3., 4., 5., 6.]);
     for shape in [&[2, 1, 2][..], &[2, 2]] {
-        let adapter = mlx(json!({}), &[("m.lora_a", shape, &a), ("m.lora_b", &[2, 3, 1], &b)]).unwrap();
+        let mut adapter = mlx(json!({}), &[("m.lora_a", shape, &a), ("m.lora_b", &[2, 3, 1], &b)]).unwrap();
         let loras = low_rank(&adapter, "m.weight");
         let second = Lora { a: vec![3., 4.], b: vec![4., 5., 6.], scale: 2.0, rank: 1, magnitude: None };
         assert_eq!((loras.len(), loras[1].as_ref()), (2, Some(&second)));
-        adapter.fits(&base(&[("m.weight", &[2, 3, 2])])).unwrap();
+        adapter.place(&base(&[("m.weight", &[2, 3, 2])])).unwrap();
     }
 }
 
@@ -75,11 +75,11 @@ fn whole_tensors_take_the_place_of_weights() {
         ("base_model.model.norm.modules_to_save.weight", &[2][..], &[1., 2.][..]),
         ("base_model.model.q.base_layer.bias", &[1], &[3.]),
     ];
-    let adapter = peft(json!({"modules_to_save": ["norm"], "bias": "all"}), &saved).unwrap();
+    let mut adapter = peft(json!({"modules_to_save": ["norm"], "bias": "all"}), &saved).unwrap();
     assert_eq!(adapter.update("norm.weight").unwrap(), whole(&[1., 2.]));
     assert_eq!(adapter.update("q.bias").unwrap(), whole(&[3.]));
-    adapter.fits(&base(&[("norm.weight", &[2]), ("q.bias", &[1])])).unwrap();
-    let resized = adapter.fits(&base(&[("norm.weight", &[3]), ("q.bias", &[1])]));
+    adapter.place(&base(&[("norm.weight", &[2]), ("q.bias", &[1])])).unwrap();
+    let resized = adapter.place(&base(&[("norm.weight", &[3]), ("q.bias", &[1])]));
     assert!(
         refusal(resized)
             .ends_with("updates [2], but `norm.weight` is [3]; was the vocabulary resized while training?")
@@ -194,8 +194,8 @@ proptest! {
             let names = [name.as_str(), names[0], names[1]];
             let tensors: Vec<Tensor<'_>> =
                 names.iter().zip(&shapes).map(|(name, shape)| (*name, &shape[..], &values[..count(shape)])).collect();
-            for adapter in [mlx(json!({}), &tensors), peft(json!({"r": 1}), &tensors)].into_iter().flatten() {
-                let _ = (adapter.fits(&two_layers()), adapter.update(&name), adapter.update("q.weight"));
+            for mut adapter in [mlx(json!({}), &tensors), peft(json!({"r": 1}), &tensors)].into_iter().flatten() {
+                let _ = (adapter.place(&two_layers()), adapter.update(&name), adapter.update("q.weight"));
             }
         }
     }
