@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::rope_parameters::with_older_keys;
 use super::rope_scaling::RopeConfig;
 use super::runtime::Runtime;
 use weights::arch::Arch;
@@ -14,9 +15,6 @@ use weights::checkpoint::Checkpoint;
 
 /// The keys that an architecture reads from `config.json`.
 pub(crate) trait ModelArgs: DeserializeOwned {
-    /// Whether `rope_parameters` is one of these keys.
-    const READS_ROPE_PARAMETERS: bool = false;
-
     /// Fails if a number is impossible, so that none can cause a division by zero or an overflow.
     fn check(&self) -> Result<()>;
 }
@@ -63,13 +61,10 @@ impl Config {
 
     /// Reads the keys that an architecture's `Args` names, and ignores the others.
     pub(crate) fn args<A: ModelArgs>(&self) -> Result<A> {
-        // `rope_parameters` is the newer spelling of rope_theta and rope_scaling, which mlx-lm reads for some
-        // architectures only. If it were ignored, the model would run badly, with a default base.
-        let newer = self.value.get("rope_parameters").is_some_and(|value| !value.is_null());
-        let newer_only = newer && self.value.get("rope_theta").is_none() && !A::READS_ROPE_PARAMETERS;
         let path = self.path.display();
-        ensure!(!newer_only, "{path}: rope_parameters without rope_theta is not supported");
-        let args = A::deserialize(&self.value).with_context(|| format!("cannot use {path}"))?;
+        // mlx-lm reads `rope_parameters` for some architectures only. The others would run badly without it.
+        let value = with_older_keys(&self.value).with_context(|| format!("cannot use {path}"))?;
+        let args = A::deserialize(&value).with_context(|| format!("cannot use {path}"))?;
         args.check().with_context(|| path.to_string())?;
         Ok(args)
     }

@@ -11,6 +11,7 @@ mod families;
 mod linear;
 mod mlp;
 mod norm;
+mod rope_parameters;
 mod rope_scaling;
 mod switch;
 mod tensors;

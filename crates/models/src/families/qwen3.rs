@@ -26,20 +26,9 @@ struct Args {
     head_dim: i32,
     rope_theta: Option<f32>,
     rope_scaling: Option<RopeScaling>,
-    rope_parameters: Option<RopeParameters>,
-}
-
-/// `rope_parameters`, the newer spelling of both rope_theta and rope_scaling.
-#[derive(Deserialize)]
-struct RopeParameters {
-    rope_theta: Option<f32>,
-    #[serde(flatten)]
-    scaling: RopeScaling,
 }
 
 impl ModelArgs for Args {
-    const READS_ROPE_PARAMETERS: bool = true;
-
     fn check(&self) -> Result<()> {
         self.decoder(false).check()?;
         self.attention().check()?;
@@ -68,13 +57,11 @@ impl Args {
     }
 
     fn rope(&self) -> Result<RopeConfig<'_>> {
-        let newer = self.rope_parameters.as_ref();
-        let base = self.rope_theta.or_else(|| newer?.rope_theta);
         Ok(RopeConfig {
             dims: self.head_dim,
-            base: base.context("no rope_theta")?,
+            base: self.rope_theta.context("no rope_theta")?,
             traditional: false,
-            scaling: self.rope_scaling.as_ref().or(newer.map(|newer| &newer.scaling)),
+            scaling: self.rope_scaling.as_ref(),
             max_position_embeddings: Some(self.max_position_embeddings),
         })
     }
