@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use engine::manifest::Manifest;
 use report::Quantity;
 use weights::kernels::{Mode, Rounding};
-use weights::rewrite::{Dtype, Mixed};
+use weights::rewrite::{Dtype, Mixed, TokenizerOf};
 
 /// A node of each stage that the parser accepts, with its required keys only.
 const NODES: [(&str, &str); 6] = [
@@ -48,6 +48,7 @@ fn the_words_are_those_of_the_parser() {
     assert_eq!(stages, NODES.iter().map(|(stage, _)| *stage).collect());
     let words = |stage: &str, key: &str| schema["$defs"][stage]["properties"][key]["enum"].clone();
     assert_eq!(words("fuse", "dtype"), json!(Dtype::WORDS.map(|(word, _)| word)));
+    assert_eq!(words("fuse", "tokenizer"), json!(TokenizerOf::WORDS.map(|(word, _)| word)));
     assert_eq!(words("quantize", "mode"), json!(Mode::WORDS.map(|(word, _)| word)));
     assert_eq!(words("quantize", "recipe"), json!(Mixed::WORDS.map(|(word, _)| word)));
     let modes = Mode::WORDS.map(|(_, mode)| mode);

@@ -214,3 +214,40 @@ fn a_dora_without_its_magnitudes() {
     insta::assert_snapshot!(mlx(&json!({}), &[("model.layers.0.self_attn.q_proj.m", &[64])]), @"in [DIR]/lora: `model.layers.0.self_attn.q_proj.m` is a magnitude of DoRA, but adapter_config.json does not say dora");
     insta::assert_snapshot!(peft(&json!({"use_dora": true}), &[]), @"in [DIR]/lora: adapter_config.json has `use_dora`, but `model.layers.0.self_attn.q_proj` has no `lora_magnitude_vector`");
 }
+
+/// A trainer often saves its tokenizer and chat template beside the adapter.
+#[test]
+fn an_adapter_with_a_template_of_its_own() {
+    let space = Space::pico();
+    let without = "version: 1\nnodes:\n  base: {stage: base, source: model}\n  adapter: {stage: adapter, source: lora}\n  \
+                   fused: {stage: fuse, model: base, adapter: adapter}\n";
+    space.write("pipeline.yaml", without);
+    space.write("model/chat_template.jinja", "of the model");
+    space.write("model/vocab.json", "{}");
+    space.write("lora/tokenizer_config.json", r#"{"chat_template": "of the adapter"}"#);
+    let message = "the adapter has a chat template of its own, which the fused model does not get; `tokenizer: adapter` \
+                   takes it";
+    let run = space.build_with(&["fused"]).exits(0);
+    assert!(run.events("warning").iter().any(|event| event["message"] == message), "{}", run.transcript());
+    assert_eq!(space.read("artifacts/fused/chat_template.jinja"), "of the model");
+    space.edit("adapter: adapter}", "adapter: adapter, tokenizer: adapter}");
+    let run = space.build_with(&["fused"]).exits(0);
+    assert!(run.events("warning").is_empty(), "{}", run.transcript());
+    // The model's template would come first, so it goes. Its vocabulary stays, because the adapter has none.
+    assert!(!space.path("artifacts/fused/chat_template.jinja").exists());
+    assert!(space.read("artifacts/fused/tokenizer_config.json").contains("of the adapter"));
+    assert!(
+        space.path("artifacts/fused/vocab.json").exists()
+            && space.path("artifacts/fused/tokenizer.json").exists()
+    );
+    // A whole tokenizer takes the place of all of the model's files.
+    space.write("lora/tokenizer.json", r#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}"#);
+    let _ = space.build_with(&["fused"]).exits(0);
+    assert!(!space.path("artifacts/fused/vocab.json").exists());
+    assert!(space.read("artifacts/fused/tokenizer.json").contains(r#"{"a": 0}"#));
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        space.remove(&format!("lora/{file}"));
+    }
+    let run = space.run(&["build"]).exits(1);
+    assert!(run.stderr.contains("has neither a tokenizer nor a chat template"), "{}", run.transcript());
+}

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::stage::{Benchmark, Probe, Stage};
 use weights::kernels::{Mode, Rounding};
-use weights::rewrite::{AutoBits, Dtype, Fuse, Mixed, Override, Quantize};
+use weights::rewrite::{AutoBits, Dtype, Fuse, Mixed, Override, Quantize, TokenizerOf};
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Stage")]
@@ -29,6 +29,7 @@ struct PlainFuse {
     dtype: Option<Dtype>,
     requantize: bool,
     rounding: Rounding,
+    tokenizer: TokenizerOf,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -23,7 +23,7 @@ use crate::stage::{PROBE_ROLE, Stage};
 use artifact::fold;
 use text::yaml::{At, Fields, Key, Problem, Tree, Value};
 use weights::kernels::Rounding;
-use weights::rewrite::{Dtype, Fuse};
+use weights::rewrite::{Dtype, Fuse, TokenizerOf};
 
 /// The longest name of a node, in bytes. The name of its folder also has a digest, and may have 255 bytes.
 const LONGEST_NAME: usize = 200;
@@ -252,7 +252,8 @@ fn read_fuse(fields: &mut Fields) -> Result<Fuse, Problem> {
             "`rounding` is for `requantize: true`: without it nothing is rounded to codes",
         ));
     }
-    Ok(Fuse { dtype, requantize, rounding })
+    let tokenizer = fields.word("tokenizer", &TokenizerOf::WORDS)?.unwrap_or_default();
+    Ok(Fuse { dtype, requantize, rounding, tokenizer })
 }
 
 fn read_input(fields: &mut Fields, role: &'static str) -> Result<Input, Problem> {

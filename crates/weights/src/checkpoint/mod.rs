@@ -7,6 +7,7 @@ mod folder_kind;
 mod quantized;
 mod side_files;
 mod summary;
+mod tokenizer_files;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,6 +29,7 @@ pub use side_files::OTHER_WEIGHT_FORMATS;
 pub(crate) use side_files::copy_side_files;
 pub use summary::ModelSummary;
 use text::{from_python_json, to_python_json};
+pub(crate) use tokenizer_files::difference as tokenizer_difference;
 
 /// The Hugging Face repository and commit that a model comes from, for its model card.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,9 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::tokenizer_files::{TokenizerFiles, is_of_tokenizer, is_template};
 use super::{CONFIG_FILE, ModelOrigin, card};
 use crate::Error;
-use crate::error::{OrBug, Result};
+use crate::error::{OrBug, Result, fail};
 use crate::survival::SURVIVAL_FILE;
 use crate::tensor::{INDEX_FILE, TensorFiles};
 use artifact::{AtPath, Output, fold};
@@ -24,11 +25,18 @@ const CARD_FILE: &str = "README.md";
 /// Copies every file of the model in `folder` that is not weights, index or configuration, unchanged:
 /// tokenizer, template, licence. `survival.json` is not copied, because it describes the source and not the
 /// new model. The head of the model card is completed; `origin` is the model that the new one is made from.
-/// Hidden files are skipped, and copies of the weights in other formats are left out with a warning.
+/// Hidden files are skipped, and copies of the weights in other formats are left out with a warning. If `tokenizer`
+/// is the folder of an adapter, the tokenizer and the chat templates that it has take the place of the model's.
 ///
 /// # Errors
-/// Fails if a file cannot be read or written, or if a file name is not UTF-8.
-pub(crate) fn copy_side_files(folder: &Path, origin: Option<&ModelOrigin>, output: &Output) -> Result<()> {
+/// Fails if a file cannot be read or written, if a file name is not UTF-8, or if the adapter has no tokenizer.
+pub(crate) fn copy_side_files(
+    folder: &Path,
+    tokenizer: Option<&Path>,
+    origin: Option<&ModelOrigin>,
+    output: &Output,
+) -> Result<()> {
+    let replaced = tokenizer.map(|adapter| copy_tokenizer(adapter, output)).transpose()?;
     let files = TensorFiles::open_model(folder)?;
     let weights: Vec<_> = files.files().collect();
     let mut left_out = Vec::new();
@@ -36,7 +44,8 @@ pub(crate) fn copy_side_files(folder: &Path, origin: Option<&ModelOrigin>, outpu
         let name = relative(folder, &path)?;
         // On a disk that does not tell case apart, `readme.md` is the file that is written here.
         let own = [INDEX_FILE, CONFIG_FILE, CARD_FILE, SURVIVAL_FILE].map(fold).contains(&fold(&name));
-        if own || weights.contains(&path.as_path()) {
+        let is_replaced = replaced.as_ref().is_some_and(|replaced| replaced.takes_place_of(&name));
+        if own || is_replaced || weights.contains(&path.as_path()) {
             continue;
         }
         if SAFETENSORS.iter().chain(&OTHER_WEIGHT_FORMATS).any(|ending| name.ends_with(ending)) {
@@ -52,6 +61,40 @@ pub(crate) fn copy_side_files(folder: &Path, origin: Option<&ModelOrigin>, outpu
         ));
     }
     write_card(&card_in(folder)?, origin, output)
+}
+
+/// What took the place of a model's tokenizer.
+struct Replaced {
+    files: TokenizerFiles,
+    names: Vec<String>,
+}
+
+impl Replaced {
+    fn takes_place_of(&self, name: &str) -> bool {
+        let is_covered =
+            self.files.is_whole && is_of_tokenizer(name) || self.files.has_template && is_template(name);
+        is_covered || self.names.iter().any(|own| own == name)
+    }
+}
+
+/// Copies the tokenizer and the templates of an adapter.
+fn copy_tokenizer(adapter: &Path, output: &Output) -> Result<Replaced> {
+    let Some(files) = TokenizerFiles::of(adapter)? else {
+        fail!(
+            Adapter,
+            "{} has neither a tokenizer nor a chat template; leave out `tokenizer: adapter`",
+            adapter.display()
+        )
+    };
+    let mut names = Vec::new();
+    for path in list(adapter)? {
+        let name = relative(adapter, &path)?;
+        if is_of_tokenizer(&name) {
+            output.copy(&path, &name)?;
+            names.push(name);
+        }
+    }
+    Ok(Replaced { files, names })
 }
 
 /// Returns the path of the model card in `folder`, whatever the case of its name.

@@ -8,9 +8,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::run::{Baseline, Rewrite, Target};
-use super::{Fuse, rounding, survival};
+use super::{Fuse, TokenizerOf, rounding, survival};
 use crate::adapter::{Adapter, Base};
-use crate::checkpoint::{Checkpoint, Weight, WeightKind};
+use crate::checkpoint::{Checkpoint, Weight, WeightKind, tokenizer_difference};
 use crate::error::Result;
 use crate::kernels::{Backend, Float};
 use artifact::{Output, Tick};
@@ -24,6 +24,11 @@ pub(super) fn run(
     backend: &dyn Backend,
     tick: Tick<'_>,
 ) -> Result<()> {
+    if let (TokenizerOf::Model, Some(what)) = (parameters.tokenizer, tokenizer_difference(model, adapter)?) {
+        output.warn(format!(
+            "the adapter has {what} of its own, which the fused model does not get; `tokenizer: adapter` takes it"
+        ));
+    }
     let checkpoint = Checkpoint::open(model)?;
     checkpoint.warnings().iter().for_each(|warning| output.warn(warning.clone()));
     let mut adapter = Adapter::open(adapter)?;

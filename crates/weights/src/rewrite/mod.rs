@@ -22,7 +22,7 @@ mod survival;
 mod target;
 mod write_queue;
 
-pub use options::{AutoBits, Dtype, Fuse, Mixed, Override, Quantize, TargetBits};
+pub use options::{AutoBits, Dtype, Fuse, Mixed, Override, Quantize, TargetBits, TokenizerOf};
 pub use quantize::FineTuning;
 
 use std::path::{Path, PathBuf};
@@ -98,7 +98,17 @@ impl Job {
                 quantize::run(options, &self.model, context, output, backend, tick)?;
             }
         }
-        copy_side_files(&self.model, self.origin.as_ref(), output)
+        copy_side_files(&self.model, self.tokenizer(), self.origin.as_ref(), output)
+    }
+
+    /// Returns the folder of the adapter whose tokenizer the new model has.
+    fn tokenizer(&self) -> Option<&Path> {
+        match &self.operation {
+            Operation::Fuse { adapter, options } if options.tokenizer == TokenizerOf::Adapter => {
+                Some(adapter)
+            }
+            Operation::Fuse { .. } | Operation::Quantize { .. } => None,
+        }
     }
 
     /// Checks, without reading weights, that `options` fit the model in the folder `model`. A folder that

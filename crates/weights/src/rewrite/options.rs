@@ -19,6 +19,31 @@ pub struct Fuse {
     /// How weights that are quantized again are rounded.
     #[serde(default, skip_serializing_if = "Rounding::is_nearest")]
     pub rounding: Rounding,
+    /// Whose tokenizer and chat template the fused model has.
+    #[serde(default, skip_serializing_if = "TokenizerOf::is_model")]
+    pub tokenizer: TokenizerOf,
+}
+
+/// Whose tokenizer a fused model has. It is left out of a recipe if it is the model's, so that recipes from before
+/// there was a choice keep their keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenizerOf {
+    /// That of the model that the adapter is fused into.
+    #[default]
+    Model,
+    /// That of the adapter, where it has one.
+    Adapter,
+}
+
+impl TokenizerOf {
+    /// The choices and their words in `pipeline.yaml`.
+    pub const WORDS: [(&str, Self); 2] = [("model", Self::Model), ("adapter", Self::Adapter)];
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_model(&self) -> bool {
+        *self == Self::Model
+    }
 }
 
 /// The parameters of `quantize`.
