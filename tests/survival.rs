@@ -40,6 +40,7 @@ nodes:
   nvfp4: {stage: quantize, model: fused, mode: nvfp4}
   at-once: {stage: fuse, model: base, adapter: adapter, requantize: true}
   4bit-keep: {stage: quantize, model: fused, bits: 4, rounding: keep}
+  5bit-keep-bf16: {stage: quantize, model: fused-bf16, bits: 5, rounding: keep}
   6bit-keep-bf16: {stage: quantize, model: fused-bf16, bits: 6, rounding: keep}
   kept-at-once: {stage: fuse, model: base, adapter: adapter, requantize: true, rounding: keep}
 ";

@@ -24,7 +24,7 @@ fn builds_are_counted_unless_there_was_nothing_to_do() {
     insta::assert_snapshot!(run.transcript(), @r"
     exit 0
     stdout:
-    18 objects, 214.9 kB, named by 6 records
+    18 objects, 215.0 kB, named by 6 records
     480 B saved: what it would take in addition if each record had its files for itself
     builds: 1 from this cache, 0 from the remote, 6 run
     ");

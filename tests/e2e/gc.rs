@@ -47,8 +47,8 @@ fn what_a_record_names_stays_without_a_limit() {
     exit 0
     stdout:
     removed 0 records, 0 folders and 0 objects, 0 B
-    left: 7 records, 22 objects, 251.5 kB
-    not current: 2 records, 67.7 kB; --older-than and --max-size remove such
+    left: 7 records, 22 objects, 251.6 kB
+    not current: 2 records, 67.8 kB; --older-than and --max-size remove such
     ");
     let after = (space.files("cache/objects"), space.files("cache/actions"), space.files("artifacts"));
     assert_eq!(before, after);
@@ -85,8 +85,8 @@ fn what_was_not_used_for_long_goes() {
     stdout:
     [DIGEST]  quantize, 31.3 kB, last used 20 d ago
     removed 1 record, 1 folder and 4 objects, 31.2 kB
-    left: 6 records, 18 objects, 220.3 kB
-    not current: 1 record, 36.5 kB; --older-than and --max-size remove such
+    left: 6 records, 18 objects, 220.4 kB
+    not current: 1 record, 36.6 kB; --older-than and --max-size remove such
     ");
     assert_eq!(dry.stdout.replace("would remove", "removed"), run.stdout);
     assert_eq!(record(&space, 4), None);

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 TINY = HERE.parent.parent / "examples" / "tiny"
 SCALE = 20.0
 GROUP, BITS = 64, 4  # of the base
-LARGEST_UPDATE = 0.4  # of a step of the outcome, root mean square
+LARGEST_UPDATE = {4: 0.4, 5: 0.4, 6: 0.15, 8: 0.4}  # of a step of the outcome, root mean square, by bits
 
 # By the name of the node: the type of the fused model, and what it is quantized to, one after the other. A number alone means
 # that many bits on the grid of the base, where the update is small enough for that.
@@ -34,6 +34,7 @@ NODES = {
     "mxfp8": ("float16", [(8, 32, "mxfp8")]),
     "nvfp4": ("float16", [(4, 16, "nvfp4")]),
     "4bit-keep": ("float16", [4]),
+    "5bit-keep-bf16": ("bfloat16", [5]),
     "6bit-keep-bf16": ("bfloat16", [6]),
 }
 
@@ -66,7 +67,7 @@ def kept(weight, base, bits, name):
     scales, biases, updated = (np.array(part.astype(mx.float32)) for part in (scales, biases, weight))
     step = spread(np.abs(scales.astype(np.float64)), GROUP) / 2 ** (bits - BITS)
     delta = updated.astype(np.float64) - dequantized(codes, scales, biases, GROUP, kind)
-    if (delta**2).sum() >= LARGEST_UPDATE**2 * (step**2).sum():
+    if (delta**2).sum() >= LARGEST_UPDATE[bits] ** 2 * (step**2).sum():
         return quantized(weight, bits, GROUP, "affine")
     numbers = dither(seed_of(name), *weight.shape)
     made, steps = keep(codes, scales, biases, updated, kind, GROUP, BITS, bits, numbers)
