@@ -208,7 +208,7 @@ fn an_unknown_architecture_is_named_with_the_known_ones() {
     let error = load_error(model.path());
     assert!(
         error.contains(
-            "\"mamba\" is not supported (supported: gemma3_text, llama, mistral, qwen2, qwen3, qwen3_moe)"
+            "\"mamba\" is not supported (supported: gemma3_text, llama, iquestcoder, mistral, xverse, qwen2, qwen3, qwen3_moe)"
         ),
         "{error}"
     );

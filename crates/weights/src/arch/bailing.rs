@@ -1,6 +1,6 @@
 //! The records of inclusionAI's Bailing and Ling.
 
-use super::Arch;
+use super::{Arch, Layers};
 
 pub(super) const ARCHS: &[Arch] = &[
     Arch {
@@ -20,6 +20,23 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["BailingMoeV2_5ForCausalLM"],
         not_quantized: &["attention.embed_q", "attention.unembed_out"],
         eight_bits: &["mlp.gate.gate_proj"],
+        ..Arch::OTHER
+    },
+    Arch {
+        model_type: "bailing_moe_v3",
+        not_quantized: &[
+            "word_embeddings",
+            "lm_head",
+            "mlp.gate",
+            "attention.q_a_proj",
+            "attention.q_b_proj",
+            "attention.kv_a_proj_with_mqa",
+            "attention.embed_q",
+            "attention.unembed_out",
+            "attention.b_proj",
+        ],
+        partly_quantized: &["attention.q_proj", "attention.g_proj"],
+        layers: Layers::LinearAttention,
         ..Arch::OTHER
     },
 ];

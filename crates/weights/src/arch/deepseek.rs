@@ -1,17 +1,19 @@
 //! The records of DeepSeek, and of what mlx-lm loads as DeepSeek V3. Routers are bare parameters.
 
-use super::Arch;
+use super::{Arch, Head};
 
 pub(super) const ARCHS: &[Arch] = &[
     Arch {
         model_type: "deepseek",
         architectures: &["DeepseekForCausalLM"],
+        head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
         ..Arch::OTHER
     },
     Arch {
         model_type: "deepseek_v2",
         architectures: &["DeepseekV2ForCausalLM"],
+        head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
         ..Arch::OTHER
     },
@@ -19,18 +21,22 @@ pub(super) const ARCHS: &[Arch] = &[
         model_type: "deepseek_v3",
         aliases: &["joyai_llm_flash", "kimi_k2"],
         architectures: &["DeepseekV3ForCausalLM"],
+        head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
         ..Arch::OTHER
     },
     Arch {
         model_type: "deepseek_v32",
         architectures: &["DeepseekV32ForCausalLM"],
+        head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
         ..Arch::OTHER
     },
     Arch {
         model_type: "deepseek_v41",
         aliases: &["deepseek_v41_text"],
+        head: Head::AlwaysOwn,
+        multi_linear: &["embed_q", "unembed_out", "o_a_proj"],
         not_quantized: &["mlp.gate"],
         ..Arch::OTHER
     },

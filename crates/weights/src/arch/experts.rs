@@ -17,6 +17,8 @@ const STACKS: [&str; 3] = ["switch_mlp", "experts", "experts.switch_glu"];
 pub enum Experts {
     /// As the model has them, or in a form that this version does not convert.
     AsInModel,
+    /// One by one, as the model has them too.
+    Apart,
     /// One by one, as `PREFIX.experts.N.PROJECTION`, or already stacked as in the model:
     /// `PREFIX.switch_mlp.PROJECTION`.
     OneByOne,

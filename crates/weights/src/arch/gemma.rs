@@ -13,12 +13,14 @@ pub(super) const ARCHS: &[Arch] = &[
         model_type: "gemma4",
         aliases: &["gemma4_unified"],
         architectures: &["Gemma4ForConditionalGeneration"],
+        head: Head::TiedByDefault,
         eight_bits: &["router.proj"],
         ..Arch::OTHER
     },
     Arch {
         model_type: "gemma4_text",
         architectures: &["Gemma4ForCausalLM"],
+        head: Head::TiedByDefault,
         eight_bits: &["router.proj"],
         ..Arch::OTHER
     },

@@ -1,11 +1,12 @@
 //! The record of AI21's Jamba.
 
-use super::Arch;
+use super::{Arch, Head};
 
 pub(super) const ARCHS: &[Arch] = &[
     Arch {
         model_type: "jamba",
         architectures: &["JambaForCausalLM"],
+        head: Head::TiedByDefault,
         eight_bits: &["router"],
         ..Arch::OTHER
     },

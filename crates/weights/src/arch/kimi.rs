@@ -1,6 +1,6 @@
 //! The records of Moonshot's Kimi; Kimi K2 is in `deepseek.rs`.
 
-use super::Arch;
+use super::{Arch, Head};
 
 pub(super) const ARCHS: &[Arch] = &[
     Arch {
@@ -17,12 +17,14 @@ pub(super) const ARCHS: &[Arch] = &[
     },
     Arch {
         model_type: "kimi_k25",
+        head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
         ..Arch::OTHER
     },
     Arch {
         model_type: "kimi_vl",
         architectures: &["KimiVLForConditionalGeneration"],
+        head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
         ..Arch::OTHER
     },

@@ -1,11 +1,12 @@
 //! The record of Kuaishou's Klear.
 
-use super::Arch;
+use super::{Arch, Head};
 
 pub(super) const ARCHS: &[Arch] = &[
     Arch {
         model_type: "Klear",
         architectures: &["KlearMoeForCausalLM"],
+        head: Head::AlwaysOwn,
         eight_bits: &["mlp.gate"],
         ..Arch::OTHER
     },

@@ -5,9 +5,14 @@ use super::{Arch, Head};
 pub(super) const ARCHS: &[Arch] = &[
     Arch {
         model_type: "llama",
-        aliases: &["mistral"],
+        aliases: &["iquestcoder", "mistral", "xverse"],
         architectures: &["LlamaForCausalLM", "MistralForCausalLM"],
         head: Head::TiedByDefault,
+        ..Arch::OTHER
+    },
+    Arch {
+        model_type: "llama4",
+        head: Head::AlwaysOwn,
         ..Arch::OTHER
     },
 ];

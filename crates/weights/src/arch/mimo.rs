@@ -1,11 +1,12 @@
 //! The record of Xiaomi's MiMo with experts. Routers are bare parameters.
 
-use super::Arch;
+use super::{Arch, Head};
 
 pub(super) const ARCHS: &[Arch] = &[
     Arch {
         model_type: "mimo_v2_flash",
         architectures: &["MiMoV2FlashForCausalLM"],
+        head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
         ..Arch::OTHER
     },

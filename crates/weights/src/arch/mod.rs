@@ -9,7 +9,7 @@ mod record;
 
 pub use experts::{Expert, Experts};
 pub use names::LayerName;
-pub use record::{Arch, Head, QuantRule};
+pub use record::{Arch, Head, Layers, QuantRule};
 
 use serde_json::{Map, Value};
 
@@ -22,20 +22,30 @@ macro_rules! families {
 }
 
 families! {
-    afmoe bailing deepseek dots exaone gemma glm gpt_oss granite jamba kimi klear laguna lfm llama longcat mellum mimo
-    minimax mixtral nemotron olmo phi qwen2 qwen3 seed_oss spark starcoder2 step
+    afmoe bailing dbrx deepseek dots exaone gemma glm gpt_oss granite iquest jamba kimi klear laguna lfm llama longcat mellum
+    mimo minimax mixtral muse nemotron olmo phi plain qwen2 qwen3 rwkv seed_oss solar spark starcoder2 step
 }
 
 /// Returns the record for a `config.json`. It is looked up by `model_type`, which may be an alias, and only
 /// if there is no `model_type`, by the first of `architectures`. A model that is not listed has the record
 /// [`Arch::OTHER`].
 pub fn of_config(config: &Map<String, Value>) -> &'static Arch {
-    let class = config.get("architectures").and_then(|classes| classes.get(0)).and_then(Value::as_str);
+    let classes =
+        config.get("architectures").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let mut classes = classes.iter().filter_map(Value::as_str);
     match config.get("model_type").and_then(Value::as_str) {
-        Some(model_type) => of_model_type(model_type),
-        None => class.and_then(of_class).unwrap_or(&Arch::OTHER),
+        Some(model_type) => {
+            let other = classes
+                .find_map(|class| REMAPPED.iter().find(|[from, of, _]| [*from, *of] == [model_type, class]));
+            of_model_type(other.map_or(model_type, |[_, _, to]| to))
+        }
+        None => classes.next().and_then(of_class).unwrap_or(&Arch::OTHER),
     }
 }
+
+/// Types that mean another model in the configuration of some classes, and the type of that model:
+/// `MODEL_ARCHITECTURE_REMAPPING` in `utils.py`.
+const REMAPPED: [[&str; 3]; 1] = [["bailing_hybrid", "BailingMoeV3ForCausalLM", "bailing_moe_v3"]];
 
 /// Returns the record of a `model_type` or of an alias.
 pub fn of_model_type(model_type: &str) -> &'static Arch {
@@ -81,6 +91,34 @@ mod tests {
     }
 
     #[test]
+    fn some_layers_are_left_out() {
+        let rules = |config: Value, paths: &[&str]| {
+            let config = config.as_object().unwrap();
+            paths.iter().map(|path| of_config(config).quant_rule(path, config)).collect::<Vec<_>>()
+        };
+        let muse = json!({"model_type": "muse_spark", "text_config": {"num_hidden_layers": 3}});
+        let experts =
+            ["0", "1", "2"].map(|layer| format!("model.language_model.layers.{layer}.mlp.experts.up_proj"));
+        let paths = [&experts[0], &experts[1], &experts[2], "lm_head"];
+        assert_eq!(
+            rules(muse, &paths),
+            [QuantRule::Skip, QuantRule::Usual, QuantRule::Skip, QuantRule::Skip]
+        );
+        // Of four layers in groups of two, the second and the fourth have no linear attention.
+        let bailing = json!({
+            "model_type": "bailing_hybrid", "architectures": ["BailingMoeV3ForCausalLM"], "num_hidden_layers": 5,
+            "layer_group_size": 2
+        });
+        let paths = [0, 1, 2, 3, 4].map(|layer| format!("model.layers.{layer}.attention.q_proj"));
+        let paths: Vec<_> = paths.iter().map(String::as_str).collect();
+        let (usual, skip) = (QuantRule::Usual, QuantRule::Skip);
+        assert_eq!(rules(bailing, &paths), [usual, skip, usual, skip, skip]);
+        let rwkv = ["model.embeddings", "model.layers.0.attn.w_lora.lora.2", "model.layers.0.attn.g_norm"];
+        let unsaid = QuantRule::EightBitsUnsaid;
+        assert_eq!(rules(json!({"model_type": "rwkv7"}), &rwkv), [unsaid, unsaid, skip]);
+    }
+
+    #[test]
     fn no_name_is_in_two_records() {
         let names = all().flat_map(|arch| [&[arch.model_type], arch.aliases].concat());
         let mut seen = BTreeSet::new();
@@ -93,7 +131,7 @@ mod tests {
 
     #[test]
     fn routers_keep_their_eight_bits() {
-        let rule = |model_type, path| of_model_type(model_type).quant_rule(path);
+        let rule = |model_type, path| of_model_type(model_type).quant_rule(path, &Map::new());
         assert_eq!(rule("qwen3_moe", "model.layers.0.mlp.gate"), QuantRule::EightBits);
         assert_eq!(rule("qwen3_moe", "model.layers.0.mlp.gate_proj"), QuantRule::Usual);
         assert_eq!(rule("deepseek_v3", "model.layers.0.mlp.gate"), QuantRule::Skip);

@@ -1,11 +1,12 @@
 //! The record of NVIDIA's Nemotron-H. Routers are bare parameters.
 
-use super::Arch;
+use super::{Arch, Head};
 
 pub(super) const ARCHS: &[Arch] = &[
     Arch {
         model_type: "nemotron_h",
         architectures: &["NemotronHForCausalLM"],
+        head: Head::AlwaysOwn,
         not_quantized: &["mixer.gate"],
         ..Arch::OTHER
     },

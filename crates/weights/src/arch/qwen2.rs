@@ -12,6 +12,7 @@ pub(super) const ARCHS: &[Arch] = &[
     Arch {
         model_type: "qwen2_moe",
         architectures: &["Qwen2MoeForCausalLM"],
+        head: Head::AlwaysOwn,
         experts: Experts::OneByOne,
         ..Arch::OTHER
     },

@@ -5,6 +5,7 @@
 use serde_json::{Map, Value};
 
 use super::experts::Experts;
+use super::names::LayerName;
 
 /// The facts about the models of one `model_type`. The file of a family lists what differs from
 /// [`Arch::OTHER`].
@@ -21,8 +22,20 @@ pub struct Arch {
     /// How a checkpoint stores experts.
     pub experts: Experts,
     /// Suffixes of the paths of modules that are not quantized: routers that are bare parameters in mlx-lm,
-    /// and modules that a `quant_predicate` in `models/*.py` excludes.
+    /// and modules that a `quant_predicate` in `models/*.py` excludes. One that ends with a dot may be anywhere.
     pub not_quantized: &'static [&'static str],
+    /// Parts of the paths of modules that are quantized only in some layers; `layers` says which.
+    pub partly_quantized: &'static [&'static str],
+    /// The layers in which `partly_quantized` modules are quantized.
+    pub layers: Layers,
+    /// Whether no other modules than those in `partly_quantized` are quantized.
+    pub only_these: bool,
+    /// The last words of the paths of modules whose weight is a stack of matrices, one for each attention head or
+    /// group: `MultiLinear` in `models/mla.py`.
+    pub multi_linear: &'static [&'static str],
+    /// Parts of the paths of modules that get 8 bits in groups of 64, recorded without the group size:
+    /// `quant_predicate` in `models/rwkv7.py`.
+    pub eight_bits_unsaid: &'static [&'static str],
     /// Suffixes of the paths of modules that get 8 bits in groups of 64, whatever the other modules get:
     /// `quant_predicate` in `models/*.py`.
     pub eight_bits: &'static [&'static str],
@@ -43,6 +56,40 @@ pub enum Head {
     TiedByDefault,
     /// The embedding if the checkpoint has no head: `sanitize` of mlx-lm's `gemma3_text.py`.
     TiedIfAbsent,
+    /// Always a tensor of its own: the model in `models/*.py` does not ask.
+    AlwaysOwn,
+}
+
+/// The layers of a model in which a module is quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layers {
+    /// All of them.
+    All,
+    /// All but the first and the last.
+    Inner,
+    /// Those with linear attention: all but each last one of a group of `layer_group_size`, and but those after
+    /// the last whole group.
+    LinearAttention,
+}
+
+impl Layers {
+    /// Whether the layer `number` is one of these.
+    fn contains(self, number: usize, config: &Map<String, Value>) -> bool {
+        let of_text = || config.get("text_config").and_then(Value::as_object);
+        let number_of = |key: &str| {
+            let value = config.get(key).or_else(|| of_text()?.get(key))?;
+            usize::try_from(value.as_u64()?).ok().filter(|value| *value > 0)
+        };
+        let all = number_of("num_hidden_layers").unwrap_or(usize::MAX);
+        match self {
+            Self::All => true,
+            Self::Inner => number > 0 && number.checked_add(1).is_some_and(|next| next < all),
+            Self::LinearAttention => {
+                let group = number_of("layer_group_size").unwrap_or(1);
+                !(number + 1).is_multiple_of(group) && number < all / group * group
+            }
+        }
+    }
 }
 
 /// What mlx-lm's model says about quantizing a module.
@@ -54,6 +101,8 @@ pub enum QuantRule {
     Skip,
     /// It gets 8 bits in groups of 64, in the affine mode.
     EightBits,
+    /// The same, but `config.json` says the bits alone.
+    EightBitsUnsaid,
 }
 
 impl Arch {
@@ -65,6 +114,11 @@ impl Arch {
         head: Head::OwnByDefault,
         experts: Experts::AsInModel,
         not_quantized: &[],
+        partly_quantized: &[],
+        layers: Layers::All,
+        only_these: false,
+        multi_linear: &["embed_q", "unembed_out"],
+        eight_bits_unsaid: &[],
         eight_bits: &[],
         not_cast: &["e_score_correction_bias", "expert_bias", "router_bias", "A_log", "dt_bias"],
         embeddings: &[
@@ -83,14 +137,32 @@ impl Arch {
         ],
     };
 
-    /// Returns what mlx-lm's model says about quantizing the module at `path`.
-    pub fn quant_rule(&self, path: &str) -> QuantRule {
-        let is_in = |ends: &[&str]| ends.iter().any(|end| path.ends_with(end));
+    /// Returns what mlx-lm's model with this `config.json` says about quantizing the module at `path`.
+    pub fn quant_rule(&self, path: &str, config: &Map<String, Value>) -> QuantRule {
+        let is_at = |end: &&str| path.ends_with(*end) || end.ends_with('.') && path.contains(*end);
+        let is_in = |ends: &[&str]| ends.iter().any(|end| is_at(end));
+        let has = |parts: &[&str]| parts.iter().any(|part| path.contains(part));
+        let layer = || LayerName::of(path).is_none_or(|layer| self.layers.contains(layer.number, config));
         match () {
             () if is_in(self.not_quantized) => QuantRule::Skip,
+            () if has(self.partly_quantized) => {
+                if layer() {
+                    QuantRule::Usual
+                } else {
+                    QuantRule::Skip
+                }
+            }
+            () if self.only_these => QuantRule::Skip,
+            () if has(self.eight_bits_unsaid) => QuantRule::EightBitsUnsaid,
             () if is_in(self.eight_bits) => QuantRule::EightBits,
             () => QuantRule::Usual,
         }
+    }
+
+    /// Whether nothing is known of the architecture but its names and its head, if that.
+    pub fn is_plain(&self) -> bool {
+        let Self { model_type, aliases, head, .. } = *self;
+        *self == Self { model_type, aliases, head, ..Self::OTHER }
     }
 
     /// Whether the tensor `name` is cast when another dtype is asked for.
@@ -107,7 +179,7 @@ impl Arch {
     /// decides; if it says nothing, the default of the architecture decides.
     pub fn drops_head(&self, config: &Map<String, Value>) -> bool {
         let said = config.get("tie_word_embeddings").and_then(Value::as_bool);
-        said.unwrap_or(self.head == Head::TiedByDefault)
+        self.head != Head::AlwaysOwn && said.unwrap_or(self.head == Head::TiedByDefault)
     }
 
     /// Whether the tensor `name` is left out of a model: the head of a tied model, or RoPE frequencies, which
@@ -125,10 +197,14 @@ impl Arch {
         let module = name.strip_suffix(".weight")?;
         let is_layer = match shape.len() {
             2 => true,
-            3 => is_quantized || self.experts.is_stack(name),
+            3 => is_quantized || self.experts.is_stack(name) || self.is_multi_linear(module),
             _ => false,
         };
         is_layer.then_some(module)
+    }
+
+    fn is_multi_linear(&self, path: &str) -> bool {
+        self.multi_linear.contains(&path.rsplit('.').next().unwrap_or(path))
     }
 
     /// Returns the length of a row of the module at `path`, in weights before packing, if it follows from the

@@ -16,6 +16,9 @@ pub(super) fn stack(
     arch: &Arch,
     model_type: &str,
 ) -> Result<BTreeMap<String, Weight>> {
+    if arch.experts == Experts::Apart {
+        return Ok(weights);
+    }
     let mut stacks: BTreeMap<String, BTreeMap<usize, Weight>> = BTreeMap::new();
     let names: Vec<_> = weights.keys().filter(|name| expert(name).is_some()).cloned().collect();
     if let Some(name) = names.first() {

@@ -213,6 +213,13 @@ impl Checkpoint {
             ));
         }
         let arch = arch::of_config(&config);
+        let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+        if arch.model_type.is_empty() && !model_type.is_empty() {
+            warnings.push(format!(
+                "this version does not know the model type `{model_type}`, so it follows the general rule: all matrices are \
+                 layers"
+            ));
+        }
         let weights = read_weights(&config, arch, &files).within(|| format!("in {}", folder.display()))?;
         Ok(Self { config, arch, files, weights, warnings })
     }

@@ -158,7 +158,7 @@ impl<'a> Packing<'a> {
     fn with_known(self, known: &[QuantSpec]) -> Self {
         let default = self.section().ok().and_then(|section| written("", section).ok());
         let agrees = known.is_empty() || default.is_some_and(|default| known.contains(&default));
-        let is_default_right = agrees || self.arch.model_type.is_empty();
+        let is_default_right = agrees || self.arch.is_plain();
         Self { observed: known.first().copied(), is_default_right, ..self }
     }
 
@@ -229,8 +229,9 @@ fn written(module: &str, entry: &Value) -> Result<QuantSpec> {
     })?;
     let number = |key: &str, allowed: &[usize]| {
         let value = entry.get(key).and_then(Value::as_u64).and_then(|value| usize::try_from(value).ok());
-        // If the mode allows only one value, the entry may leave it out.
-        let only = allowed.first().copied().filter(|_| allowed.len() == 1);
+        // If the mode allows only one value, the entry may leave it out; so it may leave out MLX's usual groups.
+        let usual = (key == "group_size" && mode == Mode::Affine).then_some(64);
+        let only = allowed.first().copied().filter(|_| allowed.len() == 1).or(usual);
         let value = value.or(only).filter(|value| allowed.contains(value));
         value.ok_or_else(|| {
             let where_it_is = format!("`quantization` of `{module}` in {CONFIG_FILE}");

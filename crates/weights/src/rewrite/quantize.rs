@@ -164,7 +164,7 @@ fn decide(
     (module, weight): (&str, &Weight),
     used: &mut [bool],
 ) -> Result<Decision> {
-    let rule = checkpoint.arch().quant_rule(module);
+    let rule = checkpoint.arch().quant_rule(module, &checkpoint.config);
     if rule == QuantRule::Skip {
         return Ok(Decision::Float);
     }
@@ -188,6 +188,10 @@ fn decide(
     }
     Ok(match rule {
         QuantRule::Usual | QuantRule::Skip => Decision::Quantize(usual, None),
+        QuantRule::EightBitsUnsaid => {
+            let spec = QuantSpec { mode: Mode::Affine, bits: 8, group_size: 64 };
+            Decision::Quantize(spec, Some(json!({"bits": 8})))
+        }
         // Recorded without a mode, as mlx-lm does: no mode means affine.
         QuantRule::EightBits => {
             let spec = QuantSpec { mode: Mode::Affine, bits: 8, group_size: 64 };

@@ -1,0 +1,12 @@
+//! The record of Upstage's Solar with experts. Routers are bare parameters.
+
+use super::{Arch, Head};
+
+pub(super) const ARCHS: &[Arch] = &[
+    Arch {
+        model_type: "solar_open",
+        head: Head::AlwaysOwn,
+        not_quantized: &["mlp.gate"],
+        ..Arch::OTHER
+    },
+];
