@@ -140,7 +140,7 @@ impl Arch {
     /// Returns what mlx-lm's model with this `config.json` says about quantizing the module at `path`.
     pub fn quant_rule(&self, path: &str, config: &Map<String, Value>) -> QuantRule {
         let is_at = |end: &&str| path.ends_with(*end) || end.ends_with('.') && path.contains(*end);
-        let is_in = |ends: &[&str]| ends.iter().any(|end| is_at(end));
+        let is_in = |ends: &[&str]| ends.iter().any(is_at);
         let has = |parts: &[&str]| parts.iter().any(|part| path.contains(part));
         let layer = || LayerName::of(path).is_none_or(|layer| self.layers.contains(layer.number, config));
         match () {
