@@ -112,7 +112,9 @@ mod tests {
         let paths = [0, 1, 2, 3, 4].map(|layer| format!("model.layers.{layer}.attention.q_proj"));
         let paths: Vec<_> = paths.iter().map(String::as_str).collect();
         let (usual, skip) = (QuantRule::Usual, QuantRule::Skip);
-        assert_eq!(rules(bailing, &paths), [usual, skip, usual, skip, skip]);
+        assert_eq!(rules(bailing.clone(), &paths), [usual, skip, usual, skip, skip]);
+        let last = format!("model.layers.{}.attention.q_proj", usize::MAX);
+        assert_eq!(rules(bailing, &[&last]), [skip]);
         let rwkv = ["model.embeddings", "model.layers.0.attn.w_lora.lora.2", "model.layers.0.attn.g_norm"];
         let unsaid = QuantRule::EightBitsUnsaid;
         assert_eq!(rules(json!({"model_type": "rwkv7"}), &rwkv), [unsaid, unsaid, skip]);

@@ -86,7 +86,8 @@ impl Layers {
             Self::Inner => number > 0 && number.checked_add(1).is_some_and(|next| next < all),
             Self::LinearAttention => {
                 let group = number_of("layer_group_size").unwrap_or(1);
-                !(number + 1).is_multiple_of(group) && number < all / group * group
+                let is_last = number.checked_add(1).is_none_or(|next| next.is_multiple_of(group));
+                !is_last && number < all / group * group
             }
         }
     }
