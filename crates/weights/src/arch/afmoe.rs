@@ -7,6 +7,7 @@ pub(super) const ARCHS: &[Arch] = &[
         model_type: "afmoe",
         architectures: &["AfmoeForCausalLM"],
         eight_bits: &["router.gate"],
+        not_cast: &["expert_bias"],
         ..Arch::OTHER
     },
 ];

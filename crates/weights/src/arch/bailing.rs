@@ -7,12 +7,14 @@ pub(super) const ARCHS: &[Arch] = &[
         model_type: "bailing_moe",
         architectures: &["BailingMoeForCausalLM", "BailingMoeV2ForCausalLM"],
         eight_bits: &["mlp.gate.gate_proj"],
+        not_cast: &["expert_bias"],
         ..Arch::OTHER
     },
     Arch {
         model_type: "bailing_moe_linear",
         architectures: &["BailingMoeLinearForCausalLM"],
         eight_bits: &["mlp.gate.gate_proj"],
+        not_cast: &["expert_bias"],
         ..Arch::OTHER
     },
     Arch {
@@ -20,6 +22,7 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["BailingMoeV2_5ForCausalLM"],
         not_quantized: &["attention.embed_q", "attention.unembed_out"],
         eight_bits: &["mlp.gate.gate_proj"],
+        not_cast: &["expert_bias"],
         ..Arch::OTHER
     },
     Arch {

@@ -23,6 +23,7 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["DeepseekV3ForCausalLM"],
         head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
+        not_cast: &["e_score_correction_bias"],
         ..Arch::OTHER
     },
     Arch {
@@ -30,6 +31,7 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["DeepseekV32ForCausalLM"],
         head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
+        not_cast: &["e_score_correction_bias"],
         ..Arch::OTHER
     },
     Arch {
@@ -38,6 +40,7 @@ pub(super) const ARCHS: &[Arch] = &[
         head: Head::AlwaysOwn,
         multi_linear: &["embed_q", "unembed_out", "o_a_proj"],
         not_quantized: &["mlp.gate"],
+        not_cast: &["attn_hc.", "ffn_hc.", "sinks", "e_score_correction_bias", "compressor."],
         ..Arch::OTHER
     },
 ];

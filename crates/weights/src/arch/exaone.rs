@@ -7,6 +7,7 @@ pub(super) const ARCHS: &[Arch] = &[
         model_type: "exaone_moe",
         architectures: &["ExaoneMoEForCausalLM"],
         not_quantized: &["mlp.gate"],
+        not_cast: &["e_score_correction_bias"],
         ..Arch::OTHER
     },
 ];

@@ -8,6 +8,7 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["Glm4MoeForCausalLM"],
         head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
+        not_cast: &["e_score_correction_bias"],
         ..Arch::OTHER
     },
     Arch {
@@ -15,6 +16,7 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["Glm4MoeLiteForCausalLM"],
         head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
+        not_cast: &["e_score_correction_bias"],
         ..Arch::OTHER
     },
     Arch {
@@ -32,6 +34,7 @@ pub(super) const ARCHS: &[Arch] = &[
         model_type: "glm_moe_dsa",
         head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
+        not_cast: &["e_score_correction_bias"],
         ..Arch::OTHER
     },
 ];

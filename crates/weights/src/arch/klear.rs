@@ -8,6 +8,7 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["KlearMoeForCausalLM"],
         head: Head::AlwaysOwn,
         eight_bits: &["mlp.gate"],
+        not_cast: &["expert_bias"],
         ..Arch::OTHER
     },
 ];

@@ -7,6 +7,7 @@ pub(super) const ARCHS: &[Arch] = &[
         model_type: "laguna",
         architectures: &["LagunaForCausalLM"],
         eight_bits: &["mlp.gate.proj"],
+        not_cast: &["e_score_correction_bias"],
         ..Arch::OTHER
     },
 ];

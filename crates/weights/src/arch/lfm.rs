@@ -7,6 +7,7 @@ pub(super) const ARCHS: &[Arch] = &[
         model_type: "lfm2_moe",
         architectures: &["Lfm2MoeForCausalLM"],
         eight_bits: &["feed_forward.gate"],
+        not_cast: &["expert_bias"],
         ..Arch::OTHER
     },
 ];

@@ -8,6 +8,7 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["MiMoV2FlashForCausalLM"],
         head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
+        not_cast: &["e_score_correction_bias"],
         ..Arch::OTHER
     },
 ];

@@ -8,6 +8,7 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["NemotronHForCausalLM"],
         head: Head::AlwaysOwn,
         not_quantized: &["mixer.gate"],
+        not_cast: &["e_score_correction_bias", "A_log"],
         ..Arch::OTHER
     },
 ];

@@ -30,11 +30,13 @@ pub(super) const ARCHS: &[Arch] = &[
     Arch {
         model_type: "qwen3_5",
         eight_bits: &["mlp.gate", "shared_expert_gate"],
+        not_cast: &["A_log"],
         ..Arch::OTHER
     },
     Arch {
         model_type: "qwen3_5_moe",
         eight_bits: &["mlp.gate", "shared_expert_gate"],
+        not_cast: &["A_log"],
         ..Arch::OTHER
     },
 ];

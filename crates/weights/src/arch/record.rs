@@ -121,7 +121,7 @@ impl Arch {
         multi_linear: &["embed_q", "unembed_out"],
         eight_bits_unsaid: &[],
         eight_bits: &[],
-        not_cast: &["e_score_correction_bias", "expert_bias", "router_bias", "A_log", "dt_bias"],
+        not_cast: &[],
         embeddings: &[
             "embed_tokens",
             "embed_tokens_per_layer",

@@ -8,6 +8,7 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["Step3p5ForCausalLM"],
         head: Head::AlwaysOwn,
         eight_bits: &["mlp.gate.gate"],
+        not_cast: &["router_bias"],
         ..Arch::OTHER
     },
 ];
