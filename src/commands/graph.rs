@@ -10,6 +10,7 @@ use crate::outcome::Outcome;
 use crate::terminal::{print, print_json};
 use engine::project::{Project, ProjectPath};
 use engine::stage::{Kind, Stage};
+use weights::checkpoint::Towers;
 use weights::kernels::{Mode, Rounding};
 use weights::rewrite::{Mixed, Quantize};
 
@@ -68,9 +69,10 @@ fn edges(project: &Project) -> Vec<(&str, &str)> {
 }
 
 fn how_quantized(quantize: &Quantize) -> String {
-    let Quantize { auto, bits, group_size, mode, overrides, recipe, rounding } = quantize;
+    let Quantize { auto, bits, group_size, mode, overrides, recipe, rounding, towers } = quantize;
     let kept = if *rounding == Rounding::Keep { ", rounding keep" } else { "" };
-    let own = if overrides.is_empty() { kept.to_owned() } else { format!("{kept}, overrides") };
+    let towers = if *towers == Towers::Include { ", with towers" } else { "" };
+    let own = format!("{kept}{towers}{}", if overrides.is_empty() { "" } else { ", overrides" });
     let recipe = Mixed::WORDS.iter().find(|(_, known)| Some(*known) == *recipe);
     if let Some(auto) = auto {
         return format!("auto, {} bits/weight, group {group_size}{own}", auto.target_bits);

@@ -236,6 +236,7 @@ fn parameter_changes(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weights::checkpoint::Towers;
     use weights::kernels::{Mode, Rounding};
     use weights::rewrite::Quantize;
 
@@ -248,6 +249,7 @@ mod tests {
             overrides: Vec::new(),
             recipe: None,
             rounding: Rounding::Nearest,
+            towers: Towers::Drop,
         });
         Recipe::new(stage, "cpu", [("model".to_owned(), Digest::of(input.as_bytes()))].into(), false)
     }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use mlx_rs::{Array, Dtype, ops, transforms};
 
 use super::device;
@@ -11,7 +11,7 @@ use super::matrix::Matrix;
 use super::packed::Packed;
 use models::runtime::Stored;
 use weights::adapter::Whole;
-use weights::checkpoint::{Checkpoint, Part, Weight, WeightKind};
+use weights::checkpoint::{Change, Checkpoint, Part, Source, Weight, WeightKind};
 use weights::kernels::{Float, Mode};
 
 /// The tensors that were not taken yet.
@@ -63,18 +63,63 @@ impl Weights {
         Ok(transforms::eval(&self.taken)?)
     }
 
-    /// Takes `part` of a weight from its tensor, or from those of its experts, stacked.
+    /// Takes `part` of a weight from its tensors. Where several weights are parts of one tensor, each takes its
+    /// own part of it.
     fn remove(&mut self, weight: &Weight, part: Part) -> Result<Array> {
         let mut arrays = Vec::with_capacity(weight.sources().len());
         for source in weight.sources() {
-            let tensor = Weight::tensor(source, part);
-            arrays.push(self.arrays.remove(&tensor).with_context(|| format!("there is no tensor {tensor}"))?);
+            let tensor = Weight::tensor(&source.tensor, part);
+            let array = if source.view.is_whole() {
+                self.arrays.remove(&tensor)
+            } else {
+                self.arrays.get(&tensor).cloned()
+            };
+            let array = array.with_context(|| format!("there is no tensor {tensor}"))?;
+            arrays.push(view_of(array, source, weight)?);
         }
-        match <[Array; 1]>::try_from(arrays) {
-            Ok([array]) => Ok(array),
-            Err(arrays) => Ok(ops::stack(&arrays, 0)?),
+        let array = match <[Array; 1]>::try_from(arrays) {
+            Ok([array]) => array,
+            Err(arrays) if arrays.iter().all(|array| array.ndim() < weight.shape.len()) => {
+                ops::stack(&arrays, 0)?
+            }
+            Err(arrays) => ops::concatenate(&arrays, 0)?,
+        };
+        match weight.change() {
+            None => Ok(array),
+            Some(Change::AddOne) => Ok(array.add(Array::from_f32(1.0).as_dtype(array.dtype())?)?),
+            Some(Change::NormalizeRows | Change::Multiply(_)) => {
+                bail!("this version does not run a model whose weights are scaled when they are read")
+            }
         }
     }
+}
+
+/// Returns the part of a tensor that a source is.
+fn view_of(tensor: Array, source: &Source, weight: &Weight) -> Result<Array> {
+    if source.view.is_whole() {
+        return Ok(tensor);
+    }
+    // Packed codes and scales have fewer elements than the weight: their rows are shorter, and only rows are moved.
+    let (columns, row) = match weight.kind {
+        WeightKind::Quantized(..) => (weight.columns().max(1), tensor.dim(-1).unsigned_abs() as usize),
+        _ => (1, 1),
+    };
+    let mut shape =
+        source.view.shape().iter().map(|side| i32::try_from(*side)).collect::<Result<Vec<_>, _>>()?;
+    let scaled = |stride: usize| i64::try_from(stride * row / columns);
+    let mut strides = source.view.strides().into_iter().map(scaled).collect::<Result<Vec<_>, _>>()?;
+    if let (WeightKind::Quantized(..), Some(side), Some(stride)) =
+        (weight.kind, shape.last_mut(), strides.last_mut())
+    {
+        (*side, *stride) = (tensor.dim(-1), 1);
+    }
+    let view =
+        tensor.as_strided(shape.as_slice(), strides.as_slice(), source.view.offset() * row / columns)?;
+    // The rows of a view may have more dimensions than those of the weight: groups, and heads in a group.
+    let (_, outer) = weight.shape.split_last().context("a weight that is a part has dimensions")?;
+    let sides = outer.iter().map(|side| i32::try_from(*side)).collect::<Result<Vec<_>, _>>()?;
+    let whole = [sides.as_slice(), &[view.dim(-1)]].concat();
+    if weight.sources().len() == 1 { Ok(view.reshape(&whole)?) } else { Ok(view) }
 }
 
 /// Returns numbers in memory as an array, in the device's activation dtype.

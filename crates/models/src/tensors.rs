@@ -98,7 +98,7 @@ impl<'a, R: Runtime> Tensors<'a, R> {
     /// Fails if a weight was not taken. Then reads all weights that were taken and are not in memory yet.
     pub(crate) fn finish(self) -> Result<()> {
         let weights = self.checkpoint.weights().iter().filter(|(name, _)| !self.taken.contains(*name));
-        let leftover: BTreeSet<String> = weights.flat_map(|(_, weight)| weight.tensors()).collect();
+        let leftover: BTreeSet<&String> = weights.map(|(name, _)| name).collect();
         if let Some(first) = leftover.first() {
             let count = leftover.len();
             bail!("{}: {count} unknown tensors, the first is {first}", self.folder.display());

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::stage::{Benchmark, Probe, Stage};
+use weights::checkpoint::Towers;
 use weights::kernels::{Mode, Rounding};
 use weights::rewrite::{AutoBits, Dtype, Fuse, Mixed, Override, Quantize, TokenizerOf};
 
@@ -30,6 +31,7 @@ struct PlainFuse {
     requantize: bool,
     rounding: Rounding,
     tokenizer: TokenizerOf,
+    towers: Towers,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,4 +44,5 @@ struct PlainQuantize {
     overrides: Vec<Override>,
     recipe: Option<Mixed>,
     rounding: Rounding,
+    towers: Towers,
 }

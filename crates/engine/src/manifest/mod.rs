@@ -253,7 +253,8 @@ fn read_fuse(fields: &mut Fields) -> Result<Fuse, Problem> {
         ));
     }
     let tokenizer = fields.word("tokenizer", &TokenizerOf::WORDS)?.unwrap_or_default();
-    Ok(Fuse { dtype, requantize, rounding, tokenizer })
+    let towers = quantize::read_towers(fields)?;
+    Ok(Fuse { dtype, requantize, rounding, tokenizer, towers })
 }
 
 fn read_input(fields: &mut Fields, role: &'static str) -> Result<Input, Problem> {

@@ -2,6 +2,7 @@
 //! Knows nothing of the model that is quantized.
 
 use text::yaml::{At, Fields, Problem, Tree, Value};
+use weights::checkpoint::Towers;
 use weights::kernels::{Mode, Rounding};
 use weights::rewrite::{AutoBits, Mixed, Override, Quantize, TargetBits};
 
@@ -33,7 +34,8 @@ pub(super) fn read(fields: &mut Fields, probe: Option<At>) -> Result<Quantize, P
     if let Some(at) = probe.filter(|_| auto.is_none() && rounding != Rounding::Keep) {
         return Err(Problem::new(at, "`probe` is for `rounding: keep` or `bits: auto`"));
     }
-    Ok(Quantize { auto, bits, group_size, mode, overrides: overrides.unwrap_or_default(), recipe, rounding })
+    let (overrides, towers) = (overrides.unwrap_or_default(), read_towers(fields)?);
+    Ok(Quantize { auto, bits, group_size, mode, overrides, recipe, rounding, towers })
 }
 
 /// Reads `bits: auto` with its budget. Returns `None` if `bits` is something else.
@@ -86,6 +88,11 @@ fn read_candidates(fields: &mut Fields) -> Result<Vec<usize>, Problem> {
         _ => Err(Problem::new(item.at, format!("a candidate must be one of {all:?}, not {}", item.kind()))),
     };
     items.into_iter().map(read).collect()
+}
+
+/// Reads the field `towers`, which `fuse` has too.
+pub(super) fn read_towers(fields: &mut Fields) -> Result<Towers, Problem> {
+    Ok(fields.word("towers", &Towers::WORDS)?.unwrap_or_default())
 }
 
 /// Reads the field `rounding`, which `fuse` has too.

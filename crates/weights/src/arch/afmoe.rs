@@ -1,5 +1,6 @@
 //! The record of Arcee's AFMoE.
 
+use super::sanitize::STACK_IN_PLACE;
 use super::Arch;
 
 pub(super) const ARCHS: &[Arch] = &[
@@ -8,6 +9,7 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["AfmoeForCausalLM"],
         eight_bits: &["router.gate"],
         not_cast: &["expert_bias"],
+        sanitize: &[STACK_IN_PLACE],
         ..Arch::OTHER
     },
 ];

@@ -1,5 +1,6 @@
 //! The records of inclusionAI's Bailing and Ling.
 
+use super::sanitize::{Channels, EXTRA_LAYERS, STACK, Step};
 use super::{Arch, Layers};
 
 pub(super) const ARCHS: &[Arch] = &[
@@ -8,6 +9,10 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["BailingMoeForCausalLM", "BailingMoeV2ForCausalLM"],
         eight_bits: &["mlp.gate.gate_proj"],
         not_cast: &["expert_bias"],
+        sanitize: &[
+            STACK,
+            Step::Rename(&[(".mlp.gate.weight$", ".mlp.gate.gate_proj.weight"), (".mlp.gate.bias$", ".mlp.gate.gate_proj.bias")]),
+        ],
         ..Arch::OTHER
     },
     Arch {
@@ -15,6 +20,10 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["BailingMoeLinearForCausalLM"],
         eight_bits: &["mlp.gate.gate_proj"],
         not_cast: &["expert_bias"],
+        sanitize: &[
+            STACK,
+            Step::Rename(&[(".mlp.gate.weight$", ".mlp.gate.gate_proj.weight"), (".mlp.gate.bias$", ".mlp.gate.gate_proj.bias")]),
+        ],
         ..Arch::OTHER
     },
     Arch {
@@ -23,6 +32,12 @@ pub(super) const ARCHS: &[Arch] = &[
         not_quantized: &["attention.embed_q", "attention.unembed_out"],
         eight_bits: &["mlp.gate.gate_proj"],
         not_cast: &["expert_bias"],
+        sanitize: &[
+            EXTRA_LAYERS,
+            STACK,
+            Step::Rename(&[(".mlp.gate.weight$", ".mlp.gate.gate_proj.weight"), (".mlp.gate.bias$", ".mlp.gate.gate_proj.bias")]),
+            Step::SplitLatent,
+        ],
         ..Arch::OTHER
     },
     Arch {
@@ -40,6 +55,12 @@ pub(super) const ARCHS: &[Arch] = &[
         ],
         partly_quantized: &["attention.q_proj", "attention.g_proj"],
         layers: Layers::LinearAttention,
+        sanitize: &[
+            EXTRA_LAYERS,
+            STACK,
+            Step::SplitLatent,
+            Step::ChannelsLast(&["_conv1d.weight"], Channels::LastNotOne),
+        ],
         ..Arch::OTHER
     },
 ];

@@ -1,6 +1,10 @@
 //! The records of DeepSeek, and of what mlx-lm loads as DeepSeek V3. Routers are bare parameters.
 
+use super::sanitize::{EXTRA_LAYERS, STACK, Step, When};
 use super::{Arch, Head};
+
+/// Experts become stacks, and `kv_b_proj` two layers.
+const LATENT: &[Step] = &[EXTRA_LAYERS, STACK, Step::SplitLatent];
 
 pub(super) const ARCHS: &[Arch] = &[
     Arch {
@@ -24,6 +28,7 @@ pub(super) const ARCHS: &[Arch] = &[
         head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
         not_cast: &["e_score_correction_bias"],
+        sanitize: LATENT,
         ..Arch::OTHER
     },
     Arch {
@@ -32,6 +37,7 @@ pub(super) const ARCHS: &[Arch] = &[
         head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
         not_cast: &["e_score_correction_bias"],
+        sanitize: LATENT,
         ..Arch::OTHER
     },
     Arch {
@@ -41,6 +47,15 @@ pub(super) const ARCHS: &[Arch] = &[
         multi_linear: &["embed_q", "unembed_out", "o_a_proj"],
         not_quantized: &["mlp.gate"],
         not_cast: &["attn_hc.", "ffn_hc.", "sinks", "e_score_correction_bias", "compressor."],
+        sanitize: &[
+            Step::If(
+                When::Lacks(&["^model."]),
+                &[Step::Refuse(
+                    &["^layers."],
+                    "the weights are packed as DeepSeek packs them; have mlx_lm.convert write the model first",
+                )],
+            ),
+        ],
         ..Arch::OTHER
     },
 ];

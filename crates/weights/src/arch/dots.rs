@@ -1,5 +1,6 @@
 //! The record of dots.llm1. Routers are bare parameters.
 
+use super::sanitize::STACK_IN_PLACE;
 use super::Arch;
 
 pub(super) const ARCHS: &[Arch] = &[
@@ -7,6 +8,7 @@ pub(super) const ARCHS: &[Arch] = &[
         model_type: "dots1",
         architectures: &["Dots1ForCausalLM"],
         not_quantized: &["mlp.gate"],
+        sanitize: &[STACK_IN_PLACE],
         ..Arch::OTHER
     },
 ];

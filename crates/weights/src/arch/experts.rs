@@ -12,18 +12,6 @@ const PROJECTIONS: [(&str, &str); 3] = [("w1", "gate_proj"), ("w2", "down_proj")
 /// `models/{qwen3_moe,mixtral,afmoe,gemma4_text}.py`.
 const STACKS: [&str; 3] = ["switch_mlp", "experts", "experts.switch_glu"];
 
-/// How a checkpoint stores the experts of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Experts {
-    /// As the model has them, or in a form that this version does not convert.
-    AsInModel,
-    /// One by one, as the model has them too.
-    Apart,
-    /// One by one, as `PREFIX.experts.N.PROJECTION`, or already stacked as in the model:
-    /// `PREFIX.switch_mlp.PROJECTION`.
-    OneByOne,
-}
-
 /// The path of a module of one expert: `OWNER.experts.NUMBER.PROJECTION`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expert<'a> {
@@ -40,11 +28,16 @@ impl<'a> Expert<'a> {
     pub fn of(module: &'a str) -> Option<Self> {
         let (owner, rest) = module.rsplit_once(".experts.")?;
         let (digits, written) = rest.split_once('.')?;
-        let number = digits.parse::<usize>().ok().filter(|number| *number <= MAX_NUMBER)?;
-        let is_plain = number.to_string() == digits;
+        let number = Self::number(digits)?;
         let known = PROJECTIONS.iter().find(|(mixtral, _)| *mixtral == written);
         let projection = known.map_or(written, |(_, usual)| usual);
-        is_plain.then_some(Self { owner, number, projection })
+        Some(Self { owner, number, projection })
+    }
+
+    /// Parses the number of an expert.
+    pub fn number(digits: &str) -> Option<usize> {
+        let number = digits.parse::<usize>().ok().filter(|number| *number <= MAX_NUMBER)?;
+        (number.to_string() == digits).then_some(number)
     }
 
     /// Whether it is one of the three matrices that are stacked.
@@ -63,11 +56,9 @@ impl<'a> Expert<'a> {
     }
 }
 
-impl Experts {
-    /// Whether `name` is that of a stack of experts, or of a tensor in one.
-    pub fn is_stack(self, name: &str) -> bool {
-        [".switch_mlp.", ".switch_glu.", ".experts."].iter().any(|word| name.contains(word))
-    }
+/// Whether `name` is that of a stack of experts, or of a tensor in one.
+pub(super) fn is_stack(name: &str) -> bool {
+    [".switch_mlp.", ".switch_glu.", ".experts."].iter().any(|word| name.contains(word))
 }
 
 #[cfg(test)]

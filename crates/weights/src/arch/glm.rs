@@ -1,5 +1,6 @@
 //! The records of GLM with experts. Routers are bare parameters.
 
+use super::sanitize::{EXTRA_LAYERS, STACK, Step};
 use super::{Arch, Head};
 
 pub(super) const ARCHS: &[Arch] = &[
@@ -9,6 +10,7 @@ pub(super) const ARCHS: &[Arch] = &[
         head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
         not_cast: &["e_score_correction_bias"],
+        sanitize: &[EXTRA_LAYERS, STACK],
         ..Arch::OTHER
     },
     Arch {
@@ -17,6 +19,7 @@ pub(super) const ARCHS: &[Arch] = &[
         head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
         not_cast: &["e_score_correction_bias"],
+        sanitize: &[EXTRA_LAYERS, STACK, Step::SplitLatent],
         ..Arch::OTHER
     },
     Arch {
@@ -35,6 +38,7 @@ pub(super) const ARCHS: &[Arch] = &[
         head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
         not_cast: &["e_score_correction_bias"],
+        sanitize: &[EXTRA_LAYERS, STACK, Step::SplitLatent],
         ..Arch::OTHER
     },
 ];

@@ -1,5 +1,6 @@
 //! The record of OpenAI's gpt-oss.
 
+use super::sanitize::{Rows, Step};
 use super::{Arch, Head};
 
 pub(super) const ARCHS: &[Arch] = &[
@@ -8,6 +9,20 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["GptOssForCausalLM"],
         head: Head::AlwaysOwn,
         eight_bits: &["router"],
+        sanitize: &[
+            Step::Transpose(&[".experts.gate_up_proj$", ".experts.down_proj$"]),
+            Step::Split {
+                from: ".experts.gate_up_proj$",
+                to: &[".experts.gate_proj.weight", ".experts.up_proj.weight"],
+                rows: Rows::Interleaved,
+            },
+            Step::Split {
+                from: ".experts.gate_up_proj_bias$",
+                to: &[".experts.gate_proj.bias", ".experts.up_proj.bias"],
+                rows: Rows::Interleaved,
+            },
+            Step::Rename(&[(".experts.down_proj$", ".experts.down_proj.weight"), (".experts.down_proj_bias$", ".experts.down_proj.bias")]),
+        ],
         ..Arch::OTHER
     },
 ];

@@ -1,5 +1,6 @@
 //! The record of AI21's Jamba.
 
+use super::sanitize::{CONV, STACK};
 use super::{Arch, Head};
 
 pub(super) const ARCHS: &[Arch] = &[
@@ -8,6 +9,7 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["JambaForCausalLM"],
         head: Head::TiedByDefault,
         eight_bits: &["router"],
+        sanitize: &[CONV, STACK],
         ..Arch::OTHER
     },
 ];

@@ -1,5 +1,6 @@
 //! The record of Kuaishou's Klear.
 
+use super::sanitize::STACK_IN_PLACE;
 use super::{Arch, Head};
 
 pub(super) const ARCHS: &[Arch] = &[
@@ -9,6 +10,7 @@ pub(super) const ARCHS: &[Arch] = &[
         head: Head::AlwaysOwn,
         eight_bits: &["mlp.gate"],
         not_cast: &["expert_bias"],
+        sanitize: &[STACK_IN_PLACE],
         ..Arch::OTHER
     },
 ];

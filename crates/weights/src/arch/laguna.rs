@@ -1,5 +1,6 @@
 //! The record of Poolside's Laguna.
 
+use super::sanitize::{STACK, Step};
 use super::Arch;
 
 pub(super) const ARCHS: &[Arch] = &[
@@ -8,6 +9,11 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["LagunaForCausalLM"],
         eight_bits: &["mlp.gate.proj"],
         not_cast: &["e_score_correction_bias"],
+        sanitize: &[
+            Step::Rename(&[("^language_model.", "")]),
+            Step::Rename(&[(".mlp.gate.weight$", ".mlp.gate.proj.weight"), (".mlp.experts.e_score_correction_bias$", ".mlp.gate.e_score_correction_bias")]),
+            STACK,
+        ],
         ..Arch::OTHER
     },
 ];

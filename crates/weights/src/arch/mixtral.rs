@@ -1,12 +1,13 @@
 //! The record of Mistral's Mixtral.
 
-use super::{Arch, Experts};
+use super::sanitize::STACK_NUMBERED;
+use super::Arch;
 
 pub(super) const ARCHS: &[Arch] = &[
     Arch {
         model_type: "mixtral",
         architectures: &["MixtralForCausalLM"],
-        experts: Experts::OneByOne,
+        sanitize: &[STACK_NUMBERED],
         ..Arch::OTHER
     },
 ];

@@ -6,10 +6,12 @@
 mod experts;
 mod names;
 mod record;
+mod sanitize;
 
-pub use experts::{Expert, Experts};
+pub use experts::Expert;
 pub use names::LayerName;
 pub use record::{Arch, Head, Layers, QuantRule};
+pub use sanitize::{Channels, Factor, Number, Rows, Step, When, find, find_any};
 
 use serde_json::{Map, Value};
 
@@ -22,8 +24,8 @@ macro_rules! families {
 }
 
 families! {
-    afmoe bailing dbrx deepseek dots exaone gemma glm gpt_oss granite iquest jamba kimi klear laguna lfm llama longcat mellum
-    mimo minimax mixtral muse nemotron olmo phi plain qwen2 qwen3 rwkv seed_oss solar spark starcoder2 step
+    afmoe bailing dbrx deepseek dots exaone gemma glm gpt gpt_oss granite hunyuan iquest jamba kimi klear laguna lfm llama longcat mamba
+    mellum mimo minimax mistral mixtral muse nemotron olmo phi plain qwen2 qwen3 rwkv seed_oss solar spark starcoder2 step
 }
 
 /// Returns the record for a `config.json`. It is looked up by `model_type`, which may be an alias, and only
@@ -51,14 +53,6 @@ const REMAPPED: [[&str; 3]; 1] = [["bailing_hybrid", "BailingMoeV3ForCausalLM", 
 pub fn of_model_type(model_type: &str) -> &'static Arch {
     let is_it = |arch: &&Arch| arch.model_type == model_type || arch.aliases.contains(&model_type);
     all().find(is_it).unwrap_or(&Arch::OTHER)
-}
-
-/// Returns the model types whose experts this version stacks, sorted.
-pub fn with_experts_one_by_one() -> Vec<&'static str> {
-    let mut types: Vec<_> =
-        all().filter(|arch| arch.experts == Experts::OneByOne).map(|arch| arch.model_type).collect();
-    types.sort_unstable();
-    types
 }
 
 fn of_class(class: &str) -> Option<&'static Arch> {

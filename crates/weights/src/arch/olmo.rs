@@ -1,6 +1,7 @@
 //! The records of Ai2's OLMo: dense, and with experts.
 
-use super::{Arch, Experts, Head};
+use super::sanitize::STACK;
+use super::{Arch, Head};
 
 pub(super) const ARCHS: &[Arch] = &[
     Arch {
@@ -13,7 +14,7 @@ pub(super) const ARCHS: &[Arch] = &[
         model_type: "olmoe",
         architectures: &["OlmoeForCausalLM"],
         head: Head::TiedByDefault,
-        experts: Experts::OneByOne,
+        sanitize: &[STACK],
         ..Arch::OTHER
     },
 ];

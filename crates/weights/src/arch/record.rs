@@ -4,12 +4,13 @@
 
 use serde_json::{Map, Value};
 
-use super::experts::Experts;
+use super::experts::is_stack;
 use super::names::LayerName;
+use super::sanitize::Step;
 
 /// The facts about the models of one `model_type`. The file of a family lists what differs from
 /// [`Arch::OTHER`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Arch {
     /// The `model_type` of `config.json`; empty in [`Arch::OTHER`].
     pub model_type: &'static str,
@@ -19,8 +20,10 @@ pub struct Arch {
     pub architectures: &'static [&'static str],
     /// Where the output head comes from.
     pub head: Head,
-    /// How a checkpoint stores experts.
-    pub experts: Experts,
+    /// How a checkpoint in another layout becomes the tensors of mlx-lm's model.
+    pub sanitize: &'static [Step],
+    /// Whether the model has its experts one by one, not stacked.
+    pub experts_apart: bool,
     /// Suffixes of the paths of modules that are not quantized: routers that are bare parameters in mlx-lm,
     /// and modules that a `quant_predicate` in `models/*.py` excludes. One that ends with a dot may be anywhere.
     pub not_quantized: &'static [&'static str],
@@ -113,7 +116,8 @@ impl Arch {
         aliases: &[],
         architectures: &[],
         head: Head::OwnByDefault,
-        experts: Experts::AsInModel,
+        sanitize: &[],
+        experts_apart: false,
         not_quantized: &[],
         partly_quantized: &[],
         layers: Layers::All,
@@ -160,10 +164,10 @@ impl Arch {
         }
     }
 
-    /// Whether nothing is known of the architecture but its names and its head, if that.
+    /// Whether nothing is known of the architecture but its names, its layout and its head, if that.
     pub fn is_plain(&self) -> bool {
-        let Self { model_type, aliases, head, .. } = *self;
-        *self == Self { model_type, aliases, head, ..Self::OTHER }
+        let Self { model_type, aliases, head, sanitize, .. } = *self;
+        *self == Self { model_type, aliases, head, sanitize, ..Self::OTHER }
     }
 
     /// Whether the tensor `name` is cast when another dtype is asked for.
@@ -179,7 +183,8 @@ impl Arch {
     /// Whether a checkpoint's own head is dropped because the model uses its embedding. `config.json`
     /// decides; if it says nothing, the default of the architecture decides.
     pub fn drops_head(&self, config: &Map<String, Value>) -> bool {
-        let said = config.get("tie_word_embeddings").and_then(Value::as_bool);
+        let inner = config.get("text_config").and_then(|text| text.get("tie_word_embeddings"));
+        let said = inner.or_else(|| config.get("tie_word_embeddings")).and_then(Value::as_bool);
         self.head != Head::AlwaysOwn && said.unwrap_or(self.head == Head::TiedByDefault)
     }
 
@@ -187,7 +192,8 @@ impl Arch {
     /// are computed. mlx-lm drops such tensors, and cannot load a quantized head of a tied model.
     /// `drops_head` is the answer of [`drops_head`](Self::drops_head).
     pub fn is_dropped(&self, name: &str, drops_head: bool) -> bool {
-        drops_head && name.starts_with("lm_head.") || name.ends_with(".rotary_emb.inv_freq")
+        let is_head = || name.strip_prefix("language_model.").unwrap_or(name).starts_with("lm_head.");
+        drops_head && is_head() || name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".rope.inv_freq")
     }
 
     /// Returns the path of the module that a weight belongs to if mlx-lm quantizes that module: a linear
@@ -198,7 +204,7 @@ impl Arch {
         let module = name.strip_suffix(".weight")?;
         let is_layer = match shape.len() {
             2 => true,
-            3 => is_quantized || self.experts.is_stack(name) || self.is_multi_linear(module),
+            3 => is_quantized || is_stack(name) && !self.experts_apart || self.is_multi_linear(module),
             _ => false,
         };
         is_layer.then_some(module)

@@ -7,6 +7,7 @@ pub(super) const ARCHS: &[Arch] = &[
         model_type: "solar_open",
         head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
+        not_cast: &["e_score_correction_bias"],
         ..Arch::OTHER
     },
 ];

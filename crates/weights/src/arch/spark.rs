@@ -1,5 +1,6 @@
 //! The record of iFlytek's Spark.
 
+use super::sanitize::{Step, When};
 use super::{Arch, Head};
 
 pub(super) const ARCHS: &[Arch] = &[
@@ -7,6 +8,12 @@ pub(super) const ARCHS: &[Arch] = &[
         model_type: "spark2_5",
         head: Head::TiedByDefault,
         not_quantized: &["self_attn.g_proj"],
+        sanitize: &[
+            Step::If(
+                When::Lacks(&["^model.embedding.weight$"]),
+                &[Step::Rename(&[("^model.embed_tokens.", "model.embedding.")])],
+            ),
+        ],
         ..Arch::OTHER
     },
 ];

@@ -2,24 +2,29 @@
 //! Knows no architecture by name; what differs between architectures is in `arch`.
 
 mod card;
-mod experts;
 mod folder_kind;
+mod left_out;
 mod quantized;
+mod sanitize;
 mod side_files;
 mod summary;
 mod tokenizer_files;
+mod view;
+mod weight;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
+use left_out::LeftOut;
 use quantized::Packing;
+use sanitize::Sanitize;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::arch::{self, Arch, Head};
-use crate::error::{Context, OrBug, Result, fail, require};
+use crate::error::{Context, OrBug, Result, fail};
 use crate::kernels::{Float, Mode, QuantSpec};
 use crate::tensor::{Element, TensorFiles, describe_foreign, to_pretty_json};
 use artifact::{AtPath, Output};
@@ -30,6 +35,31 @@ pub(crate) use side_files::copy_side_files;
 pub use summary::ModelSummary;
 use text::{from_python_json, to_python_json};
 pub(crate) use tokenizer_files::difference as tokenizer_difference;
+pub use view::View;
+pub use weight::{Change, Part, Source, Weight, WeightKind};
+
+/// What happens to tensors of vision, of audio and of multi-token prediction. It is left out of a recipe if they are
+/// dropped, so that recipes from before there was a choice keep their keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Towers {
+    /// They are left out, as mlx-lm does.
+    #[default]
+    Drop,
+    /// They stay as they are, under the names of mlx-vlm.
+    Include,
+}
+
+impl Towers {
+    /// The choices and their words in `pipeline.yaml`.
+    pub const WORDS: [(&str, Self); 2] = [("drop", Self::Drop), ("include", Self::Include)];
+
+    /// Whether they are dropped.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    pub(crate) fn is_drop(&self) -> bool {
+        *self == Self::Drop
+    }
+}
 
 /// The Hugging Face repository and commit that a model comes from, for its model card.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,145 +81,7 @@ pub struct Checkpoint {
     files: TensorFiles,
     weights: BTreeMap<String, Weight>,
     warnings: Vec<String>,
-}
-
-/// One weight of the model, described as it would be without quantization.
-#[derive(Clone, Debug)]
-pub struct Weight {
-    /// Its shape before packing, outermost dimension first.
-    pub shape: Vec<usize>,
-    /// How it is stored.
-    pub kind: WeightKind,
-    /// The number of bytes it takes in the files, all parts together.
-    pub stored: u64,
-    /// The tensors in the files whose rows follow each other in it, by name: one, or one for each expert. For
-    /// a quantized module it is the name of the `weight` tensor.
-    sources: Vec<String>,
-}
-
-/// How a weight is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WeightKind {
-    /// One tensor of floats.
-    Float(Float),
-    /// `weight`, `scales` and, in the affine mode, `biases`. They dequantize to this float type.
-    Quantized(QuantSpec, Float),
-    /// One tensor of another type, which is copied as it is.
-    Other(Element),
-}
-
-impl WeightKind {
-    /// Returns how the weight is quantized, or `None` if it is not.
-    pub fn spec(self) -> Option<QuantSpec> {
-        match self {
-            Self::Quantized(spec, _) => Some(spec),
-            Self::Float(_) | Self::Other(_) => None,
-        }
-    }
-}
-
-/// One of the tensors that a weight is stored in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// The codes, or the floats themselves.
-    Weight,
-    /// The scale of each group.
-    Scales,
-    /// The bias of each group, in the affine mode.
-    Biases,
-}
-
-impl Part {
-    /// All parts, each with the last word of its tensor's name.
-    pub const WORDS: [(&'static str, Self); 3] =
-        [("weight", Self::Weight), ("scales", Self::Scales), ("biases", Self::Biases)];
-}
-
-impl Weight {
-    /// Returns the length of a row in weights: the last dimension, or 1 for a scalar.
-    pub fn columns(&self) -> usize {
-        self.shape.last().copied().unwrap_or(1)
-    }
-
-    /// Returns the number of rows: the product of all dimensions but the last.
-    pub fn rows(&self) -> usize {
-        self.shape.split_last().map_or(1, |(_, rows)| rows.iter().product())
-    }
-
-    /// Returns the number of rows of one matrix. In a stack, that is one expert.
-    pub fn matrix_rows(&self) -> usize {
-        match self.shape.as_slice() {
-            [.., rows, _] => *rows,
-            _ => 1,
-        }
-    }
-
-    /// Returns the float type that it has or dequantizes to, or `None` if it holds no floats.
-    pub fn float(&self) -> Option<Float> {
-        match self.kind {
-            WeightKind::Float(float) | WeightKind::Quantized(_, float) => Some(float),
-            WeightKind::Other(_) => None,
-        }
-    }
-
-    /// Checks that eight times the number of weights does not overflow, where an empty dimension counts as 1,
-    /// and that each row is a whole number of bytes.
-    fn check(&self) -> Result<()> {
-        let size =
-            self.shape.iter().try_fold(8usize, |size, dimension| size.checked_mul((*dimension).max(1)));
-        require!(size.is_some(), Checkpoint, "no machine has so many weights");
-        if let WeightKind::Other(element) = self.kind {
-            let whole = (self.columns() * element.bitsize()).is_multiple_of(8);
-            require!(whole, Checkpoint, "rows of {} times {element} are no whole bytes", self.columns());
-        }
-        Ok(())
-    }
-
-    /// Returns the number of bytes that a row takes in `part`.
-    pub fn row_bytes(&self, part: Part) -> usize {
-        let columns = self.columns();
-        match (self.kind, part) {
-            (WeightKind::Float(float), _) => columns * float.size(),
-            (WeightKind::Other(element), _) => columns * element.bitsize() / 8,
-            (WeightKind::Quantized(spec, _), Part::Weight) => spec.weight_bytes(columns),
-            (WeightKind::Quantized(spec, float), Part::Scales) => spec.scale_bytes(columns, float),
-            (WeightKind::Quantized(spec, float), Part::Biases) => spec.bias_bytes(columns, float),
-        }
-    }
-
-    /// Returns the tensors in the files whose rows follow each other in it, by name: one, or one for each
-    /// expert of a stack. For a quantized module it is the name of the `weight` tensor.
-    pub fn sources(&self) -> &[String] {
-        &self.sources
-    }
-
-    /// Returns the parts that it is stored in.
-    pub fn parts(&self) -> &'static [Part] {
-        match self.kind {
-            WeightKind::Float(_) | WeightKind::Other(_) => &[Part::Weight],
-            WeightKind::Quantized(spec, _) if spec.mode == Mode::Affine => {
-                &[Part::Weight, Part::Scales, Part::Biases]
-            }
-            WeightKind::Quantized(..) => &[Part::Weight, Part::Scales],
-        }
-    }
-
-    /// Returns the name of the tensor that holds `part` of `source`, which is one of
-    /// [`sources`](Self::sources). A source whose name does not end with `.weight` has no other parts: its
-    /// own name is returned.
-    pub fn tensor(source: &str, part: Part) -> String {
-        let word = Part::WORDS.iter().find(|(_, other)| *other == part).map(|(word, _)| *word);
-        match (word, source.strip_suffix("weight")) {
-            (Some(word), Some(module)) if module.ends_with('.') => format!("{module}{word}"),
-            _ => source.to_owned(),
-        }
-    }
-
-    /// Returns the names of all tensors that it is stored in.
-    pub fn tensors(&self) -> impl Iterator<Item = String> {
-        let of_part = |part: Part| self.sources.iter().map(move |source| Self::tensor(source, part));
-        self.parts().iter().copied().flat_map(of_part)
-    }
+    left_out: LeftOut,
 }
 
 impl Checkpoint {
@@ -200,6 +92,15 @@ impl Checkpoint {
     /// tensors contradict each other. It also fails if this version does not support the way in which the
     /// model is quantized or its experts are stored.
     pub fn open(folder: &Path) -> Result<Self> {
+        Self::open_with(folder, Towers::Drop)
+    }
+
+    /// Opens a model folder as [`open`](Self::open) does. `towers` says what happens to tensors that are not of
+    /// the language model.
+    ///
+    /// # Errors
+    /// Fails as [`open`](Self::open) does.
+    pub fn open_with(folder: &Path, towers: Towers) -> Result<Self> {
         let mut config = read_json(&folder.join(CONFIG_FILE))?;
         let files = TensorFiles::open_model(folder)?;
         let left_over =
@@ -220,12 +121,18 @@ impl Checkpoint {
                  layers"
             ));
         }
-        let weights = read_weights(&config, arch, &files).within(|| format!("in {}", folder.display()))?;
-        Ok(Self { config, arch, files, weights, warnings })
+        let stored = read_weights(&config, arch, &files).within(|| format!("in {}", folder.display()))?;
+        let mut sanitize =
+            Sanitize { weights: stored, config: &config, towers, left_out: LeftOut::default() };
+        sanitize.run(arch, model_type).within(|| format!("in {}", folder.display()))?;
+        let Sanitize { mut weights, left_out, .. } = sanitize;
+        let drops_head = arch.drops_head(&config);
+        weights.retain(|name, _| !arch.is_dropped(name, drops_head));
+        Ok(Self { config, arch, files, weights, warnings, left_out })
     }
 
-    /// Returns the weights by name. The names are those of the model without quantization, with its experts
-    /// stacked.
+    /// Returns the weights by name. The names are those of mlx-lm's model without quantization, whatever the
+    /// layout of the checkpoint is.
     pub fn weights(&self) -> &BTreeMap<String, Weight> {
         &self.weights
     }
@@ -235,6 +142,11 @@ impl Checkpoint {
         &self.warnings
     }
 
+    /// Returns what was left out because it is not of the language model.
+    pub fn left_out(&self) -> &LeftOut {
+        &self.left_out
+    }
+
     /// Returns the record of its architecture.
     pub fn arch(&self) -> &'static Arch {
         self.arch
@@ -242,7 +154,7 @@ impl Checkpoint {
 
     /// Whether the embedding is also the output head.
     pub fn is_tied(&self) -> bool {
-        let has_head = self.weights.contains_key("lm_head.weight");
+        let has_head = HEADS.iter().any(|head| self.weights.contains_key(*head));
         self.arch.drops_head(&self.config) || (self.arch.head == Head::TiedIfAbsent && !has_head)
     }
 
@@ -258,8 +170,8 @@ impl Checkpoint {
 
     /// Whether the output head in the files is dropped although `config.json` has no `tie_word_embeddings`.
     pub fn drops_a_head_unsaid(&self) -> bool {
-        let dropped =
-            self.files.get("lm_head.weight").is_some() && !self.weights.contains_key("lm_head.weight");
+        let in_files = HEADS.iter().any(|head| self.files.get(head).is_some());
+        let dropped = in_files && !HEADS.iter().any(|head| self.weights.contains_key(*head));
         dropped && !self.config.contains_key("tie_word_embeddings")
     }
 
@@ -281,16 +193,18 @@ impl Checkpoint {
         layers.and_then(|layers| usize::try_from(layers).ok())
     }
 
-    /// Replaces the entries of single experts in `section`. Each quantized stack whose experts are stored one
-    /// by one gets one entry for the whole stack.
+    /// Renames the entries of `section` for the weights that mlx-lm's model has under another name. Each
+    /// quantized stack whose experts are stored one by one gets one entry for the whole stack.
     pub fn record_stacks(&self, section: &mut Map<String, Value>) {
         for (name, weight) in &self.weights {
-            if let (WeightKind::Quantized(spec, _), [_, _, ..]) = (weight.kind, weight.sources.as_slice()) {
-                for source in &weight.sources {
-                    section.remove(source.strip_suffix(".weight").unwrap_or(source));
-                }
-                let module = name.strip_suffix(".weight").unwrap_or(name);
-                section.insert(module.to_owned(), record(spec));
+            let WeightKind::Quantized(spec, _) = weight.kind else { continue };
+            let mut found = weight.sources().len() > 1;
+            for source in weight.sources().iter().filter(|source| source.tensor != *name) {
+                let module = source.tensor.strip_suffix(".weight").unwrap_or(&source.tensor);
+                found |= section.remove(module).is_some();
+            }
+            if found {
+                section.insert(name.strip_suffix(".weight").unwrap_or(name).to_owned(), record(spec));
             }
         }
     }
@@ -302,7 +216,7 @@ impl Checkpoint {
 
     /// Returns the number of bytes that all weights take in the files.
     pub fn stored(&self) -> u64 {
-        self.weights.values().map(|weight| weight.stored).sum()
+        self.weights.values().map(Weight::stored).sum()
     }
 
     /// Reads `part` of these rows of `weight` into `bytes`, and resizes `bytes` to fit. Rows are counted over
@@ -327,15 +241,22 @@ impl Checkpoint {
     /// Fails if a file cannot be read. Rows beyond the weight's end are a bug.
     pub fn fill_rows(&self, weight: &Weight, part: Part, first: usize, bytes: &mut [u8]) -> Result<()> {
         let row_bytes = weight.row_bytes(part);
-        let rows_each = (weight.rows() / weight.sources.len()).max(1);
-        let (mut rest, mut row) = (bytes, first);
-        while !rest.is_empty() {
-            let source = weight.sources.get(row / rows_each).or_bug("every row has a source")?;
-            let within = row % rows_each;
-            let count = (rows_each - within).min(rest.len() / row_bytes);
+        let (mut rest, mut row) = (&mut *bytes, first);
+        for Source { tensor, view } in weight.sources() {
+            let rows = view.rows();
+            if row >= rows || rest.is_empty() {
+                row = row.saturating_sub(rows);
+                continue;
+            }
+            let count = (rows - row).min(rest.len().checked_div(row_bytes).unwrap_or(0));
             let (now, later) = rest.split_at_mut(count * row_bytes);
-            self.files.read_part(&Weight::tensor(source, part), within * row_bytes, now)?;
-            (rest, row) = (later, row + count);
+            let tensor = Weight::tensor(tensor, part);
+            view.fill(row_bytes, row, now, |from, bytes| self.files.read_part(&tensor, from, bytes))?;
+            (rest, row) = (later, 0);
+        }
+        rest.is_empty().then_some(()).or_bug("every row has a source")?;
+        if let (Some(change), WeightKind::Float(float)) = (weight.change(), weight.kind) {
+            change.apply(float, weight.columns(), first, bytes);
         }
         Ok(())
     }
@@ -349,33 +270,31 @@ impl Checkpoint {
     }
 }
 
+/// The names of the output head: that of a language model, and below a wrapper.
+const HEADS: [&str; 2] = ["lm_head.weight", "language_model.lm_head.weight"];
+
+/// Describes the weights by the names that they have in the files.
 fn read_weights(
     config: &Map<String, Value>,
     arch: &Arch,
     files: &TensorFiles,
 ) -> Result<BTreeMap<String, Weight>> {
-    let drops_head = arch.drops_head(config);
     let packing = Packing::of(config, arch, files);
     let mut weights = BTreeMap::new();
     for (name, tensor) in files.tensors() {
-        if arch.is_dropped(name, drops_head) {
-            continue;
-        }
         let weight = match quantized::module_of(name, files) {
             Some(module) if name.ends_with(".weight") => quantized::read(module, tensor, files, &packing)?,
             Some(_) => continue,
             None => {
                 let kind =
                     float_of(tensor.element).map_or(WeightKind::Other(tensor.element), WeightKind::Float);
-                let (shape, stored) = (tensor.shape.clone(), tensor.length as u64);
-                Weight { shape, kind, stored, sources: vec![name.clone()] }
+                Weight::of_tensor(name, tensor.shape.clone(), kind)
             }
         };
         weight.check().within(|| format!("`{name}` is {:?}", weight.shape))?;
         weights.insert(name.clone(), weight);
     }
-    let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
-    experts::stack(weights, arch, model_type)
+    Ok(weights)
 }
 
 /// Reads a JSON file that holds an object.

@@ -113,9 +113,7 @@ pub(super) fn read(
     };
     let mut shape = packed.shape.clone();
     *shape.last_mut().or_bug("a quantized weight has a dimension")? = columns;
-    let stored = packed.length + scales.length + biases.map_or(0, |biases| biases.length);
-    let (kind, sources) = (WeightKind::Quantized(spec, float), vec![format!("{module}.weight")]);
-    Ok(Weight { shape, kind, stored: stored as u64, sources })
+    Ok(Weight::of_tensor(&format!("{module}.weight"), shape, WeightKind::Quantized(spec, float)))
 }
 
 /// Returns the length of a row before packing, in weights, if the shapes of codes and scales fit the spec.

@@ -72,6 +72,6 @@ impl Progress<'_> {
     }
 
     pub(super) fn add_rows(&mut self, weight: &Weight, rows: &Range<usize>) -> Result<()> {
-        self.add(weight.stored / weight.rows().max(1) as u64 * rows.len() as u64)
+        self.add(weight.stored() / weight.rows().max(1) as u64 * rows.len() as u64)
     }
 }

@@ -24,13 +24,14 @@ pub(super) fn run(
     backend: &dyn Backend,
     tick: Tick<'_>,
 ) -> Result<()> {
-    if let (TokenizerOf::Model, Some(what)) = (parameters.tokenizer, tokenizer_difference(model, adapter)?) {
+    if let (TokenizerOf::Base, Some(what)) = (parameters.tokenizer, tokenizer_difference(model, adapter)?) {
         output.warn(format!(
             "the adapter has {what} of its own, which the fused model does not get; `tokenizer: adapter` takes it"
         ));
     }
-    let checkpoint = Checkpoint::open(model)?;
+    let checkpoint = Checkpoint::open_with(model, parameters.towers)?;
     checkpoint.warnings().iter().for_each(|warning| output.warn(warning.clone()));
+    checkpoint.left_out().describe().into_iter().for_each(|what| output.warn(what));
     let mut adapter = Adapter::open(adapter)?;
     adapter.place(&Base::of(&checkpoint))?;
     if let Some(renaming) = adapter.renaming() {

@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Towers;
 use crate::kernels::{Float, Mode, QuantSpec, Rounding};
 
 /// The parameters of `fuse`. Here and below, fields are in alphabetical order, because they are hashed as
@@ -20,29 +21,32 @@ pub struct Fuse {
     #[serde(default, skip_serializing_if = "Rounding::is_nearest")]
     pub rounding: Rounding,
     /// Whose tokenizer and chat template the fused model has.
-    #[serde(default, skip_serializing_if = "TokenizerOf::is_model")]
+    #[serde(default, skip_serializing_if = "TokenizerOf::is_base")]
     pub tokenizer: TokenizerOf,
+    /// What happens to tensors that are not of the language model.
+    #[serde(default, skip_serializing_if = "Towers::is_drop")]
+    pub towers: Towers,
 }
 
-/// Whose tokenizer a fused model has. It is left out of a recipe if it is the model's, so that recipes from before
+/// Whose tokenizer a fused model has. It is left out of a recipe if it is the base's, so that recipes from before
 /// there was a choice keep their keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenizerOf {
     /// That of the model that the adapter is fused into.
     #[default]
-    Model,
+    Base,
     /// That of the adapter, where it has one.
     Adapter,
 }
 
 impl TokenizerOf {
     /// The choices and their words in `pipeline.yaml`.
-    pub const WORDS: [(&str, Self); 2] = [("model", Self::Model), ("adapter", Self::Adapter)];
+    pub const WORDS: [(&str, Self); 2] = [("base", Self::Base), ("adapter", Self::Adapter)];
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-    fn is_model(&self) -> bool {
-        *self == Self::Model
+    fn is_base(&self) -> bool {
+        *self == Self::Base
     }
 }
 
@@ -66,6 +70,9 @@ pub struct Quantize {
     /// How weights that a fine-tuning changed are rounded.
     #[serde(default, skip_serializing_if = "Rounding::is_nearest")]
     pub rounding: Rounding,
+    /// What happens to tensors that are not of the language model.
+    #[serde(default, skip_serializing_if = "Towers::is_drop")]
+    pub towers: Towers,
 }
 
 /// Quantizes every module with this spec, without exceptions.
@@ -79,6 +86,7 @@ impl From<QuantSpec> for Quantize {
             overrides: Vec::new(),
             recipe: None,
             rounding: Rounding::Nearest,
+            towers: Towers::Drop,
         }
     }
 }

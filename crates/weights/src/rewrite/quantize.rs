@@ -28,11 +28,13 @@ pub(super) fn run(
     backend: &dyn Backend,
     tick: Tick<'_>,
 ) -> Result<()> {
-    let checkpoint = Checkpoint::open(model)?;
+    let checkpoint = Checkpoint::open_with(model, parameters.towers)?;
     checkpoint.warnings().iter().for_each(|warning| output.warn(warning.clone()));
+    checkpoint.left_out().describe().into_iter().for_each(|what| output.warn(what));
     let Choice { targets, mut section, free } = choose(parameters, &checkpoint)?;
-    let base = fine_tuning.map(|from| Checkpoint::open(&from.base)).transpose()?;
-    let fused = fine_tuning.and_then(|from| from.fused.as_deref()).map(Checkpoint::open).transpose()?;
+    let open = |folder: &Path| Checkpoint::open_with(folder, parameters.towers);
+    let base = fine_tuning.map(|from| open(&from.base)).transpose()?;
+    let fused = fine_tuning.and_then(|from| from.fused.as_deref()).map(open).transpose()?;
     let baseline = match &base {
         Some(base) => Baseline::Models { base, fused: fused.as_ref() },
         None => Baseline::Nothing,
@@ -74,7 +76,7 @@ pub struct FineTuning {
 /// Checks, before anything runs, that the parameters fit the model at `base`.
 pub(super) fn check(parameters: &Quantize, base: &Path) -> Result<()> {
     // A base that cannot be opened is not an error here: the node that makes it reports that.
-    let Ok(checkpoint) = Checkpoint::open(base) else { return Ok(()) };
+    let Ok(checkpoint) = Checkpoint::open_with(base, parameters.towers) else { return Ok(()) };
     let choice = choose(parameters, &checkpoint)?;
     parameters.auto.as_ref().map_or(Ok(()), |auto| auto::check(auto, &checkpoint, &choice.targets))
 }
@@ -156,7 +158,7 @@ enum Decision {
 }
 
 /// Decides on one layer. In order, these decide: whether mlx-lm ever quantizes the module, the user's
-/// overrides, whether the usual group size divides the row, the recipe, and mlx-lm's rule for the model.
+/// overrides, whether it is of the language model, whether the usual group size divides the row, the recipe, and mlx-lm's rule for the model.
 fn decide(
     parameters: &Quantize,
     usual: QuantSpec,
@@ -174,6 +176,9 @@ fn decide(
         let (bits, group_size) = (bits.unwrap_or(usual.bits), group_size.unwrap_or(usual.group_size));
         let spec = QuantSpec { mode: usual.mode, bits, group_size };
         return Ok(if *keep { Decision::Keep } else { Decision::Quantize(spec, Some(record(spec))) });
+    }
+    if weight.is_tower {
+        return Ok(Decision::Keep);
     }
     // mlx-lm checks the usual group size before it asks any rule.
     if !weight.columns().is_multiple_of(usual.group_size) {
