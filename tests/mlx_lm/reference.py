@@ -1,4 +1,4 @@
-"""Writes small models and adapters, and what mlx-lm itself makes of them: what `tests/mlx_lm.rs` compares with.
+"""Writes small models and adapters, and what mlx-lm itself makes of them: what `tests/mlx_lm/main.rs` compares with.
 
     .mlx-lm/bin/python tests/mlx_lm/reference.py FOLDER < CASES
 
