@@ -332,7 +332,7 @@ fn a_missing_shard() {
     let index = r#"{"weight_map": {"model.norm.weight": "model-00002-of-00002.safetensors"}}"#;
     space.write("model/model.safetensors.index.json", index);
     space.remove("model/model.safetensors");
-    insta::assert_snapshot!(said_of(&failure(&space, "base")), @"base: failed: the shard [DIR]/model/model-00002-of-00002.safetensors is missing; model.safetensors.index.json names it");
+    insta::assert_snapshot!(said_of(&failure(&space, "base")), @"base: failed: the shard [DIR]/model/model-00002-of-00002.safetensors is missing; model.safetensors.index.json names it, and 0 of 1 shards are there: the download is not finished");
 }
 
 #[test]

@@ -24,6 +24,8 @@ mod incremental;
 mod intruders;
 mod keys;
 mod kills;
+mod layouts;
+mod merging;
 mod outages;
 mod pico;
 mod proxy;

@@ -10,6 +10,8 @@ use std::process::Command;
 use serde::Deserialize;
 use tempfile::TempDir;
 
+use weights::arch::Step;
+
 use super::compare::{Tolerance, differing_config, differing_tensors};
 
 /// What mlx-lm cannot do with a type, and the beginning of its reason.
@@ -91,6 +93,7 @@ fn every_model_type_is_made_as_mlx_lm_makes_it() {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("model_types");
     let types = write_models(&root);
     let mut wrong = wrong_reports(&types);
+    wrong.extend(wrong_rows(&types));
     let (yaml, cases) = project(&root, &types);
     let (folder, log) = build(&yaml);
     for Case { node, expected } in &cases {
@@ -112,6 +115,51 @@ fn every_model_type_is_made_as_mlx_lm_makes_it() {
     let _ = std::fs::remove_dir_all(&root);
     assert!(wrong.is_empty(), "{} of {} nodes:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
     assert!(cases.len() > 300, "only {} nodes were compared", cases.len());
+}
+
+/// The page that says for each type what works.
+const PAGE: &str = "docs/model-types.md";
+
+/// Returns the rows of the table on that page.
+fn rows(types: &Types) -> Vec<String> {
+    let kinds = types.types.keys().chain(types.left_out.keys()).collect::<BTreeSet<_>>();
+    let row = |kind: &&String| {
+        let arch = weights::arch::of_model_type(kind);
+        let cannot = |stage: &str| {
+            let reasons = types.types.get(*kind).into_iter().flatten();
+            if reasons.clone().any(|reason| reason.starts_with(stage)) { "mlx-lm cannot" } else { "yes" }
+        };
+        let is_left_out = types.left_out.contains_key(*kind);
+        let (quantize, fuse) = match (is_left_out, cannot("quantize")) {
+            (true, _) => ("refused", "refused"),
+            (false, "yes") => ("yes", cannot("fuse")),
+            (false, other) => (other, other),
+        };
+        let layout = match () {
+            () if refuses(arch.sanitize) => "refused",
+            () if arch.sanitize.is_empty() => "as it is",
+            () => "rearranged",
+        };
+        let runs = models::MODEL_TYPES.contains(&arch.model_type);
+        format!("| `{kind}` | {quantize} | {fuse} | {layout} | {} |", if runs { "yes" } else { "no" })
+    };
+    kinds.iter().map(row).collect()
+}
+
+/// Whether a layout is refused in some step.
+fn refuses(steps: &[Step]) -> bool {
+    steps.iter().any(|step| match step {
+        Step::Refuse(..) => true,
+        Step::If(_, steps) => refuses(steps),
+        _ => false,
+    })
+}
+
+/// Returns the types whose row on the page is another one.
+fn wrong_rows(types: &Types) -> Vec<String> {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE)).unwrap_or_default();
+    let missing = rows(types).into_iter().filter(|row| !page.lines().any(|line| line == row));
+    missing.map(|row| format!("{PAGE} should have this row: {row}")).collect()
 }
 
 /// Returns what is not as this version of mlx-lm is known to be.

@@ -181,6 +181,7 @@ fn config(&(_, correct, disk_bytes, bits_per_weight, bits, _): &Row<'_>) -> Conf
         disk_bytes,
         bits_per_weight,
         quantization,
+        code: Vec::new(),
         perplexity: None,
         divergence: None,
         survival: None,

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::config::read_json_if_present;
 use super::python_json::Style;
-use super::tokenizer::special_tokens;
+use super::tokenizer::{TextFolders, special_tokens};
 
 /// How many instructions a template may run. The longest known template runs a few thousand for each message.
 const FUEL: u64 = 20_000_000;
@@ -38,23 +38,18 @@ impl ChatTemplate {
     /// Reads `chat_template.jinja`, or else `chat_template` of `tokenizer_config.json`.
     ///
     /// # Errors
-    /// Fails if a file cannot be read or if the folder has no chat template.
-    pub fn load(folder: &Path) -> Result<Self> {
-        let path = folder.join("tokenizer_config.json");
-        let config = read_json_if_present(&path)?.unwrap_or(Value::Null);
-        let beside = folder.join("chat_template.jinja");
-        let templates = if beside.exists() {
-            let source =
-                fs::read_to_string(&beside).with_context(|| format!("cannot read {}", beside.display()))?;
-            BTreeMap::from([(DEFAULT.to_owned(), source)])
-        } else {
-            templates(&config).with_context(|| path.display().to_string())?
-        };
-        if templates.is_empty() {
-            bail!("{} has no chat template", folder.display());
-        }
+    /// Fails if a file cannot be read or if no folder has a chat template.
+    pub fn load<'a>(folders: impl Into<TextFolders<'a>>) -> Result<Self> {
+        let folders = folders.into();
+        let config = read_json_if_present(&folders.file(CONFIG))?.unwrap_or(Value::Null);
         let special_tokens = special_tokens(&config);
-        Ok(Self { folder: folder.to_path_buf(), templates, special_tokens })
+        for folder in folders.own.into_iter().chain([folders.model]) {
+            let templates = templates_in(folder)?;
+            if !templates.is_empty() {
+                return Ok(Self { folder: folder.to_path_buf(), templates, special_tokens });
+            }
+        }
+        bail!("{} has no chat template", folders.model.display())
     }
 
     /// Renders the messages as a prompt that ends where the assistant's answer begins.
@@ -88,6 +83,21 @@ impl ChatTemplate {
             .map(String::as_str)
             .with_context(|| format!("{} has no default chat template", self.folder.display()))
     }
+}
+
+const CONFIG: &str = "tokenizer_config.json";
+
+/// Returns the templates of a folder by name; none if it has none.
+fn templates_in(folder: &Path) -> Result<BTreeMap<String, String>> {
+    let beside = folder.join("chat_template.jinja");
+    if beside.exists() {
+        let source =
+            fs::read_to_string(&beside).with_context(|| format!("cannot read {}", beside.display()))?;
+        return Ok(BTreeMap::from([(DEFAULT.to_owned(), source)]));
+    }
+    let path = folder.join(CONFIG);
+    let config = read_json_if_present(&path)?.unwrap_or(Value::Null);
+    templates(&config).with_context(|| path.display().to_string())
 }
 
 const DEFAULT: &str = "default";
@@ -166,6 +176,25 @@ mod tests {
         let folder = tempfile::tempdir()?;
         fs::write(folder.path().join("chat_template.jinja"), source)?;
         ChatTemplate::load(folder.path())?.render(&[json!({"role": "user", "content": "hello"})], None)
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "tests write scratch files")]
+    fn the_template_of_an_adapter_comes_first_with_the_tokens_of_the_model() {
+        let (model, own) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(model.path().join("chat_template.jinja"), "of the model").unwrap();
+        fs::write(model.path().join(CONFIG), r#"{"bos_token": "<s>"}"#).unwrap();
+        let rendered = || {
+            let folders = TextFolders { model: model.path(), own: Some(own.path()) };
+            ChatTemplate::load(folders).unwrap().render(&[], None).unwrap()
+        };
+        assert_eq!(rendered(), "of the model");
+        fs::write(own.path().join("chat_template.jinja"), "{{ bos_token }}of the adapter").unwrap();
+        assert_eq!(rendered(), "<s>of the adapter");
+        fs::remove_file(own.path().join("chat_template.jinja")).unwrap();
+        fs::write(own.path().join(CONFIG), r#"{"bos_token": "<b>", "chat_template": "{{ bos_token }}"}"#)
+            .unwrap();
+        assert_eq!(rendered(), "<b>");
     }
 
     #[test]

@@ -7,11 +7,10 @@ use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::rope_parameters::with_older_keys;
 use super::rope_scaling::RopeConfig;
 use super::runtime::Runtime;
 use weights::arch::Arch;
-use weights::checkpoint::Checkpoint;
+use weights::checkpoint::{Checkpoint, add_older_rope_keys};
 
 /// The keys that an architecture reads from `config.json`.
 pub(crate) trait ModelArgs: DeserializeOwned {
@@ -63,7 +62,10 @@ impl Config {
     pub(crate) fn args<A: ModelArgs>(&self) -> Result<A> {
         let path = self.path.display();
         // mlx-lm reads `rope_parameters` for some architectures only. The others would run badly without it.
-        let value = with_older_keys(&self.value).with_context(|| format!("cannot use {path}"))?;
+        let mut value = self.value.clone();
+        if let Some(keys) = value.as_object_mut() {
+            add_older_rope_keys(keys).with_context(|| format!("cannot use {path}"))?;
+        }
         let args = A::deserialize(&value).with_context(|| format!("cannot use {path}"))?;
         args.check().with_context(|| path.to_string())?;
         Ok(args)

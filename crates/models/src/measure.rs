@@ -29,7 +29,7 @@ pub fn measure<R: Runtime>(runtime: &R, request: &Measure, tick: &mut dyn FnMut(
     let tokenizer = Tokenizer::load(&request.model)?;
     let (prompts, not_asked) = prompts(request, &tokenizer)?;
     let start = Instant::now();
-    let model = LanguageModel::load(runtime, &request.model, request.adapter.as_deref())?;
+    let model = LanguageModel::load(runtime, &request.model.model, request.model.adapter.as_deref())?;
     let load_seconds = start.elapsed().as_secs_f64();
 
     let answer =

@@ -18,7 +18,7 @@ pub fn probe<R: Runtime>(runtime: &R, request: &Probe) -> Result<LayerProbes> {
     let observer = Observer::new(request.directions);
     let model = LanguageModel::load_observed(runtime, &request.model, None, Some(observer.clone()))?;
     let mut tokens = match &request.text {
-        Some(text) => Tokenizer::load(&request.model)?.encode_text(text)?,
+        Some(text) => Tokenizer::load(request.model.as_path())?.encode_text(text)?,
         None => random(request.tokens, model.decoder.vocab_size().unsigned_abs()),
     };
     tokens.truncate(request.tokens);

@@ -4,14 +4,12 @@
 //! Nothing of the size of the vocabulary is kept. The logits of both models are compared for a few tokens at
 //! a time, and then dropped.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Result, ensure};
 
 use super::LanguageModel;
 use super::runtime::Runtime;
 use super::tokenizer::Tokenizer;
-use protocol::{Divergence, Evaluate, Perplexity, TextEval};
+use protocol::{Divergence, Evaluate, ModelFolders, Perplexity, TextEval};
 
 /// For how many tokens the logits are in memory at once. With a vocabulary of 150 thousand, they take 77 MB
 /// for each model.
@@ -33,15 +31,15 @@ pub fn evaluate<R: Runtime>(
 ) -> Result<TextEval> {
     ensure!(request.context > 0, "a window has no tokens");
     let texts = encode(&request.model, &request.texts)?;
-    if let Some((reference, _)) = &request.reference {
-        let (own, other) = (request.model.display(), reference.display());
+    if let Some(reference) = &request.reference {
+        let (own, other) = (request.model.model.display(), reference.model.display());
         let same = encode(reference, &request.texts)? == texts;
         ensure!(same, "{own} cannot be compared with {other}: they make other tokens of the texts");
     }
     let load =
-        |model: &PathBuf, adapter: &Option<PathBuf>| LanguageModel::load(runtime, model, adapter.as_deref());
-    let model = load(&request.model, &request.adapter)?;
-    let reference = request.reference.as_ref().map(|(model, adapter)| load(model, adapter)).transpose()?;
+        |folders: &ModelFolders| LanguageModel::load(runtime, &folders.model, folders.adapter.as_deref());
+    let model = load(&request.model)?;
+    let reference = request.reference.as_ref().map(load).transpose()?;
     let mut sums = EvalSums { vocab_size: model.decoder.vocab_size(), ..EvalSums::default() };
     for (index, tokens) in texts.iter().enumerate() {
         for window in tokens.chunks(request.context) {
@@ -53,7 +51,7 @@ pub fn evaluate<R: Runtime>(
 }
 
 /// Returns the token ids of each text, by the tokenizer of `model`.
-fn encode(model: &Path, texts: &[String]) -> Result<Vec<Vec<u32>>> {
+fn encode(model: &ModelFolders, texts: &[String]) -> Result<Vec<Vec<u32>>> {
     let tokenizer = Tokenizer::load(model)?;
     texts.iter().map(|text| tokenizer.encode_text(text)).collect()
 }

@@ -5,9 +5,39 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
+use protocol::ModelFolders;
 use serde_json::Value;
 
 use super::config::{read_json, read_json_if_present};
+
+/// The folders that the files of a tokenizer and of its chat templates are looked for in.
+#[derive(Clone, Copy, Debug)]
+pub struct TextFolders<'a> {
+    /// The folder of the model.
+    pub model: &'a Path,
+    /// A folder whose files come before those of the model, if there is one.
+    pub own: Option<&'a Path>,
+}
+
+impl<'a> From<&'a ModelFolders> for TextFolders<'a> {
+    fn from(folders: &'a ModelFolders) -> Self {
+        Self { model: &folders.model, own: folders.tokenizer.as_deref() }
+    }
+}
+
+impl<'a> From<&'a Path> for TextFolders<'a> {
+    fn from(model: &'a Path) -> Self {
+        Self { model, own: None }
+    }
+}
+
+impl TextFolders<'_> {
+    /// Returns the path of a file: in the model's folder unless there is one that comes before it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        let own = self.own.map(|own| own.join(name)).filter(|path| path.exists());
+        own.unwrap_or_else(|| self.model.join(name))
+    }
+}
 
 /// The tokenizer of a model folder.
 pub struct Tokenizer {
@@ -21,11 +51,12 @@ impl Tokenizer {
     ///
     /// # Errors
     /// Fails if `tokenizer.json` or `config.json` is missing, or if one of the files cannot be read.
-    pub fn load(folder: &Path) -> Result<Self> {
-        let path = folder.join("tokenizer.json");
+    pub fn load<'a>(folders: impl Into<TextFolders<'a>>) -> Result<Self> {
+        let folders = folders.into();
+        let path = folders.file("tokenizer.json");
         let inner = tokenizers::Tokenizer::from_file(&path)
             .map_err(|error| anyhow!("cannot read {}: {error}", path.display()))?;
-        let eos_token_ids = eos_token_ids(folder, &inner)?;
+        let eos_token_ids = eos_token_ids(folders, &inner)?;
         Ok(Self { path, inner, eos_token_ids })
     }
 
@@ -89,12 +120,12 @@ pub(crate) fn special_tokens(config: &Value) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn eos_token_ids(folder: &Path, tokenizer: &tokenizers::Tokenizer) -> Result<BTreeSet<u32>> {
-    let mut ids = named_ids(&read_json(&folder.join("config.json"))?);
-    if let Some(config) = read_json_if_present(&folder.join("generation_config.json"))? {
+fn eos_token_ids(folders: TextFolders<'_>, tokenizer: &tokenizers::Tokenizer) -> Result<BTreeSet<u32>> {
+    let mut ids = named_ids(&read_json(&folders.model.join("config.json"))?);
+    if let Some(config) = read_json_if_present(&folders.file("generation_config.json"))? {
         ids.append(&mut named_ids(&config));
     }
-    if let Some(config) = read_json_if_present(&folder.join("tokenizer_config.json"))? {
+    if let Some(config) = read_json_if_present(&folders.file("tokenizer_config.json"))? {
         let token = special_tokens(&config).remove("eos_token");
         ids.extend(token.and_then(|token| tokenizer.token_to_id(&token)));
     }

@@ -448,7 +448,7 @@ fn chat_templates_render_as_in_transformers() {
     for folder in cases("chat") {
         let request = fs::read_to_string(folder.join("request.json")).unwrap();
         let request: Value = serde_json::from_str(&request).unwrap();
-        let template = ChatTemplate::load(&folder).unwrap();
+        let template = ChatTemplate::load(folder.as_path()).unwrap();
         let rendered =
             template.render(request["messages"].as_array().unwrap(), request.get("tools")).unwrap();
         let expected = fs::read_to_string(folder.join("expected.txt")).unwrap();
@@ -459,10 +459,10 @@ fn chat_templates_render_as_in_transformers() {
 #[test]
 fn a_missing_template_and_a_template_that_refuses_say_so() {
     let model = golden("models/qwen2-float32");
-    let error = ChatTemplate::load(&model).err().unwrap();
+    let error = ChatTemplate::load(model.as_path()).err().unwrap();
     assert!(error.to_string().ends_with("qwen2-float32 has no chat template"));
 
-    let template = ChatTemplate::load(&golden("chat/mistral")).unwrap();
+    let template = ChatTemplate::load(golden("chat/mistral").as_path()).unwrap();
     let assistant = serde_json::json!({"role": "assistant", "content": "Hello"});
     let error = format!("{:#}", template.render(&[assistant], None).unwrap_err());
     assert!(error.contains("conversation roles must alternate user/assistant"), "{error}");

@@ -17,8 +17,8 @@
 mod measure;
 
 pub use measure::{
-    Answered, Conversation, Divergence, Evaluate, Measure, Measured, NotANumber, Perplexity, TextEval,
-    Timings,
+    Answered, Conversation, Divergence, Evaluate, Measure, Measured, ModelFolders, NotANumber, Perplexity,
+    TextEval, Timings,
 };
 
 use std::path::PathBuf;

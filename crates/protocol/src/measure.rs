@@ -6,14 +6,24 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A request to answer queries and to time the answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The folders of a model that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Measure {
+pub struct ModelFolders {
     /// The model's folder.
     pub model: PathBuf,
     /// The adapter's folder, for LoRA applied at run time.
     pub adapter: Option<PathBuf>,
+    /// A folder whose tokenizer and chat template come before those of the model, file by file.
+    pub tokenizer: Option<PathBuf>,
+}
+
+/// A request to answer queries and to time the answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measure {
+    /// The model.
+    pub model: ModelFolders,
     /// The conversations, each as the chat template gets it: `messages`, `tools`.
     pub conversations: Vec<Conversation>,
     /// The maximum number of tokens in an answer.
@@ -68,13 +78,10 @@ fn check_numbers(figures: &[(&'static str, f64)]) -> Result<(), NotANumber> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluate {
-    /// The model's folder.
-    pub model: PathBuf,
-    /// The adapter's folder, if there is one.
-    pub adapter: Option<PathBuf>,
-    /// The folders of the reference, a model and optionally an adapter. The model's distributions are
-    /// compared with the reference's.
-    pub reference: Option<(PathBuf, Option<PathBuf>)>,
+    /// The model.
+    pub model: ModelFolders,
+    /// The reference. The model's distributions are compared with the reference's.
+    pub reference: Option<ModelFolders>,
     /// The texts.
     pub texts: Vec<String>,
     /// The window size in tokens. A longer text is cut into windows, and each window is read without the text

@@ -295,6 +295,7 @@ mod tests {
             disk_bytes,
             bits_per_weight: bits as f64 + 0.5,
             quantization: Some(QuantSpec { bits, group_size: 64, mode: Mode::Affine }),
+            code: Vec::new(),
             perplexity: None,
             divergence: None,
             survival: None,

@@ -23,6 +23,9 @@ impl Report<'_> {
         self.write_survival(&mut out);
         self.write_readings(&mut out);
         self.write_queries(&mut out);
+        for note in self.code_notes() {
+            let _ = writeln!(out, "{}.\n", prose(&note));
+        }
         let _ = writeln!(out, "---\n\nMeasured on {}.", escape(&self.timings.machine.to_string()));
         out
     }

@@ -43,6 +43,11 @@ impl Report<'_> {
         of(Conclusion::Optimal).or_else(|| of(Conclusion::Minimum))
     }
 
+    /// Says of each configuration whose model brings code of its own that it does.
+    pub(super) fn code_notes(&self) -> Vec<String> {
+        self.results.configs.iter().filter_map(|(name, results)| results.code_note(name)).collect()
+    }
+
     /// Returns the gates that failed.
     pub(super) fn failed_gates(&self) -> Vec<&GateOutcome> {
         self.judgement.gates.iter().filter(|gate| !gate.pass).collect()

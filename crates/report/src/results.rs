@@ -43,6 +43,9 @@ pub struct ConfigResults {
     pub bits_per_weight: f64,
     /// How most of its weights are quantized; `None` if they are floats.
     pub quantization: Option<QuantSpec>,
+    /// The programs in the model's folder, by name. Nothing runs them, but they go where the model goes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub code: Vec<String>,
     /// How well it predicts the suite's texts; `None` if the suite has no texts. Stored in `readings.json`.
     #[serde(skip)]
     pub perplexity: Option<Perplexity>,
@@ -60,6 +63,15 @@ pub struct ConfigResults {
 /// It is the same on every run on one machine. On another machine the last digits can differ, so two machines
 /// do not compare it.
 pub type TextEvals = IndexMap<String, TextEval>;
+
+impl ConfigResults {
+    /// Says that the model brings code of its own, if it does.
+    pub(crate) fn code_note(&self, config: &str) -> Option<String> {
+        let code = self.code.join(", ");
+        (!code.is_empty())
+            .then(|| format!("`{config}` brings code of its own, which was not run here: {code}"))
+    }
+}
 
 impl Results {
     /// Returns the evaluations of texts, by configuration.

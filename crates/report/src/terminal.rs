@@ -27,7 +27,11 @@ impl Report<'_> {
         if !losses.is_empty() {
             out.push('\n');
         }
-        out + &losses
+        out += &losses;
+        for note in self.code_notes() {
+            out += &paragraph("", &note, "");
+        }
+        out
     }
 
     fn gates<'a>(&'a self, out: &mut String, advised: &mut BTreeSet<&'a str>) {

@@ -12,12 +12,13 @@ const NUMBERS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 /// What the string of such a number begins with, in JSON.
 const MARK: &str = r"\u0000";
 
-/// Parses JSON as Python's `json` does.
+/// Parses JSON as Python's `json` does, with or without a byte order mark.
 ///
 /// # Errors
 /// Fails if the text is not JSON, numbers that JSON does not have apart, or has another form than `T`.
 pub fn from_python_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
-    serde_json::from_slice(bytes).or_else(|error| match quoted(bytes) {
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    serde_json::from_slice(text).or_else(|error| match quoted(text) {
         // Positions in the changed text mean nothing to the user, so the first error is the one to tell.
         Some(changed) => serde_json::from_slice(&changed).map_err(|_| error),
         None => Err(error),
@@ -77,6 +78,7 @@ mod tests {
         let text = r#"{"a":NaN,"b":"x\"\u0000NaN\""}"#;
         assert_eq!(back(text), text);
         assert_eq!(back("[NaN ,  -Infinity]"), "[NaN,-Infinity]");
+        assert_eq!(back("\u{feff}[NaN, 1]"), "[NaN,1]");
     }
 
     #[test]

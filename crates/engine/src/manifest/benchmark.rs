@@ -7,6 +7,7 @@ use crate::stage::{Benchmark, Config, DeviceChoice};
 use report::{Bound, Criterion, Gate, Quantity, Verdict};
 use text::nearest;
 use text::yaml::{At, Fields, Key, Problem, Tree, Value};
+use weights::rewrite::TokenizerOf;
 
 /// For each configuration as written, whose name may be a pattern: that name, and the names of the
 /// configurations that it stands for.
@@ -46,7 +47,7 @@ fn read_configs(
     let at = configs.at();
     let (mut read, mut names) = (Vec::new(), Vec::new());
     for (key, tree) in configs.rest() {
-        let ((node, at), adapter) = read_config(&key, tree)?;
+        let ((node, at), adapter, tokenizer) = read_config(&key, tree)?;
         let mut made = Vec::new();
         for variant in patterns.variants(&node) {
             let name = variant.fill(&key.text);
@@ -60,7 +61,7 @@ fn read_configs(
             };
             inputs.push(input("model", &node, at));
             inputs.extend(adapter.iter().map(|(node, at)| input("adapter", node, *at)));
-            read.push(Config { adapter: adapter.is_some(), name: name.clone() });
+            read.push(Config { adapter: adapter.is_some(), name: name.clone(), tokenizer });
             made.push(name);
         }
         names.push((key.text, made));
@@ -73,16 +74,21 @@ fn read_configs(
 
 type Named = (String, At);
 
-/// Returns the node of the model, and the node of the adapter if there is one.
-fn read_config(key: &Key, tree: Tree) -> Result<(Named, Option<Named>), Problem> {
+/// Returns the node of the model, the node of the adapter if there is one, and whose tokenizer is taken.
+fn read_config(key: &Key, tree: Tree) -> Result<(Named, Option<Named>, TokenizerOf), Problem> {
     if let Value::Text(node) = tree.value {
-        return Ok(((node, tree.at), None));
+        return Ok(((node, tree.at), None, TokenizerOf::Base));
     }
     let mut fields = Fields::open(tree, format!("config `{}`", key.text))?;
     let model = fields.text("model")?;
     let adapter = fields.optional_text("adapter")?;
+    let at = fields.at();
+    let tokenizer = fields.word("tokenizer", &TokenizerOf::WORDS)?.unwrap_or_default();
+    if tokenizer == TokenizerOf::Adapter && adapter.is_none() {
+        return Err(Problem::new(at, "`tokenizer: adapter` is for a config with an `adapter`"));
+    }
     fields.finish()?;
-    Ok((model, adapter))
+    Ok((model, adapter, tokenizer))
 }
 
 impl Names {

@@ -6,10 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::stage::{Benchmark, Probe, Stage};
+use crate::stage::{Benchmark, Config, Device, DeviceChoice, Probe, Stage};
+use report::{Gate, Verdict};
 use weights::checkpoint::Towers;
 use weights::kernels::{Mode, Rounding};
-use weights::rewrite::{AutoBits, Dtype, Fuse, Mixed, Override, Quantize, TokenizerOf};
+use weights::rewrite::{AutoBits, Dtype, Fuse, Mixed, Override, Quantize, Scale, TokenizerOf};
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Stage")]
@@ -21,7 +22,37 @@ pub(super) enum PlainStage {
     #[serde(with = "PlainQuantize")]
     Quantize(Quantize),
     Probe(Probe),
+    #[serde(with = "PlainBenchmark")]
     Benchmark(Benchmark),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Benchmark")]
+struct PlainBenchmark {
+    #[serde(with = "plain_configs")]
+    configs: Vec<Config>,
+    gates: Vec<Gate>,
+    device: DeviceChoice,
+    runs_on: Device,
+    reference: Option<String>,
+    verdicts: Vec<Verdict>,
+}
+
+/// Configurations with every field.
+mod plain_configs {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Config, TokenizerOf};
+
+    pub(super) fn serialize<S: Serializer>(configs: &[Config], serializer: S) -> Result<S::Ok, S::Error> {
+        let plain = configs.iter().map(|config| (config.adapter, &config.name, config.tokenizer));
+        plain.collect::<Vec<_>>().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Config>, D::Error> {
+        let plain = Vec::<(bool, String, TokenizerOf)>::deserialize(deserializer)?;
+        Ok(plain.into_iter().map(|(adapter, name, tokenizer)| Config { adapter, name, tokenizer }).collect())
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -30,6 +61,7 @@ struct PlainFuse {
     dtype: Option<Dtype>,
     requantize: bool,
     rounding: Rounding,
+    scales: Vec<Scale>,
     tokenizer: TokenizerOf,
     towers: Towers,
 }

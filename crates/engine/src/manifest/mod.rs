@@ -5,6 +5,7 @@
 mod benchmark;
 mod cache;
 mod encoded;
+mod fuse;
 mod matrix;
 mod probe;
 mod quantize;
@@ -22,8 +23,6 @@ use crate::origin::{self, HubSource};
 use crate::stage::{PROBE_ROLE, Stage};
 use artifact::fold;
 use text::yaml::{At, Fields, Key, Problem, Tree, Value};
-use weights::kernels::Rounding;
-use weights::rewrite::{Dtype, Fuse, TokenizerOf};
 
 /// The longest name of a node, in bytes. The name of its folder also has a digest, and may have 255 bytes.
 const LONGEST_NAME: usize = 200;
@@ -182,8 +181,8 @@ fn read_node(key: Key, tree: Tree, patterns: &Patterns) -> Result<Node, Problem>
             if word == "base" { Stage::Base } else { Stage::Adapter }
         }
         "fuse" => {
-            inputs = vec![read_input(&mut fields, "model")?, read_input(&mut fields, "adapter")?];
-            Stage::Fuse(read_fuse(&mut fields)?)
+            inputs = vec![read_input(&mut fields, "model")?];
+            Stage::Fuse(fuse::read(&mut fields, &mut inputs)?)
         }
         "quantize" => {
             inputs = vec![read_input(&mut fields, "model")?];
@@ -238,25 +237,6 @@ fn read_source(fields: &mut Fields) -> Result<Source, Problem> {
     Ok(Source { location: place, at })
 }
 
-fn read_fuse(fields: &mut Fields) -> Result<Fuse, Problem> {
-    let dtype = fields.word("dtype", &Dtype::WORDS)?;
-    let at = fields.at();
-    let requantize = fields.flag("requantize")?;
-    if requantize && dtype.is_some() {
-        return Err(Problem::new(at, "`requantize` keeps the model's own type: leave out `dtype`"));
-    }
-    let rounding = quantize::read_rounding(fields)?;
-    if rounding == Rounding::Keep && !requantize {
-        return Err(Problem::new(
-            at,
-            "`rounding` is for `requantize: true`: without it nothing is rounded to codes",
-        ));
-    }
-    let tokenizer = fields.word("tokenizer", &TokenizerOf::WORDS)?.unwrap_or_default();
-    let towers = quantize::read_towers(fields)?;
-    Ok(Fuse { dtype, requantize, rounding, tokenizer, towers })
-}
-
 fn read_input(fields: &mut Fields, role: &'static str) -> Result<Input, Problem> {
     let (node, at) = fields.text(role)?;
     Ok(Input { role: role.to_owned(), node, at })
@@ -283,7 +263,7 @@ mod tests {
     fn can_be_remembered() {
         let text = "version: 1\nnodes:\n  m: {stage: base, source: s}\n  f: {stage: fuse, model: m, adapter: a}\n  \
                     q: {stage: quantize, model: m, bits: 4}\n  h: {stage: base, source: 'hf:o/n'}\n  \
-                    b: {stage: benchmark, suite: s, configs: {w: m, z: m}, reference: w,\n      \
+                    b: {stage: benchmark, suite: s, device: cpu, configs: {w: m, z: {model: m, adapter: a, tokenizer: adapter}}, reference: w,\n      \
                     gates: {z: {kl: '<= 0.1'}}, verdicts: {z: {against: w, optimal: {disk: '<= 0.7x'}}}}";
         let manifest = Manifest::parse(text).unwrap();
         let bytes = postcard::to_stdvec(&manifest).unwrap();
@@ -296,6 +276,12 @@ mod tests {
         let node = &Manifest::parse(text).unwrap().nodes[0];
         let roles: Vec<_> = node.inputs.iter().map(|input| input.role.as_str()).collect();
         assert_eq!(roles, ["z.model", "a.model", "a.adapter"]);
+        let own = "version: 1\nnodes:\n  b: {stage: benchmark, suite: s, configs: {a: {model: m, tokenizer: adapter}}}";
+        assert!(
+            message(own).ends_with("`tokenizer: adapter` is for a config with an `adapter`"),
+            "{}",
+            message(own)
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::error::{Context, Result, require};
 use artifact::Output;
-use weights::checkpoint::{Checkpoint, read_json};
+use weights::checkpoint::{Checkpoint, own_code, read_json};
 
 /// Checks configuration, weights and tokenizer.
 pub(super) fn check(folder: &Path, output: &Output) -> Result<()> {
@@ -22,6 +22,14 @@ pub(super) fn check(folder: &Path, output: &Output) -> Result<()> {
         output.warn(format!(
             "`lm_head` is left out of what is made: config.json does not say `tie_word_embeddings`, and mlx-lm takes the \
              embedding for the head of a `{model_type}` then; if the head is its own, write `false` there"
+        ));
+    }
+    let code = own_code(folder)?;
+    if !code.is_empty() {
+        output.warn(format!(
+            "the model brings code of its own ({}), which goes into every model made of it; nothing here runs it, but mlx-lm \
+             and transformers may",
+            code.join(", ")
         ));
     }
     let tokenizer =

@@ -7,6 +7,7 @@ mod params;
 mod probe;
 mod worker;
 
+pub(crate) use params::ADAPTERS;
 pub use params::{
     BackendKind, Benchmark, Config, Device, DeviceChoice, Kind, Probe, Stage, UndeclaredVolatile,
 };
@@ -125,8 +126,11 @@ pub fn run(
         }
         Stage::Probe(parameters) => return probe::run(parameters, inputs, output, environment.worker, tick),
         Stage::Fuse(options) => {
-            let adapter = inputs.folder("adapter")?.to_owned();
-            Operation::Fuse { adapter, options: options.clone() }
+            let count = options.scales.len();
+            let roles: Vec<_> = (0..count).map(|number| format!("{ADAPTERS}{number}")).collect();
+            let roles = if count == 0 { vec!["adapter".to_owned()] } else { roles };
+            let folders = roles.iter().map(|role| Ok(inputs.folder(role)?.to_owned()));
+            Operation::Fuse { adapters: folders.collect::<Result<_>>()?, options: options.clone() }
         }
         Stage::Quantize(options) => {
             let fused = inputs.folders.get(FUSED_ROLE).cloned();

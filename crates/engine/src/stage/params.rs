@@ -10,7 +10,7 @@ use super::PROBE_ROLE;
 use artifact::Artifact;
 use protocol::{CPU_ID, MLX_ID};
 use report::{Gate, Quantity, Verdict};
-use weights::rewrite::{Fuse, Quantize};
+use weights::rewrite::{Fuse, Quantize, TokenizerOf};
 
 /// The kinds of nodes. In a recipe: `{"stage": "quantize", "parameters": {…}}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,7 +77,13 @@ pub struct Config {
     pub adapter: bool,
     /// The name in the report.
     pub name: String,
+    /// Whose tokenizer and chat template the model has.
+    #[serde(default, skip_serializing_if = "TokenizerOf::is_base")]
+    pub tokenizer: TokenizerOf,
 }
+
+/// What the roles of several adapters of a `fuse` node begin with. Their number, counted from 0, follows.
+pub(crate) const ADAPTERS: &str = "adapters.";
 
 /// The kind of thing that a node makes. It decides what the node can be an input for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +133,9 @@ impl Stage {
     pub fn takes(&self, role: &str) -> Kind {
         match role {
             PROBE_ROLE => Kind::Probe,
-            _ if role == "adapter" || role.ends_with(".adapter") => Kind::Adapter,
+            "adapter" => Kind::Adapter,
+            _ if matches!(self, Self::Fuse(_)) && role.starts_with(ADAPTERS) => Kind::Adapter,
+            _ if role.ends_with(".adapter") => Kind::Adapter,
             _ => Kind::Model,
         }
     }
@@ -206,7 +214,7 @@ impl BackendKind {
 }
 
 /// What runs models.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Device {
     /// The CPU runtime; the same results on every machine.
     Cpu,
@@ -231,7 +239,7 @@ impl Device {
 }
 
 /// Which device is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceChoice {
     /// MLX where it has a GPU, otherwise the CPU runtime.
     #[default]

@@ -18,24 +18,27 @@ use weights::arch;
 /// A function that builds an architecture and takes its weights.
 type Load<R> = fn(&Config, &mut Tensors<'_, R>) -> Result<Decoder<R>>;
 
-/// Returns what loads each model type that runs here.
-fn loaders<R: Runtime>() -> [(&'static str, Load<R>); 5] {
-    [
-        ("gemma3_text", gemma3_text::load),
-        ("llama", llama::load),
-        ("qwen2", qwen2::load),
-        ("qwen3", qwen3::load),
-        ("qwen3_moe", qwen3_moe::load),
-    ]
+/// The model types that run here, without their aliases.
+pub const MODEL_TYPES: [&str; 5] = ["gemma3_text", "llama", "qwen2", "qwen3", "qwen3_moe"];
+
+/// Returns what loads a model type of [`MODEL_TYPES`].
+fn load_of<R: Runtime>(model_type: &str) -> Option<Load<R>> {
+    Some(match model_type {
+        "gemma3_text" => gemma3_text::load,
+        "llama" => llama::load,
+        "qwen2" => qwen2::load,
+        "qwen3" => qwen3::load,
+        "qwen3_moe" => qwen3_moe::load,
+        _ => return None,
+    })
 }
 
 /// Returns what loads the architecture that `config.json` names.
 pub(crate) fn loader<R: Runtime>(config: &Config) -> Result<Load<R>> {
-    let (arch, loaders) = (config.arch(), loaders::<R>());
-    if let Some((_, load)) = loaders.iter().find(|(model_type, _)| *model_type == arch.model_type) {
-        return Ok(*load);
+    if let Some(load) = load_of(config.arch().model_type) {
+        return Ok(load);
     }
-    let names = loaders.iter().flat_map(|(model_type, _)| {
+    let names = MODEL_TYPES.iter().flat_map(|model_type| {
         let aliases = arch::of_model_type(model_type).aliases;
         [*model_type].into_iter().chain(aliases.iter().copied())
     });

@@ -149,7 +149,8 @@ impl Report<'_> {
         let facts = facts
             .iter()
             .map(|(name, value)| format!("<div><dt>{name}</dt><dd>{}</dd></div>\n", escape(value)));
-        format!("<dl class=\"facts\">\n{}</dl>\n", facts.collect::<String>())
+        let notes = self.code_notes().into_iter().map(|note| format!("<p>{}</p>\n", prose(&note)));
+        format!("<dl class=\"facts\">\n{}</dl>\n{}", facts.collect::<String>(), notes.collect::<String>())
     }
 }
 
@@ -162,6 +163,7 @@ mod tests {
         let mut sample = sample::rich();
         sample.results.suite = HOSTILE.to_owned();
         sample.timings.machine.backend = HOSTILE.to_owned();
+        sample.results.configs[0].code = vec![HOSTILE.to_owned()];
         // A name appears in tables, in the plot, in attributes and in sentences.
         let (_, mut results) = sample.results.configs.shift_remove_entry("4bit").unwrap();
         results.survival.as_mut().unwrap().cause = Some(HOSTILE.to_owned());

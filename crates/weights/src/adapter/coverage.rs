@@ -60,6 +60,20 @@ impl Default for Named {
     }
 }
 
+impl Named {
+    /// Whether the configuration is PEFT's.
+    pub(super) fn is_of_peft(&self) -> bool {
+        matches!(self, Self::Targets(_))
+    }
+
+    /// Forgets a module that was saved whole.
+    pub(super) fn forget(&mut self, module: &str) {
+        if let Self::Targets(targets) = self {
+            targets.saved.retain(|saved| saved != module);
+        }
+    }
+}
+
 /// Fails if the adapter lacks a module that its configuration names.
 pub(super) fn check(adapter: &Adapter, base: &Base) -> Result<()> {
     let missing = match &adapter.contents.named {

@@ -1,5 +1,5 @@
 //! mlx-lm's format, as in `tuner/{lora,dora,utils}.py` of 0.32.2: `adapters.safetensors`,
-//! `adapter_config.json`.
+//! `adapter_config.json`. mlx-vlm 0.7.10 has it too, and an older one of its own: `trainer/peft/{lora,utils}.py`.
 //! Knows nothing of PEFT or of the model.
 
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ use crate::tensor::TensorFiles;
 const FORMAT: &str = "mlx-lm keeps lora_a as [in, rank] and lora_b as [rank, out]";
 const STACKED: &str =
     "mlx-lm keeps a stack's lora_a as [experts, rank, in] and lora_b as [experts, out, rank]";
+const OLD_VLM: &str = "mlx-vlm keeps A as [in, rank] and B as [rank, out]";
 const EMBEDDED: &str = "mlx-lm keeps an embedding's lora_a as [vocabulary, rank] and lora_b as [rank, dims]";
 
 /// The tensors of one module.
@@ -30,6 +31,9 @@ struct Parts<'a> {
 
 /// Reads what an adapter of mlx-lm changes.
 pub(super) fn read(files: &TensorFiles, config: &Map<String, Value>) -> Result<Contents> {
+    if let Some(scale) = old_vlm_scale(files, config)? {
+        return old_vlm(files, config, scale);
+    }
     // Adapters that are older than this key are LoRA.
     let kind = config.get("fine_tune_type").filter(|kind| !kind.is_null());
     match kind.map_or(Some("lora"), Value::as_str) {
@@ -80,6 +84,53 @@ fn low_rank(files: &TensorFiles, config: &Map<String, Value>, dora: bool) -> Res
             (false, None) => {}
         }
         contents.low_rank.insert(module.to_owned(), update);
+    }
+    Ok(contents)
+}
+
+/// Returns the scale of an adapter in mlx-vlm's old form, in which the configuration has no section. Returns `None`
+/// if the adapter is not in that form.
+fn old_vlm_scale(files: &TensorFiles, config: &Map<String, Value>) -> Result<Option<f32>> {
+    let is_old =
+        !config.contains_key("lora_parameters") && files.tensors().keys().any(|name| name.ends_with(".A"));
+    let number = |key: &str| config.get(key).and_then(Value::as_f64).filter(|number| *number > 0.0);
+    match (is_old, number("alpha"), number("rank")) {
+        (false, ..) => Ok(None),
+        (true, Some(alpha), Some(rank)) => finite(alpha / rank).map(Some),
+        (true, ..) => {
+            fail!(
+                Adapter,
+                "the tensors are mlx-vlm's `A` and `B`, but {CONFIG_FILE} has no `rank` and no `alpha`"
+            )
+        }
+    }
+}
+
+/// Reads mlx-vlm's old form: `A` is [in, rank] and `B` [rank, out], as mlx-lm has them.
+fn old_vlm(files: &TensorFiles, config: &Map<String, Value>, scale: f32) -> Result<Contents> {
+    let mut contents = Contents {
+        note: Some(format!(
+            "the adapter is in mlx-vlm's old form: its updates are taken `alpha / rank` times, {scale}, as mlx-vlm 0.7 \
+             takes them; releases before 0.5 took them `alpha` times"
+        )),
+        ..Contents::default()
+    };
+    let rank = config.get("rank").and_then(Value::as_u64);
+    for name in files.tensors().keys() {
+        let Some((module, part)) = name.rsplit_once('.') else {
+            fail!(Adapter, "`{name}` is no A and no B of a module")
+        };
+        let [a, b] = ["A", "B"].map(|part| format!("{module}.{part}"));
+        let both = files.get(&a).is_some() && files.get(&b).is_some();
+        require!(both && matches!(part, "A" | "B"), Adapter, "`{name}` is no A with a B, nor a B with an A");
+        if part == "A" {
+            let update =
+                LowRank::new(files, (Factor::rank_last(&a), Factor::rank_first(&b)), scale, OLD_VLM)?;
+            if let Some(rank) = rank {
+                update.has_rank(rank, CONFIG_FILE)?;
+            }
+            contents.low_rank.insert(module.to_owned(), update);
+        }
     }
     Ok(contents)
 }

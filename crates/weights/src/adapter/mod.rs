@@ -8,10 +8,12 @@ mod mlx;
 mod pattern;
 mod peft;
 mod renaming;
+mod several;
 mod variant;
 
 pub use fit::Base;
 pub use renaming::Renaming;
+pub use several::Adapters;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -32,6 +34,8 @@ use artifact::AtPath;
 const CONFIG_FILE: &str = "adapter_config.json";
 const MLX_FILE: &str = "adapters.safetensors";
 const PEFT_FILE: &str = "adapter_model.safetensors";
+/// The name that mlx-vlm may give to an adapter's weights.
+const VLM_FILE: &str = "weights.safetensors";
 
 /// An adapter folder, opened and checked. The updates are read on demand.
 #[derive(Debug)]
@@ -54,6 +58,8 @@ struct Contents {
     whole: BTreeMap<String, String>,
     /// The modules that the configuration names, which must be in the file.
     named: Named,
+    /// What a user must know about how the adapter is read.
+    note: Option<String>,
 }
 
 /// What an adapter does to one weight.
@@ -97,11 +103,13 @@ impl Adapter {
             ),
             (true, false) => mlx,
             (false, true) => peft,
+            (false, false) if folder.join(VLM_FILE).exists() => folder.join(VLM_FILE),
             (false, false) => fail!(Adapter, "{}", no_weights(folder)),
         };
         let config = read_config(&folder.join(CONFIG_FILE))?;
         let files = TensorFiles::open(&file)?;
-        let is_mlx = file.ends_with(MLX_FILE);
+        files.check_not_empty().within(|| file.display().to_string())?;
+        let is_mlx = !file.ends_with(PEFT_FILE);
         let contents = if is_mlx { mlx::read(&files, &config) } else { peft::read(&files, &config) };
         let contents = contents.within(|| format!("in {}", folder.display()))?;
         let changes = contents.low_rank.len() + contents.whole.len();
@@ -178,6 +186,35 @@ impl Adapter {
                 ),
             },
         })
+    }
+
+    /// Forgets the whole tensor for the output head `head` if it is equal to that for `embedding`: both are copies
+    /// of the one matrix of a tied model. Returns whether the adapter trains the head on its own.
+    fn forget_equal_head(&mut self, embedding: &str, head: &str) -> Result<bool> {
+        let contents = &self.contents;
+        let end = |name: &str, word: &str| name == word || name.ends_with(&format!(".{word}"));
+        let named = |word: &str| contents.whole.keys().find(|name| end(name, word)).cloned();
+        let module = |word: &str| word.rsplit('.').nth(1).unwrap_or(word).to_owned();
+        let trained = |word: &str| contents.low_rank.keys().any(|name| end(name, &module(word)));
+        let words = [embedding, head].map(|name| format!("{}.weight", module(name)));
+        let copies = (named(&words[0]), named(&words[1]));
+        if trained(head) {
+            return Ok(true);
+        }
+        let (embedded, own) = match copies {
+            (_, None) => return Ok(false),
+            (None, Some(_)) => return Ok(true),
+            (Some(embedded), Some(own)) => (embedded, own),
+        };
+        let read = |name: &str| -> Result<Option<Whole>> {
+            contents.whole.get(name).map(|tensor| read_whole(&self.files, tensor)).transpose()
+        };
+        let is_equal = !trained(embedding) && read(&embedded)? == read(&own)?;
+        if is_equal {
+            self.contents.whole.remove(&own);
+            self.contents.named.forget(&module(head));
+        }
+        Ok(!is_equal)
     }
 
     fn read_experts(&self, experts: &BTreeMap<usize, String>) -> Result<Vec<Option<Lora>>> {

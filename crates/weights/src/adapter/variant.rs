@@ -9,9 +9,9 @@ use super::pattern::Pattern;
 use crate::Error;
 use crate::error::{Context, Result, fail, require};
 
-/// Keys of variants that do more than add `scale·B·A` to the weight, and what each of them is.
-const REFUSED: [(&str, &str); 11] = [
-    ("fan_in_fan_out", "weights that lie transposed (Conv1D)"),
+/// Keys of variants that do more than add `scale·B·A` to the weight, and what each of them is. `fan_in_fan_out` is not
+/// among them: it says that PEFT's module keeps its weight transposed, and mlx-lm's model does not.
+const REFUSED: [(&str, &str); 10] = [
     ("lora_bias", "a bias of the update"),
     ("use_qalora", "QA-LoRA, which pools the input"),
     ("target_parameters", "updates of parameters that are no modules"),

@@ -45,7 +45,7 @@ pub(super) const ARCHS: &[Arch] = &[
         ..Arch::OTHER
     },
     Arch {
-        model_type: "gemma3n",
+        model_type: "gemma3n", head: Head::AlwaysTied,
         sanitize: &[Step::Towers(&[
             "^model.vision_tower",
             "^model.audio_tower",

@@ -5,7 +5,7 @@ use super::{Arch, Head};
 
 pub(super) const ARCHS: &[Arch] = &[
     Arch {
-        model_type: "gpt2",
+        model_type: "gpt2", head: Head::AlwaysTied,
         sanitize: &[
             Step::Rename(&[("^transformer.", "")]),
             Step::If(

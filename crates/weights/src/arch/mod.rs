@@ -49,6 +49,37 @@ pub fn of_config(config: &Map<String, Value>) -> &'static Arch {
 /// `MODEL_ARCHITECTURE_REMAPPING` in `utils.py`.
 const REMAPPED: [[&str; 3]; 1] = [["bailing_hybrid", "BailingMoeV3ForCausalLM", "bailing_moe_v3"]];
 
+/// Whether mlx-lm's model of this type reads `rope_parameters`, the spelling of transformers 5.
+pub fn reads_rope_parameters(model_type: &str) -> bool {
+    READS_ROPE_PARAMETERS.contains(&model_type.strip_suffix("_text").unwrap_or(model_type))
+        || READS_ROPE_PARAMETERS.contains(&model_type)
+}
+
+/// The types whose `ModelArgs` have `rope_parameters`.
+const READS_ROPE_PARAMETERS: [&str; 21] = [
+    "exaone_moe",
+    "gemma4",
+    "gemma4_text",
+    "glm_moe_dsa",
+    "granitemoehybrid",
+    "laguna",
+    "lfm2",
+    "lfm2_moe",
+    "mellum",
+    "minimax_m3_vl",
+    "ministral3",
+    "mistral4",
+    "muse_glimmer",
+    "muse_spark",
+    "olmo_hybrid",
+    "prism_hadamard_qwen35",
+    "qwen3",
+    "qwen3_5",
+    "qwen3_5_moe",
+    "qwen3_vl",
+    "spark2_5",
+];
+
 /// Returns the record of a `model_type` or of an alias.
 pub fn of_model_type(model_type: &str) -> &'static Arch {
     let is_it = |arch: &&Arch| arch.model_type == model_type || arch.aliases.contains(&model_type);

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::experts::is_stack;
 use super::names::LayerName;
-use super::sanitize::Step;
+use super::sanitize::{Step, find, find_any};
 
 /// The facts about the models of one `model_type`. The file of a family lists what differs from
 /// [`Arch::OTHER`].
@@ -61,6 +61,8 @@ pub enum Head {
     TiedIfAbsent,
     /// Always a tensor of its own: the model in `models/*.py` does not ask.
     AlwaysOwn,
+    /// Always the embedding: the model in `models/*.py` has no other head.
+    AlwaysTied,
 }
 
 /// The layers of a model in which a module is quantized.
@@ -170,6 +172,12 @@ impl Arch {
         *self == Self { model_type, aliases, head, sanitize, ..Self::OTHER }
     }
 
+    /// Whether the numbers of the model's tensor `name` are others than those of transformers' model: one is added, or
+    /// they are multiplied.
+    pub fn has_other_numbers(&self, name: &str) -> bool {
+        other_numbers(self.sanitize, name)
+    }
+
     /// Whether the tensor `name` is cast when another dtype is asked for.
     pub fn is_cast(&self, name: &str) -> bool {
         !self.not_cast.iter().any(|part| name.contains(part))
@@ -185,7 +193,11 @@ impl Arch {
     pub fn drops_head(&self, config: &Map<String, Value>) -> bool {
         let inner = config.get("text_config").and_then(|text| text.get("tie_word_embeddings"));
         let said = inner.or_else(|| config.get("tie_word_embeddings")).and_then(Value::as_bool);
-        self.head != Head::AlwaysOwn && said.unwrap_or(self.head == Head::TiedByDefault)
+        match self.head {
+            Head::AlwaysOwn => false,
+            Head::AlwaysTied => true,
+            head => said.unwrap_or(head == Head::TiedByDefault),
+        }
     }
 
     /// Whether the tensor `name` is left out of a model: the head of a tied model, or RoPE frequencies, which
@@ -230,6 +242,15 @@ impl Arch {
             _ => None,
         }
     }
+}
+
+fn other_numbers(steps: &[Step], name: &str) -> bool {
+    steps.iter().any(|step| match step {
+        Step::AddOne(patterns) => find_any(patterns, name).is_some(),
+        Step::Multiply(factors) => factors.iter().any(|(pattern, _)| find(pattern, name).is_some()),
+        Step::If(_, steps) => other_numbers(steps, name),
+        _ => false,
+    })
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@
 mod card;
 mod folder_kind;
 mod left_out;
+mod own_code;
 mod quantized;
+mod rope_parameters;
 mod sanitize;
 mod side_files;
 mod summary;
@@ -23,13 +25,16 @@ use sanitize::Sanitize;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::Error;
 use crate::arch::{self, Arch, Head};
-use crate::error::{Context, OrBug, Result, fail};
+use crate::error::{Context, OrBug, Result, fail, require};
 use crate::kernels::{Float, Mode, QuantSpec};
 use crate::tensor::{Element, TensorFiles, describe_foreign, to_pretty_json};
 use artifact::{AtPath, Output};
 pub use folder_kind::{check_adapter_folder, check_model_folder, describe_file};
+pub use own_code::own_code;
 pub(crate) use quantized::record;
+pub use rope_parameters::add_older_rope_keys;
 pub use side_files::OTHER_WEIGHT_FORMATS;
 pub(crate) use side_files::copy_side_files;
 pub use summary::ModelSummary;
@@ -103,6 +108,7 @@ impl Checkpoint {
     pub fn open_with(folder: &Path, towers: Towers) -> Result<Self> {
         let mut config = read_json(&folder.join(CONFIG_FILE))?;
         let files = TensorFiles::open_model(folder)?;
+        files.check_not_empty().within(|| format!("in {}", folder.display()))?;
         let left_over =
             quantized::left_over(&config, &files).within(|| format!("in {}", folder.display()))?;
         let mut warnings: Vec<_> = files.warning().map(str::to_owned).into_iter().collect();
@@ -113,6 +119,7 @@ impl Checkpoint {
                  `quantization_config` is left out"
             ));
         }
+        warnings.extend(repair_rope(&mut config));
         let arch = arch::of_config(&config);
         let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
         if arch.model_type.is_empty() && !model_type.is_empty() {
@@ -156,6 +163,48 @@ impl Checkpoint {
     pub fn is_tied(&self) -> bool {
         let has_head = HEADS.iter().any(|head| self.weights.contains_key(*head));
         self.arch.drops_head(&self.config) || (self.arch.head == Head::TiedIfAbsent && !has_head)
+    }
+
+    /// Gives a model whose head is its embedding a head of its own, with the same numbers, and returns the name of
+    /// the head.
+    ///
+    /// # Errors
+    /// Fails if mlx-lm's model of this type has no head of its own, or if there is no `embed_tokens`.
+    pub(crate) fn untie(&mut self) -> Result<&'static str> {
+        require!(
+            self.arch.head != Head::AlwaysTied,
+            Adapter,
+            "a `{}` has no output head but its embedding in mlx-lm, so a trained `lm_head` has no place",
+            self.model_type()
+        );
+        let is_below = self.weights.keys().any(|name| name.starts_with("language_model."));
+        let head = if is_below { HEADS[1] } else { HEADS[0] };
+        let embedding = self.embedding().ok_or_else(|| {
+            Error::Adapter("the model has no `embed_tokens` that its head could be a copy of".to_owned())
+        })?;
+        let copy = self.weights.get(&embedding).or_bug("the embedding is there")?.clone();
+        self.weights.insert(head.to_owned(), copy);
+        if let Some(section) = self.config.get_mut("quantization").and_then(Value::as_object_mut) {
+            let module = |name: &str| name.strip_suffix(".weight").unwrap_or(name).to_owned();
+            if let Some(entry) = section.get(&module(&embedding)).cloned() {
+                section.insert(module(head), entry);
+            }
+        }
+        let tied = ("tie_word_embeddings".to_owned(), Value::Bool(false));
+        if let Some(text) = self.config.get_mut("text_config").and_then(Value::as_object_mut) {
+            text.extend([tied.clone()]);
+        }
+        self.config.extend([tied]);
+        Ok(head)
+    }
+
+    /// Returns the name of the embedding of tokens, if it is called `embed_tokens`.
+    pub(crate) fn embedding(&self) -> Option<String> {
+        let is_embedding = |name: &&String| {
+            name.strip_suffix("embed_tokens.weight")
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        self.weights.keys().find(is_embedding).cloned()
     }
 
     /// Returns the files that hold the tensors.
@@ -267,6 +316,32 @@ impl Checkpoint {
     /// Fails if the file cannot be written.
     pub fn write_config(config: Map<String, Value>, output: &Output) -> Result<()> {
         Ok(output.write(CONFIG_FILE, &to_python_json(to_pretty_json(Value::Object(config))))?)
+    }
+}
+
+/// Adds the older keys of the rope where mlx-lm's model does not read `rope_parameters`: it would run without the
+/// scaling, and with another base. Returns what is to be said of that.
+fn repair_rope(config: &mut Map<String, Value>) -> Option<String> {
+    let outer = config.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let is_wrapper = config.get("text_config").is_some_and(Value::is_object);
+    let text = if is_wrapper { config.get_mut("text_config")?.as_object_mut()? } else { config };
+    let model_type = text.get("model_type").and_then(Value::as_str).unwrap_or(&outer).to_owned();
+    if !text.contains_key("rope_parameters")
+        || arch::reads_rope_parameters(&outer)
+        || arch::reads_rope_parameters(&model_type)
+    {
+        return None;
+    }
+    let before = text.clone();
+    match add_older_rope_keys(text) {
+        Ok(()) if *text == before => None,
+        Ok(()) => Some(format!(
+            "{CONFIG_FILE} has `rope_parameters`, which mlx-lm's `{model_type}` does not read; what is made says the same in \
+             `rope_theta` and `rope_scaling` too"
+        )),
+        Err(error) => {
+            Some(format!("{error}, so mlx-lm's `{model_type}` may run what is made with another rope"))
+        }
     }
 }
 

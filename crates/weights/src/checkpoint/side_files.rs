@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::tokenizer_files::{TokenizerFiles, is_of_tokenizer, is_template};
+use super::tokenizer_files::{GENERATION, TokenizerFiles, is_of_tokenizer, is_template};
 use super::{CONFIG_FILE, ModelOrigin, card};
 use crate::Error;
 use crate::error::{OrBug, Result, fail};
@@ -89,7 +89,7 @@ fn copy_tokenizer(adapter: &Path, output: &Output) -> Result<Replaced> {
     let mut names = Vec::new();
     for path in list(adapter)? {
         let name = relative(adapter, &path)?;
-        if is_of_tokenizer(&name) {
+        if is_of_tokenizer(&name) || name == GENERATION {
             output.copy(&path, &name)?;
             names.push(name);
         }

@@ -25,6 +25,9 @@ const OTHERS: [&str; 8] = [
     "chat_templates.json",
 ];
 
+/// How answers are generated, and where they end.
+pub(super) const GENERATION: &str = "generation_config.json";
+
 /// The folder of further templates.
 const TEMPLATES: &str = "additional_chat_templates/";
 
@@ -59,19 +62,56 @@ impl TokenizerFiles {
     }
 }
 
-/// Says in what the tokenizer of an adapter differs from that of its model, in a way that changes what the model
-/// reads; `None` if it does not, or if the adapter has none.
+/// Says in what the files that a trainer saved beside an adapter differ from those of the model, in ways that change
+/// what the model reads or where its answers end. Returns `None` if they do not, or if the adapter has none.
 ///
 /// # Errors
 /// Fails if a file cannot be read.
-pub(crate) fn difference(model: &Path, adapter: &Path) -> Result<Option<&'static str>> {
-    if let Some(own) = template(adapter)?.filter(|own| !own.is_empty())
-        && template(model)?.as_ref() != Some(&own)
-    {
-        return Ok(Some("a chat template"));
+pub(crate) fn difference(model: &Path, adapter: &Path) -> Result<Option<String>> {
+    let mut found = Vec::new();
+    let own = template(adapter)?.filter(|own| !own.is_empty());
+    if own.is_some() && template(model)? != own {
+        found.push("a chat template");
     }
-    let (own, usual) = (read_if_there(&adapter.join(TOKENIZER))?, read_if_there(&model.join(TOKENIZER))?);
-    Ok((own.is_some() && own != usual).then_some("a tokenizer"))
+    let both = |name: &str| {
+        Ok::<_, crate::Error>((read_if_there(&adapter.join(name))?, read_if_there(&model.join(name))?))
+    };
+    if let (Some(own), usual) = both(TOKENIZER)? {
+        let usual = usual.unwrap_or_default();
+        if own.get("added_tokens") != usual.get("added_tokens") {
+            found.push("added tokens");
+        }
+        let rest = |tokenizer: &Map<String, Value>| {
+            let mut rest = tokenizer.clone();
+            rest.remove("added_tokens");
+            rest
+        };
+        if rest(&own) != rest(&usual) {
+            found.push("a tokenizer");
+        }
+    }
+    if let (Some(own), usual) = both(CONFIG)? {
+        let end = |config: &Map<String, Value>| config.get("eos_token").map(token_text);
+        if end(&own).is_some_and(|own| usual.as_ref().and_then(end) != Some(own)) {
+            found.push("an end token");
+        }
+    }
+    if let (Some(own), usual) = both(GENERATION)?
+        && usual.as_ref() != Some(&own)
+    {
+        found.push("a generation config");
+    }
+    Ok(match found.as_slice() {
+        [] => None,
+        [only] => Some((*only).to_owned()),
+        [first @ .., last] => Some(format!("{} and {last}", first.join(", "))),
+    })
+}
+
+/// Returns the text of a token, which is written as it is or as an object.
+fn token_text(token: &Value) -> String {
+    let content = token.get("content").unwrap_or(token);
+    content.as_str().map_or_else(|| content.to_string(), str::to_owned)
 }
 
 /// Returns the chat template of a folder as it is written: in a file of its own, which comes first, or in the

@@ -3,40 +3,45 @@
 //! Knows nothing of how a matrix is merged; the backend does that.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::run::{Baseline, Rewrite, Target};
 use super::{Fuse, TokenizerOf, rounding, survival};
-use crate::adapter::{Adapter, Base};
+use crate::adapter::{Adapters, Base};
 use crate::checkpoint::{Checkpoint, Weight, WeightKind, tokenizer_difference};
-use crate::error::Result;
+use crate::error::{Result, fail};
 use crate::kernels::{Backend, Float};
 use artifact::{Output, Tick};
 
-/// Fuses the adapter in the folder `adapter` into the model in the folder `model`.
+/// Fuses the adapters in the folders `adapters` into the model in the folder `model`.
 pub(super) fn run(
     parameters: &Fuse,
     model: &Path,
-    adapter: &Path,
+    adapters: &[PathBuf],
     output: &Output,
     backend: &dyn Backend,
     tick: Tick<'_>,
 ) -> Result<()> {
-    if let (TokenizerOf::Base, Some(what)) = (parameters.tokenizer, tokenizer_difference(model, adapter)?) {
-        output.warn(format!(
-            "the adapter has {what} of its own, which the fused model does not get; `tokenizer: adapter` takes it"
-        ));
+    if parameters.tokenizer == TokenizerOf::Base {
+        for adapter in adapters {
+            if let Some(what) = tokenizer_difference(model, adapter)? {
+                output.warn(format!(
+                    "the adapter has {what} of its own, which the fused model does not get; `tokenizer: adapter` takes it"
+                ));
+            }
+        }
     }
-    let checkpoint = Checkpoint::open_with(model, parameters.towers)?;
+    let mut checkpoint = Checkpoint::open_with(model, parameters.towers)?;
     checkpoint.warnings().iter().for_each(|warning| output.warn(warning.clone()));
     checkpoint.left_out().describe().into_iter().for_each(|what| output.warn(what));
-    let mut adapter = Adapter::open(adapter)?;
+    let factors: Vec<_> = parameters.scales.iter().map(|scale| scale.get()).collect();
+    let mut adapter = Adapters::open(adapters, &factors)?;
+    untie(&mut checkpoint, &mut adapter, output)?;
     adapter.place(&Base::of(&checkpoint))?;
-    if let Some(renaming) = adapter.renaming() {
-        output.warn(format!("{renaming}; they are taken for the same modules"));
-    }
+    adapter.notes().for_each(|note| output.warn(note));
+    check_numbers(&checkpoint, &adapter)?;
     let mut targets = BTreeMap::new();
     for (name, weight) in checkpoint.weights() {
         let dtype = parameters.dtype.map(Float::from).filter(|_| checkpoint.arch().is_cast(name));
@@ -59,6 +64,35 @@ pub(super) fn run(
     rounding::report(&found, output);
     survival::report(&found.counts, rewrite.bytes(|_| true), checkpoint.parameters(), output)?;
     write_config(&checkpoint, parameters, output)
+}
+
+/// Gives a tied model a head of its own if the adapter trains one that differs from the embedding. PEFT saves both
+/// copies of the matrix, and a training may have moved them apart.
+fn untie(checkpoint: &mut Checkpoint, adapter: &mut Adapters, output: &Output) -> Result<()> {
+    let embedding = checkpoint.embedding().filter(|_| checkpoint.is_tied());
+    let Some(embedding) = embedding else { return Ok(()) };
+    if adapter.forget_equal_heads([&embedding, "lm_head.weight"])? {
+        let head = checkpoint.untie()?;
+        output.warn(format!(
+            "the adapter trains the output head apart from the embedding, so the fused model has a `{head}` of its own, and \
+             config.json says `tie_word_embeddings: false`"
+        ));
+    }
+    Ok(())
+}
+
+/// Fails if an adapter of PEFT changes a weight whose numbers are not those that it was trained with.
+fn check_numbers(checkpoint: &Checkpoint, adapter: &Adapters) -> Result<()> {
+    let is_other = |name: &&String| checkpoint.arch().has_other_numbers(name) && adapter.peft_touches(name);
+    match checkpoint.weights().keys().find(is_other) {
+        Some(name) => fail!(
+            Unsupported,
+            "the adapter changes `{name}`, which mlx-lm's `{}` has with other numbers than the model that PEFT trained; train it \
+             without this module, or with mlx-lm",
+            checkpoint.model_type()
+        ),
+        None => Ok(()),
+    }
 }
 
 fn target(parameters: &Fuse, dtype: Option<Float>, weight: &Weight, updated: bool) -> Target {

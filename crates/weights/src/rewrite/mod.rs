@@ -22,7 +22,7 @@ mod survival;
 mod target;
 mod write_queue;
 
-pub use options::{AutoBits, Dtype, Fuse, Mixed, Override, Quantize, TargetBits, TokenizerOf};
+pub use options::{AutoBits, Dtype, Fuse, Mixed, Override, Quantize, Scale, TargetBits, TokenizerOf};
 pub use quantize::FineTuning;
 
 use std::path::{Path, PathBuf};
@@ -49,10 +49,10 @@ pub struct Job {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
-    /// Merges an adapter into the weights.
+    /// Merges adapters into the weights.
     Fuse {
-        /// The folder of the adapter.
-        adapter: PathBuf,
+        /// The folders of the adapters, in the order in which they are summed.
+        adapters: Vec<PathBuf>,
         /// The options of `fuse`.
         options: Fuse,
     },
@@ -77,7 +77,7 @@ impl Job {
 
     /// Returns a job that fuses the adapter in the folder `adapter` into the model in the folder `model`.
     pub fn fuse(model: impl Into<PathBuf>, adapter: impl Into<PathBuf>, options: Fuse) -> Self {
-        let operation = Operation::Fuse { adapter: adapter.into(), options };
+        let operation = Operation::Fuse { adapters: vec![adapter.into()], options };
         Self { model: model.into(), operation, origin: None }
     }
 
@@ -90,8 +90,8 @@ impl Job {
     /// if `tick` asks to stop.
     pub fn run(&self, output: &Output, backend: &dyn Backend, tick: Tick<'_>) -> Result<()> {
         match &self.operation {
-            Operation::Fuse { adapter, options } => {
-                fuse::run(options, &self.model, adapter, output, backend, tick)?;
+            Operation::Fuse { adapters, options } => {
+                fuse::run(options, &self.model, adapters, output, backend, tick)?;
             }
             Operation::Quantize { options, fine_tuning, probe } => {
                 let context = (fine_tuning.as_ref(), probe.as_deref());
@@ -104,8 +104,8 @@ impl Job {
     /// Returns the folder of the adapter whose tokenizer the new model has.
     fn tokenizer(&self) -> Option<&Path> {
         match &self.operation {
-            Operation::Fuse { adapter, options } if options.tokenizer == TokenizerOf::Adapter => {
-                Some(adapter)
+            Operation::Fuse { adapters, options } if options.tokenizer == TokenizerOf::Adapter => {
+                adapters.last().map(PathBuf::as_path)
             }
             Operation::Fuse { .. } | Operation::Quantize { .. } => None,
         }

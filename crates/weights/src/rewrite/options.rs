@@ -20,6 +20,10 @@ pub struct Fuse {
     /// How weights that are quantized again are rounded.
     #[serde(default, skip_serializing_if = "Rounding::is_nearest")]
     pub rounding: Rounding,
+    /// A factor on the updates of each adapter. Empty if there is one adapter, whose factor is 1. It is left out of a
+    /// recipe then, so that recipes from before there was a choice keep their keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scales: Vec<Scale>,
     /// Whose tokenizer and chat template the fused model has.
     #[serde(default, skip_serializing_if = "TokenizerOf::is_base")]
     pub tokenizer: TokenizerOf,
@@ -28,7 +32,30 @@ pub struct Fuse {
     pub towers: Towers,
 }
 
-/// Whose tokenizer a fused model has. It is left out of a recipe if it is the base's, so that recipes from before
+/// A factor on the updates of an adapter: a finite number.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Scale(f64);
+
+// Never NaN: `new` refuses it.
+impl Eq for Scale {}
+
+impl Scale {
+    /// The factor of an adapter that counts as it is.
+    pub const ONE: Self = Self(1.0);
+
+    /// Returns this factor, or `None` if it is not finite.
+    pub fn new(factor: f64) -> Option<Self> {
+        factor.is_finite().then_some(Self(factor))
+    }
+
+    /// Returns the factor.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+/// Whose tokenizer a fused model has, or a model with an adapter that is applied when it runs. It is left out of a recipe if it is the base's, so that recipes from before
 /// there was a choice keep their keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -44,8 +71,8 @@ impl TokenizerOf {
     /// The choices and their words in `pipeline.yaml`.
     pub const WORDS: [(&str, Self); 2] = [("base", Self::Base), ("adapter", Self::Adapter)];
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-    fn is_base(&self) -> bool {
+    /// Whether it is the base's.
+    pub fn is_base(&self) -> bool {
         *self == Self::Base
     }
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::{INDEX_FILE, SINGLE_FILE};
 use crate::error::{Context, Result, fail, require};
 use artifact::AtPath;
+use text::from_python_json;
 
 /// The files of a model's weights.
 pub(super) struct Located {
@@ -27,50 +28,102 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Finds the weights in `folder`. An index that names files which are not there is not used if there is a single
-/// file; it is a left-over of another form of the model then. Without an index, shards are taken by their names.
+/// Finds the weights in `folder`. If none of the files that an index names is there, the index is a left-over of
+/// another form of the model, and the files that are there are taken. Without an index they are taken too: a single
+/// file, or shards by their names.
 ///
 /// # Errors
 /// Fails if the index cannot be read or names files elsewhere, or if files are missing.
 pub(super) fn locate(folder: &Path) -> Result<Located> {
-    let (index, single) = (folder.join(INDEX_FILE), folder.join(SINGLE_FILE));
+    let index = folder.join(INDEX_FILE);
     if !index.exists() {
-        return match shards_by_name(folder)? {
-            Some(shards) if !single.exists() => Ok(Located {
-                warning: Some(format!(
-                    "there is no {INDEX_FILE}; the weights are read from all shards that are there: {}",
-                    shards.len()
-                )),
-                files: shards,
-                weight_map: None,
-            }),
-            _ => Ok(Located { files: vec![single], weight_map: None, warning: None }),
-        };
+        let found = without_index(folder)?;
+        return Ok(found.unwrap_or_else(|| Located {
+            files: vec![folder.join(SINGLE_FILE)],
+            weight_map: None,
+            warning: None,
+        }));
     }
     let weight_map = read_index(&index)?;
     let mut files: Vec<_> = weight_map.values().map(|shard| folder.join(shard)).collect();
     files.sort();
     files.dedup();
-    match files.iter().find(|path| !path.exists()) {
-        None => Ok(Located { files, weight_map: Some(weight_map), warning: None }),
-        Some(missing) if single.exists() => Ok(Located {
-            warning: Some(format!(
-                "{INDEX_FILE} names {}, which is not there; the weights are read from {SINGLE_FILE}",
-                missing.file_name().unwrap_or_default().to_string_lossy()
-            )),
-            files: vec![single],
-            weight_map: None,
-        }),
-        Some(missing) => {
-            fail!(Format, "the shard {} is missing; {INDEX_FILE} names it", missing.display())
+    let (there, missing): (Vec<_>, Vec<_>) = files.iter().partition(|path| path.exists());
+    let Some(first) = missing.first() else {
+        return Ok(Located { files, weight_map: Some(weight_map), warning: None });
+    };
+    if there.is_empty()
+        && let Some(found) = without_index(folder)?
+    {
+        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let warning = format!(
+            "{INDEX_FILE} names {}, which is not there; the weights are read from {}",
+            name(first),
+            found.files.iter().map(|path| name(path)).collect::<Vec<_>>().join(", ")
+        );
+        return Ok(Located { warning: Some(warning), ..found });
+    }
+    fail!(
+        Format,
+        "the shard {} is missing; {INDEX_FILE} names it, and {} of {} shards are there: the download is not finished",
+        first.display(),
+        there.len(),
+        files.len()
+    )
+}
+
+/// Finds the weights that are there, whatever an index says. Returns `None` if there are none.
+fn without_index(folder: &Path) -> Result<Option<Located>> {
+    let single = folder.join(SINGLE_FILE);
+    if single.exists() {
+        return Ok(Some(Located { files: vec![single], weight_map: None, warning: None }));
+    }
+    let shards = match shards_by_name(folder)? {
+        Some(shards) => Some(shards),
+        None => models_by_name(folder)?,
+    };
+    Ok(shards.map(|files| Located {
+        warning: Some(format!(
+            "there is no {INDEX_FILE}; the weights are read from all shards that are there: {}",
+            files.len()
+        )),
+        files,
+        weight_map: None,
+    }))
+}
+
+/// Returns the files `model*.safetensors`, which mlx-lm reads all, sorted. Returns `None` if there is none.
+///
+/// # Errors
+/// Fails if the folder cannot be read, or if it holds Mistral's own form of a model only.
+fn models_by_name(folder: &Path) -> Result<Option<Vec<PathBuf>>> {
+    let mut files = Vec::new();
+    let mut other = None;
+    for entry in fs::read_dir(folder).at("read", folder)? {
+        let entry = entry.at("read", folder)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("model") && name.ends_with(".safetensors") {
+            files.push(entry.path());
+        } else if name.starts_with("consolidated") && name.ends_with(".safetensors") {
+            other = Some(name);
         }
     }
+    files.sort();
+    if let (true, Some(name)) = (files.is_empty(), other) {
+        fail!(
+            Unsupported,
+            "{} has {name}, a model with Mistral's own names, but no model.safetensors; take the files that transformers \
+             reads, model-*.safetensors",
+            folder.display()
+        );
+    }
+    Ok((!files.is_empty()).then_some(files))
 }
 
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     let bytes = fs::read(path).at("read", path)?;
     let Index { weight_map } =
-        serde_json::from_slice(&bytes).within(|| format!("cannot parse {}", path.display()))?;
+        from_python_json(&bytes).within(|| format!("cannot parse {}", path.display()))?;
     for shard in weight_map.values() {
         require!(
             !shard.contains(['/', '\\']) && !shard.starts_with('.'),
@@ -117,7 +170,8 @@ fn shards_by_name(folder: &Path) -> Result<Option<Vec<PathBuf>>> {
 
 /// Returns the number of a shard and the number of all of them, by the name that transformers and mlx-lm write.
 fn shard_number(name: &str) -> Option<(u32, u32)> {
-    let (number, count) = name.strip_prefix("model-")?.strip_suffix(".safetensors")?.split_once("-of-")?;
+    let rest = name.strip_prefix("model-").or_else(|| name.strip_prefix("model.safetensors-"))?;
+    let (number, count) = rest.strip_suffix(".safetensors")?.split_once("-of-")?;
     Some((number.parse().ok()?, count.parse().ok()?))
 }
 
@@ -152,9 +206,18 @@ mod tests {
         let (files, warning) = found(&[(one, ""), (two, "")]);
         assert_eq!(files, shards);
         assert!(warning.starts_with("there is no model.safetensors.index.json"), "{warning}");
-        let (files, warning) = found(&[index, (one, ""), (SINGLE_FILE, "")]);
+        let (files, warning) = found(&[index, (SINGLE_FILE, "")]);
         assert_eq!(files, [SINGLE_FILE]);
-        assert!(warning.contains("names model-00002-of-00002.safetensors, which is not there"), "{warning}");
+        assert!(warning.contains("names model-00001-of-00002.safetensors, which is not there"), "{warning}");
+        // Also shards with other names.
+        let (other, stale) =
+            ("model-00001-of-00001.safetensors", "model.safetensors-00001-of-00001.safetensors");
+        for name in [other, stale] {
+            let (files, warning) = found(&[index, (name, "")]);
+            assert_eq!(files, [name]);
+            assert!(warning.ends_with(&format!("the weights are read from {name}")), "{warning}");
+        }
+        assert_eq!(found(&[("model-a.safetensors", ""), ("model-b.safetensors", "")]).0.len(), 2);
         // A single file comes before shards that no index names.
         assert_eq!(
             found(&[(one, ""), (two, ""), (SINGLE_FILE, "")]),
@@ -167,6 +230,15 @@ mod tests {
     fn what_is_missing_is_said() {
         let index = (INDEX_FILE, r#"{"weight_map": {"a": "model-00001-of-00002.safetensors"}}"#);
         assert!(found(&[index]).1.contains("the shard DIR/model-00001-of-00002.safetensors is missing"));
+        // An unfinished download, whatever lies beside it.
+        let two = r#"{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}"#;
+        let part = found(&[(INDEX_FILE, two), ("model-00001-of-00002.safetensors", ""), (SINGLE_FILE, "")]);
+        assert!(part.1.ends_with("1 of 2 shards are there: the download is not finished"), "{}", part.1);
+        let mistral = found(&[("consolidated.safetensors", "")]).1;
+        assert!(
+            mistral.starts_with("DIR has consolidated.safetensors, a model with Mistral's own names"),
+            "{mistral}"
+        );
         assert!(found(&[("model-00002-of-00002.safetensors", "")]).1.contains("DIR has no shard 1 of 2"));
         let two = [("model-00001-of-00001.safetensors", ""), ("model-00001-of-00002.safetensors", "")];
         assert!(found(&two).1.contains("shards of two models"));

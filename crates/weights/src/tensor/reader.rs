@@ -117,6 +117,27 @@ impl TensorFiles {
         }
     }
 
+    /// Fails if a tensor has the shape `[0]`: what a training under DeepSpeed's ZeRO-3 writes of parameters that are
+    /// spread over several processes.
+    ///
+    /// # Errors
+    /// Fails on the first such tensor.
+    pub(crate) fn check_not_empty(&self) -> Result<()> {
+        let is_empty = |(_, tensor): &(&String, &TensorRef)| tensor.shape == [0];
+        let count = self.tensors.iter().filter(is_empty).count();
+        match self.tensors.iter().find(is_empty) {
+            Some((name, _)) => fail!(
+                Format,
+                "`{name}` and {} more of {} tensors have no numbers. DeepSpeed's ZeRO-3 writes that where \
+                 the parameters were not gathered: save again with `stage3_gather_16bit_weights_on_model_save`, or run \
+                 zero_to_fp32.py on the checkpoint",
+                count - 1,
+                self.tensors.len()
+            ),
+            None => Ok(()),
+        }
+    }
+
     /// Returns what is wrong with the folder of the model although its weights were found.
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()

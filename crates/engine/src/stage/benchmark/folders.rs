@@ -2,22 +2,25 @@
 //! Knows nothing of how answers are scored.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::{OrBug, Result};
 use crate::stage::{Benchmark, Inputs};
 use artifact::AtPath;
-use protocol::{Evaluate, Measure};
+use protocol::{Evaluate, Measure, ModelFolders};
 use report::suite::Suite;
 use weights::adapter::{Adapter, Base};
-use weights::checkpoint::Checkpoint;
+use weights::checkpoint::{Checkpoint, own_code};
 use weights::kernels::QuantSpec;
+use weights::rewrite::TokenizerOf;
 use weights::survival::{Survival, read_survival};
 
 /// The folders of one configuration.
 pub(super) struct Folders<'a> {
     model: &'a Path,
     adapter: Option<&'a Path>,
+    /// Whether the tokenizer and the chat template of the adapter come before those of the model.
+    own_tokenizer: bool,
 }
 
 /// What the files of a configuration say about it.
@@ -28,6 +31,8 @@ pub(super) struct Facts {
     pub(super) bits_per_weight: f64,
     /// The default quantization in `config.json`; `None` if it has none.
     pub(super) quantization: Option<QuantSpec>,
+    /// The programs in the model's folder.
+    pub(super) code: Vec<String>,
     /// How much of the fine-tuning survived quantization, as the `quantize` node measured it.
     pub(super) survival: Option<Survival>,
 }
@@ -39,7 +44,8 @@ impl<'a> Folders<'a> {
         let config = config.or_bug("a benchmark has the config that is measured")?;
         let folder = |role: &str| inputs.folder(&format!("{name}.{role}"));
         let adapter = config.adapter.then(|| folder("adapter")).transpose()?;
-        Ok(Self { model: folder("model")?, adapter })
+        let own_tokenizer = config.tokenizer == TokenizerOf::Adapter;
+        Ok(Self { model: folder("model")?, adapter, own_tokenizer })
     }
 
     /// Reads the facts from the files. Fails if the adapter does not fit, before a model is loaded for it.
@@ -55,16 +61,15 @@ impl<'a> Folders<'a> {
             disk_bytes: self.disk_bytes()?,
             bits_per_weight: stored as f64 * 8.0 / checkpoint.parameters() as f64,
             quantization: checkpoint.default_spec(),
+            code: own_code(self.model)?,
             survival: read_survival(self.model)?,
         })
     }
 
     /// Returns the request to answer the queries.
     pub(super) fn measure(&self, suite: &Suite) -> Measure {
-        let (model, adapter) = self.owned();
         Measure {
-            model,
-            adapter,
+            model: self.owned(),
             conversations: suite.queries.iter().map(|query| query.conversation.clone()).collect(),
             max_tokens: suite.max_tokens,
             repeats: suite.repeats,
@@ -74,18 +79,18 @@ impl<'a> Folders<'a> {
 
     /// Returns the request to evaluate the texts, and to compare the distributions with those of `reference`.
     pub(super) fn evaluate(&self, suite: &Suite, reference: Option<&Self>) -> Evaluate {
-        let (model, adapter) = self.owned();
         Evaluate {
-            model,
-            adapter,
+            model: self.owned(),
             reference: reference.map(Self::owned),
             texts: suite.texts.clone(),
             context: suite.context,
         }
     }
 
-    fn owned(&self) -> (PathBuf, Option<PathBuf>) {
-        (self.model.to_owned(), self.adapter.map(Path::to_owned))
+    fn owned(&self) -> ModelFolders {
+        let adapter = self.adapter.map(Path::to_owned);
+        let tokenizer = adapter.clone().filter(|_| self.own_tokenizer);
+        ModelFolders { model: self.model.to_owned(), adapter, tokenizer }
     }
 
     fn disk_bytes(&self) -> Result<u64> {

@@ -201,6 +201,7 @@ fn score(
         disk_bytes: facts.disk_bytes,
         bits_per_weight: facts.bits_per_weight,
         quantization: facts.quantization,
+        code: facts.code,
         perplexity: eval.map(|eval| eval.perplexity),
         divergence: eval.and_then(|eval| eval.divergence),
         survival: facts.survival,

@@ -7,38 +7,39 @@
 //! | `rope_parameters: {rope_theta, rope_type, factor, …}` | `rope_theta`, `rope_scaling: {rope_type, factor, …}` |
 //! | `rope_parameters: {full_attention: {…}, sliding_attention: {rope_theta}}` | the same of `full_attention`, and `rope_local_base_freq` |
 
-use anyhow::{Result, bail};
 use serde_json::{Map, Value};
+
+use crate::error::{Result, fail};
 
 /// The keys of `rope_parameters` that are keys of the configuration itself in the older spelling.
 const OUTER: [&str; 2] = ["rope_theta", "partial_rotary_factor"];
 
-/// Returns the configuration with the older keys added. Those that are there already stay.
+/// Adds the older keys to a configuration. Those that are there already stay.
 ///
 /// # Errors
 /// Fails if `rope_parameters` has layers of other kinds, which would get a wrong rope.
-pub(crate) fn with_older_keys(config: &Value) -> Result<Value> {
-    let mut config = config.clone();
-    let Some(Value::Object(newer)) = config.get("rope_parameters").cloned() else { return Ok(config) };
+pub fn add_older_rope_keys(config: &mut Map<String, Value>) -> Result<()> {
+    let Some(Value::Object(newer)) = config.get("rope_parameters").cloned() else { return Ok(()) };
     let is_by_layer = newer.values().any(Value::is_object);
-    let Some(config_keys) = config.as_object_mut() else { return Ok(config) };
     if !is_by_layer {
-        add(config_keys, newer);
-        return Ok(config);
+        add(config, newer);
+        return Ok(());
     }
     for (kind, parameters) in newer {
         match (kind.as_str(), parameters) {
-            ("full_attention", Value::Object(parameters)) => add(config_keys, parameters),
+            ("full_attention", Value::Object(parameters)) => add(config, parameters),
             ("sliding_attention", Value::Object(parameters)) => {
                 if let Some(base) = parameters.get("rope_theta") {
-                    set(config_keys, "rope_local_base_freq", base.clone());
+                    set(config, "rope_local_base_freq", base.clone());
                 }
             }
             (_, Value::Null) => {}
-            (other, _) => bail!("rope_parameters of {other:?} is not supported"),
+            (other, _) => {
+                fail!(Unsupported, "`rope_parameters` of `{other}` in config.json has no older spelling")
+            }
         }
     }
-    Ok(config)
+    Ok(())
 }
 
 fn add(config: &mut Map<String, Value>, mut parameters: Map<String, Value>) {
@@ -65,8 +66,10 @@ mod tests {
     use serde_json::json;
 
     fn keys(config: Value) -> [Value; 3] {
-        let found = with_older_keys(&config).unwrap();
-        ["rope_theta", "rope_scaling", "rope_local_base_freq"].map(|key| found[key].clone())
+        let mut found = config.as_object().unwrap().clone();
+        add_older_rope_keys(&mut found).unwrap();
+        ["rope_theta", "rope_scaling", "rope_local_base_freq"]
+            .map(|key| found.get(key).cloned().unwrap_or_default())
     }
 
     #[test]
@@ -84,8 +87,7 @@ mod tests {
             "full_attention": newer, "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}
         }});
         assert_eq!(keys(by_layer), [json!(5e5), scaling, json!(1e4)]);
-        assert!(
-            with_older_keys(&json!({"rope_parameters": {"linear_attention": {"rope_theta": 1.0}}})).is_err()
-        );
+        let other = json!({"rope_parameters": {"linear_attention": {"rope_theta": 1.0}}});
+        assert!(add_older_rope_keys(&mut other.as_object().unwrap().clone()).is_err());
     }
 }
