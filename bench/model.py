@@ -9,6 +9,7 @@ of its layers and a fifth of its vocabulary; large has twice its width and is 4 
 
 import argparse
 import json
+import math
 import random
 import struct
 from pathlib import Path
@@ -48,6 +49,34 @@ SIZES = {
     },
 }
 
+# Qwen3-30B-A3B with two of its 48 layers and a ninth of its vocabulary; and the same for a trial.
+EXPERTS = {
+    "experts": {
+        "hidden_size": 2048,
+        "moe_intermediate_size": 768,
+        "num_experts": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "head_dim": 128,
+        "vocab_size": 16384,
+    },
+    "tiny experts": {
+        "hidden_size": 128,
+        "moe_intermediate_size": 64,
+        "num_experts": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 64,
+        "vocab_size": 1024,
+    },
+}
+
+# How a checkpoint stores experts, with the type of model that has them so: one tensor each; all of a layer in two
+# tensors; the same with each matrix transposed.
+LAYOUTS = {"one by one": "qwen3_moe", "in one tensor": "qwen3_5_moe", "in one tensor, transposed": "qwen3_vl_moe"}
+
 # By type: its name in safetensors, and which bits of a weight are random and which are set. Sign, fraction and two bits
 # of the exponent are random: a weight lies between 2^-7 and 2^-3.
 DTYPES = {"float16": ("F16", 0x8FFF, 0x2000), "bfloat16": ("BF16", 0x81FF, 0x3C00)}
@@ -76,8 +105,34 @@ def shapes(size):
     yield "model.norm.weight", [hidden]
 
 
+def expert_shapes(size, layout):
+    """Yields the name and the shape of every tensor of a mixture of experts."""
+    hidden, inner, experts = size["hidden_size"], size["moe_intermediate_size"], size["num_experts"]
+    queries, keys = (size["head_dim"] * size[f"num_{heads}_heads"] for heads in ("attention", "key_value"))
+    root = "model." if layout == "one by one" else "model.language_model."
+    yield f"{root}embed_tokens.weight", [size["vocab_size"], hidden]
+    yield "lm_head.weight", [size["vocab_size"], hidden]
+    for layer in range(size["num_hidden_layers"]):
+        prefix = f"{root}layers.{layer}."
+        for name, rows in ("q_proj", queries), ("k_proj", keys), ("v_proj", keys):
+            yield f"{prefix}self_attn.{name}.weight", [rows, hidden]
+        yield f"{prefix}self_attn.o_proj.weight", [hidden, queries]
+        yield f"{prefix}mlp.gate.weight", [experts, hidden]
+        if layout == "one by one":
+            for expert in range(experts):
+                for name, shape in ("gate", [inner, hidden]), ("up", [inner, hidden]), ("down", [hidden, inner]):
+                    yield f"{prefix}mlp.experts.{expert}.{name}_proj.weight", shape
+        else:
+            step = -1 if layout.endswith("transposed") else 1
+            yield f"{prefix}mlp.experts.gate_up_proj", [experts, *[2 * inner, hidden][::step]]
+            yield f"{prefix}mlp.experts.down_proj", [experts, *[hidden, inner][::step]]
+        for name in "input_layernorm", "post_attention_layernorm":
+            yield f"{prefix}{name}.weight", [hidden]
+    yield f"{root}norm.weight", [hidden]
+
+
 def count(shape):
-    return shape[0] * (shape[1] if len(shape) > 1 else 1)
+    return math.prod(shape)
 
 
 def largest_tensor(size):
@@ -85,10 +140,10 @@ def largest_tensor(size):
     return max(2 * count(shape) for _, shape in shapes(SIZES[size]))
 
 
-def shards(size):
+def shards(tensors):
     """Yields lists of tensors that fill a shard."""
     shard, filled = [], 0
-    for name, shape in shapes(size):
+    for name, shape in tensors:
         if shard and filled + 2 * count(shape) > SHARD_BYTES:
             yield shard
             shard, filled = [], 0
@@ -129,9 +184,23 @@ def write_json(path, value):
 
 def write_model(folder, size="small", dtype="float16"):
     """Writes a model that mlx-lm loads: weights, their index, configuration, and a tokenizer of one word."""
+    config = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "tie_word_embeddings": True}
+    write_folder(folder, list(shapes(SIZES[size])), SIZES[size] | config, size, dtype)
+
+
+def write_experts(folder, size="experts", layout="one by one", dtype="float16"):
+    """Writes a mixture of experts as the Hugging Face hub has it."""
+    size = EXPERTS[size]
+    text = size | {"num_experts_per_tok": 8, "norm_topk_prob": True, "tie_word_embeddings": False}
+    kind = LAYOUTS[layout]
+    own = text if layout == "one by one" else {"text_config": text | {"model_type": f"{kind}_text"}}
+    write_folder(folder, list(expert_shapes(size, layout)), own | {"model_type": kind}, "experts", dtype)
+
+
+def write_folder(folder, tensors, own, seed, dtype):
     folder.mkdir(parents=True)
-    generator = random.Random(size)
-    parts = list(shards(SIZES[size]))
+    generator = random.Random(seed)
+    parts = list(shards(tensors))
     weight_map = {}
     for number, part in enumerate(parts, 1):
         file = f"model-{number:05}-of-{len(parts):05}.safetensors"
@@ -139,19 +208,11 @@ def write_model(folder, size="small", dtype="float16"):
             folder / file, part, DTYPES[dtype][0], lambda out, length: write_random(out, length, generator, dtype), 2
         )
         weight_map |= {name: file for name, _ in part}
-    total = sum(2 * count(shape) for _, shape in shapes(SIZES[size]))
+    total = sum(2 * count(shape) for _, shape in tensors)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     write_json(folder / "model.safetensors.index.json", index)
-    config = {
-        "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
-        "max_position_embeddings": 512,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 10000.0,
-        "tie_word_embeddings": True,
-        "torch_dtype": dtype,
-    }
-    write_json(folder / "config.json", config | SIZES[size])
+    config = {"max_position_embeddings": 512, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "torch_dtype": dtype}
+    write_json(folder / "config.json", config | own)
     words = {"type": "WordLevel", "vocab": {"<unk>": 0}, "unk_token": "<unk>"}
     write_json(folder / "tokenizer.json", {"version": "1.0", "added_tokens": [], "model": words})
     write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})

@@ -9,6 +9,7 @@ mod quantized;
 mod rope_parameters;
 mod sanitize;
 mod side_files;
+mod strips;
 mod summary;
 mod tokenizer_files;
 mod view;
@@ -24,6 +25,7 @@ use quantized::Packing;
 use sanitize::Sanitize;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use strips::Strips;
 
 use crate::Error;
 use crate::arch::{self, Arch, Head};
@@ -87,6 +89,7 @@ pub struct Checkpoint {
     weights: BTreeMap<String, Weight>,
     warnings: Vec<String>,
     left_out: LeftOut,
+    strips: Strips,
 }
 
 impl Checkpoint {
@@ -135,7 +138,7 @@ impl Checkpoint {
         let Sanitize { mut weights, left_out, .. } = sanitize;
         let drops_head = arch.drops_head(&config);
         weights.retain(|name, _| !arch.is_dropped(name, drops_head));
-        Ok(Self { config, arch, files, weights, warnings, left_out })
+        Ok(Self { config, arch, files, weights, warnings, left_out, strips: Strips::default() })
     }
 
     /// Returns the weights by name. The names are those of mlx-lm's model without quantization, whatever the
@@ -300,7 +303,8 @@ impl Checkpoint {
             let count = (rows - row).min(rest.len().checked_div(row_bytes).unwrap_or(0));
             let (now, later) = rest.split_at_mut(count * row_bytes);
             let tensor = Weight::tensor(tensor, part);
-            view.fill(row_bytes, row, now, |from, bytes| self.files.read_part(&tensor, from, bytes))?;
+            let read = |from: usize, bytes: &mut [u8]| self.files.read_part(&tensor, from, bytes);
+            view.fill((&tensor, &self.strips), row_bytes, row, now, read)?;
             (rest, row) = (later, 0);
         }
         rest.is_empty().then_some(()).or_bug("every row has a source")?;

@@ -2,6 +2,7 @@
 //! dimension, as in NumPy.
 //! Knows nothing of files: whoever fills the rows of a view reads the bytes.
 
+use super::strips::{Strips, Turned};
 use crate::error::Result;
 
 /// A view of a tensor that is stored row by row.
@@ -158,13 +159,14 @@ impl View {
         fits.then(|| Self { offset: self.offset, ..Self::whole(shape) })
     }
 
-    /// Fills `out` with whole rows, from row `first` on. A row takes `row_bytes` bytes. `read` reads bytes of the
-    /// tensor from a place on.
+    /// Fills `out` with whole rows, from row `first` on. A row takes `row_bytes` bytes. `read` reads bytes of
+    /// `tensor` from a place on, and `strips` keeps what is read of transposed matrices.
     ///
     /// # Errors
     /// Fails if `read` does.
     pub(super) fn fill(
         &self,
+        (tensor, strips): (&str, &Strips),
         row_bytes: usize,
         first: usize,
         out: &mut [u8],
@@ -177,8 +179,8 @@ impl View {
         let lines = self.lines();
         let (mut row, mut rest) = (first, out);
         while !rest.is_empty() && row_bytes > 0 {
-            let (start, size, stride) = lines.run(row);
-            let count = size.min(rest.len() / row_bytes);
+            let (start, size_of_run, stride) = lines.run(row);
+            let count = (size_of_run - row % size_of_run).min(rest.len() / row_bytes);
             let (now, later) = rest.split_at_mut(count * row_bytes);
             let start = self.offset + start;
             match (step, stride) {
@@ -197,14 +199,12 @@ impl View {
                     }
                 }
                 _ => {
+                    // The whole innermost dimension of the rows, so that a strip is the same for all its blocks.
+                    let within = row % size_of_run;
+                    let start = start - within * stride;
                     let element = row_bytes / columns;
-                    let mut span = vec![0; ((count - 1) * stride + 1) * element];
-                    for column in 0..columns {
-                        read(bytes(start + column * step), &mut span)?;
-                        let places = now.chunks_exact_mut(row_bytes);
-                        let places = places.map(|line| &mut line[column * element..][..element]);
-                        pick(&span, stride, element, places);
-                    }
+                    let turned = Turned { start, rows: size_of_run, stride, columns, step, element };
+                    strips.fill(tensor, turned, within, now, &mut read)?;
                 }
             }
             (rest, row) = (later, row + count);
@@ -229,8 +229,7 @@ impl View {
 struct Lines(Vec<Dim>);
 
 impl Lines {
-    /// Returns where a row starts, how many rows there are from it to the end of the innermost dimension, and the
-    /// distance between these.
+    /// Returns where a row starts, how many rows the innermost dimension has, and the distance between these.
     fn run(&self, row: usize) -> (usize, usize, usize) {
         let (mut start, mut left) = (0, row);
         for dim in &self.0 {
@@ -238,7 +237,7 @@ impl Lines {
             left /= dim.size.max(1);
         }
         let inner = self.0.first().copied().unwrap_or(Dim { size: 1, stride: 1 });
-        (start, inner.size - row % inner.size.max(1), inner.stride)
+        (start, inner.size.max(1), inner.stride)
     }
 }
 
@@ -269,7 +268,7 @@ mod tests {
             }
             Ok(())
         };
-        view.fill(columns * 2, first, &mut out, read).unwrap();
+        view.fill(("t", &Strips::default()), columns * 2, first, &mut out, read).unwrap();
         out.as_chunks().0.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect()
     }
 
