@@ -113,7 +113,12 @@ impl Adapter {
         let contents = if is_mlx { mlx::read(&files, &config) } else { peft::read(&files, &config) };
         let contents = contents.within(|| format!("in {}", folder.display()))?;
         let changes = contents.low_rank.len() + contents.whole.len();
-        require!(changes > 0, Adapter, "{} holds no update", file.display());
+        require!(
+            changes > 0,
+            Adapter,
+            "{} holds no update: no layer was trained. mlx-lm has no LoRA for the layers of some models, such as `bitnet`",
+            file.display()
+        );
         let experts = experts_by_stack(&contents.low_rank);
         Ok(Self { files, contents, experts, renaming: None })
     }

@@ -23,7 +23,8 @@ struct Dim {
 }
 
 impl View {
-    /// Returns the view of a whole tensor of this shape.
+    /// Returns the view of a whole tensor of this shape. A shape that no machine has room for is refused when the
+    /// weight is checked, not here.
     pub(super) fn whole(shape: &[usize]) -> Self {
         let mut stride = 1;
         let mut dims: Vec<_> = shape
@@ -31,7 +32,7 @@ impl View {
             .rev()
             .map(|size| {
                 let dim = Dim { size: *size, stride };
-                stride *= size;
+                stride = stride.saturating_mul(*size);
                 dim
             })
             .collect();
@@ -71,14 +72,15 @@ impl View {
         let mut expected = 1;
         self.dims.iter().rev().all(|dim| {
             let fits = dim.size <= 1 || dim.stride == expected;
-            expected *= dim.size;
+            expected = expected.saturating_mul(dim.size);
             fits
         })
     }
 
     /// Returns the number of rows: the product of all sizes but the last.
     pub(super) fn rows(&self) -> usize {
-        self.dims.split_last().map_or(1, |(_, rows)| rows.iter().map(|dim| dim.size).product())
+        let rows = self.dims.split_last().map_or(&[][..], |(_, rows)| rows);
+        rows.iter().fold(1, |all, dim| all.saturating_mul(dim.size))
     }
 
     /// Returns the length of a row.

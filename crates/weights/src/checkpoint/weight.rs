@@ -130,7 +130,8 @@ impl Weight {
 
     /// Returns the number of rows: the product of all dimensions but the last.
     pub fn rows(&self) -> usize {
-        self.shape.split_last().map_or(1, |(_, rows)| rows.iter().product())
+        let rows = self.shape.split_last().map_or(&[][..], |(_, rows)| rows);
+        rows.iter().fold(1, |all: usize, size| all.saturating_mul(*size))
     }
 
     /// Returns the number of rows of one matrix. In a stack, that is one expert.
@@ -177,7 +178,7 @@ impl Weight {
     /// Returns the number of bytes that it takes in the files, all parts together.
     pub fn stored(&self) -> u64 {
         let row: usize = self.parts().iter().map(|part| self.row_bytes(*part)).sum();
-        self.rows() as u64 * row as u64
+        (self.rows() as u64).saturating_mul(row as u64)
     }
 
     /// Returns the parts of tensors in the files whose rows follow each other in it: one, or one for each

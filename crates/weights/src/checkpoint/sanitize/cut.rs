@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::super::view::View;
-use super::{Sanitize, replaced, viewed};
+use super::{Sanitize, misfit, replaced, viewed};
 use crate::arch::{Rows, find, find_any};
 use crate::error::{OrBug, Result};
 
@@ -73,7 +73,7 @@ impl Sanitize<'_> {
                 viewed(&name, weight, |view| view.split(heads)?.slice(1, 0, keys)?.swap(0, 1))?,
                 viewed(&name, weight, |view| {
                     let heads = view.split(heads)?;
-                    let whole = heads.shape().get(1) == Some(&(keys + values));
+                    let whole = heads.shape().get(1).copied() == keys.checked_add(values);
                     heads.slice(1, keys, values).filter(|_| whole)
                 })?,
             ];
@@ -92,7 +92,10 @@ impl Sanitize<'_> {
             let (range, weight) = (find(from, &name), self.weights.remove(&name));
             let (range, weight) = range.zip(weight).or_bug("the name is there")?;
             let rows = weight.shape.first().copied().unwrap_or(0);
-            let head = rows / (groups * (each + 2)).max(1);
+            let all = each.checked_add(2).and_then(|all| all.checked_mul(groups));
+            let all =
+                all.filter(|all| rows.is_multiple_of(*all)).ok_or_else(|| misfit(&name, &weight.shape))?;
+            let head = rows / all;
             for (to, first, count) in [("q_proj", 0, each), ("k_proj", each, 1), ("v_proj", each + 1, 1)] {
                 let cut = |view: View| view.split(groups)?.slice(1, first * head, count * head);
                 let mut part = viewed(&name, &weight, cut)?;

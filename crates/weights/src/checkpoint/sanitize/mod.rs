@@ -167,11 +167,7 @@ fn viewed(name: &str, weight: &Weight, cut: impl Fn(View) -> Option<View>) -> Re
         );
     };
     let shape = &weight.shape;
-    let view = cut(source.view.clone()).ok_or_else(|| {
-        Error::Checkpoint(format!(
-            "`{name}` is {shape:?}, which does not fit config.json: it cannot be brought into the layout of mlx-lm's model"
-        ))
-    })?;
+    let view = cut(source.view.clone()).ok_or_else(|| misfit(name, shape))?;
     require!(
         matches!(weight.kind, WeightKind::Float(_)) || view.keeps_rows(),
         Unsupported,
@@ -179,6 +175,13 @@ fn viewed(name: &str, weight: &Weight, cut: impl Fn(View) -> Option<View>) -> Re
     );
     let sources = vec![Source { tensor: source.tensor.clone(), view: view.clone() }];
     Ok(Weight { shape: view.shape(), sources, ..weight.clone() })
+}
+
+/// Says that a tensor of this shape cannot be what its name says.
+fn misfit(name: &str, shape: &[usize]) -> Error {
+    Error::Checkpoint(format!(
+        "`{name}` is {shape:?}, which does not fit config.json: it cannot be brought into the layout of mlx-lm's model"
+    ))
 }
 
 /// Refuses experts in a layout that mlx-lm's model does not have: they would stay in 16 bits, and mlx-lm could not
@@ -223,6 +226,7 @@ fn first_tensor(weight: &Weight) -> &str {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -259,6 +263,56 @@ pub(super) mod tests {
 
     fn refusal(model_type: &str, tensors: &[(&str, &[usize])]) -> String {
         sanitized(model_type, &json!({}), tensors, Towers::Drop).unwrap_err().to_string()
+    }
+
+    /// Names that some step looks for, and names that are made of their parts.
+    const NAMES: [&str; 16] = [
+        "model.layers.0.mlp.experts.gate_up_proj",
+        "model.layers.0.mlp.experts.0.up_proj.weight",
+        "model.layers.0.mlp.experts.1.up_proj.weight",
+        "model.layers.0.self_attn.kv_b_proj.weight",
+        "model.layers.0.self_attn.qkv_proj.weight",
+        "model.layers.9.self_attn.k_proj.weight",
+        "model.layers.0.mamba.conv1d.weight",
+        "model.layers.0.mamba.in_proj.weight",
+        "model.layers.0.block_sparse_moe.input_linear.weight",
+        "transformer.blocks.0.ffn.experts.mlp.w2",
+        "model.visual.patch_embed.proj.weight",
+        "h.0.attn.c_attn.weight",
+        "a.k_k",
+        "a.alpha_p",
+        "lm_head.weight",
+        "model.embed_tokens.weight",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn no_shape_and_no_configuration_is_too_wild(
+            model_type in prop::sample::select(vec![
+                "qwen3_5_moe", "deepseek_v3", "hunyuan", "dbrx", "falcon_h1", "gpt2", "rwkv7", "gemma4", "gpt_oss", "kimi_k3",
+                "granitemoehybrid", "qwen3_vl_moe", "apertus",
+            ]),
+            tensors in prop::collection::vec((
+                prop::sample::select(NAMES.to_vec()),
+                prop::collection::vec(prop::sample::select(vec![0, 1, 2, 3, 8, usize::MAX, 1 << 62]), 0..5),
+            ), 0..6),
+            numbers in prop::collection::vec(prop::sample::select(vec![0, 1, 2, 3, 8, u64::MAX, 1 << 63]), 9),
+            include in any::<bool>(),
+        ) {
+            let keys = [
+                "num_attention_heads", "num_key_value_heads", "qk_nope_head_dim", "v_head_dim", "head_dim", "num_hidden_layers",
+                "num_kv_shared_layers", "mamba_d_ssm", "mamba_n_heads",
+            ];
+            let mut config: Map<_, _> = keys.iter().map(|key| (*key).to_owned()).zip(numbers.iter().map(|number| json!(number))).collect();
+            config.insert("ffn_config".to_owned(), json!({"moe_num_experts": numbers[0].min(1000)}));
+            // Shapes that no machine has room for are refused before.
+            let fits = |shape: &[usize]| Weight::of_tensor("", shape.to_vec(), WeightKind::Float(Float::F16)).check().is_ok();
+            let tensors: Vec<_> = tensors.iter().map(|(name, shape)| (*name, shape.as_slice())).collect();
+            let tensors: Vec<_> = tensors.into_iter().filter(|(_, shape)| fits(shape)).collect();
+            let towers = if include { Towers::Include } else { Towers::Drop };
+            let _ = sanitized(model_type, &Value::Object(config), &tensors, towers);
+        }
     }
 
     #[test]
