@@ -1,6 +1,8 @@
 //! Checkpoints in the layout of the Hugging Face hub: the bytes are those of mlx-lm's own layout, also with an adapter,
 //! and towers stay or go as the user says. `tests/mlx_lm/types.rs` compares every type with mlx-lm itself.
 
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use crate::pico::{Floats, Tensor, numbers, write_adapter_of, write_tensors_of};
@@ -173,4 +175,53 @@ fn a_byte_order_mark_is_no_part_of_a_configuration() {
     space.write("model/config.json", format!("\u{feff}{config}"));
     let _ = space.build_with(&["q"]).exits(0);
     assert!(space.read("artifacts/q/config.json").starts_with('{'));
+}
+
+/// OpenAI's checkpoints of gpt-oss have the codes of MLX's mode `mxfp4`, with other names and other shapes.
+#[test]
+fn codes_in_the_form_of_openai_are_those_of_mlx() {
+    let made = |tensors: &[(&str, Dtype, Vec<usize>, Vec<u8>)], section: Value| {
+        let space = Space::empty();
+        write_tensors_of(&space.path("model"), merged(json!({"model_type": "gpt_oss"}), section), &[]);
+        let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+            (*name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+        });
+        space.write("model/model.safetensors", safetensors::serialize(views, None).unwrap());
+        space.write(
+            "pipeline.yaml",
+            "version: 1\nnodes:\n  m: {stage: base, source: model}\n  q: {stage: quantize, model: m, bits: 8, group_size: 32}\n",
+        );
+        let _ = space.build_with(&["q"]).exits(0);
+        (space.bytes("artifacts/q/model.safetensors"), space.read("artifacts/q/config.json"))
+    };
+    // Two experts, four rows of 64 weights each: 32 bytes of codes and 2 scales.
+    let codes: Vec<u8> = (0..2 * 4 * 32).map(|number| u8::try_from(number * 37 % 256).unwrap()).collect();
+    let scales: Vec<u8> = (0..2 * 4 * 2).map(|number| 120 + number).collect();
+    let rows = |bytes: &[u8], length: usize, first: usize| -> Vec<u8> {
+        bytes.chunks(length).skip(first).step_by(2).flatten().copied().collect()
+    };
+    let hub = made(
+        &[
+            ("model.layers.0.mlp.experts.gate_up_proj_blocks", Dtype::U8, vec![2, 4, 2, 16], codes.clone()),
+            ("model.layers.0.mlp.experts.gate_up_proj_scales", Dtype::U8, vec![2, 4, 2], scales.clone()),
+        ],
+        json!({"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}}),
+    );
+    let name = |module: &str, part: &str| format!("model.layers.0.mlp.experts.{module}_proj.{part}");
+    let names = [name("gate", "weight"), name("gate", "scales"), name("up", "weight"), name("up", "scales")];
+    let own = made(
+        &[
+            (&names[0], Dtype::U32, vec![2, 2, 8], rows(&codes, 32, 0)),
+            (&names[1], Dtype::U8, vec![2, 2, 2], rows(&scales, 2, 0)),
+            (&names[2], Dtype::U32, vec![2, 2, 8], rows(&codes, 32, 1)),
+            (&names[3], Dtype::U8, vec![2, 2, 2], rows(&scales, 2, 1)),
+        ],
+        json!({"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}),
+    );
+    assert!(hub == own, "{}\n{}", hub.1, own.1);
+}
+
+fn merged(mut config: Value, more: Value) -> Value {
+    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    config
 }

@@ -11,6 +11,11 @@ pub(super) const ARCHS: &[Arch] = &[
         eight_bits: &["router"],
         sanitize: &[
             Step::Transpose(&[".experts.gate_up_proj$", ".experts.down_proj$"]),
+            // What OpenAI packed is not transposed.
+            Step::Rename(&[
+                (".experts.gate_up_proj_blocks$", ".experts.gate_up_proj"),
+                (".experts.down_proj_blocks$", ".experts.down_proj"),
+            ]),
             Step::Split {
                 from: ".experts.gate_up_proj$",
                 to: &[".experts.gate_proj.weight", ".experts.up_proj.weight"],
@@ -21,7 +26,10 @@ pub(super) const ARCHS: &[Arch] = &[
                 to: &[".experts.gate_proj.bias", ".experts.up_proj.bias"],
                 rows: Rows::Interleaved,
             },
-            Step::Rename(&[(".experts.down_proj$", ".experts.down_proj.weight"), (".experts.down_proj_bias$", ".experts.down_proj.bias")]),
+            Step::Rename(&[
+                (".experts.down_proj$", ".experts.down_proj.weight"),
+                (".experts.down_proj_bias$", ".experts.down_proj.bias"),
+            ]),
         ],
         ..Arch::OTHER
     },

@@ -112,6 +112,7 @@ impl Checkpoint {
         let mut config = read_json(&folder.join(CONFIG_FILE))?;
         let files = TensorFiles::open_model(folder)?;
         files.check_not_empty().within(|| format!("in {}", folder.display()))?;
+        quantized::adopt_openai(&mut config);
         let left_over =
             quantized::left_over(&config, &files).within(|| format!("in {}", folder.display()))?;
         let mut warnings: Vec<_> = files.warning().map(str::to_owned).into_iter().collect();
@@ -361,9 +362,14 @@ fn read_weights(
     let packing = Packing::of(config, arch, files);
     let mut weights = BTreeMap::new();
     for (name, tensor) in files.tensors() {
+        if quantized::is_openai_scale(name, files) {
+            continue;
+        }
+        let openai = quantized::read_openai(name, tensor, files)?;
         let weight = match quantized::module_of(name, files) {
             Some(module) if name.ends_with(".weight") => quantized::read(module, tensor, files, &packing)?,
             Some(_) => continue,
+            None if openai.is_some() => openai.or_bug("it is in OpenAI's form")?,
             None => {
                 let kind =
                     float_of(tensor.element).map_or(WeightKind::Other(tensor.element), WeightKind::Float);

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::weight::{BLOCKS, SCALES};
 use super::{CONFIG_FILE, Weight, WeightKind, float_of};
 use crate::Error;
 use crate::arch::Arch;
@@ -25,6 +26,50 @@ const FOREIGN_PARTS: [&str; 12] = [
     "input_scale",
     "scales",
 ];
+
+/// The name of the method by which OpenAI's gpt-oss is quantized. Its codes and scales are those of MLX's mode.
+const OPENAI: &str = "mxfp4";
+
+/// Writes the section of OpenAI's method as MLX's own, as mlx-lm does when it loads such a model.
+pub(super) fn adopt_openai(config: &mut Map<String, Value>) {
+    let method = config.get("quantization_config").and_then(|section| section.get("quant_method"));
+    if own_section(config).is_none() && method.and_then(Value::as_str) == Some(OPENAI) {
+        let section = record(QuantSpec { mode: Mode::Mxfp4, bits: 4, group_size: 32 });
+        config.insert("quantization".to_owned(), section.clone());
+        config.insert("quantization_config".to_owned(), section);
+    }
+}
+
+/// Describes the weight of which `name` has the codes in OpenAI's form: `…_blocks`, bytes [.., groups, 16], beside
+/// `…_scales`, bytes [.., groups]. Returns `None` if `name` is no such tensor.
+///
+/// # Errors
+/// Fails if the two do not fit each other.
+pub(super) fn read_openai(name: &str, blocks: &TensorRef, files: &TensorFiles) -> Result<Option<Weight>> {
+    let Some(stem) = name.strip_suffix(BLOCKS) else { return Ok(None) };
+    let Some(scales) = files.get(&format!("{stem}{SCALES}")) else { return Ok(None) };
+    let fits = blocks.shape.split_last() == Some((&16, scales.shape.as_slice()));
+    let groups = scales.shape.last().and_then(|groups| groups.checked_mul(32));
+    let (true, Element::U8, Element::U8, Some(columns)) = (fits, blocks.element, scales.element, groups)
+    else {
+        fail!(
+            Checkpoint,
+            "`{name}` {:?} {} and `{stem}{SCALES}` {:?} {} are not codes and scales of {OPENAI}",
+            blocks.shape,
+            blocks.element,
+            scales.shape,
+            scales.element
+        );
+    };
+    let shape = [scales.shape.split_last().map_or(&[][..], |(_, rows)| rows), &[columns]].concat();
+    let spec = QuantSpec { mode: Mode::Mxfp4, bits: 4, group_size: 32 };
+    Ok(Some(Weight::of_tensor(name, shape, WeightKind::Quantized(spec, Float::Bf16))))
+}
+
+/// Whether `name` has the scales of codes in OpenAI's form.
+pub(super) fn is_openai_scale(name: &str, files: &TensorFiles) -> bool {
+    name.strip_suffix(SCALES).is_some_and(|stem| files.get(&format!("{stem}{BLOCKS}")).is_some())
+}
 
 /// Returns the name of the tool that quantized the model according to its configuration, although the weights are
 /// floats: the section is a left-over, for example of a model that was merged in 16 bits. Returns `None` if the

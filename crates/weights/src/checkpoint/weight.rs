@@ -116,6 +116,10 @@ impl Part {
         [("weight", Self::Weight), ("scales", Self::Scales), ("biases", Self::Biases)];
 }
 
+/// The ends of the names of codes and scales in OpenAI's form.
+pub(super) const BLOCKS: &str = "_blocks";
+pub(super) const SCALES: &str = "_scales";
+
 impl Weight {
     /// Describes a weight that is a tensor of the files as it is. `shape` is its shape before packing.
     pub(super) fn of_tensor(name: &str, shape: Vec<usize>, kind: WeightKind) -> Self {
@@ -204,8 +208,11 @@ impl Weight {
     }
 
     /// Returns the name of the tensor that holds `part` of `tensor`, a weight or one of its sources. A name that
-    /// does not end with `.weight` has no other parts: it is returned itself.
+    /// ends neither with `.weight` nor with `_blocks` has no other parts: it is returned itself.
     pub fn tensor(tensor: &str, part: Part) -> String {
+        if let (Part::Scales, Some(stem)) = (part, tensor.strip_suffix(BLOCKS)) {
+            return format!("{stem}{SCALES}");
+        }
         let word = Part::WORDS.iter().find(|(_, other)| *other == part).map(|(word, _)| *word);
         match (word, tensor.strip_suffix("weight")) {
             (Some(word), Some(module)) if module.ends_with('.') => format!("{module}{word}"),
