@@ -72,8 +72,15 @@ fn look(folder: &Path) -> anyhow::Result<(ModelSummary, Option<Survival>)> {
 /// Describes the model.
 fn what(model: &ModelSummary) -> String {
     let kinds: Vec<_> = model.tensors.iter().map(|(kind, count)| format!("{count} of {kind}")).collect();
+    let towers: Vec<_> =
+        model.towers.iter().map(|(part, size)| format!("`{part}` {}", bytes(*size))).collect();
+    let towers = if towers.is_empty() {
+        String::new()
+    } else {
+        format!("not of the language model: {}\n", towers.join(", "))
+    };
     format!(
-        "{}, {} weights, {:.2} bits each, {}\ntensors: {}\n{}",
+        "{}, {} weights, {:.2} bits each, {}\ntensors: {}\n{towers}{}",
         model.architecture,
         millions(model.parameters),
         model.bits_per_weight,

@@ -115,6 +115,8 @@ fn towers_go_unless_they_are_asked_for() {
         "{:?}",
         made(&space)
     );
+    let inspected = space.run(&["inspect", "m"]).exits(0).stdout;
+    assert!(inspected.contains("not of the language model: `model.visual` 11.3 kB"), "{inspected}");
 
     let space = wrapper(", towers: include");
     let run = space.build_with(&["q"]).exits(0);

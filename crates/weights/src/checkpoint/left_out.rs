@@ -17,6 +17,11 @@ impl LeftOut {
         *all += bytes;
     }
 
+    /// Returns the parts of the model, each with its number of tensors and of bytes.
+    pub fn parts(&self) -> &BTreeMap<String, (usize, u64)> {
+        &self.0
+    }
+
     /// Returns a sentence about what was left out, or `None` if nothing was.
     pub fn describe(&self) -> Option<String> {
         let (tensors, bytes) =

@@ -24,6 +24,9 @@ pub struct ModelSummary {
     pub tensors: BTreeMap<String, usize>,
     /// The bits of each quantized module, if they differ; otherwise empty.
     pub bits: BTreeMap<String, usize>,
+    /// The bytes of each part that is not of the language model, and is counted nowhere else: `model.visual`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub towers: BTreeMap<String, u64>,
 }
 
 impl Checkpoint {
@@ -48,6 +51,7 @@ impl Checkpoint {
             bits.clear();
         }
         let (parameters, bytes) = (self.parameters(), self.stored());
+        let towers = self.left_out.parts().iter().map(|(part, (_, bytes))| (part.clone(), *bytes));
         ModelSummary {
             architecture: class.unwrap_or_else(|| self.model_type()).to_owned(),
             parameters,
@@ -55,6 +59,7 @@ impl Checkpoint {
             bits_per_weight: bytes as f64 * 8.0 / parameters.max(1) as f64,
             tensors,
             bits,
+            towers: towers.collect(),
         }
     }
 }
