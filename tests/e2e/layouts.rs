@@ -107,7 +107,7 @@ fn towers_go_unless_they_are_asked_for() {
     let space = wrapper("");
     let run = space.build_with(&["q"]).exits(0);
     let said: Vec<_> = run.events("warning").iter().map(|event| event["message"].clone()).collect();
-    let expected = "left out, as mlx-lm does: 2 tensors with 11.3 kB that are not of the language model (`model.visual`); \
+    let expected = "left out, as mlx-lm does: 2 tensors with 11.3 kB not of the language model (`model.visual`); \
                     `towers: include` keeps them";
     assert_eq!(said, [Value::from(expected)]);
     assert!(
@@ -153,7 +153,7 @@ fn the_rope_is_said_as_mlx_lm_reads_it() {
     };
     let (config, said) = build("llama");
     assert_eq!(config["rope_theta"], 500_000.0);
-    assert_eq!(config["rope_scaling"], json!({"rope_type": "llama3", "factor": 8.0}));
+    assert_eq!(config["rope_scaling"], json!({"rope_type": "llama3", "type": "llama3", "factor": 8.0}));
     assert!(said.contains("mlx-lm's `llama` does not read"), "{said}");
     let (config, said) = build("qwen3");
     assert_eq!((config.get("rope_theta"), said.as_str()), (None, ""));

@@ -96,6 +96,42 @@ fn both_copies_of_a_tied_head() {
     assert_eq!(config["tie_word_embeddings"], false);
 }
 
+/// The head of a quantized model is a copy of its embedding, packed in the same way.
+#[test]
+fn a_head_of_its_own_is_quantized_as_the_embedding_was() {
+    let space = space("adapter: a");
+    write_both_copies(&space, numbers(3, 2048), numbers(4, 2048));
+    let nodes = "  q: {stage: quantize, model: base, bits: 8, overrides: [{pattern: \"*embed_tokens\", bits: 4}]}\n  \
+                 again: {stage: fuse, model: q, adapter: a, requantize: true}\n";
+    let yaml = space.read("pipeline.yaml") + nodes;
+    space.write("pipeline.yaml", yaml);
+    let _ = space.build_with(&["again"]).exits(0);
+    let config: Value = serde_json::from_str(&space.read("artifacts/again/config.json")).unwrap();
+    for module in ["model.embed_tokens", "lm_head"] {
+        assert_eq!(config["quantization"][module]["bits"], 4, "{module}: {}", config["quantization"]);
+    }
+    assert_eq!(config["quantization"]["bits"], 8);
+}
+
+#[test]
+fn adapters_that_disagree_about_the_head_are_not_summed() {
+    let space = space("adapters: [a, b]");
+    write_both_copies(&space, numbers(3, 2048), numbers(4, 2048));
+    let config = json!({"fine_tune_type": "full"});
+    let embedding: Floats =
+        [("model.embed_tokens.weight".to_owned(), (vec![32, 64], numbers(5, 2048)))].into();
+    write_adapter_of(&space.path("other"), "adapters.safetensors", &config, &embedding);
+    let run = space.run(&["build", "fused"]).exits(1);
+    assert!(run.stderr.contains("they cannot be summed"), "{}", run.transcript());
+    space.edit("adapters: [a, b]", "adapters: [{adapter: b, scale: 0.5}]");
+    let run = space.run(&["build", "fused"]).exits(1);
+    assert!(
+        run.stderr.contains("replaces a whole tensor, so the adapter has no `scale` but 1"),
+        "{}",
+        run.transcript()
+    );
+}
+
 #[test]
 fn a_head_has_no_place_where_mlx_lm_has_none() {
     let space = space("adapter: a");

@@ -92,6 +92,16 @@ LINEAR = {
 }
 KDA = {"num_heads": 4, "head_dim": 32, "kda_layers": [1, 2, 3], "full_attn_layers": [4], "short_conv_kernel_size": 4}
 
+# DeepSeek's models have experts only if they are asked for.
+EXPERTS = {
+    "first_k_dense_replace": 1,
+    "moe_intermediate_size": 64,
+    "moe_layer_freq": 1,
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 2,
+}
+
 # What a type needs beside the sizes. `text_config` may be a type, whose small configuration it is then.
 OWN = {
     "afm7": {"hidden_dim": 128, "num_kv_reuse_layers": 1, "num_kv_heads": 2, "hidden_dim_scale_factor": 2.0},
@@ -109,12 +119,13 @@ OWN = {
         "ffn_config": {"ffn_hidden_size": 64, "moe_num_experts": 4, "moe_top_k": 2},
         "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
     },
-    "deepseek_v2": {
+    "deepseek": EXPERTS,
+    "deepseek_v2": EXPERTS | {
         "rope_scaling": {"type": "yarn", "factor": 4, "mscale_all_dim": 0.7, "original_max_position_embeddings": 128},
         "moe_layer_freq": 1,
     },
-    "deepseek_v3": {"num_key_value_heads": 4, "moe_layer_freq": 1},
-    "deepseek_v32": {"num_key_value_heads": 4, "moe_layer_freq": 1},
+    "deepseek_v3": EXPERTS | {"num_key_value_heads": 4},
+    "deepseek_v32": EXPERTS | {"num_key_value_heads": 4},
     "deepseek_v41": {
         "head_dim": 64,
         "o_groups": 2,
@@ -206,6 +217,8 @@ OWN = {
         "mamba_proj_bias": False,
         "mamba_conv_bias": True,
         "position_embedding_type": "nope",
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
     },
     "hunyuan": {
         "use_mixed_mlp_moe": True,
@@ -253,7 +266,7 @@ OWN = {
         "moe_layer_freq": 1,
     },
     "kimi_vl": {"text_config": "kimi_vl.TextArgs"},
-    "kimi_vl.TextArgs": {"num_key_value_heads": 4, "moe_layer_freq": 1},
+    "kimi_vl.TextArgs": EXPERTS | {"num_key_value_heads": 4},
     "lfm2": {
         "block_dim": 128,
         "block_ff_dim": 256,
@@ -496,8 +509,15 @@ UNTIES = ("lfm2-vl", "llava", "mistral3", "pixtral")
 LEFT_OUT = {"prism_hadamard_qwen35": "packed and rotated by its own trainer; `quantize` and `fuse` refuse it"}
 
 
+# Models of a type that has two forms, by a name that is no type.
+VARIANTS = {"granitemoehybrid+dense": {"num_local_experts": None, "num_experts_per_tok": None}}
+
+
 def of(kind):
-    """Returns the small configuration of a model type, an alias, or `module.Class` for the arguments of a wrapper."""
+    """Returns the small configuration of a model type, an alias, `module.Class` for the arguments of a wrapper, or one of
+    VARIANTS."""
+    if kind in VARIANTS:
+        return of(kind.partition("+")[0]) | VARIANTS[kind]
     module_name, _, class_name = utils.MODEL_REMAPPING.get(kind, kind).partition(".")
     module = importlib.import_module(f"mlx_lm.models.{module_name}")
     arguments = getattr(module, class_name or "ModelArgs")
@@ -521,4 +541,4 @@ def kinds():
     """Returns all model types of mlx-lm, with its aliases."""
     modules = [module.name for module in pkgutil.iter_modules(models.__path__)]
     own = [name for name in modules if hasattr(importlib.import_module(f"mlx_lm.models.{name}"), "ModelArgs")]
-    return sorted((set(own) | set(utils.MODEL_REMAPPING)) - set(LEFT_OUT), key=str.lower)
+    return sorted((set(own) | set(utils.MODEL_REMAPPING) | set(VARIANTS)) - set(LEFT_OUT), key=str.lower)

@@ -202,6 +202,10 @@ STEP = rename(
     (".mlp.gate.router_bias", ".moe.router_bias"),
     (".mlp.share_expert.", ".share_expert."),
 )
+DENSE_GRANITE = chain(
+    together(".mlp.gate_proj.weight", ".mlp.up_proj.weight", ".shared_mlp.input_linear.weight", 0),
+    rename((".mlp.down_proj.", ".shared_mlp.output_linear.")),
+)
 EXTRA_LAYER = add("model.layers.4.eh_proj.weight")
 
 LAYOUTS = {
@@ -247,6 +251,7 @@ LAYOUTS = {
     "gptj": chain(prefix(("model.", "transformer.")), add("transformer.h.0.attn.masked_bias", shape=())),
     "granitemoe": GRANITE,
     "granitemoehybrid": chain(GRANITE, conv()),
+    "granitemoehybrid+dense": chain(DENSE_GRANITE, conv()),
     "internlm2": add("model.layers.0.attention.rope.inv_freq", shape=(16,)),
     "jamba": chain(one_by_one(), conv()),
     "kimi_k25": chain(one_by_one(), latent, add("vision_tower.a.weight", "mm_projector.b.weight")),
@@ -313,6 +318,7 @@ LAYOUTS = {
     ),
     "recurrent_gemma": conv("conv_1d.weight"),
     "rwkv7": reshape(r"k_k|k_a|g_norm", (-1,)),
+    "solar_open": chain(one_by_one(), EXTRA_LAYER),
     "spark2_5": prefix(("model.embedding.", "model.embed_tokens.")),
     "step3p5": chain(each(lambda name, value: (name, value - 1 if "norm" in name else value)), STEP),
     "talkie": add("model.cos", "model.sin", shape=(8, 8)),

@@ -66,7 +66,10 @@ def tensors_of(folder):
 
 def write_hub(folder, model, layout):
     folder.mkdir(parents=True)
-    tensors = {name: mx.contiguous(value) for name, value in layout(tensors_of(model)).items()}
+    own = tensors_of(model)
+    tensors = {name: mx.contiguous(value) for name, value in layout(dict(own)).items()}
+    if tensors.keys() == own.keys() and all(mx.array_equal(tensors[name], own[name]).item() for name in own):
+        raise ValueError("its layout on the hub is that of mlx-lm")
     mx.save_safetensors(str(folder / "model.safetensors"), tensors, {"format": "pt"})
     for name in ("config.json", "tokenizer.json"):
         shutil.copy(model / name, folder)

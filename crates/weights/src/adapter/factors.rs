@@ -125,6 +125,11 @@ impl LowRank {
         Ok(self)
     }
 
+    /// Whether the update gives each row a length: DoRA.
+    pub(super) fn is_dora(&self) -> bool {
+        self.magnitude.is_some()
+    }
+
     /// Returns the shape that the weight must have.
     pub(super) fn shape(&self) -> Vec<usize> {
         self.experts.into_iter().chain([self.outputs, self.inputs]).collect()

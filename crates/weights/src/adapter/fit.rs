@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{Adapter, Renaming, listed};
-use crate::arch::{Expert, LayerName};
+use crate::arch::{Expert, LayerName, number_of};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Result, fail};
 use text::nearest;
@@ -74,11 +74,7 @@ impl Base {
 }
 
 fn said_layers(config: &Map<String, Value>) -> Option<usize> {
-    let text = config.get("text_config").and_then(Value::as_object);
-    let keys = ["num_hidden_layers", "n_layers", "num_layers", "n_layer"];
-    let configs = [Some(config), text].into_iter().flatten();
-    let mut said = keys.iter().flat_map(|key| configs.clone().filter_map(|config| config.get(*key)));
-    said.find_map(|layers| usize::try_from(layers.as_u64()?).ok())
+    ["num_hidden_layers", "n_layers", "num_layers", "n_layer"].iter().find_map(|key| number_of(config, key))
 }
 
 /// An update that has no place in the model.

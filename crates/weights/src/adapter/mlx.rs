@@ -118,11 +118,15 @@ fn old_vlm(files: &TensorFiles, config: &Map<String, Value>, scale: f32) -> Resu
     let rank = config.get("rank").and_then(Value::as_u64);
     for name in files.tensors().keys() {
         let Some((module, part)) = name.rsplit_once('.') else {
-            fail!(Adapter, "`{name}` is no A and no B of a module")
+            fail!(Adapter, "`{name}` is neither an `A` nor a `B` of a module")
         };
         let [a, b] = ["A", "B"].map(|part| format!("{module}.{part}"));
         let both = files.get(&a).is_some() && files.get(&b).is_some();
-        require!(both && matches!(part, "A" | "B"), Adapter, "`{name}` is no A with a B, nor a B with an A");
+        require!(
+            both && matches!(part, "A" | "B"),
+            Adapter,
+            "`{name}` is neither an `A` with a `B` beside it nor a `B` with an `A`"
+        );
         if part == "A" {
             let update =
                 LowRank::new(files, (Factor::rank_last(&a), Factor::rank_first(&b)), scale, OLD_VLM)?;

@@ -9,6 +9,7 @@ mod pattern;
 mod peft;
 mod renaming;
 mod several;
+mod tied;
 mod variant;
 
 pub use fit::Base;
@@ -131,6 +132,36 @@ impl Adapter {
         self.files.tensors().keys().try_for_each(|name| read_whole(&self.files, name).map(drop))
     }
 
+    /// Gives the modules of an adapter of PEFT, which has transformers' names, the names of mlx-lm's model.
+    ///
+    /// # Errors
+    /// Fails if two modules would have one name.
+    pub fn take_names(&mut self, renamed: impl Fn(&str) -> String) -> Result<()> {
+        if !self.contents.named.is_of_peft() {
+            return Ok(());
+        }
+        let mut low_rank = BTreeMap::new();
+        for (module, update) in std::mem::take(&mut self.contents.low_rank) {
+            let name = renamed(&module);
+            require!(
+                low_rank.insert(name.clone(), update).is_none(),
+                Adapter,
+                "two updates are for `{name}`"
+            );
+        }
+        let mut whole = BTreeMap::new();
+        for (weight, tensor) in std::mem::take(&mut self.contents.whole) {
+            let name = match weight.strip_suffix(".weight") {
+                Some(module) => format!("{}.weight", renamed(module)),
+                None => weight,
+            };
+            require!(whole.insert(name.clone(), tensor).is_none(), Adapter, "two tensors are for `{name}`");
+        }
+        (self.contents.low_rank, self.contents.whole) = (low_rank, whole);
+        self.experts = experts_by_stack(&self.contents.low_rank);
+        Ok(())
+    }
+
     /// Finds the place of every tensor in `base`, and checks that the adapter holds every module that its
     /// configuration names. If the model names its modules otherwise, and there is exactly one way to translate
     /// the names that gives every tensor a place, that is taken; [`renaming`](Self::renaming) has it then.
@@ -191,35 +222,6 @@ impl Adapter {
                 ),
             },
         })
-    }
-
-    /// Forgets the whole tensor for the output head `head` if it is equal to that for `embedding`: both are copies
-    /// of the one matrix of a tied model. Returns whether the adapter trains the head on its own.
-    fn forget_equal_head(&mut self, embedding: &str, head: &str) -> Result<bool> {
-        let contents = &self.contents;
-        let end = |name: &str, word: &str| name == word || name.ends_with(&format!(".{word}"));
-        let named = |word: &str| contents.whole.keys().find(|name| end(name, word)).cloned();
-        let module = |word: &str| word.rsplit('.').nth(1).unwrap_or(word).to_owned();
-        let trained = |word: &str| contents.low_rank.keys().any(|name| end(name, &module(word)));
-        let words = [embedding, head].map(|name| format!("{}.weight", module(name)));
-        let copies = (named(&words[0]), named(&words[1]));
-        if trained(head) {
-            return Ok(true);
-        }
-        let (embedded, own) = match copies {
-            (_, None) => return Ok(false),
-            (None, Some(_)) => return Ok(true),
-            (Some(embedded), Some(own)) => (embedded, own),
-        };
-        let read = |name: &str| -> Result<Option<Whole>> {
-            contents.whole.get(name).map(|tensor| read_whole(&self.files, tensor)).transpose()
-        };
-        let is_equal = !trained(embedding) && read(&embedded)? == read(&own)?;
-        if is_equal {
-            self.contents.whole.remove(&own);
-            self.contents.named.forget(&module(head));
-        }
-        Ok(!is_equal)
     }
 
     fn read_experts(&self, experts: &BTreeMap<usize, String>) -> Result<Vec<Option<Lora>>> {

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use super::tied::TiedHead;
 use super::{Adapter, Base, Update};
 use crate::Error;
 use crate::error::{Context, Result, fail, require};
@@ -23,17 +24,24 @@ impl Adapters {
             let adapter = Adapter::open(folder)?;
             #[expect(clippy::cast_possible_truncation, reason = "MLX multiplies in float32")]
             let factor = factors.get(number).map_or(1.0, |factor| *factor as f32);
-            if let Some(name) = adapter.contents.whole.keys().next() {
-                require!(
-                    factor.to_bits() == 1.0_f32.to_bits(),
-                    Adapter,
-                    "in {}: `{name}` replaces a whole tensor, so the adapter has no `scale` but 1",
-                    folder.display()
-                );
+            let is_dora = adapter.contents.low_rank.iter().find(|(_, update)| update.is_dora());
+            let why =
+                adapter.contents.whole.keys().next().map(|name| format!("`{name}` replaces a whole tensor"));
+            let why = why.or_else(|| is_dora.map(|(module, _)| format!("the update of `{module}` is DoRA")));
+            if let Some(why) = why.filter(|_| factor.to_bits() != 1.0_f32.to_bits()) {
+                fail!(Adapter, "in {}: {why}, so the adapter has no `scale` but 1", folder.display());
             }
             adapters.push((adapter, factor));
         }
         Ok(Self(adapters))
+    }
+
+    /// Gives the modules of PEFT's adapters the names of mlx-lm's model, as [`Adapter::take_names`] does.
+    ///
+    /// # Errors
+    /// Fails if two modules of an adapter would have one name.
+    pub fn take_names(&mut self, renamed: impl Fn(&str) -> String) -> Result<()> {
+        self.0.iter_mut().try_for_each(|(adapter, _)| adapter.take_names(&renamed))
     }
 
     /// Finds the place of every tensor in `base`, as [`Adapter::place`] does.
@@ -88,17 +96,27 @@ impl Adapters {
         Ok(sum)
     }
 
-    /// Forgets the copy of the output head of a tied model that is equal to the copy of its embedding. Returns
-    /// whether an adapter still trains the head on its own. `tied` are the names of both.
+    /// Decides what becomes of the output head of a tied model. Copies of the head that are equal to those of the
+    /// embedding are forgotten if no adapter trains the head on its own. Returns whether one does. `tied` are the
+    /// names of both weights.
     ///
     /// # Errors
-    /// Fails if a tensor cannot be read.
-    pub fn forget_equal_heads(&mut self, [embedding, head]: [&str; 2]) -> Result<bool> {
-        let mut is_trained = false;
-        for (adapter, _) in &mut self.0 {
-            is_trained |= adapter.forget_equal_head(embedding, head)?;
+    /// Fails if a tensor cannot be read, or if one adapter trains the head on its own and another one the embedding
+    /// alone, which was the head too when it was trained.
+    pub fn settle_tied_heads(&mut self, tied: [&str; 2]) -> Result<bool> {
+        let heads = self.0.iter().map(|(adapter, _)| adapter.head_of_tied(tied));
+        let heads = heads.collect::<Result<Vec<_>>>()?;
+        if !heads.contains(&TiedHead::Apart) {
+            self.0.iter_mut().for_each(|(adapter, _)| adapter.forget_head(tied[1]));
+            return Ok(false);
         }
-        Ok(is_trained)
+        require!(
+            !heads.contains(&TiedHead::EmbeddingAlone),
+            Adapter,
+            "one adapter trains the output head apart from the embedding, and another one trains the embedding while it is \
+             the head too: they cannot be summed"
+        );
+        Ok(true)
     }
 }
 

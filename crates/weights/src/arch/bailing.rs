@@ -1,7 +1,17 @@
 //! The records of inclusionAI's Bailing and Ling.
 
-use super::sanitize::{Channels, EXTRA_LAYERS, STACK, Step};
+use super::sanitize::{Channels, EXTRA_LAYERS, STACK, Step, When};
 use super::{Arch, Layers};
+
+/// mlx-lm divides each column of such a head by its length whenever it loads the model, packed or not.
+const NO_NORMED_HEAD: Step = Step::If(
+    When::Says("norm_head"),
+    &[Step::Refuse(
+        &["^lm_head.weight$"],
+        "config.json says `norm_head`, and mlx-lm computes such a head anew each time it loads the model; this version \
+         cannot make one",
+    )],
+);
 
 pub(super) const ARCHS: &[Arch] = &[
     Arch {
@@ -9,7 +19,7 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["BailingMoeForCausalLM", "BailingMoeV2ForCausalLM"],
         eight_bits: &["mlp.gate.gate_proj"],
         not_cast: &["expert_bias"],
-        sanitize: &[
+        sanitize: &[NO_NORMED_HEAD, 
             STACK,
             Step::Rename(&[(".mlp.gate.weight$", ".mlp.gate.gate_proj.weight"), (".mlp.gate.bias$", ".mlp.gate.gate_proj.bias")]),
         ],
@@ -20,7 +30,7 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["BailingMoeLinearForCausalLM"],
         eight_bits: &["mlp.gate.gate_proj"],
         not_cast: &["expert_bias"],
-        sanitize: &[
+        sanitize: &[NO_NORMED_HEAD, 
             STACK,
             Step::Rename(&[(".mlp.gate.weight$", ".mlp.gate.gate_proj.weight"), (".mlp.gate.bias$", ".mlp.gate.gate_proj.bias")]),
         ],

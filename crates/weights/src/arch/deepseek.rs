@@ -12,6 +12,7 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["DeepseekForCausalLM"],
         head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
+        sanitize: &[STACK],
         ..Arch::OTHER
     },
     Arch {
@@ -19,6 +20,7 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["DeepseekV2ForCausalLM"],
         head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
+        sanitize: &[STACK],
         ..Arch::OTHER
     },
     Arch {

@@ -45,11 +45,6 @@ impl<'a> Expert<'a> {
         PROJECTIONS.iter().any(|(_, usual)| *usual == self.projection)
     }
 
-    /// Returns the path of the stack that mlx-lm makes of these experts.
-    pub fn stack(&self) -> String {
-        format!("{}.switch_mlp.{}", self.owner, self.projection)
-    }
-
     /// Returns the paths that the stack may have in a model.
     pub fn possible_stacks(&self) -> impl Iterator<Item = String> {
         STACKS.iter().map(|place| format!("{}.{place}.{}", self.owner, self.projection))
@@ -69,7 +64,6 @@ mod tests {
     fn takes_names_apart() {
         let expert = Expert::of("a.block_sparse_moe.experts.3.w2").unwrap();
         assert_eq!((expert.owner, expert.number, expert.projection), ("a.block_sparse_moe", 3, "down_proj"));
-        assert_eq!(expert.stack(), "a.block_sparse_moe.switch_mlp.down_proj");
         assert!(expert.is_matrix());
         assert_eq!(Expert::of("m.experts.01.w1"), None);
         assert_eq!(Expert::of("m.experts.70000.w1"), None);

@@ -85,7 +85,7 @@ pub(super) const ARCHS: &[Arch] = &[
         head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
         not_cast: &["e_score_correction_bias"],
-        sanitize: &[KIMI_VISION, Step::Drop(&["rotary_emb"]), STACK],
+        sanitize: &[KIMI_VISION, Step::Drop(&["rotary_emb"]), STACK, Step::SplitLatent],
         ..Arch::OTHER
     },
 ];

@@ -21,7 +21,7 @@ pub(super) const ARCHS: &[Arch] = &[
     },
     Arch {
         model_type: "recurrent_gemma",
-        head: Head::AlwaysOwn,
+        head: Head::TiedIfAbsent,
         sanitize: &[Step::ChannelsLast(&["conv_1d.weight"], Channels::LastNotOne)],
         ..Arch::OTHER
     },

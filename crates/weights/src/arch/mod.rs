@@ -10,8 +10,8 @@ mod sanitize;
 
 pub use experts::Expert;
 pub use names::LayerName;
-pub use record::{Arch, Head, Layers, QuantRule};
-pub use sanitize::{Channels, Factor, Number, Rows, Step, When, find, find_any};
+pub use record::{Arch, Head, Layers, QuantRule, number_of};
+pub use sanitize::{Channels, Factor, Number, Rows, Step, When, find, find_any, rename};
 
 use serde_json::{Map, Value};
 
@@ -51,8 +51,9 @@ const REMAPPED: [[&str; 3]; 1] = [["bailing_hybrid", "BailingMoeV3ForCausalLM", 
 
 /// Whether mlx-lm's model of this type reads `rope_parameters`, the spelling of transformers 5.
 pub fn reads_rope_parameters(model_type: &str) -> bool {
-    READS_ROPE_PARAMETERS.contains(&model_type.strip_suffix("_text").unwrap_or(model_type))
-        || READS_ROPE_PARAMETERS.contains(&model_type)
+    let short = model_type.strip_suffix("_text").unwrap_or(model_type);
+    let reads = |kind: &str| READS_ROPE_PARAMETERS.contains(&kind);
+    [model_type, short].iter().any(|kind| reads(kind) || reads(of_model_type(kind).model_type))
 }
 
 /// The types whose `ModelArgs` have `rope_parameters`.

@@ -77,9 +77,10 @@ pub(super) const ARCHS: &[Arch] = &[
         architectures: &["Qwen3NextForCausalLM"],
         eight_bits: &["mlp.gate", "shared_expert_gate"],
         sanitize: &[
+            Step::Towers(&["mtp."]),
             Step::If(
                 When::Has(&[".experts.0.up_proj.weight$"]),
-                &[Step::Towers(&["mtp."]), STACK, CONV, NORMS],
+                &[STACK, CONV, NORMS],
             ),
         ],
         ..Arch::OTHER

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::experts::is_stack;
 use super::names::LayerName;
-use super::sanitize::{Step, find, find_any};
+use super::sanitize::{Step, find, find_any, rename};
 
 /// The facts about the models of one `model_type`. The file of a family lists what differs from
 /// [`Arch::OTHER`].
@@ -65,6 +65,14 @@ pub enum Head {
     AlwaysTied,
 }
 
+/// Returns the number that a configuration gives under a key: that of the language model of a wrapper, in
+/// `text_config`, comes first.
+pub fn number_of(config: &Map<String, Value>, key: &str) -> Option<usize> {
+    let inner = config.get("text_config").and_then(|text| text.get(key));
+    let value = inner.filter(|value| !value.is_null()).or_else(|| config.get(key))?;
+    value.as_u64().and_then(|number| usize::try_from(number).ok())
+}
+
 /// The layers of a model in which a module is quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layers {
@@ -80,17 +88,13 @@ pub enum Layers {
 impl Layers {
     /// Whether the layer `number` is one of these.
     fn contains(self, number: usize, config: &Map<String, Value>) -> bool {
-        let of_text = || config.get("text_config").and_then(Value::as_object);
-        let number_of = |key: &str| {
-            let value = config.get(key).or_else(|| of_text()?.get(key))?;
-            usize::try_from(value.as_u64()?).ok().filter(|value| *value > 0)
-        };
-        let all = number_of("num_hidden_layers").unwrap_or(usize::MAX);
+        let positive = |key: &str| number_of(config, key).filter(|value| *value > 0);
+        let all = positive("num_hidden_layers").unwrap_or(usize::MAX);
         match self {
             Self::All => true,
             Self::Inner => number > 0 && number.checked_add(1).is_some_and(|next| next < all),
             Self::LinearAttention => {
-                let group = number_of("layer_group_size").unwrap_or(1);
+                let group = positive("layer_group_size").unwrap_or(1);
                 let is_last = number.checked_add(1).is_none_or(|next| next.is_multiple_of(group));
                 !is_last && number < all / group * group
             }
@@ -178,6 +182,14 @@ impl Arch {
         other_numbers(self.sanitize, name)
     }
 
+    /// Returns what a module of transformers' model is called in mlx-lm's. `path` is its path there.
+    pub fn renamed(&self, path: &str) -> String {
+        let weight = format!("{path}.weight");
+        let in_tower = tower_name(self.sanitize, &weight);
+        let name = in_tower.unwrap_or_else(|| renamed(self.sanitize, weight));
+        name.strip_suffix(".weight").map_or(path.to_owned(), str::to_owned)
+    }
+
     /// Whether the tensor `name` is cast when another dtype is asked for.
     pub fn is_cast(&self, name: &str) -> bool {
         !self.not_cast.iter().any(|part| name.contains(part))
@@ -244,9 +256,28 @@ impl Arch {
     }
 }
 
+/// Returns what a weight of a tower is called where a model keeps it; `None` if it is not of a tower.
+fn tower_name(steps: &[Step], name: &str) -> Option<String> {
+    let is_one = |step: &Step| matches!(step, Step::Towers(patterns) if find_any(patterns, name).is_some());
+    let other = |step: &Step| match step {
+        Step::RenameTowers(pairs) => rename(pairs, name),
+        _ => None,
+    };
+    steps.iter().any(is_one).then(|| steps.iter().find_map(other).unwrap_or_else(|| name.to_owned()))
+}
+
+fn renamed(steps: &[Step], name: String) -> String {
+    steps.iter().fold(name, |name, step| match step {
+        Step::Rename(pairs) => rename(pairs, &name).unwrap_or(name),
+        Step::Below(prefix) if !name.starts_with(prefix) => format!("{prefix}{name}"),
+        Step::If(_, steps) => renamed(steps, name),
+        _ => name,
+    })
+}
+
 fn other_numbers(steps: &[Step], name: &str) -> bool {
     steps.iter().any(|step| match step {
-        Step::AddOne(patterns) => find_any(patterns, name).is_some(),
+        Step::AddOne(patterns) | Step::NormalizeRows(patterns) => find_any(patterns, name).is_some(),
         Step::Multiply(factors) => factors.iter().any(|(pattern, _)| find(pattern, name).is_some()),
         Step::If(_, steps) => other_numbers(steps, name),
         _ => false,
@@ -268,6 +299,20 @@ mod tests {
         assert_eq!(layer("a.conv.weight", &[2, 8, 4], false), None);
         assert_eq!(layer("a.conv.weight", &[2, 8, 4], true), Some("a.conv"));
         assert_eq!(layer("A_log", &[8, 4], false), None);
+    }
+
+    #[test]
+    fn modules_of_transformers_have_names_in_mlx_lm() {
+        let renamed = |model_type: &str, path| super::super::of_model_type(model_type).renamed(path);
+        let layer = "gpt_neox.layers.0.attention.query_key_value";
+        assert_eq!(renamed("gpt_neox", layer), "model.h.0.attention.query_key_value");
+        assert_eq!(
+            renamed("step3p5", "model.layers.1.share_expert.up_proj"),
+            "model.layers.1.mlp.share_expert.up_proj"
+        );
+        assert_eq!(renamed("qwen3_5", "model.language_model.norm"), "language_model.model.norm");
+        assert_eq!(renamed("qwen3_5", "model.visual.blocks.0.attn.qkv"), "vision_tower.blocks.0.attn.qkv");
+        assert_eq!(renamed("llama", "model.norm"), "model.norm");
     }
 
     #[test]

@@ -145,6 +145,8 @@ pub enum When {
     HasChannelsFirst(&'static str),
     /// The configuration has no number but 0 under this key.
     Zero(&'static str),
+    /// The configuration says `true` under this key.
+    Says(&'static str),
 }
 
 /// Returns where in a name a pattern is found.
@@ -162,6 +164,14 @@ pub fn find(pattern: &str, name: &str) -> Option<std::ops::Range<usize>> {
 /// Returns the first pattern that is found in a name, and where.
 pub fn find_any<'a>(patterns: &[&'a str], name: &str) -> Option<(&'a str, std::ops::Range<usize>)> {
     patterns.iter().find_map(|pattern| Some((*pattern, find(pattern, name)?)))
+}
+
+/// Returns a name in which the first pattern that is found is replaced; `None` if none is.
+pub fn rename(pairs: &[(&str, &str)], name: &str) -> Option<String> {
+    let (range, to) = pairs.iter().find_map(|(from, to)| Some((find(from, name)?, *to)))?;
+    let mut renamed = name.to_owned();
+    renamed.replace_range(range, to);
+    Some(renamed)
 }
 
 /// The names of an expert's three matrices in most models.

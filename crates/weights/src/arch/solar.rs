@@ -1,5 +1,6 @@
 //! The record of Upstage's Solar with experts. Routers are bare parameters.
 
+use super::sanitize::{EXTRA_LAYERS, STACK};
 use super::{Arch, Head};
 
 pub(super) const ARCHS: &[Arch] = &[
@@ -8,6 +9,7 @@ pub(super) const ARCHS: &[Arch] = &[
         head: Head::AlwaysOwn,
         not_quantized: &["mlp.gate"],
         not_cast: &["e_score_correction_bias"],
+        sanitize: &[EXTRA_LAYERS, STACK],
         ..Arch::OTHER
     },
 ];

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::arch::LayerName;
+
 /// How many tensors were left out, and how large they are, by the part of the model that they belong to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut(BTreeMap<String, (usize, u64)>);
@@ -10,9 +12,12 @@ pub struct LeftOut(BTreeMap<String, (usize, u64)>);
 impl LeftOut {
     /// Counts a tensor of `bytes` bytes.
     pub(super) fn add(&mut self, name: &str, bytes: u64) {
-        // Two words name a part: `model.visual`, `mtp.layers`, `vision_tower.blocks`.
-        let part = name.match_indices('.').nth(1).and_then(|(at, _)| name.get(..at)).unwrap_or(name);
-        let (tensors, all) = self.0.entry(part.to_owned()).or_default();
+        // Two words name a part: `model.visual`, `vision_tower.blocks`; a layer has its number too.
+        let layer = LayerName::of(name).filter(|layer| layer.position() == 2);
+        let part = layer.map(|layer| format!("{}.{}", layer.container, layer.number));
+        let words = || name.match_indices('.').nth(1).and_then(|(at, _)| name.get(..at)).unwrap_or(name);
+        let part = part.unwrap_or_else(|| words().to_owned());
+        let (tensors, all) = self.0.entry(part).or_default();
         *tensors += 1;
         *all += bytes;
     }
@@ -30,7 +35,7 @@ impl LeftOut {
         let plural = if tensors == 1 { "1 tensor".to_owned() } else { format!("{tensors} tensors") };
         (tensors > 0).then(|| {
             format!(
-                "left out, as mlx-lm does: {} with {} that are not of the language model ({}); `towers: include` keeps them",
+                "left out, as mlx-lm does: {} with {} not of the language model ({}); `towers: include` keeps them",
                 plural,
                 text::units::bytes(bytes),
                 parts.join(", ")

@@ -28,7 +28,7 @@ use serde_json::{Map, Value};
 use strips::Strips;
 
 use crate::Error;
-use crate::arch::{self, Arch, Head};
+use crate::arch::{self, Arch, Head, number_of};
 use crate::error::{Context, OrBug, Result, fail, require};
 use crate::kernels::{Float, Mode, QuantSpec};
 use crate::tensor::{Element, TensorFiles, describe_foreign, to_pretty_json};
@@ -241,25 +241,30 @@ impl Checkpoint {
 
     /// Returns the number of layers that `config.json` gives, if it gives one.
     pub fn layers(&self) -> Option<usize> {
-        let inner = || self.config.get("text_config").and_then(|text| text.get("num_hidden_layers"));
-        let layers = self.config.get("num_hidden_layers").or_else(inner).and_then(Value::as_u64);
-        layers.and_then(|layers| usize::try_from(layers).ok())
+        number_of(&self.config, "num_hidden_layers")
     }
 
     /// Renames the entries of `section` for the weights that mlx-lm's model has under another name. Each
     /// quantized stack whose experts are stored one by one gets one entry for the whole stack.
     pub fn record_stacks(&self, section: &mut Map<String, Value>) {
+        let module = |name: &str| name.strip_suffix(".weight").unwrap_or(name).to_owned();
+        let (mut gone, mut own) = (Vec::new(), Vec::new());
         for (name, weight) in &self.weights {
             let WeightKind::Quantized(spec, _) = weight.kind else { continue };
-            let mut found = weight.sources().len() > 1;
-            for source in weight.sources().iter().filter(|source| source.tensor != *name) {
-                let module = source.tensor.strip_suffix(".weight").unwrap_or(&source.tensor);
-                found |= section.remove(module).is_some();
+            let others =
+                weight.sources().iter().map(|source| &source.tensor).filter(|tensor| *tensor != name);
+            let others: Vec<_> =
+                others.filter(|tensor| section.contains_key(&module(tensor))).cloned().collect();
+            if weight.sources().len() > 1 || !others.is_empty() {
+                own.push((module(name), record(spec)));
             }
-            if found {
-                section.insert(name.strip_suffix(".weight").unwrap_or(name).to_owned(), record(spec));
-            }
+            gone.extend(others);
         }
+        // A tensor may be what several weights are made of, and may itself be one of them.
+        for tensor in gone.iter().filter(|tensor| !self.weights.contains_key(*tensor)) {
+            section.remove(&module(tensor));
+        }
+        section.extend(own);
     }
 
     /// Returns the number of weights before packing.
@@ -337,13 +342,16 @@ fn repair_rope(config: &mut Map<String, Value>) -> Option<String> {
     {
         return None;
     }
-    let before = text.clone();
-    match add_older_rope_keys(text) {
-        Ok(()) if *text == before => None,
-        Ok(()) => Some(format!(
-            "{CONFIG_FILE} has `rope_parameters`, which mlx-lm's `{model_type}` does not read; what is made says the same in \
+    let mut repaired = text.clone();
+    match add_older_rope_keys(&mut repaired) {
+        Ok(()) if *text == repaired => None,
+        Ok(()) => {
+            *text = repaired;
+            Some(format!(
+                "{CONFIG_FILE} has `rope_parameters`, which mlx-lm's `{model_type}` does not read; what is made says the same in \
              `rope_theta` and `rope_scaling` too"
-        )),
+            ))
+        }
         Err(error) => {
             Some(format!("{error}, so mlx-lm's `{model_type}` may run what is made with another rope"))
         }

@@ -48,7 +48,12 @@ fn add(config: &mut Map<String, Value>, mut parameters: Map<String, Value>) {
             set(config, key, value);
         }
     }
-    if parameters.contains_key("rope_type") || parameters.contains_key("type") {
+    let kind = parameters.get("rope_type").or_else(|| parameters.get("type")).cloned();
+    // No scaling is no section: some of mlx-lm's models know the type `default` only by its absence.
+    if let Some(kind) = kind.filter(|kind| kind != "default") {
+        // Some of mlx-lm's models ask for the older name of the type.
+        parameters.insert("rope_type".to_owned(), kind.clone());
+        parameters.insert("type".to_owned(), kind);
         set(config, "rope_scaling", Value::Object(parameters));
     }
 }
@@ -74,7 +79,7 @@ mod tests {
 
     #[test]
     fn the_newer_spelling_is_the_older() {
-        let scaling = json!({"rope_type": "llama3", "factor": 8.0});
+        let scaling = json!({"rope_type": "llama3", "type": "llama3", "factor": 8.0});
         let newer = json!({"rope_type": "llama3", "factor": 8.0, "rope_theta": 5e5});
         assert_eq!(keys(json!({"rope_parameters": newer})), [json!(5e5), scaling.clone(), Value::Null]);
         // The usual repair by hand: only the base is repeated.
@@ -83,6 +88,8 @@ mod tests {
         // What is said in the older spelling counts.
         let older = json!({"rope_theta": 1e4, "rope_scaling": scaling, "rope_parameters": {"rope_type": "default", "rope_theta": 2.0}});
         assert_eq!(keys(older), [json!(1e4), scaling.clone(), Value::Null]);
+        let plain = json!({"rope_parameters": {"rope_type": "default", "rope_theta": 2.0}});
+        assert_eq!(keys(plain), [json!(2.0), Value::Null, Value::Null]);
         let by_layer = json!({"rope_parameters": {
             "full_attention": newer, "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}
         }});

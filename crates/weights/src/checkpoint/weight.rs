@@ -154,11 +154,11 @@ impl Weight {
         }
     }
 
-    /// Checks that eight times the number of weights does not overflow, where an empty dimension counts as 1,
-    /// and that each row is a whole number of bytes.
+    /// Checks that 64 times the number of weights, their bits at most, does not overflow, where an empty dimension
+    /// counts as 1, and that each row is a whole number of bytes.
     pub(super) fn check(&self) -> Result<()> {
         let size =
-            self.shape.iter().try_fold(8usize, |size, dimension| size.checked_mul((*dimension).max(1)));
+            self.shape.iter().try_fold(64usize, |size, dimension| size.checked_mul((*dimension).max(1)));
         require!(size.is_some(), Checkpoint, "no machine has so many weights");
         if let WeightKind::Other(element) = self.kind {
             let whole = (self.columns() * element.bitsize()).is_multiple_of(8);
@@ -218,5 +218,20 @@ impl Weight {
             (Some(word), Some(module)) if module.ends_with('.') => format!("{module}{word}"),
             _ => tensor.to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_machine_has_room_for_is_refused() {
+        let check = |element, shape: &[usize]| {
+            Weight::of_tensor("w", shape.to_vec(), WeightKind::Other(element)).check()
+        };
+        assert!(check(Element::I64, &[0, 1 << 57]).is_ok());
+        assert!(check(Element::I64, &[0, 1 << 60]).is_err());
+        assert!(check(Element::F4, &[2, 3]).is_err());
     }
 }

@@ -38,6 +38,8 @@ pub(super) fn run(
     checkpoint.left_out().describe().into_iter().for_each(|what| output.warn(what));
     let factors: Vec<_> = parameters.scales.iter().map(|scale| scale.get()).collect();
     let mut adapter = Adapters::open(adapters, &factors)?;
+    let arch = checkpoint.arch();
+    adapter.take_names(|module| arch.renamed(module))?;
     untie(&mut checkpoint, &mut adapter, output)?;
     adapter.place(&Base::of(&checkpoint))?;
     adapter.notes().for_each(|note| output.warn(note));
@@ -71,7 +73,7 @@ pub(super) fn run(
 fn untie(checkpoint: &mut Checkpoint, adapter: &mut Adapters, output: &Output) -> Result<()> {
     let embedding = checkpoint.embedding().filter(|_| checkpoint.is_tied());
     let Some(embedding) = embedding else { return Ok(()) };
-    if adapter.forget_equal_heads([&embedding, "lm_head.weight"])? {
+    if adapter.settle_tied_heads([&embedding, "lm_head.weight"])? {
         let head = checkpoint.untie()?;
         output.warn(format!(
             "the adapter trains the output head apart from the embedding, so the fused model has a `{head}` of its own, and \

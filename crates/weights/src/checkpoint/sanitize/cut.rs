@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::super::view::View;
 use super::{Sanitize, misfit, replaced, viewed};
-use crate::arch::{Rows, find, find_any};
+use crate::arch::{Expert, Rows, find, find_any};
 use crate::error::{OrBug, Result};
 
 impl Sanitize<'_> {
@@ -16,10 +16,9 @@ impl Sanitize<'_> {
         count: &str,
     ) -> Result<()> {
         let section = self.config.get("ffn_config").and_then(|section| section.get(count));
-        let Some(count) = section.and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok())
-        else {
-            return Ok(());
-        };
+        let said = section.and_then(Value::as_u64);
+        // Not more than an expert may have as its number, so that a lie takes no memory.
+        let Some(count) = said.and_then(|count| Expert::number(&count.to_string())) else { return Ok(()) };
         for name in self.of_model(|name| find(from, name).is_some()) {
             let (range, weight) = (find(from, &name), self.weights.remove(&name));
             let (range, weight) = range.zip(weight).or_bug("the name is there")?;
@@ -161,6 +160,8 @@ mod tests {
         let expected =
             owned([("a.k_proj.weight", &[4, 5]), ("a.q_proj.weight", &[8, 5]), ("a.v_proj.weight", &[4, 5])]);
         assert_eq!(found, expected);
+        let absurd = json!({"ffn_config": {"moe_num_experts": 1_000_000_000_000_000_u64}});
+        assert_eq!(shapes("dbrx", &absurd, &[("a.experts.mlp.w1", &[0, 5])]).len(), 1);
         let config = json!({"ffn_config": {"moe_num_experts": 2}});
         let found = shapes("dbrx", &config, &[("a.experts.mlp.w2", &[6, 5])]);
         assert_eq!(found, owned([("a.experts.0.w2.weight", &[5, 3]), ("a.experts.1.w2.weight", &[5, 3])]));

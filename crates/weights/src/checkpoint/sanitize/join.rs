@@ -7,7 +7,7 @@ use super::super::weight::{Weight, WeightKind};
 use super::{Sanitize, replaced};
 use crate::Error;
 use crate::arch::{Expert, find};
-use crate::error::{OrBug, Result, require};
+use crate::error::{OrBug, Result, fail, require};
 
 impl Sanitize<'_> {
     pub(super) fn stack(&mut self, from: &str, to: &str, names: &[(&str, &str)]) -> Result<()> {
@@ -59,11 +59,10 @@ fn stack_of(name: &str, experts: BTreeMap<usize, Weight>) -> Result<Weight> {
         experts.get(&0).ok_or_else(|| Error::Checkpoint(format!("`{name}`: there is no expert 0")))?;
     let first = first.clone();
     let (kind, shape) = (first.kind, &first.shape);
-    require!(
-        !matches!(kind, WeightKind::Other(_)),
-        Checkpoint,
-        "`{name}`: its experts are {shape:?}, not floats"
-    );
+    if let WeightKind::Other(element) = kind {
+        fail!(Checkpoint, "`{name}`: its experts are {element}, not floats");
+    }
+    require!(!shape.is_empty(), Checkpoint, "`{name}`: its experts are single numbers");
     let (count, mut sources) = (experts.len(), Vec::new());
     for (index, (number, expert)) in experts.into_iter().enumerate() {
         require!(index == number, Checkpoint, "`{name}`: expert {index} is missing");

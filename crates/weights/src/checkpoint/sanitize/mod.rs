@@ -16,8 +16,8 @@ use super::left_out::LeftOut;
 use super::view::View;
 use super::weight::{Source, Weight, WeightKind};
 use crate::Error;
-use crate::arch::{Arch, Channels, Expert, LayerName, Step, When, find, find_any};
-use crate::error::{Context, OrBug, Result, fail, require};
+use crate::arch::{Arch, Channels, Expert, LayerName, Step, When, find, find_any, number_of, rename};
+use crate::error::{Context, OrBug, Result, fail};
 
 /// The weights of a checkpoint while the steps are followed.
 pub(super) struct Sanitize<'a> {
@@ -48,7 +48,7 @@ impl Sanitize<'_> {
         match *step {
             Step::Towers(patterns) => self.towers(|name| find_any(patterns, name).is_some()),
             Step::RenameTowers(pairs) => {
-                self.rename_where(|weight| weight.is_tower, |name| renamed(pairs, name))
+                self.rename_where(|weight| weight.is_tower, |name| rename(pairs, name))
             }
             Step::LayersBeyond(key) => self.layers_beyond(key),
             Step::Drop(patterns) => {
@@ -59,7 +59,7 @@ impl Sanitize<'_> {
                 self.drop_shared(key, patterns);
                 Ok(())
             }
-            Step::Rename(pairs) => self.rename(|name| renamed(pairs, name)),
+            Step::Rename(pairs) => self.rename(|name| rename(pairs, name)),
             Step::Below(prefix) => {
                 self.rename(|name| (!name.starts_with(prefix)).then(|| format!("{prefix}{name}")))
             }
@@ -138,20 +138,21 @@ impl Sanitize<'_> {
     }
 
     fn holds(&self, when: When) -> bool {
+        let mut of_model = self.weights.iter().filter(|(_, weight)| !weight.is_tower);
         match when {
-            When::Has(patterns) => self.weights.keys().any(|name| find_any(patterns, name).is_some()),
-            When::Lacks(patterns) => !self.holds(When::Has(patterns)),
-            When::HasChannelsFirst(pattern) => self.weights.iter().any(|(name, weight)| {
+            When::Has(patterns) => of_model.any(|(name, _)| find_any(patterns, name).is_some()),
+            When::Lacks(patterns) => !of_model.any(|(name, _)| find_any(patterns, name).is_some()),
+            When::HasChannelsFirst(pattern) => of_model.any(|(name, weight)| {
                 find(pattern, name).is_some() && channels_first(weight, Channels::LastNotOne)
             }),
             When::Zero(key) => self.number(key).is_none_or(|number| number == 0),
+            When::Says(key) => self.config.get(key).and_then(Value::as_bool) == Some(true),
         }
     }
 
     /// Returns the number that the configuration of the language model gives under a key.
     fn number(&self, key: &str) -> Option<usize> {
-        let inner = self.config.get("text_config").and_then(|text| text.get(key));
-        inner.or_else(|| self.config.get(key))?.as_u64().and_then(|number| usize::try_from(number).ok())
+        number_of(self.config, key)
     }
 }
 
@@ -168,11 +169,17 @@ fn viewed(name: &str, weight: &Weight, cut: impl Fn(View) -> Option<View>) -> Re
     };
     let shape = &weight.shape;
     let view = cut(source.view.clone()).ok_or_else(|| misfit(name, shape))?;
-    require!(
-        matches!(weight.kind, WeightKind::Float(_)) || view.keeps_rows(),
-        Unsupported,
-        "`{name}` is packed, so its columns cannot be moved; take the model that was not quantized"
-    );
+    let keeps_rows = view.keeps_rows() && view.shape().last() == shape.last();
+    match weight.kind {
+        WeightKind::Quantized(..) if !keeps_rows => fail!(
+            Unsupported,
+            "`{name}` is packed, so its columns cannot be moved; take the model that was not quantized"
+        ),
+        WeightKind::Other(element) if !keeps_rows => {
+            fail!(Unsupported, "`{name}` is {element}, which this version does not rearrange")
+        }
+        _ => {}
+    }
     let sources = vec![Source { tensor: source.tensor.clone(), view: view.clone() }];
     Ok(Weight { shape: view.shape(), sources, ..weight.clone() })
 }
@@ -207,12 +214,6 @@ fn refuse_experts(arch: &Arch, model_type: &str, name: &str, weight: &Weight) ->
     );
 }
 
-/// Returns a name in which the first pattern that is found is replaced.
-fn renamed(pairs: &[(&str, &str)], name: &str) -> Option<String> {
-    let (range, to) = pairs.iter().find_map(|(from, to)| Some((find(from, name)?, *to)))?;
-    Some(replaced(name, &range, to))
-}
-
 /// Returns a name in which the bytes `range` are replaced.
 fn replaced(name: &str, range: &std::ops::Range<usize>, with: &str) -> String {
     let mut replaced = name.to_owned();
@@ -231,7 +232,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::arch::of_model_type;
-    use crate::kernels::Float;
+    use crate::kernels::{Float, Mode, QuantSpec};
 
     /// Returns the weights of a checkpoint of float16 tensors with these shapes, and what was left out.
     pub(super) fn sanitized(
@@ -240,7 +241,16 @@ pub(super) mod tests {
         tensors: &[(&str, &[usize])],
         towers: Towers,
     ) -> Result<(BTreeMap<String, Weight>, LeftOut)> {
-        let kind = WeightKind::Float(Float::F16);
+        sanitized_of(model_type, config, tensors, WeightKind::Float(Float::F16), towers)
+    }
+
+    fn sanitized_of(
+        model_type: &str,
+        config: &Value,
+        tensors: &[(&str, &[usize])],
+        kind: WeightKind,
+        towers: Towers,
+    ) -> Result<(BTreeMap<String, Weight>, LeftOut)> {
         let weight = |(name, shape): &(&str, &[usize])| {
             ((*name).to_owned(), Weight::of_tensor(name, shape.to_vec(), kind))
         };
@@ -298,20 +308,29 @@ pub(super) mod tests {
                 prop::collection::vec(prop::sample::select(vec![0, 1, 2, 3, 8, usize::MAX, 1 << 62]), 0..5),
             ), 0..6),
             numbers in prop::collection::vec(prop::sample::select(vec![0, 1, 2, 3, 8, u64::MAX, 1 << 63]), 9),
-            include in any::<bool>(),
+            (include, kind) in (any::<bool>(), prop::sample::select(vec![
+                WeightKind::Float(Float::F16),
+                WeightKind::Other(crate::tensor::Element::I64),
+                WeightKind::Quantized(QuantSpec { mode: Mode::Affine, bits: 4, group_size: 32 }, Float::F16),
+            ])),
         ) {
             let keys = [
                 "num_attention_heads", "num_key_value_heads", "qk_nope_head_dim", "v_head_dim", "head_dim", "num_hidden_layers",
                 "num_kv_shared_layers", "mamba_d_ssm", "mamba_n_heads",
             ];
             let mut config: Map<_, _> = keys.iter().map(|key| (*key).to_owned()).zip(numbers.iter().map(|number| json!(number))).collect();
-            config.insert("ffn_config".to_owned(), json!({"moe_num_experts": numbers[0].min(1000)}));
+            config.insert("ffn_config".to_owned(), json!({"moe_num_experts": numbers[0]}));
             // Shapes that no machine has room for are refused before.
-            let fits = |shape: &[usize]| Weight::of_tensor("", shape.to_vec(), WeightKind::Float(Float::F16)).check().is_ok();
+            let fits = |shape: &[usize]| Weight::of_tensor("", shape.to_vec(), kind).check().is_ok();
             let tensors: Vec<_> = tensors.iter().map(|(name, shape)| (*name, shape.as_slice())).collect();
             let tensors: Vec<_> = tensors.into_iter().filter(|(_, shape)| fits(shape)).collect();
             let towers = if include { Towers::Include } else { Towers::Drop };
-            let _ = sanitized(model_type, &Value::Object(config), &tensors, towers);
+            if let Ok((weights, _)) = sanitized_of(model_type, &Value::Object(config), &tensors, kind, towers) {
+                // What is packed keeps its rows.
+                let lengths: Vec<_> = tensors.iter().map(|(_, shape)| shape.last().copied()).collect();
+                let packed = weights.values().filter(|weight| weight.kind.spec().is_some());
+                prop_assert!(packed.into_iter().all(|weight| lengths.contains(&weight.shape.last().copied())));
+            }
         }
     }
 
@@ -363,6 +382,19 @@ pub(super) mod tests {
         };
         assert_eq!(change(&[8, 1, 4]), Some(super::super::Change::AddOne));
         assert_eq!(change(&[8, 4, 1]), None);
+    }
+
+    /// A model of mlx-lm whose layers of multi-token prediction were kept: their experts are still one by one.
+    #[test]
+    fn a_tower_says_nothing_of_the_layout() {
+        let norm = "model.layers.0.input_layernorm.weight";
+        let tensors = [
+            (norm, &[4][..]),
+            ("model.layers.0.mlp.switch_mlp.up_proj.weight", &[2, 8, 4]),
+            ("mtp.layers.0.mlp.experts.0.up_proj.weight", &[8, 4]),
+        ];
+        let (weights, _) = sanitized("qwen3_next", &json!({}), &tensors, Towers::Include).unwrap();
+        assert_eq!(weights[norm].change(), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::super::view::View;
 use super::super::weight::{Change, Weight, WeightKind};
-use super::{Sanitize, viewed};
+use super::{Sanitize, misfit, viewed};
 use crate::arch::{Channels, Factor, Number, Step, find, find_any};
 use crate::error::{Result, fail};
 use crate::kernels::Float;
@@ -57,7 +57,7 @@ impl Sanitize<'_> {
             let WeightKind::Float(float) = weight.kind else {
                 fail!(
                     Unsupported,
-                    "`{name}` is packed, and mlx-lm multiplies it; take the model that was not quantized"
+                    "`{name}` is not of floats, and mlx-lm multiplies it; take the model that was not quantized"
                 );
             };
             let whole = rounded(float, factor.whole.iter().map(|number| value(config, *number)).product());
@@ -72,6 +72,10 @@ impl Sanitize<'_> {
                 (rows(sizes) as usize, rounded(float, f64::from(own * whole)))
             };
             let parts: Vec<_> = factor.parts.iter().map(part).collect();
+            let sum = parts.iter().try_fold(0usize, |sum, (rows, _)| sum.checked_add(*rows));
+            if !parts.is_empty() && sum != Some(weight.rows()) {
+                return Err(misfit(name, &weight.shape));
+            }
             let parts = if parts.is_empty() { vec![(usize::MAX, whole)] } else { parts };
             weight.change = Some(Change::Multiply(parts.into()));
         }
@@ -148,6 +152,9 @@ mod tests {
             "ssm_in_multiplier": 2.0, "ssm_multipliers": [0.5, 1.0, 2.0, 3.0, 4.0]});
         let tensors = [("l.0.mamba.conv1d.weight", &[8, 1, 4][..]), ("l.0.mamba.in_proj.weight", &[7, 2])];
         let (weights, _) = sanitized("falcon_h1", &config, &tensors, Towers::Drop).unwrap();
+        let wrong = [("l.0.mamba.conv1d.weight", &[8, 1, 4][..]), ("l.0.mamba.in_proj.weight", &[8, 2])];
+        let refused = sanitized("falcon_h1", &config, &wrong, Towers::Drop).unwrap_err().to_string();
+        assert!(refused.contains("is [8, 2], which does not fit config.json"), "{refused}");
         let change = weights["l.0.mamba.in_proj.weight"].change().unwrap();
         assert_eq!(*change, Change::Multiply([(2, 1.0), (2, 2.0), (1, 4.0), (1, 6.0), (1, 8.0)].into()));
         let mut ones = [1.0_f32; 14].map(f32::to_le_bytes).concat();

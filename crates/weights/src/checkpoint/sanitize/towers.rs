@@ -2,6 +2,7 @@
 //! Knows nothing of the language model.
 
 use super::super::Towers;
+use super::super::weight::Weight;
 use super::Sanitize;
 use super::reshape::turn;
 use crate::arch::LayerName;
@@ -26,9 +27,14 @@ impl Sanitize<'_> {
                 }
             }
             Towers::Include => {
-                for (name, weight) in self.weights.iter_mut().filter(|(name, _)| is_one(name)) {
+                let of_tower = |name: &str, weight: &Weight| is_one(name) && !weight.is_tower;
+                // A square of as many channels does not tell by itself.
+                let shapes = self.weights.iter().filter(|(name, weight)| of_tower(name, weight));
+                let any = shapes.clone().any(|(_, weight)| channels_second(&weight.shape) == Some(true));
+                for (name, weight) in self.weights.iter_mut().filter(|(name, weight)| of_tower(name, weight))
+                {
                     weight.is_tower = true;
-                    if has_channels_second(&weight.shape) {
+                    if channels_second(&weight.shape).unwrap_or(any) && weight.shape.len() > 3 {
                         turn(name, weight, |view| view.last(1))?;
                     }
                 }
@@ -39,12 +45,14 @@ impl Sanitize<'_> {
 }
 
 /// Whether a tensor is the weight of a convolution over an image or a video as PyTorch has it: its channels are
-/// second, and its last two dimensions are a square.
-fn has_channels_second(shape: &[usize]) -> bool {
+/// second, and its last two dimensions are a square. Returns `None` if the shape does not tell.
+fn channels_second(shape: &[usize]) -> Option<bool> {
     match *shape {
-        [_, channels, high, wide] => high == wide && channels != high,
-        [_, _, time, high, wide] => high == wide && time != high,
-        _ => false,
+        [_, a, b, c] if a == b && b == c => None,
+        [_, channels, high, wide] => Some(high == wide && channels != high),
+        [_, _, time, high, wide] if time == high && high == wide => None,
+        [_, _, time, high, wide] => Some(high == wide && time != high),
+        _ => Some(false),
     }
 }
 
@@ -68,7 +76,7 @@ mod tests {
         assert_eq!(weights.keys().collect::<Vec<_>>(), ["language_model.model.embed_tokens.weight"]);
         assert_eq!(
             left_out.describe().unwrap(),
-            "left out, as mlx-lm does: 3 tensors with 37.7 kB that are not of the language model (`model.visual`, \
+            "left out, as mlx-lm does: 3 tensors with 37.7 kB not of the language model (`model.visual`, \
              `mtp.norm`); `towers: include` keeps them"
         );
     }
@@ -89,6 +97,18 @@ mod tests {
         );
         // The channels are last.
         assert_eq!(weights["vision_tower.patch_embed.proj.weight"].shape, [16, 2, 14, 14, 3]);
+    }
+
+    #[test]
+    fn a_square_of_as_many_channels_goes_with_the_others() {
+        let stem = "model.vision_tower.conv_stem.conv.weight";
+        let second = [(stem, &[64, 3, 3, 3][..]), ("model.vision_tower.b.conv.weight", &[32, 64, 1, 1])];
+        let last = [(stem, &[64, 3, 3, 3][..]), ("model.vision_tower.b.conv.weight", &[32, 5, 5, 64])];
+        let offset = |tensors: &[(&str, &[usize])]| {
+            let (weights, _) = sanitized("gemma3n", &json!({}), tensors, Towers::Include).unwrap();
+            weights[stem].sources()[0].view.is_whole()
+        };
+        assert_eq!((offset(&second), offset(&last)), (false, true));
     }
 
     #[test]
