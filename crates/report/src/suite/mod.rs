@@ -6,6 +6,7 @@ mod query;
 
 pub use query::Query;
 
+use call::Format;
 use std::path::Path;
 
 use serde_json::Value as Json;
@@ -22,6 +23,20 @@ const CONTEXT: usize = 512;
 
 /// The highest values of `repeats` and `warmup` that a suite may have.
 const MOST_RUNS: usize = 1000;
+
+/// Returns the tool calls in an answer, as name and arguments: in the form with this name, or in any. `tools` are those
+/// that the model was given. A form that is not known reads nothing.
+pub fn tool_calls(answer: &str, format: Option<&str>, tools: &Json) -> Vec<(String, Json)> {
+    let known =
+        |word: &str| Format::WORDS.iter().find(|(known, _)| *known == word).map(|(_, format)| *format);
+    let format = match format.map(known) {
+        Some(None) => return Vec::new(),
+        Some(known) => known,
+        None => None,
+    };
+    let calls = call::calls(answer, format, Some(tools)).read.into_iter();
+    calls.map(|call| (call.name, call.arguments.unwrap_or(Json::Null))).collect()
+}
 
 /// A suite.
 #[derive(Debug)]
@@ -57,6 +72,7 @@ pub enum Quoting {
 struct Common {
     system: Option<String>,
     tools: Option<Json>,
+    tool_format: Option<Format>,
 }
 
 impl Suite {
@@ -129,6 +145,7 @@ impl Suite {
     fn head(fields: &mut Fields, name: String) -> Result<(Self, Common), Problem> {
         let system = fields.optional_text("system")?.map(|(text, _)| text);
         let tools = fields.take("tools").map(|tree| tree.to_json());
+        let tool_format = fields.word("tool_format", &Format::WORDS)?;
         let suite = Self {
             name,
             max_tokens: fields.count("max_tokens")?.unwrap_or(MAX_TOKENS),
@@ -138,7 +155,7 @@ impl Suite {
             queries: Vec::new(),
             texts: Vec::new(),
         };
-        Ok((suite, Common { system, tools }))
+        Ok((suite, Common { system, tools, tool_format }))
     }
 
     fn check(self, at: At) -> Result<Self, Problem> {

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use serde_json::{Value as Json, json};
 
 use super::Common;
-use super::call::{Call, calls, holds_tool_call};
+use super::call::{Call, Calls, Format, calls};
 use crate::Answer;
 use protocol::Conversation;
 use text::yaml::{Fields, Problem, Tree, Value};
@@ -17,6 +17,8 @@ pub struct Query {
     /// What is asked.
     pub conversation: Conversation,
     scorers: Vec<Scorer>,
+    /// How the model writes tool calls; in any form if the suite does not say.
+    tool_format: Option<Format>,
 }
 
 /// How many steps back a regular expression may take on one answer.
@@ -48,6 +50,7 @@ impl Query {
         let system = fields.optional_text("system")?.map(|(text, _)| text);
         let system = system.or_else(|| common.system.clone());
         let tools = fields.take("tools").map(|tree| tree.to_json()).or_else(|| common.tools.clone());
+        let tool_format = fields.word("tool_format", &Format::WORDS)?.or(common.tool_format);
         let messages = read_messages(&mut fields, system)?;
         let scorers = read_scorers(&mut fields)?;
         let at = fields.at();
@@ -58,7 +61,7 @@ impl Query {
             let message = "a query needs one of `expect`, `answer`, `contains`, `regex` and `tool_call`";
             return Err(Problem::new(at, message));
         }
-        Ok(Self { conversation: Conversation { messages, tools }, scorers })
+        Ok(Self { conversation: Conversation { messages, tools }, scorers, tool_format })
     }
 
     /// Whether the query gives the exact answer.
@@ -68,13 +71,16 @@ impl Query {
 
     /// Whether `text` is the exact answer, apart from white space around it; false if the query gives none.
     pub fn is_exact(&self, text: &str) -> bool {
-        self.scorers.iter().any(|scorer| matches!(scorer, Scorer::Exact(_)) && scorer.holds(text) == Ok(true))
+        let is_it = |scorer: &Scorer| matches!(scorer, Scorer::Exact(answer) if answer.trim() == text.trim());
+        self.scorers.iter().any(is_it)
     }
 
     /// Scores an answer. It passes if all scorers pass. If there are other scorers, the exact text is scored
     /// too, but it does not decide whether the answer passes.
     pub fn score(&self, text: &str) -> Answer {
-        let scored = self.scorers.iter().map(|scorer| Ok((scorer.word().to_owned(), scorer.holds(text)?)));
+        let calls = calls(text, self.tool_format, self.conversation.tools.as_ref());
+        let scored =
+            self.scorers.iter().map(|scorer| Ok((scorer.word().to_owned(), scorer.holds(text, &calls)?)));
         let scores = match scored.collect::<Result<IndexMap<String, bool>, OutOfBudget>>() {
             Ok(scores) => scores,
             Err(problem) => return self.not_scored(text, problem.to_string()),
@@ -84,7 +90,7 @@ impl Query {
         Answer {
             prompt: self.prompt(),
             text: text.to_owned(),
-            tool_call: holds_tool_call(text),
+            tool_call: calls.is_meant,
             pass,
             scores,
             not_scored: None,
@@ -124,13 +130,13 @@ impl Scorer {
         }
     }
 
-    fn holds(&self, text: &str) -> Result<bool, OutOfBudget> {
+    fn holds(&self, text: &str, calls: &Calls) -> Result<bool, OutOfBudget> {
         Ok(match self {
-            Self::Kind { tool } => holds_tool_call(text) == *tool,
+            Self::Kind { tool } => calls.is_meant == *tool,
             Self::Exact(answer) => answer.trim() == text.trim(),
             Self::Contains(parts) => parts.iter().all(|part| text.contains(part)),
             Self::Regex(regex) => regex.is_match(text).map_err(|_| OutOfBudget)?,
-            Self::Call(call) => calls(text).iter().any(|made| call.is_made_by(made)),
+            Self::Call(call) => calls.read.iter().any(|made| call.is_made_by(made)),
         })
     }
 }
@@ -266,7 +272,7 @@ mod tests {
 
     #[test]
     fn messages_may_bring_their_own_system() {
-        let common = Common { system: Some("short".to_owned()), tools: None };
+        let common = Common { system: Some("short".to_owned()), ..Common::default() };
         let read = |text: &str| {
             let fields = Fields::open(Tree::parse(text).unwrap(), "a query").unwrap();
             Query::read(fields, &common).unwrap().conversation.messages.len()
