@@ -204,6 +204,8 @@ fn answer(prompt: &str, expect: &str, learned: bool) -> Answer {
         pass,
         scores: IndexMap::from([("expect".to_owned(), pass), ("exact".to_owned(), true)]),
         not_scored: None,
+        no_answer: None,
+        thought_tokens: 0,
     }
 }
 

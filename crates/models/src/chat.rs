@@ -10,7 +10,8 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value as Jinja};
 use minijinja::{Environment, Error, ErrorKind, context};
 use minijinja_contrib::pycompat::unknown_method_callback;
-use serde_json::Value;
+use protocol::Conversation;
+use serde_json::{Map, Value};
 
 use super::config::read_json_if_present;
 use super::python_json::Style;
@@ -54,20 +55,25 @@ impl ChatTemplate {
 
     /// Renders the messages as a prompt that ends where the assistant's answer begins.
     ///
-    /// Each message has a `role` and whatever else the template reads, such as `content` or `tool_calls`.
-    /// `tools` is a list of JSON schemas, as `transformers` takes them.
+    /// Each message has a `role` and whatever else the template reads, such as `content` or `tool_calls`. The tools
+    /// are a list of JSON schemas, as `transformers` takes them.
     ///
     /// # Errors
     /// Fails if the folder has no default template, if the template cannot be rendered, or with
     /// [`OutOfBudget`].
-    pub fn render(&self, messages: &[Value], tools: Option<&Value>) -> Result<String> {
+    pub fn render(&self, conversation: &Conversation) -> Result<String> {
+        let Conversation { messages, tools, template_args } = conversation;
         let source = self.source(tools.is_some())?;
+        let tokens =
+            self.special_tokens.iter().map(|(name, token)| (name.clone(), Value::from(token.as_str())));
+        let mut others: Map<String, Value> = tokens.collect();
+        others.extend(template_args.clone());
         let arguments = context! {
             messages => Serde(messages),
-            tools => tools.map(Serde),
+            tools => tools.as_ref().map(Serde),
             documents => (),
             add_generation_prompt => true,
-            ..Jinja::from(Serde(&self.special_tokens))
+            ..Jinja::from(Serde(others))
         };
         let rendered = environment()?.render_str(source, arguments);
         if rendered.as_ref().is_err_and(is_out_of_budget) {
@@ -87,17 +93,32 @@ impl ChatTemplate {
 
 const CONFIG: &str = "tokenizer_config.json";
 
-/// Returns the templates of a folder by name; none if it has none.
+/// Returns the templates of a folder by name; none if it has none. A file comes before what the configuration says.
 fn templates_in(folder: &Path) -> Result<BTreeMap<String, String>> {
-    let beside = folder.join("chat_template.jinja");
-    if beside.exists() {
-        let source =
-            fs::read_to_string(&beside).with_context(|| format!("cannot read {}", beside.display()))?;
-        return Ok(BTreeMap::from([(DEFAULT.to_owned(), source)]));
-    }
     let path = folder.join(CONFIG);
     let config = read_json_if_present(&path)?.unwrap_or(Value::Null);
-    templates(&config).with_context(|| path.display().to_string())
+    let beside = folder.join("chat_template.jinja");
+    let mut found = if beside.exists() {
+        BTreeMap::from([(DEFAULT.to_owned(), read_template(&beside)?)])
+    } else {
+        templates(&config).with_context(|| path.display().to_string())?
+    };
+    let named = folder.join("additional_chat_templates");
+    if named.is_dir() {
+        for entry in fs::read_dir(&named).with_context(|| format!("cannot read {}", named.display()))? {
+            let path = entry.with_context(|| format!("cannot read {}", named.display()))?.path();
+            let name =
+                path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".jinja"));
+            if let Some(name) = name.map(str::to_owned) {
+                found.insert(name, read_template(&path)?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn read_template(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 const DEFAULT: &str = "default";
@@ -171,11 +192,35 @@ mod tests {
 
     use super::*;
 
+    fn asked(messages: &[Value]) -> Conversation {
+        Conversation { messages: messages.to_vec(), tools: None, template_args: serde_json::Map::new() }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "tests write scratch files")]
+    fn tools_take_the_template_for_tools_and_arguments_reach_it() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("chat_template.jinja"), "{{ enable_thinking is defined }}").unwrap();
+        fs::create_dir(folder.path().join("additional_chat_templates")).unwrap();
+        fs::write(
+            folder.path().join("additional_chat_templates/tool_use.jinja"),
+            "tools, {{ enable_thinking }}",
+        )
+        .unwrap();
+        let template = ChatTemplate::load(folder.path()).unwrap();
+        let mut conversation = asked(&[]);
+        assert_eq!(template.render(&conversation).unwrap(), "False");
+        conversation.template_args.insert("enable_thinking".to_owned(), json!(false));
+        assert_eq!(template.render(&conversation).unwrap(), "True");
+        conversation.tools = Some(json!([]));
+        assert_eq!(template.render(&conversation).unwrap(), "tools, False");
+    }
+
     #[expect(clippy::disallowed_methods, reason = "tests write scratch files")]
     fn render(source: &str) -> Result<String> {
         let folder = tempfile::tempdir()?;
         fs::write(folder.path().join("chat_template.jinja"), source)?;
-        ChatTemplate::load(folder.path())?.render(&[json!({"role": "user", "content": "hello"})], None)
+        ChatTemplate::load(folder.path())?.render(&asked(&[json!({"role": "user", "content": "hello"})]))
     }
 
     #[test]
@@ -186,7 +231,7 @@ mod tests {
         fs::write(model.path().join(CONFIG), r#"{"bos_token": "<s>"}"#).unwrap();
         let rendered = || {
             let folders = TextFolders { model: model.path(), own: Some(own.path()) };
-            ChatTemplate::load(folders).unwrap().render(&[], None).unwrap()
+            ChatTemplate::load(folders).unwrap().render(&asked(&[])).unwrap()
         };
         assert_eq!(rendered(), "of the model");
         fs::write(own.path().join("chat_template.jinja"), "{{ bos_token }}of the adapter").unwrap();

@@ -11,7 +11,7 @@ use super::chat::{ChatTemplate, OutOfBudget};
 use super::generate::{Generation, generate};
 use super::runtime::Runtime;
 use super::tokenizer::Tokenizer;
-use protocol::{Answered, Conversation, Measure, Measured, Timings};
+use protocol::{Answered, Conversation, Measure, Measured, Spoken, Timings, end_of_thought, opens_thought};
 
 /// The most tokens of a warm-up answer. They are enough to read every weight and to build every kernel once.
 const WARM_UP_TOKENS: usize = 4;
@@ -33,7 +33,7 @@ pub fn measure<R: Runtime>(runtime: &R, request: &Measure, tick: &mut dyn FnMut(
     let load_seconds = start.elapsed().as_secs_f64();
 
     let answer =
-        |prompt: &Vec<u32>, max_tokens| generate(&model, prompt, max_tokens, tokenizer.eos_token_ids());
+        |prompt: &Prompt, max_tokens| generate(&model, &prompt.tokens, max_tokens, tokenizer.eos_token_ids());
     for prompt in prompts.iter().cycle().take(request.warmup) {
         answer(prompt, request.max_tokens.min(WARM_UP_TOKENS))?;
     }
@@ -50,15 +50,17 @@ pub fn measure<R: Runtime>(runtime: &R, request: &Measure, tick: &mut dyn FnMut(
         }
         runs.push(generations);
     }
-    let texts = runs.iter().take(1).flatten().map(|generation| tokenizer.decode(&generation.tokens));
-    let answers = in_order(texts.collect::<Result<_>>()?, not_asked);
+    let spoken = runs.iter().take(1).flatten().zip(&prompts).map(|(generation, prompt)| {
+        spoken(&tokenizer, &generation.tokens, prompt.opens_thought, request.max_tokens)
+    });
+    let answers = in_order(spoken.collect::<Result<_>>()?, not_asked);
     let timings = timings(&model, load_seconds, &runs)?;
     timings.check()?;
     Ok(Measured { answers, timings })
 }
 
 /// Puts the answers and the reasons of those that were not asked, by their place, into one list.
-fn in_order(texts: Vec<String>, not_asked: NotAsked) -> Vec<Answered> {
+fn in_order(texts: Vec<Spoken>, not_asked: NotAsked) -> Vec<Answered> {
     let mut texts = texts.into_iter();
     let mut reasons = not_asked;
     let count = texts.len() + reasons.len();
@@ -69,8 +71,39 @@ fn in_order(texts: Vec<String>, not_asked: NotAsked) -> Vec<Answered> {
     (0..count).filter_map(next).collect()
 }
 
-/// The token ids of the prompts, in the order of the conversations.
-type Prompts = Vec<Vec<u32>>;
+/// Returns what the model said with these tokens.
+fn spoken(tokenizer: &Tokenizer, tokens: &[u32], opens_thought: bool, max_tokens: usize) -> Result<Spoken> {
+    let text = tokenizer.decode(tokens)?;
+    let is_ended = tokens.last().is_some_and(|token| tokenizer.eos_token_ids().contains(token));
+    let is_cut = tokens.len() >= max_tokens && !is_ended;
+    let thinks =
+        opens_thought || protocol::THOUGHT_TAGS.iter().any(|[open, _]| text.trim_start().starts_with(open));
+    let thought_tokens = match end_of_thought(&text, opens_thought) {
+        None if thinks => tokens.len(),
+        None => 0,
+        Some(_) => {
+            // The fewest tokens whose text has the end. More tokens keep it, so the number can be halved for.
+            let (mut fewer, mut enough) = (0, tokens.len());
+            while fewer + 1 < enough {
+                let middle = fewer + (enough - fewer) / 2;
+                let part = tokenizer.decode(tokens.get(..middle).unwrap_or(tokens))?;
+                if end_of_thought(&part, opens_thought).is_some() { enough = middle } else { fewer = middle }
+            }
+            enough
+        }
+    };
+    Ok(Spoken { text, opens_thought, is_cut, thought_tokens })
+}
+
+/// A prompt that can be asked.
+struct Prompt {
+    tokens: Vec<u32>,
+    /// Whether it ends in a block of thought.
+    opens_thought: bool,
+}
+
+/// The prompts, in the order of the conversations.
+type Prompts = Vec<Prompt>;
 
 /// Why conversations were not asked, by their place.
 type NotAsked = BTreeMap<usize, String>;
@@ -81,7 +114,8 @@ fn prompts(request: &Measure, tokenizer: &Tokenizer) -> Result<(Prompts, NotAske
     ensure!(request.repeats > 0, "nothing is asked to be answered");
     let template = ChatTemplate::load(&request.model)?;
     let render = |conversation: &Conversation| {
-        tokenizer.encode(&template.render(&conversation.messages, conversation.tools.as_ref())?)
+        let text = template.render(conversation)?;
+        anyhow::Ok(Prompt { tokens: tokenizer.encode(&text)?, opens_thought: opens_thought(&text) })
     };
     let (mut prompts, mut not_asked) = (Vec::new(), BTreeMap::new());
     for (index, conversation) in request.conversations.iter().enumerate() {
@@ -172,9 +206,10 @@ mod tests {
     #[test]
     fn what_was_not_asked_keeps_its_place() {
         let reasons = BTreeMap::from([(0, "a".to_owned()), (2, "b".to_owned())]);
-        let text = |text: &str| Answered::Text(text.to_owned());
+        let spoken = |text: &str| Spoken { text: text.to_owned(), ..Spoken::default() };
+        let text = |text: &str| Answered::Text(spoken(text));
         let not_asked = |reason: &str| Answered::NotAsked(reason.to_owned());
-        let answers = in_order(vec!["x".to_owned(), "y".to_owned()], reasons);
+        let answers = in_order(vec![spoken("x"), spoken("y")], reasons);
         assert_eq!(answers, [not_asked("a"), text("x"), not_asked("b"), text("y")]);
     }
 

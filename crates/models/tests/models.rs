@@ -21,6 +21,7 @@ use models::LanguageModel;
 use models::chat::ChatTemplate;
 use models::generate::{Generation, generate};
 use models::runtime::Runtime;
+use protocol::Conversation;
 
 const TOLERANCE: f32 = 1e-4;
 
@@ -443,6 +444,11 @@ fn a_whole_tensor_takes_the_place_of_a_quantized_weight() {
     assert!(load_error(model.path()).contains("`model.norm.bias`"));
 }
 
+/// A conversation with these messages and tools.
+fn asked(messages: &[Value], tools: Option<&Value>) -> Conversation {
+    Conversation { messages: messages.to_vec(), tools: tools.cloned(), template_args: serde_json::Map::new() }
+}
+
 #[test]
 fn chat_templates_render_as_in_transformers() {
     for folder in cases("chat") {
@@ -450,7 +456,7 @@ fn chat_templates_render_as_in_transformers() {
         let request: Value = serde_json::from_str(&request).unwrap();
         let template = ChatTemplate::load(folder.as_path()).unwrap();
         let rendered =
-            template.render(request["messages"].as_array().unwrap(), request.get("tools")).unwrap();
+            template.render(&asked(request["messages"].as_array().unwrap(), request.get("tools"))).unwrap();
         let expected = fs::read_to_string(folder.join("expected.txt")).unwrap();
         assert_eq!(rendered, expected, "{}", folder.display());
     }
@@ -464,6 +470,6 @@ fn a_missing_template_and_a_template_that_refuses_say_so() {
 
     let template = ChatTemplate::load(golden("chat/mistral").as_path()).unwrap();
     let assistant = serde_json::json!({"role": "assistant", "content": "Hello"});
-    let error = format!("{:#}", template.render(&[assistant], None).unwrap_err());
+    let error = format!("{:#}", template.render(&asked(&[assistant], None)).unwrap_err());
     assert!(error.contains("conversation roles must alternate user/assistant"), "{error}");
 }

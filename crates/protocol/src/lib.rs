@@ -15,11 +15,13 @@
 //! ```
 
 mod measure;
+mod thought;
 
 pub use measure::{
     Answered, Conversation, Divergence, Evaluate, Measure, Measured, ModelFolders, NotANumber, Perplexity,
-    TextEval, Timings,
+    Spoken, TextEval, Timings,
 };
+pub use thought::{THOUGHT_TAGS, end_of_thought, opens_thought};
 
 use std::path::PathBuf;
 

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// The folders of a model that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub struct Conversation {
     pub messages: Vec<Value>,
     /// The tools, as `transformers` takes them.
     pub tools: Option<Value>,
+    /// Further variables of the chat template, such as `enable_thinking`.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub template_args: Map<String, Value>,
 }
 
 /// The answers, and how fast they were.
@@ -54,12 +57,26 @@ pub struct Measured {
     pub timings: Timings,
 }
 
+/// What a model said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spoken {
+    /// The text, up to the end-of-sequence token, with all that the model thought.
+    pub text: String,
+    /// Whether the prompt opened a block of thought, so that the text begins within it.
+    pub opens_thought: bool,
+    /// Whether the model was stopped at the maximum number of tokens.
+    pub is_cut: bool,
+    /// How many of the tokens belong to the thought at the beginning.
+    pub thought_tokens: usize,
+}
+
 /// What came of one conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answered {
-    /// The text of the answer.
-    Text(String),
+    /// What the model said.
+    Text(Spoken),
     /// It was not asked, for this reason: its prompt could not be made within the budget.
     NotAsked(String),
 }

@@ -80,6 +80,19 @@ impl Answer {
         }
     }
 
+    /// Says how much the model thought before it answered, and why there is no answer; `None` if it did not think.
+    pub(super) fn thought_note(&self) -> Option<String> {
+        let thought = || match self.thought_tokens {
+            0 => None,
+            1 => Some("thought for 1 token".to_owned()),
+            tokens => Some(format!("thought for {tokens} tokens")),
+        };
+        match &self.no_answer {
+            Some(why) => Some(thought().map_or_else(|| why.clone(), |thought| format!("{thought}, {why}"))),
+            None => thought(),
+        }
+    }
+
     /// Returns the scorers that the answer did not pass.
     pub(super) fn failed(&self) -> Vec<&str> {
         self.scores.iter().filter(|(_, pass)| !**pass).map(|(scorer, _)| scorer.as_str()).collect()

@@ -163,7 +163,9 @@ impl Report<'_> {
                     }
                     Score::None(reason) => format!("not scored ({})", escape(reason)),
                 };
-                let _ = writeln!(out, "- {}: {mark}\n\n{}", names.join(", "), fenced(&same.answer.text));
+                let thought = same.answer.thought_note().map(|note| format!(", {note}")).unwrap_or_default();
+                let _ =
+                    writeln!(out, "- {}: {mark}{thought}\n\n{}", names.join(", "), fenced(&same.answer.text));
             }
         }
     }

@@ -98,8 +98,14 @@ impl Results {
 pub struct Answer {
     /// What was asked: the last message of the user.
     pub prompt: String,
-    /// What was answered.
+    /// What was answered, with what the model thought before.
     pub text: String,
+    /// How many tokens it thought before it answered.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub thought_tokens: usize,
+    /// Why there is no answer, if the model only thought: `cut off by max_tokens`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_answer: Option<String>,
     /// Whether it contains a tool call.
     pub tool_call: bool,
     /// Whether it is right.

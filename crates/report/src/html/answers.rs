@@ -65,6 +65,9 @@ fn write_answer(out: &mut String, Same { configs, answer }: &Same<'_>) {
         Score::Fail(failed) => ("bad", format!("{} fail: {}", mark('✗'), escape(&failed.join(", ")))),
         Score::None(reason) => ("none", format!("{} not scored: {}", mark('–'), prose(reason))),
     };
+    let thought =
+        answer.thought_note().map(|note| format!(" <span class=\"aside\">{}</span>", escape(&note)));
+    let thought = thought.unwrap_or_default();
     let text = answer.text.trim();
     let text = match text.is_empty() {
         true => "<p class=\"aside\">(nothing)</p>".to_owned(),
@@ -72,7 +75,7 @@ fn write_answer(out: &mut String, Same { configs, answer }: &Same<'_>) {
     };
     let _ = write!(
         out,
-        "<article class=\"answer {class}\">\n<p class=\"conclusion\">{words}</p>\n<ul class=\"names\">{names}</ul>\n\
+        "<article class=\"answer {class}\">\n<p class=\"conclusion\">{words}{thought}</p>\n<ul class=\"names\">{names}</ul>\n\
          {text}\n</article>\n"
     );
 }

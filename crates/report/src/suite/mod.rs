@@ -9,7 +9,7 @@ pub use query::Query;
 use call::Format;
 use std::path::Path;
 
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 use crate::Error;
 use artifact::AtPath;
@@ -73,6 +73,7 @@ struct Common {
     system: Option<String>,
     tools: Option<Json>,
     tool_format: Option<Format>,
+    template_args: Map<String, Json>,
 }
 
 impl Suite {
@@ -146,6 +147,7 @@ impl Suite {
         let system = fields.optional_text("system")?.map(|(text, _)| text);
         let tools = fields.take("tools").map(|tree| tree.to_json());
         let tool_format = fields.word("tool_format", &Format::WORDS)?;
+        let template_args = query::read_template_args(fields)?;
         let suite = Self {
             name,
             max_tokens: fields.count("max_tokens")?.unwrap_or(MAX_TOKENS),
@@ -155,7 +157,7 @@ impl Suite {
             queries: Vec::new(),
             texts: Vec::new(),
         };
-        Ok((suite, Common { system, tools, tool_format }))
+        Ok((suite, Common { system, tools, tool_format, template_args }))
     }
 
     fn check(self, at: At) -> Result<Self, Problem> {

@@ -3,12 +3,12 @@
 
 use fancy_regex::{Regex, RegexBuilder};
 use indexmap::IndexMap;
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use super::Common;
 use super::call::{Call, Calls, Format, calls};
 use crate::Answer;
-use protocol::Conversation;
+use protocol::{Conversation, Spoken, THOUGHT_TAGS, end_of_thought};
 use text::yaml::{Fields, Problem, Tree, Value};
 
 /// One query.
@@ -51,6 +51,8 @@ impl Query {
         let system = system.or_else(|| common.system.clone());
         let tools = fields.take("tools").map(|tree| tree.to_json()).or_else(|| common.tools.clone());
         let tool_format = fields.word("tool_format", &Format::WORDS)?.or(common.tool_format);
+        let mut template_args = common.template_args.clone();
+        template_args.extend(read_template_args(&mut fields)?);
         let messages = read_messages(&mut fields, system)?;
         let scorers = read_scorers(&mut fields)?;
         let at = fields.at();
@@ -61,7 +63,7 @@ impl Query {
             let message = "a query needs one of `expect`, `answer`, `contains`, `regex` and `tool_call`";
             return Err(Problem::new(at, message));
         }
-        Ok(Self { conversation: Conversation { messages, tools }, scorers, tool_format })
+        Ok(Self { conversation: Conversation { messages, tools, template_args }, scorers, tool_format })
     }
 
     /// Whether the query gives the exact answer.
@@ -75,38 +77,45 @@ impl Query {
         self.scorers.iter().any(is_it)
     }
 
-    /// Scores an answer. It passes if all scorers pass. If there are other scorers, the exact text is scored
-    /// too, but it does not decide whether the answer passes.
-    pub fn score(&self, text: &str) -> Answer {
-        let calls = calls(text, self.tool_format, self.conversation.tools.as_ref());
+    /// Scores an answer, without what the model thought before. It passes if all scorers pass. If there are other
+    /// scorers, the exact text is scored too, but it does not decide whether the answer passes. A thought that does
+    /// not end is no answer, and passes nothing.
+    pub fn score(&self, spoken: &Spoken) -> Answer {
+        let Some(said) = said(spoken) else {
+            let why = if spoken.is_cut { "cut off by max_tokens" } else { "its thought has no end" };
+            let scores = self.scorers.iter().map(|scorer| (scorer.word().to_owned(), false)).collect();
+            return Answer { scores, no_answer: Some(why.to_owned()), ..self.answer(spoken) };
+        };
+        let calls = calls(said, self.tool_format, self.conversation.tools.as_ref());
         let scored =
-            self.scorers.iter().map(|scorer| Ok((scorer.word().to_owned(), scorer.holds(text, &calls)?)));
+            self.scorers.iter().map(|scorer| Ok((scorer.word().to_owned(), scorer.holds(said, &calls)?)));
         let scores = match scored.collect::<Result<IndexMap<String, bool>, OutOfBudget>>() {
             Ok(scores) => scores,
-            Err(problem) => return self.not_scored(text, problem.to_string()),
+            Err(problem) => return self.not_scored(&spoken.text, problem.to_string()),
         };
         let alone = scores.len() == 1;
         let pass = scores.iter().all(|(word, holds)| *holds || (word == EXACT && !alone));
+        Answer { tool_call: calls.is_meant, pass, scores, ..self.answer(spoken) }
+    }
+
+    /// Returns an answer that is wrong in every respect.
+    fn answer(&self, spoken: &Spoken) -> Answer {
         Answer {
             prompt: self.prompt(),
-            text: text.to_owned(),
-            tool_call: calls.is_meant,
-            pass,
-            scores,
+            text: spoken.text.clone(),
+            thought_tokens: spoken.thought_tokens,
+            no_answer: None,
+            tool_call: false,
+            pass: false,
+            scores: IndexMap::new(),
             not_scored: None,
         }
     }
 
     /// Returns an answer that is not scored. `text` is what was answered, if anything was.
     pub fn not_scored(&self, text: &str, reason: String) -> Answer {
-        Answer {
-            prompt: self.prompt(),
-            text: text.to_owned(),
-            tool_call: false,
-            pass: false,
-            scores: IndexMap::new(),
-            not_scored: Some(reason),
-        }
+        let spoken = Spoken { text: text.to_owned(), ..Spoken::default() };
+        Answer { not_scored: Some(reason), ..self.answer(&spoken) }
     }
 
     fn prompt(&self) -> String {
@@ -115,6 +124,22 @@ impl Query {
         last.and_then(|message| message.get("content")?.as_str()).unwrap_or_default().to_owned()
     }
 }
+
+/// Returns what is said after the thought; `None` if the thought has no end.
+fn said(spoken: &Spoken) -> Option<&str> {
+    let Spoken { text, opens_thought, .. } = spoken;
+    let begins = || THOUGHT_TAGS.iter().any(|[open, _]| text.trim_start().starts_with(open));
+    let rest = match end_of_thought(text, *opens_thought) {
+        Some(end) => &text[end..],
+        None if *opens_thought || begins() => return None,
+        None => text,
+    };
+    // gpt-oss names the channel of its answer.
+    Some(rest.rsplit_once(FINAL).map_or(rest, |(_, answer)| answer))
+}
+
+/// What gpt-oss writes before an answer to the user.
+const FINAL: &str = "<|channel|>final<|message|>";
 
 /// The key of the scorer that compares the exact text.
 const EXACT: &str = "answer";
@@ -138,6 +163,24 @@ impl Scorer {
             Self::Regex(regex) => regex.is_match(text).map_err(|_| OutOfBudget)?,
             Self::Call(call) => calls.read.iter().any(|made| call.is_made_by(made)),
         })
+    }
+}
+
+/// Reads `chat_template_args`, a map. Its values are what the template gets under these names.
+pub(super) fn read_template_args(fields: &mut Fields) -> Result<Map<String, Json>, Problem> {
+    let Some(tree) = fields.take("chat_template_args") else { return Ok(Map::new()) };
+    let at = tree.at;
+    let Json::Object(arguments) = tree.to_json() else {
+        return Err(Problem::new(
+            at,
+            "`chat_template_args` must be a map, such as `{enable_thinking: false}`",
+        ));
+    };
+    // The template gets these from the query itself.
+    let own = ["messages", "tools", "documents", "add_generation_prompt"];
+    match arguments.keys().find(|key| own.contains(&key.as_str())) {
+        Some(key) => Err(Problem::new(at, format!("`chat_template_args` cannot set `{key}`"))),
+        None => Ok(arguments),
     }
 }
 
@@ -225,6 +268,11 @@ fn read_call(tree: Tree) -> Result<Scorer, Problem> {
 mod tests {
     use super::*;
 
+    /// An answer without a thought.
+    fn plain(text: &str) -> Spoken {
+        Spoken { text: text.to_owned(), ..Spoken::default() }
+    }
+
     fn query(text: &str) -> Query {
         Query::read(Fields::open(Tree::parse(text).unwrap(), "a query").unwrap(), &Common::default()).unwrap()
     }
@@ -237,27 +285,55 @@ mod tests {
     #[test]
     fn a_regex_that_runs_without_end_is_not_scored() {
         let query = query("{prompt: p, regex: '(?=(a+)+\\1b)x', contains: a}");
-        let answer = query.score(&"a".repeat(60));
+        let answer = query.score(&plain(&"a".repeat(60)));
         assert_eq!(answer.not_scored.as_deref(), Some("its `regex` ran out of its budget of 1000000 steps"));
         assert!(!answer.pass && answer.scores.is_empty());
-        assert_eq!(query.score("nothing").not_scored, None);
+        assert_eq!(query.score(&plain("nothing")).not_scored, None);
     }
 
     #[test]
     fn the_very_text_is_scored_apart_unless_it_is_all_that_is_asked() {
         let both = query("{prompt: p, expect: direct, answer: Black.}");
-        let wrong = both.score("White.");
+        let wrong = both.score(&plain("White."));
         assert!(wrong.pass && !wrong.scores["answer"]);
-        assert!(!both.score("<tool_call>{}</tool_call>").pass);
-        assert!(both.score(" Black.\n").scores["answer"]);
-        assert!(!query("{prompt: p, answer: Black.}").score("White.").pass);
+        assert!(!both.score(&plain("<tool_call>{}</tool_call>")).pass);
+        assert!(both.score(&plain(" Black.\n")).scores["answer"]);
+        assert!(!query("{prompt: p, answer: Black.}").score(&plain("White.")).pass);
+    }
+
+    #[test]
+    fn what_the_model_thinks_is_not_scored() {
+        let direct = query("{prompt: p, expect: direct}");
+        let contains = query("{prompt: p, contains: Paris}");
+        let call = "{\"name\": \"look_up\", \"arguments\": {\"place\": \"Paris\"}}";
+        let thought = plain(&format!("<think>\nNot Paris? {call} would be wrong.\n</think>\n\nLyon."));
+        assert!(direct.score(&thought).pass && !contains.score(&thought).pass);
+        assert!(query("{prompt: p, answer: Lyon.}").score(&thought).pass);
+        // The prompt opened the block.
+        let opened = Spoken { opens_thought: true, ..plain("Paris?</think>Lyon.") };
+        assert!(!contains.score(&opened).pass);
+        // gpt-oss thinks in one channel and answers in another.
+        let harmony =
+            "<|channel|>analysis<|message|>Paris?<|end|><|start|>assistant<|channel|>final<|message|>Lyon.";
+        assert!(query("{prompt: p, answer: Lyon.}").score(&plain(harmony)).pass);
+    }
+
+    #[test]
+    fn a_thought_without_an_end_is_no_answer() {
+        let direct = query("{prompt: p, expect: direct}");
+        let cut = Spoken { is_cut: true, thought_tokens: 9, ..plain("<think>\nIt is") };
+        let answer = direct.score(&cut);
+        assert_eq!((answer.pass, answer.scores["expect"], answer.thought_tokens), (false, false, 9));
+        assert_eq!(answer.no_answer.as_deref(), Some("cut off by max_tokens"));
+        let ended = Spoken { opens_thought: true, ..plain("It is Paris.") };
+        assert_eq!(direct.score(&ended).no_answer.as_deref(), Some("its thought has no end"));
     }
 
     #[test]
     fn all_scorers_must_agree() {
         let query = query("{prompt: p, contains: [Paris, France], regex: '^[A-Z]'}");
-        assert!(query.score("Paris is in France.").pass);
-        let answer = query.score("in Paris, France");
+        assert!(query.score(&plain("Paris is in France.")).pass);
+        let answer = query.score(&plain("in Paris, France"));
         assert!(!answer.pass && answer.scores["contains"] && !answer.scores["regex"]);
     }
 
@@ -265,9 +341,9 @@ mod tests {
     fn a_call_is_compared_as_json() {
         let query = query("{prompt: p, tool_call: {name: weather, arguments: {city: Paris, days: 2}}}");
         let call = r#"{"name": "weather", "arguments": {"days": 2.0, "city": "Paris"}}"#;
-        assert!(query.score(&format!("<tool_call>\n{call}\n</tool_call>")).pass);
-        assert!(!query.score(&call.replace('2', "3")).pass);
-        assert!(!query.score("It rains.").pass);
+        assert!(query.score(&plain(&format!("<tool_call>\n{call}\n</tool_call>"))).pass);
+        assert!(!query.score(&plain(&call.replace('2', "3"))).pass);
+        assert!(!query.score(&plain("It rains.")).pass);
     }
 
     #[test]
@@ -283,6 +359,23 @@ mod tests {
             read("{messages: [{role: system, content: s}, {role: user, content: p}], contains: x}"),
             2
         );
+    }
+
+    #[test]
+    fn a_query_may_have_template_arguments_of_its_own() {
+        let template_args =
+            Map::from_iter([("enable_thinking".to_owned(), json!(false)), ("a".to_owned(), json!(1))]);
+        let common = Common { template_args, ..Common::default() };
+        let text = "{prompt: p, contains: x, chat_template_args: {a: 2, b: [3]}}";
+        let read =
+            Query::read(Fields::open(Tree::parse(text).unwrap(), "a query").unwrap(), &common).unwrap();
+        let arguments = Json::Object(read.conversation.template_args);
+        assert_eq!(arguments, json!({"enable_thinking": false, "a": 2, "b": [3]}));
+        assert!(
+            problem("{prompt: p, contains: x, chat_template_args: {tools: []}}")
+                .contains("cannot set `tools`")
+        );
+        assert!(problem("{prompt: p, contains: x, chat_template_args: no}").contains("must be a map"));
     }
 
     #[test]

@@ -181,7 +181,7 @@ fn score(
     require!(given == asked, Source, "the worker answered {given} of {asked} queries");
     let pairs = || suite.queries.iter().zip(answered);
     let score = |(query, answered): (&Query, &Answered)| match answered {
-        Answered::Text(text) => query.score(text),
+        Answered::Text(spoken) => query.score(spoken),
         Answered::NotAsked(reason) => query.not_scored("", reason.clone()),
     };
     let answers: Vec<_> = pairs().map(score).collect();
