@@ -26,7 +26,7 @@ docs: mlx
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --features mlx --no-deps
 
 soak: setup ## Hundreds of kills and full disks, thousands of changed files; about twenty minutes
-	PIPELINE_SOAK=1 $(CARGO) test --locked --features mlx --test e2e -- --nocapture --test-threads 1 soak:: kills::
+	PIPELINE_SOAK=1 $(CARGO) test --locked --features mlx --test e2e -- --nocapture --test-threads 1 soak:: kills:: measurements::
 
 deny: ## Licences and advisories of the dependencies (needs cargo-deny)
 	$(CARGO) deny check

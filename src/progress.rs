@@ -11,9 +11,10 @@ use crate::commands::why::words;
 use crate::terminal::{print_json, say};
 use engine::event::{Event, Observer};
 use engine::recipe::Change;
-use engine::stage::Unit;
+use engine::stage::{Doing, Measuring, Unit};
+use protocol::Step;
 use text::harmless;
-use text::units::bytes;
+use text::units::{bytes, duration, speed};
 
 /// Returns the observer that fits the output: JSON lines if asked for, live lines on a terminal, plain lines
 /// otherwise.
@@ -58,6 +59,8 @@ impl Observer for LiveProgress {
             Event::Started { node, stage, .. } => self.begin(node, stage),
             Event::Fetching { node, .. } => self.begin(node, "fetching"),
             Event::Sending { node } => self.begin(node, "sending"),
+            // A benchmark says more of itself.
+            Event::Progress { unit: Unit::Queries, .. } => {}
             Event::Progress { node, unit, done, total } => {
                 if let Some(bar) = self.running.get(*node) {
                     if bar.length() != Some(*total) {
@@ -65,6 +68,12 @@ impl Observer for LiveProgress {
                         bar.set_style(running_style(*unit));
                     }
                     bar.set_position(*done);
+                }
+            }
+            Event::Measuring { node, measuring } => {
+                if let Some(bar) = self.running.get(*node) {
+                    bar.set_style(style("{spinner} {msg}"));
+                    bar.set_message(format!("{node}: {}", progress_of(measuring)));
                 }
             }
             Event::Built { node, .. }
@@ -132,6 +141,7 @@ fn reason(change: &Change) -> String {
 fn line(event: &Event<'_>) -> Option<String> {
     Some(match event {
         Event::Progress { .. }
+        | Event::Measuring { .. }
         | Event::Sending { .. }
         | Event::Recorded { .. }
         | Event::Verifying { .. }
@@ -163,6 +173,28 @@ fn line(event: &Event<'_>) -> Option<String> {
         }
         Event::Skipped { node, because } => format!("{node}: skipped, because {because} failed"),
     })
+}
+
+/// Describes how far a benchmark is: `q8-g64 (2 of 4) · question 3/12 · reading 180/330 tokens · 1.2 t/s · ~9 min`.
+fn progress_of(measuring: &Measuring) -> String {
+    let Measuring { config, config_number, configs, doing, step, tokens_per_second, seconds_left } =
+        measuring;
+    let mut parts = vec![match configs {
+        1 => config.clone(),
+        _ => format!("{config} ({config_number} of {configs})"),
+    }];
+    parts.push(match doing {
+        Doing::Loading => "loading".to_owned(),
+        Doing::Question { number, count } => format!("question {number}/{count}"),
+        Doing::Text { number, count } => format!("text {number}/{count}"),
+    });
+    parts.extend(step.map(|step| match step {
+        Step::Reading(done, total) => format!("reading {done}/{total} tokens"),
+        Step::Writing(done, most) => format!("writing {done}/{most} tokens"),
+    }));
+    parts.extend(tokens_per_second.map(speed));
+    parts.extend(seconds_left.map(|seconds| format!("~{}", duration(seconds))));
+    parts.join(" · ")
 }
 
 /// Describes what was sent. If only a record was sent, no size is shown.

@@ -83,7 +83,7 @@ fn a_gate_fails_the_node_after_its_report_is_kept() {
     let run = space.run(&["build"]);
     assert_eq!(run.code, Some(1), "{}", run.stderr);
     assert!(run.stderr.contains(&format!("benchmark: failed: {failure}\n")), "{}", run.stderr);
-    assert_eq!(run.stdout, "ran 4 nodes, 1 failed\n");
+    assert_eq!(run.stdout, "ran 4 nodes, 1 failed, measured 4 queries\n");
     let judgement: Judgement = space.json("benchmark/verdicts.json");
     assert_eq!(judgement.gates.iter().map(|gate| gate.pass).collect::<Vec<_>>(), [false, true]);
     assert!(judgement.gates[0].advice[0].contains("more bits"), "{:?}", judgement.gates[0].advice);
@@ -99,10 +99,15 @@ fn a_gate_fails_the_node_after_its_report_is_kept() {
     let timings: Value = space.json("benchmark/timings.json");
     space.nodes(&benchmark(", gates: {fused: {accuracy: '>= 1.0'}}"));
     let run = space.run(&["build"]);
-    assert_eq!((run.code, run.stdout.as_str()), (Some(0), "ran 1 node, 3 up to date\n"), "{}", run.stderr);
+    assert_eq!(
+        (run.code, run.stdout.as_str()),
+        (Some(0), "ran 1 node, 3 up to date, remembered 4 queries\n"),
+        "{}",
+        run.stderr
+    );
     assert_eq!(space.run(&["build"]).stdout, "nothing to do: 4 nodes up to date\n");
     assert_eq!(space.json::<Value>("benchmark/timings.json"), timings);
-    assert_eq!(space.run(&["build", "--force", "benchmark"]).stdout, "ran 1 node, 3 up to date\n");
+    assert_eq!(space.run(&["build", "--force", "benchmark"]).stdout, "ran 1 node, 3 up to date, measured 4 queries\n");
     assert_ne!(space.json::<Value>("benchmark/timings.json"), timings);
 }
 
@@ -114,7 +119,12 @@ fn a_sweep_is_measured_and_concluded_of() {
                 8bit: {minimum: {accuracy: '>= 1.0'}}\n";
     let space = Space::new(rest);
     let run = space.run(&["build"]);
-    assert_eq!((run.code, run.stdout.as_str()), (Some(0), "ran 6 nodes\n"), "{}", run.stderr);
+    assert_eq!(
+        (run.code, run.stdout.as_str()),
+        (Some(0), "ran 6 nodes, measured 4 queries\n"),
+        "{}",
+        run.stderr
+    );
     let judgement: Judgement = space.json("benchmark/verdicts.json");
     let [two, eight] = &judgement.verdicts[..] else { panic!() };
     assert_eq!((two.conclusion, eight.conclusion), (Conclusion::Otherwise, Conclusion::Minimum));

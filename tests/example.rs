@@ -81,7 +81,10 @@ fn the_experiment_comes_out_as_with_mlx_lm() {
     let benchmark = benchmark.split("    reference:").next().unwrap();
     fs::write(folder.path().join("pipeline.yaml"), format!("{text}  heldout:{benchmark}")).unwrap();
 
-    assert_eq!(pipeline(folder.path(), &["build", "-j", "2"]), "ran 9 nodes\n");
+    assert_eq!(
+        pipeline(folder.path(), &["build", "-j", "2"]),
+        "ran 9 nodes, measured 287 queries and 70 texts\n"
+    );
     let golden: Value =
         serde_json::from_slice(&fs::read(root.join("tests/golden/answers.json")).unwrap()).unwrap();
     let (five, heldout) = (results(folder.path(), "benchmark"), results(folder.path(), "heldout"));
@@ -101,7 +104,8 @@ fn the_experiment_comes_out_as_with_mlx_lm() {
     // If the benchmark is measured again, the answers and so the lock are the same, though the timings are
     // not.
     let lock = fs::read(folder.path().join("pipeline.lock")).unwrap();
-    assert_eq!(pipeline(folder.path(), &["build", "--force", "benchmark"]), "ran 1 node, 7 up to date\n");
+    let forced = pipeline(folder.path(), &["build", "--force", "benchmark"]);
+    assert_eq!(forced, "ran 1 node, 7 up to date, measured 35 queries and 70 texts\n");
     assert_eq!(fs::read(folder.path().join("pipeline.lock")).unwrap(), lock);
     assert_eq!(pipeline(folder.path(), &["build", "--locked"]), "nothing to do: 9 nodes up to date\n");
     a_second_machine_runs_nothing(folder.path());

@@ -13,6 +13,7 @@ use engine::project::{
     BuildOptions, BuildOutcome, PlanOptions, Project, ProjectPath, Revisions, nodes_up_to_date,
 };
 use engine::schedule::Summary;
+use engine::stage::Counted;
 
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
@@ -109,6 +110,7 @@ fn finish(args: &BuildArgs, project: &Project, built: &BuildOutcome) -> anyhow::
             "event": "finished", "ran": names(&summary.ran), "linked": summary.linked,
             "fetched": summary.fetched, "fresh": built.up_to_date(),
             "failed": names(&summary.failed), "skipped": summary.skipped, "interrupted": summary.interrupted,
+            "counted": summary.counted,
         }))?;
     } else {
         print(&sentence(built))?;
@@ -122,7 +124,7 @@ fn sentence(built: &BuildOutcome) -> String {
     if fresh == count {
         return status::nothing_to_do(count);
     }
-    let Summary { ran, linked, fetched, failed, skipped, interrupted, done } = summary;
+    let Summary { ran, linked, fetched, failed, skipped, interrupted, in_benchmark, done, counted } = summary;
     let started = done.len() + failed.len() + skipped;
     let mut parts = vec![format!("ran {}", status::nodes(ran.len()))];
     let mut part = |count: usize, what: &str| {
@@ -136,9 +138,33 @@ fn sentence(built: &BuildOutcome) -> String {
     part(failed.len(), "failed");
     part(*skipped, "skipped");
     if *interrupted {
-        parts.push("interrupted; nothing half-made was kept".to_owned());
+        let kept = if *in_benchmark { "what was measured is kept" } else { "nothing half-made was kept" };
+        parts.push(format!("interrupted; {kept}"));
     } else {
         part(count.saturating_sub(started), "not started (-k goes on)");
     }
+    parts.extend(measured(counted));
     parts.join(", ") + "\n"
+}
+
+/// Says what benchmarks measured, and what they knew: `measured 3 queries (52 remembered), remembered 2 texts`.
+fn measured(counted: &Counted) -> Vec<String> {
+    let Counted { measured_queries, remembered_queries, measured_texts, remembered_texts } = *counted;
+    let kinds = [
+        (measured_queries, remembered_queries, "query", "queries"),
+        (measured_texts, remembered_texts, "text", "texts"),
+    ];
+    let (mut measured, mut remembered) = (Vec::new(), Vec::new());
+    for (new, known, one, many) in kinds {
+        let counted = |count: usize| format!("{count} {}", if count == 1 { one } else { many });
+        match (new, known) {
+            (0, 0) => {}
+            (0, _) => remembered.push(counted(known)),
+            (_, 0) => measured.push(counted(new)),
+            _ => measured.push(format!("{} ({known} remembered)", counted(new))),
+        }
+    }
+    let said = [("measured", measured), ("remembered", remembered)].into_iter();
+    let said = said.filter(|(_, parts)| !parts.is_empty());
+    said.map(|(verb, parts)| format!("{verb} {}", parts.join(" and "))).collect()
 }

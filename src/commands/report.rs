@@ -8,6 +8,7 @@ use crate::outcome::Outcome;
 use crate::results::{Outcomes, benchmarks, outcomes};
 use crate::terminal::{print, print_json};
 use engine::project::{Project, ProjectPath};
+use engine::stage::{DeviceChoice, Prompt};
 use report::{Report, csv_header};
 
 #[derive(Debug, Args)]
@@ -18,6 +19,9 @@ pub(crate) struct ReportArgs {
     /// What to print
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     format: Format,
+    /// Print what each query of a benchmark becomes: the text that the models read
+    #[arg(long, value_name = "NODE", conflicts_with_all = ["targets", "format"])]
+    show_prompt: Option<String>,
     /// The same as --format json
     #[arg(long, conflicts_with = "format")]
     json: bool,
@@ -38,11 +42,29 @@ enum Format {
 }
 
 pub(crate) fn run(args: &ReportArgs, path: &ProjectPath) -> anyhow::Result<Outcome> {
-    let project = Project::open(path)?;
+    let mut project = Project::open(path)?;
+    if let Some(node) = &args.show_prompt {
+        return show_prompts(&project.prompts(node, DeviceChoice::default())?, args.json);
+    }
     let nodes = benchmarks(&project, &args.targets)?;
     let format = if args.json { Format::Json } else { args.format };
     for (index, node) in nodes.iter().enumerate() {
         outcomes(&project, node)?.print(node, format, index, nodes.len())?;
+    }
+    Ok(Outcome::Success)
+}
+
+/// Prints the prompts of a benchmark, each below the number of its query.
+fn show_prompts(prompts: &[Prompt], json: bool) -> anyhow::Result<Outcome> {
+    for (index, prompt) in prompts.iter().enumerate() {
+        if json {
+            print_json(prompt)?;
+            continue;
+        }
+        let Prompt { query, configs, text, problem } = prompt;
+        let gap = if index > 0 { "\n" } else { "" };
+        let text = text.as_deref().or(problem.as_deref()).unwrap_or_default();
+        print(&format!("{gap}# query {query}: {}\n{}\n", configs.join(", "), text.trim_end_matches('\n')))?;
     }
     Ok(Outcome::Success)
 }

@@ -16,8 +16,8 @@ use serde_json::Value;
 use site::{REPORT, Site};
 
 use report::{
-    AllTimings, Answer, Bound, ConfigResults, Criterion, Gate, Judgement, Machine, Quantity, Report, Results,
-    Verdict, judge, wilson,
+    AllTimings, Answer, Bound, ConfigResults, Criterion, Divergence, Gate, Judgement, Machine, Perplexity,
+    Quantity, Report, Results, Timings, Verdict, judge, wilson,
 };
 
 /// The parts of the page that must not be blank, and how many colours each has at least.

@@ -25,6 +25,7 @@ mod intruders;
 mod keys;
 mod kills;
 mod layouts;
+mod measurements;
 mod merging;
 mod outages;
 mod pico;

@@ -6,8 +6,8 @@ use crate::space::{STATE_HOME, Space};
 use artifact::{Artifact, Digest, FileEntry};
 use engine::store::{LocalState, MachineSecret};
 use report::{
-    AllTimings, Answer, Bound, ConfigResults, Criterion, Gate, Judgement, Machine, Quantity, Report, Results,
-    Verdict, judge, wilson,
+    AllTimings, Answer, Bound, ConfigResults, Criterion, Divergence, Gate, Judgement, Machine, Perplexity,
+    Quantity, Report, Results, Timings, Verdict, judge, wilson,
 };
 
 #[path = "../sample/mod.rs"]

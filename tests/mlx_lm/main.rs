@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "the tests play the user, who writes files as they like")]
 
 mod compare;
+mod templates;
 mod tool_calls;
 mod types;
 

@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 
 use super::{
-    AllTimings, Answer, Bound, ConfigResults, Criterion, Gate, Judgement, Machine, Quantity, Report, Results,
-    Verdict, judge, wilson,
+    AllTimings, Answer, Bound, ConfigResults, Criterion, Divergence, Gate, Judgement, Machine, Perplexity,
+    Quantity, Report, Results, Timings, Verdict, judge, wilson,
 };
-use protocol::{Divergence, Perplexity, Timings};
 use weights::kernels::{Mode, QuantSpec, Rounding};
 use weights::survival::{Figures, Survival};
 
@@ -72,7 +71,8 @@ pub(crate) fn rich() -> Sample {
     for ((value, mean_kl), results) in read.into_iter().zip(sample.results.configs.values_mut()) {
         results.perplexity = Some(Perplexity { value, standard_error: value * 0.021, tokens: 2048 });
         let (standard_error, top1_agreement) = (mean_kl * 0.05, 1.0 - mean_kl / 3.0);
-        results.divergence = Some(Divergence { mean_kl, standard_error, top1_agreement, tokens: 2048 });
+        results.divergence =
+            Some(Divergence { mean_kl, standard_error, top1_agreement, tokens: 2048, spread: None });
         results.answers[0].prompt = format!("{HOSTILE}\nand a second line");
         results.answers[0].text = HOSTILE.to_owned();
     }
@@ -216,8 +216,9 @@ fn timing(decode_tokens_per_second: f64) -> Timings {
         prefill_tokens_per_second: decode_tokens_per_second * 8.3,
         decode_tokens_per_second,
         generation_seconds_mean: 0.11,
-        spread: 0.021,
+        spread: Some(0.021),
         repeats: 3,
+        load_average: Some(0.25),
         activation_dtype: "float32".to_owned(),
         device: "cpu".to_owned(),
     }

@@ -6,7 +6,7 @@ use anyhow::Result;
 /// Returns the peak memory in bytes.
 #[cfg(target_os = "linux")]
 pub(crate) fn peak_memory() -> Result<u64> {
-    models::measure::peak_memory_of_process()
+    models::peak_memory::peak_memory_of_process()
 }
 
 /// Returns the peak memory in bytes.

@@ -371,6 +371,12 @@ impl Runtime for Cpu {
         Ok(x.values().to_vec())
     }
 
+    fn tensor(&self, log_probabilities: Vec<f32>, dims: usize) -> Result<Tensor> {
+        let mut values = Buffer::new(log_probabilities.len());
+        values.copy_from_slice(&log_probabilities);
+        Ok(Tensor::new(values, dims))
+    }
+
     fn log_softmax(&self, x: &Tensor) -> Result<Tensor> {
         let simd = self.simd;
         let mut values = Buffer::of(x.values());

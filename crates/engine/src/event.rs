@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use crate::recipe::Change;
-use crate::stage::Unit;
+use crate::stage::{Measuring, Unit};
 use crate::verify::Comparison;
 use artifact::Digest;
 
@@ -17,6 +17,12 @@ pub enum Event<'a> {
     Started { node: &'a str, stage: &'a str, changes: &'a [Change] },
     /// A stage or a transfer made progress.
     Progress { node: &'a str, unit: Unit, done: u64, total: u64 },
+    /// A benchmark made progress.
+    Measuring {
+        node: &'a str,
+        #[serde(flatten)]
+        measuring: &'a Measuring,
+    },
     /// A stage ran, and its artifact was stored.
     Built { node: &'a str, stage: &'a str, seconds: f64, bytes: u64, artifact: Digest },
     /// The artifact was taken from the cache. If a file of the node was changed by hand, `edited` is its

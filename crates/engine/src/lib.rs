@@ -5,6 +5,7 @@
 //!  project                                  an opened project, and all operations on it
 //!  schedule → event → verify → inputs       runs stages on threads · builds nodes again and compares them
 //!  plan → recipe → sources → graph → manifest    what a build must do, and why
+//!  measurements                             what was measured of the configurations of a benchmark
 //!  stage                                    folders in, a folder out
 //!  share                                    the remote: who is trusted, what is shared
 //!  attestation                              what is signed: who says that which recipe made which files
@@ -45,6 +46,7 @@ mod inputs;
 pub mod lockfile;
 mod machine;
 pub mod manifest;
+mod measurements;
 pub mod origin;
 pub mod paths;
 pub mod plan;

@@ -23,6 +23,19 @@ pub(crate) fn chip() -> Option<&'static str> {
     CHIP.get_or_init(ask_chip).as_deref()
 }
 
+/// Returns how many processes want to run, on average over the last minute; `None` if the system does not tell.
+pub(crate) fn load_average() -> Option<f64> {
+    let text = match OS {
+        "macos" => {
+            let output = Command::new("sysctl").args(["-n", "vm.loadavg"]).output().ok()?;
+            // `{ 1.23 1.10 0.98 }`
+            String::from_utf8(output.stdout).ok()?.trim_start_matches(['{', ' ']).to_owned()
+        }
+        _ => fs::read_to_string("/proc/loadavg").ok()?,
+    };
+    text.split_whitespace().next()?.parse().ok()
+}
+
 /// Asks the operating system for the name of the processor.
 fn ask_chip() -> Option<String> {
     if OS == "macos" {

@@ -175,6 +175,16 @@ impl Recipe {
         &self.stage
     }
 
+    /// Returns what computes.
+    pub fn backend(&self) -> &str {
+        &self.backend
+    }
+
+    /// Returns the digest of the input in a role, if it is known.
+    pub fn input(&self, role: &str) -> Option<Digest> {
+        self.inputs.get(role).copied()
+    }
+
     /// Returns the recipe of the measurement alone: a benchmark without gates and verdicts. These only judge
     /// the numbers, so benchmarks that differ in nothing else share the measurement. Returns `None` for other
     /// stages.

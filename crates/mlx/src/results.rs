@@ -26,6 +26,12 @@ pub(crate) fn log_softmax(x: &Array) -> Result<Array> {
     Ok(logits.subtract(total)?)
 }
 
+/// Returns rows of `dims` numbers, `[tokens, dims]`.
+pub(crate) fn tensor(numbers: &[f32], dims: usize) -> Result<Array> {
+    let rows = i32::try_from(numbers.len() / dims.max(1))?;
+    Ok(Array::from_slice(numbers, &[rows, i32::try_from(dims)?]))
+}
+
 pub(crate) fn chosen(log_probabilities: &Array, tokens: &[u32]) -> Result<Vec<f64>> {
     let tokens = Array::from_slice(tokens, &[i32::try_from(tokens.len())?, 1]);
     let chosen = take_along_axis(log_probabilities, tokens, -1)?;

@@ -37,7 +37,7 @@ impl Runtime for Mlx {
 
     #[cfg(target_os = "linux")]
     fn peak_memory_bytes(&self) -> Result<u64> {
-        models::measure::peak_memory_of_process()
+        models::peak_memory::peak_memory_of_process()
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -240,6 +240,10 @@ impl Runtime for Mlx {
 
     fn numbers(&self, x: &Array) -> Result<Vec<f32>> {
         results::numbers(x)
+    }
+
+    fn tensor(&self, log_probabilities: Vec<f32>, dims: usize) -> Result<Array> {
+        results::tensor(&log_probabilities, dims)
     }
 
     fn log_softmax(&self, x: &Array) -> Result<Array> {

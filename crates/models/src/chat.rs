@@ -6,27 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value as Jinja};
-use minijinja::{Environment, Error, ErrorKind, context};
-use minijinja_contrib::pycompat::unknown_method_callback;
 use protocol::Conversation;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::config::read_json_if_present;
-use super::python_json::Style;
+pub use super::template::OutOfBudget;
+use super::template::render;
 use super::tokenizer::{TextFolders, special_tokens};
-
-/// How many instructions a template may run. The longest known template runs a few thousand for each message.
-const FUEL: u64 = 20_000_000;
-
-/// How deep macros and inclusions of a template may be nested.
-const DEPTH: usize = 100;
-
-/// A chat template took more than its budget: it runs without end, or nests without end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("its chat template ran out of its budget of {FUEL} steps, nested {DEPTH} deep")]
-pub struct OutOfBudget;
 
 /// The templates of one model by name, and the special tokens that they may name.
 pub struct ChatTemplate {
@@ -62,22 +48,22 @@ impl ChatTemplate {
     /// Fails if the folder has no default template, if the template cannot be rendered, or with
     /// [`OutOfBudget`].
     pub fn render(&self, conversation: &Conversation) -> Result<String> {
-        let Conversation { messages, tools, template_args } = conversation;
+        let Conversation { messages, tools, date, template_args } = conversation;
         let source = self.source(tools.is_some())?;
         let tokens =
             self.special_tokens.iter().map(|(name, token)| (name.clone(), Value::from(token.as_str())));
-        let mut others: Map<String, Value> = tokens.collect();
-        others.extend(template_args.clone());
-        let arguments = context! {
-            messages => Serde(messages),
-            tools => tools.as_ref().map(Serde),
-            documents => (),
-            add_generation_prompt => true,
-            ..Jinja::from(Serde(others))
-        };
-        let rendered = environment()?.render_str(source, arguments);
-        if rendered.as_ref().is_err_and(is_out_of_budget) {
-            return Err(OutOfBudget.into());
+        let mut variables: Map<String, Value> = tokens.collect();
+        variables.extend(template_args.clone());
+        let own = [
+            ("messages", json!(messages)),
+            ("tools", tools.clone().unwrap_or_default()),
+            ("documents", Value::Null),
+            ("add_generation_prompt", true.into()),
+        ];
+        variables.extend(own.map(|(name, value)| (name.to_owned(), value)));
+        let rendered = render(source, &variables, *date);
+        if rendered.as_ref().is_err_and(|error| error.is::<OutOfBudget>()) {
+            return rendered;
         }
         rendered.with_context(|| format!("cannot render the chat template of {}", self.folder.display()))
     }
@@ -138,62 +124,17 @@ fn named_template(entry: &Value) -> Result<(String, String)> {
     text("name").zip(text("template")).context("a chat_template without name or template")
 }
 
-/// Returns Jinja as `transformers` sets it up. `strftime_now` is left out on purpose: a prompt with today's
-/// date would give other answers tomorrow, and templates have a fallback where it is undefined.
-fn environment() -> Result<Environment<'static>> {
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
-    let mut environment = Environment::new();
-    environment.set_syntax(syntax);
-    environment.set_fuel(Some(FUEL));
-    environment.set_recursion_limit(DEPTH);
-    environment.set_unknown_method_callback(unknown_method_callback);
-    environment.add_function("raise_exception", raise_exception);
-    environment.add_filter("tojson", tojson);
-    Ok(environment)
-}
-
-/// Whether a template took more than its budget. The crate has no kind of its own for nesting.
-fn is_out_of_budget(error: &Error) -> bool {
-    let is_nested = error.detail().is_some_and(|detail| detail.contains("recursion limit"));
-    error.kind() == ErrorKind::OutOfFuel || is_nested
-}
-
-fn raise_exception(message: String) -> Result<String, Error> {
-    Err(Error::new(ErrorKind::InvalidOperation, message))
-}
-
-/// The `tojson` filter of `transformers`. Jinja's own filter would escape HTML.
-fn tojson(
-    value: &Jinja,
-    ensure_ascii: Option<bool>,
-    indent: Option<usize>,
-    named: Kwargs,
-) -> Result<String, Error> {
-    if value.is_undefined() {
-        return Err(Error::new(ErrorKind::UndefinedError, "tojson of an undefined value"));
-    }
-    let mut style = Style::new(indent.or(named.get("indent")?));
-    style.ensure_ascii = ensure_ascii.or(named.get("ensure_ascii")?).unwrap_or(false);
-    style.sort_keys = named.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
-    if let Some(separators) = named.get::<Option<Vec<String>>>("separators")? {
-        let [item, key] = <[String; 2]>::try_from(separators)
-            .map_err(|_| Error::new(ErrorKind::InvalidOperation, "separators is not a pair"))?;
-        (style.item_separator, style.key_separator) = (item, key);
-    }
-    named.assert_all_used()?;
-    let value = serde_json::to_value(value)
-        .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
-    Ok(style.dumps(&value))
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn asked(messages: &[Value]) -> Conversation {
-        Conversation { messages: messages.to_vec(), tools: None, template_args: serde_json::Map::new() }
+        Conversation {
+            messages: messages.to_vec(),
+            tools: None,
+            date: protocol::Date::default(),
+            template_args: Map::new(),
+        }
     }
 
     #[test]
@@ -216,13 +157,6 @@ mod tests {
         assert_eq!(template.render(&conversation).unwrap(), "tools, False");
     }
 
-    #[expect(clippy::disallowed_methods, reason = "tests write scratch files")]
-    fn render(source: &str) -> Result<String> {
-        let folder = tempfile::tempdir()?;
-        fs::write(folder.path().join("chat_template.jinja"), source)?;
-        ChatTemplate::load(folder.path())?.render(&asked(&[json!({"role": "user", "content": "hello"})]))
-    }
-
     #[test]
     #[expect(clippy::disallowed_methods, reason = "tests write scratch files")]
     fn the_template_of_an_adapter_comes_first_with_the_tokens_of_the_model() {
@@ -240,20 +174,5 @@ mod tests {
         fs::write(own.path().join(CONFIG), r#"{"bos_token": "<b>", "chat_template": "{{ bos_token }}"}"#)
             .unwrap();
         assert_eq!(rendered(), "<b>");
-    }
-
-    #[test]
-    fn a_template_that_runs_or_nests_without_end_is_stopped() {
-        assert_eq!(render("{{ messages[0].content }}").unwrap(), "hello");
-        let long =
-            "{% for a in range(10000) %}{% for b in range(10000) %}{% set c = b %}{% endfor %}{% endfor %}";
-        let deep = "{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}";
-        for source in [long, deep] {
-            let error = render(source).unwrap_err();
-            assert_eq!(error.downcast_ref::<OutOfBudget>(), Some(&OutOfBudget), "{error:#}");
-        }
-        // A mistake in a template is no budget that ran out.
-        let error = render("{{ messages[0].content.nothing() }}").unwrap_err();
-        assert!(error.downcast_ref::<OutOfBudget>().is_none(), "{error:#}");
     }
 }

@@ -1,4 +1,5 @@
-//! Greedy decoding: continues a prompt's token ids with the most likely token at each step, and times it.
+//! Decoding: continues a prompt's token ids with the most likely token at each step, or with one that is drawn, and
+//! times it.
 //! Knows nothing of text.
 
 use std::collections::BTreeSet;
@@ -8,6 +9,8 @@ use anyhow::{Result, ensure};
 
 use super::LanguageModel;
 use super::runtime::Runtime;
+use super::sampling::Sampler;
+use protocol::{Sampling, Step};
 
 /// A runtime may keep freed memory for reuse. As in mlx-lm, it is given back every time so many tokens are
 /// generated.
@@ -26,25 +29,37 @@ pub struct Generation {
     pub decode_seconds: f64,
 }
 
-/// Generates tokens up to an id of `eos_token_ids`, but at most `max_tokens`.
+/// How an answer is generated.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoding<'a> {
+    /// The maximum number of tokens.
+    pub max_tokens: usize,
+    /// The ids that end an answer.
+    pub eos_token_ids: &'a BTreeSet<u32>,
+    /// How tokens are drawn; the most likely one is taken if `None`.
+    pub sampling: Option<Sampling>,
+}
+
+/// Generates tokens up to an end-of-sequence id. `step` is told of each piece of the prompt and of each new token.
 ///
 /// # Errors
-/// Fails if `max_tokens` is 0, if the prompt is empty or has a token outside the vocabulary, or if the runtime
-/// fails.
+/// Fails if the maximum number of tokens is 0, if the prompt is empty or has a token outside the vocabulary, or if the
+/// runtime fails.
 pub fn generate<R: Runtime>(
     model: &LanguageModel<'_, R>,
     prompt: &[u32],
-    max_tokens: usize,
-    eos_token_ids: &BTreeSet<u32>,
+    decoding: Decoding<'_>,
+    step: &mut dyn FnMut(Step),
 ) -> Result<Generation> {
-    ensure!(max_tokens > 0, "max_tokens is 0");
+    ensure!(decoding.max_tokens > 0, "max_tokens is 0");
+    let mut sampler = decoding.sampling.map(Sampler::new);
     let mut caches = model.caches();
     let start = Instant::now();
-    let first = prefill(model, prompt, &mut caches)?;
+    let first = prefill(model, prompt, &mut caches, sampler.as_mut(), step)?;
     let prefill_seconds = start.elapsed().as_secs_f64();
 
     let start = Instant::now();
-    let (tokens, unused) = decode(model, first, max_tokens, eos_token_ids, &mut caches)?;
+    let (tokens, unused) = decode(model, first, decoding, &mut caches, sampler.as_mut(), step)?;
     let decode_seconds = start.elapsed().as_secs_f64();
     if let Some(token) = unused {
         // A step that was started in vain must not run into the next measurement.
@@ -59,18 +74,22 @@ fn prefill<R: Runtime>(
     model: &LanguageModel<'_, R>,
     prompt: &[u32],
     caches: &mut [R::Cache],
+    sampler: Option<&mut Sampler>,
+    tell: &mut dyn FnMut(Step),
 ) -> Result<R::Tokens> {
     ensure!(!prompt.is_empty(), "the prompt has no tokens");
     let steps = prompt.len().div_ceil(R::PREFILL_STEP);
     let (head, rest) = prompt.split_at((steps - 1) * R::PREFILL_STEP);
-    for step in head.chunks(R::PREFILL_STEP) {
+    tell(Step::Reading(0, prompt.len()));
+    for (index, step) in head.chunks(R::PREFILL_STEP).enumerate() {
         model.hidden(step, caches)?;
         model.runtime.settle(caches)?;
         model.runtime.free()?;
+        tell(Step::Reading((index + 1) * R::PREFILL_STEP, prompt.len()));
     }
     // Only the last token's logits are needed, so the output head reads one row.
     let hidden = model.hidden(rest, caches)?;
-    let first = next_token(model, &model.runtime.last(&hidden)?)?;
+    let first = next_token(model, &model.runtime.last(&hidden)?, sampler)?;
     model.runtime.read(&first)?;
     Ok(first)
 }
@@ -83,13 +102,15 @@ fn prefill<R: Runtime>(
 fn decode<R: Runtime>(
     model: &LanguageModel<'_, R>,
     first: R::Tokens,
-    max_tokens: usize,
-    eos_token_ids: &BTreeSet<u32>,
+    Decoding { max_tokens, eos_token_ids, .. }: Decoding<'_>,
     caches: &mut [R::Cache],
+    mut sampler: Option<&mut Sampler>,
+    step: &mut dyn FnMut(Step),
 ) -> Result<(Vec<u32>, Option<R::Tokens>)> {
     let (runtime, decoder) = (model.runtime, &model.decoder);
     let mut after = |current: &R::Tokens| {
-        let token = next_token(model, &decoder.hidden(runtime, current, 1, caches)?)?;
+        let hidden = decoder.hidden(runtime, current, 1, caches)?;
+        let token = next_token(model, &hidden, sampler.as_deref_mut())?;
         runtime.start(&token)?;
         anyhow::Ok(token)
     };
@@ -100,6 +121,7 @@ fn decode<R: Runtime>(
         let early = if R::IS_LAZY && !is_last { Some(after(&current)?) } else { None };
         let token = runtime.read(&current)?;
         tokens.push(token);
+        step(Step::Writing(tokens.len(), max_tokens));
         if is_last || eos_token_ids.contains(&token) {
             return Ok((tokens, early));
         }
@@ -113,7 +135,15 @@ fn decode<R: Runtime>(
     }
 }
 
-/// Returns the most likely token after what the last layer made of one token.
-fn next_token<R: Runtime>(model: &LanguageModel<'_, R>, hidden: &R::Tensor) -> Result<R::Tokens> {
-    model.runtime.most_likely(&model.decoder.logits(model.runtime, hidden)?)
+/// Returns the token after what the last layer made of one token: the most likely one, or one that is drawn.
+fn next_token<R: Runtime>(
+    model: &LanguageModel<'_, R>,
+    hidden: &R::Tensor,
+    sampler: Option<&mut Sampler>,
+) -> Result<R::Tokens> {
+    let logits = model.decoder.logits(model.runtime, hidden)?;
+    match sampler {
+        None => model.runtime.most_likely(&logits),
+        Some(sampler) => model.runtime.tokens(&[sampler.draw(&model.runtime.numbers(&logits)?)]),
+    }
 }

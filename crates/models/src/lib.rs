@@ -13,16 +13,21 @@ mod mlp;
 mod norm;
 mod rope_scaling;
 mod switch;
+mod template;
 mod tensors;
 
 pub mod chat;
 pub mod generate;
-pub mod measure;
+mod log_probabilities;
 mod observer;
+#[cfg(target_os = "linux")]
+pub mod peak_memory;
 pub mod probe;
 mod python_json;
+mod reading;
 pub mod runtime;
-pub mod text_eval;
+mod sampling;
+pub mod session;
 pub mod tokenizer;
 pub mod worker;
 

@@ -314,6 +314,9 @@ pub trait Runtime: Sized + 'static {
     /// Returns the numbers of a tensor in float32, row by row.
     fn numbers(&self, x: &Self::Tensor) -> Result<Vec<f32>>;
 
+    /// Returns rows of log probabilities, of `dims` numbers each.
+    fn tensor(&self, log_probabilities: Vec<f32>, dims: usize) -> Result<Self::Tensor>;
+
     /// Returns `ln softmax(x)` of each row in float32.
     fn log_softmax(&self, x: &Self::Tensor) -> Result<Self::Tensor>;
 

@@ -1,16 +1,16 @@
 //! The worker: answers one request on standard input with JSON lines on standard output.
 //! Knows nothing of graphs, keys or the store; `pipeline` starts it for work that needs a process of its own.
 
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Write};
 use std::process::{ExitCode, exit};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
 
-use super::measure::measure;
 use super::probe::probe;
 use super::runtime::Runtime;
-use super::text_eval::evaluate;
+use super::session;
 use artifact::{Interrupted, Made, Output};
 use protocol::{Reply, Request};
 use weights::kernels::Backend;
@@ -31,24 +31,21 @@ fn answer<R: Runtime>(
     runtime: impl FnOnce() -> Result<R>,
     backend: impl FnOnce() -> Option<Box<dyn Backend>>,
 ) -> Result<Reply> {
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line).context("cannot read the request")?;
+    let lines = lines_of_input();
+    let line = lines.recv().context("cannot read the request")?;
     let request =
         serde_json::from_str(&line).context("this program is started by `pipeline`, not by hand")?;
-    end_with_the_build();
+    if let Request::Render { model, conversations } = &request {
+        return Ok(Reply::Rendered(session::render(model, conversations)?));
+    }
     let runtime = runtime()?;
     match request {
-        Request::Measure(request) => {
-            let total = (request.conversations.len() * request.repeats) as u64;
-            let mut tick = |done: usize| drop(send(&Reply::Progress(done as u64, total)));
-            Ok(Reply::Measured(Box::new(measure(&runtime, &request, &mut tick)?)))
-        }
-        Request::Evaluate(request) => {
-            let total = request.texts.len() as u64;
-            let mut tick = |done: usize| drop(send(&Reply::Progress(done as u64, total)));
-            let eval = evaluate(&runtime, &request, &mut tick)?;
-            eval.check()?;
-            Ok(Reply::Evaluated(eval))
+        Request::Render { .. } => bail!("prompts need no runtime"),
+        Request::Session(opened) => {
+            let task = |line: String| serde_json::from_str(&line).context("cannot read a task");
+            let mut send = |reply: &Reply| drop(send(reply));
+            session::serve(&runtime, &opened, &mut lines.iter().map(task), &mut send)?;
+            bail!("the session has ended")
         }
         Request::Rewrite { job, output } => {
             let Some(backend) = backend() else { bail!("this worker computes no weights") };
@@ -67,12 +64,19 @@ fn answer<R: Runtime>(
     }
 }
 
-/// Exits as soon as standard input is closed. That happens when the build ends, even if it is killed.
-fn end_with_the_build() {
-    thread::spawn(|| {
-        let _ = io::stdin().lock().read_to_end(&mut Vec::new());
+/// Returns the lines of standard input, read on a thread. The program exits as soon as the input is closed. That
+/// happens when the build ends, even if it is killed.
+fn lines_of_input() -> Receiver<String> {
+    let (sender, lines) = channel();
+    thread::spawn(move || {
+        for line in io::stdin().lock().lines().map_while(io::Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
         exit(130);
     });
+    lines
 }
 
 fn send(reply: &Reply) -> io::Result<()> {

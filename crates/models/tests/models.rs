@@ -19,7 +19,7 @@ use cpu::Cpu;
 use mlx::Mlx;
 use models::LanguageModel;
 use models::chat::ChatTemplate;
-use models::generate::{Generation, generate};
+use models::generate::{Decoding, Generation, generate};
 use models::runtime::Runtime;
 use protocol::Conversation;
 
@@ -76,7 +76,8 @@ impl<R: Runtime> Model for LanguageModel<'_, R> {
     }
 
     fn generate(&self, prompt: &[u32], max_tokens: usize, eos: &BTreeSet<u32>) -> anyhow::Result<Generation> {
-        generate(self, prompt, max_tokens, eos)
+        let decoding = Decoding { max_tokens, eos_token_ids: eos, sampling: None };
+        generate(self, prompt, decoding, &mut |_| {})
     }
 
     fn activation_dtype(&self) -> String {
@@ -446,7 +447,12 @@ fn a_whole_tensor_takes_the_place_of_a_quantized_weight() {
 
 /// A conversation with these messages and tools.
 fn asked(messages: &[Value], tools: Option<&Value>) -> Conversation {
-    Conversation { messages: messages.to_vec(), tools: tools.cloned(), template_args: serde_json::Map::new() }
+    Conversation {
+        messages: messages.to_vec(),
+        tools: tools.cloned(),
+        date: protocol::Date::default(),
+        template_args: serde_json::Map::new(),
+    }
 }
 
 #[test]

@@ -14,12 +14,14 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
-mod measure;
+mod date;
+mod session;
 mod thought;
 
-pub use measure::{
-    Answered, Conversation, Divergence, Evaluate, Measure, Measured, ModelFolders, NotANumber, Perplexity,
-    Spoken, TextEval, Timings,
+pub use date::Date;
+pub use session::{
+    Answered, Compared, Conversation, Loaded, LogProbabilities, ModelFolders, NotANumber, Question, Reading,
+    Run, Sampling, Session, Spoken, Step, Task, Text,
 };
 pub use thought::{THOUGHT_TAGS, end_of_thought, opens_thought};
 
@@ -43,10 +45,15 @@ pub const CPU_ID: &str = "cpu runtime 1";
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// Measure a configuration of a benchmark.
-    Measure(Measure),
-    /// Evaluate a configuration of a benchmark on texts.
-    Evaluate(Evaluate),
+    /// Load a model, and then do each [`Task`] that follows, one line of JSON each.
+    Session(Session),
+    /// Make the prompts of conversations, and load no model.
+    Render {
+        /// The folders with the tokenizer and the chat template.
+        model: ModelFolders,
+        /// The conversations.
+        conversations: Vec<Conversation>,
+    },
     /// Observe the inputs of a model's layers, and write `probe.safetensors`.
     Probe {
         /// What to observe.
@@ -76,16 +83,22 @@ pub struct Probe {
     pub directions: usize,
 }
 
-/// One line from the worker. Every reply but `Progress` is the last one.
+/// One line from the worker. Every reply but `Progress` and those of a session is the last one.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// How much work is done, and how much there is in all.
     Progress(u64, u64),
-    /// A configuration was measured.
-    Measured(Box<Measured>),
-    /// Texts were evaluated.
-    Evaluated(TextEval),
+    /// In a session: the model is loaded.
+    Loaded(Loaded),
+    /// In a session: how far the task is.
+    Step(Step),
+    /// In a session: a question was answered. There is no time if it was not asked.
+    Answered(Answered, Option<Run>),
+    /// In a session: a text was read.
+    Read(Reading),
+    /// The prompt of each conversation, or why there is none.
+    Rendered(Vec<Result<String, String>>),
     /// Files were made, and are hashed and synced.
     Made {
         /// The files.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use text::units::{SIZES, size};
+use text::units::{SIZES, size, speed};
 
 /// What a criterion measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ impl Quantity {
             Self::Accuracy | Self::Exact => format!("{:.1}%", value * 100.0),
             Self::Disk | Self::Memory => size(value),
             Self::Load => format!("{value:.2} s"),
-            Self::Speed => format!("{value:.0} t/s"),
+            Self::Speed => speed(value),
             Self::Perplexity => format!("{value:.3}"),
             Self::Kl => format!("{value:.4}"),
             Self::Survival => format!("{value:.2}"),

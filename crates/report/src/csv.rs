@@ -2,7 +2,7 @@
 //! Knows nothing of answers.
 
 use super::{ConfigResults, Report};
-use protocol::Timings;
+use crate::Timings;
 
 const HEADINGS: [&str; 35] = [
     "benchmark",
@@ -116,7 +116,7 @@ fn timed(timings: Option<&Timings>) -> [String; 9] {
         show(timings.map(|it| it.prefill_tokens_per_second)),
         show(timings.map(|it| it.decode_tokens_per_second)),
         show(timings.map(|it| it.generation_seconds_mean)),
-        show(timings.map(|it| it.spread)),
+        show(timings.and_then(|it| it.spread)),
         show(timings.map(|it| it.repeats)),
         show(timings.map(|it| &it.activation_dtype)),
         show(timings.map(|it| &it.device)),

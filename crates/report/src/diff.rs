@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::{ConfigResults, Quantity};
-use protocol::Timings;
+use crate::Timings;
 
 /// One of the two configurations that are compared.
 #[derive(Clone, Copy, Debug)]

@@ -37,9 +37,11 @@ mod results;
 #[cfg(test)]
 #[path = "../../../tests/sample/mod.rs"]
 mod sample;
+mod statistics;
 pub mod suite;
 mod table;
 mod terminal;
+mod text_eval;
 mod timings;
 
 pub use criteria::{Bound, Comparison, Criterion, Gate, Number, Quantity, Verdict};
@@ -50,7 +52,8 @@ pub use interval::wilson;
 pub use judgement::{Conclusion, Finding, GateOutcome, Judgement, VerdictOutcome, judge};
 pub use results::{Answer, ConfigResults, Results, TextEvals};
 pub use terminal::paragraph;
-pub use timings::{AllTimings, Machine};
+pub use text_eval::{Divergence, Perplexity, Spread, SpreadErrors, TextEval};
+pub use timings::{AllTimings, Load, Machine, Timings};
 
 /// Everything that a report shows.
 #[derive(Clone, Copy, Debug)]

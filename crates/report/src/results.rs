@@ -4,7 +4,7 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use protocol::{Divergence, Perplexity, TextEval};
+use super::{Divergence, Perplexity, TextEval};
 use weights::kernels::QuantSpec;
 use weights::survival::Survival;
 

@@ -2,8 +2,8 @@
 //! Knows nothing of how a table is drawn.
 
 use super::{ConfigResults, Report};
-use protocol::Timings;
-use text::units::bytes;
+use crate::Timings;
+use text::units::{bytes, speed};
 
 /// One column; the first holds the configurations' names.
 pub(super) struct Column {
@@ -112,10 +112,6 @@ pub(super) fn percent(share: f64) -> String {
 pub(super) fn give_or_take(value: f64, standard_error: f64) -> Cell {
     let places = if value.abs() < 1000.0 { 2 } else { 0 };
     Cell { value: format!("{value:.places$}"), note: Some(format!("±{standard_error:.places$}")) }
-}
-
-pub(super) fn speed(tokens_per_second: f64) -> String {
-    format!("{tokens_per_second:.0} t/s")
 }
 
 #[cfg(test)]

@@ -77,6 +77,21 @@ pub fn size(bytes: f64) -> String {
     format!("{value:.1} TB")
 }
 
+/// Writes a speed in tokens per second, with one decimal place below 10: `0.9 t/s`, `118 t/s`.
+pub fn speed(tokens_per_second: f64) -> String {
+    let places = usize::from(tokens_per_second < 9.95);
+    format!("{tokens_per_second:.places$} t/s")
+}
+
+/// Writes how long something will take, roughly: `40 s`, `9 min`, `2.5 h`.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        ..90.0 => format!("{:.0} s", seconds.max(1.0)),
+        ..5400.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.1} h", seconds / 3600.0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +106,12 @@ mod tests {
             assert!(parse_size(wrong).is_err(), "{wrong}");
         }
         assert!(parse_age("30 days").is_err());
+    }
+
+    #[test]
+    fn writes_speeds_and_durations() {
+        assert_eq!([0.94, 9.94, 9.96, 118.4].map(speed), ["0.9 t/s", "9.9 t/s", "10 t/s", "118 t/s"]);
+        assert_eq!([0.2, 89.0, 540.0, 9000.0].map(duration), ["1 s", "89 s", "9 min", "2.5 h"]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod lock;
 mod open;
 mod plan;
 mod preflight;
+mod prompts;
 mod resolve;
 mod results;
 mod text_file;

@@ -7,6 +7,7 @@ use crate::error::{OrBug, Result};
 use crate::event::Event;
 use crate::graph::NodeId;
 use crate::plan::Decision;
+use crate::stage::Stage;
 use artifact::{Artifact, in_one_line};
 
 impl<'a: 'p, 'p> Scheduler<'a, 'p> {
@@ -18,6 +19,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             Ok(executed) => executed,
             Err(error) if error.is_interrupted() => {
                 self.summary.interrupted = true;
+                self.summary.in_benchmark |= matches!(self.planner.graph.node(id).stage, Stage::Benchmark(_));
                 self.set(id, NodeState::Waiting(0));
                 return Ok(());
             }
@@ -39,7 +41,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     /// Reports a stage whose artifact is in place, marks its node as done and uploads it.
     fn executed(&mut self, id: NodeId, decision: &Decision, executed: Executed) -> Result<()> {
         let node = self.planner.graph.node(id);
-        let Executed { artifact, seconds, warnings, failure, .. } = executed;
+        let Executed { artifact, seconds, warnings, failure, counted, .. } = executed;
+        self.summary.counted += counted;
         let digest = artifact.digest();
         let Some(seconds) = seconds else {
             self.observer.event(&Event::Linked { node: &node.name, edited: None, artifact: digest });

@@ -39,7 +39,7 @@ use crate::lockfile::Lockfile;
 use crate::plan::{Decision, Planner, Verdict};
 use crate::recipe::Change;
 use crate::share::Miss;
-use crate::stage::{Environment, Unit, WorkerProgram};
+use crate::stage::{Counted, Measuring, Unit, WorkerProgram};
 use crate::store::Stat;
 use crate::{Error, inputs};
 use artifact::{Artifact, Digest, Interrupted};
@@ -76,12 +76,16 @@ pub struct Summary {
     pub linked: usize,
     /// How many nodes were fetched from the remote.
     pub fetched: usize,
+    /// What benchmarks measured, and what they knew.
+    pub counted: Counted,
     /// The nodes that failed.
     pub failed: Vec<NodeId>,
     /// How many nodes were not run because another failed.
     pub skipped: usize,
     /// Whether it was asked to stop.
     pub interrupted: bool,
+    /// Whether a benchmark was running then. What it has measured is kept.
+    pub in_benchmark: bool,
     /// Key and reproducible digest of each node that is done.
     pub done: BTreeMap<NodeId, (Digest, Digest)>,
 }
@@ -89,6 +93,7 @@ pub struct Summary {
 /// A message from a thread to the owner.
 enum Message {
     Progress(NodeId, u64, u64),
+    Measuring(NodeId, Measuring),
     Ended(NodeId, Result<Executed>),
     Fetched(NodeId, Result<Vec<(Stat, Digest)>, Miss>),
     Upload(UploadEvent),
@@ -204,6 +209,10 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             }
             match receiver.recv_timeout(POLL_INTERVAL) {
                 Ok(Message::Progress(id, done, total)) => self.progress(id, done, total),
+                Ok(Message::Measuring(id, measuring)) => {
+                    let node = &self.planner.graph.node(id).name;
+                    self.observer.event(&Event::Measuring { node, measuring: &measuring });
+                }
                 Ok(Message::Ended(id, outcome)) => self.ended(id, outcome)?,
                 Ok(Message::Fetched(id, outcome)) => self.fetched(id, outcome)?,
                 Ok(Message::Upload(event)) => self.uploaded(event),
@@ -295,7 +304,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         self.observer.event(&Event::Started { node: &node.name, stage, changes });
         self.set(id, NodeState::Running);
         let Planner { store, share, backend, records, .. } = self.planner;
-        let environment = Environment { backend, worker: self.options.worker };
+        let computed_with = (backend, self.options.worker);
         let (sender, cancel) = (self.sender.clone(), self.options.cancel);
         let started = artifact::start(scope, move || {
             let tick = |done, total| {
@@ -303,7 +312,12 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 let _ = sender.send(Message::Progress(id, done, total));
                 if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
             };
-            let run = AssertUnwindSafe(|| execute(&task, store, records, share, &environment, &tick));
+            let tell = |measuring: &Measuring| {
+                let _ = sender.send(Message::Measuring(id, measuring.clone()));
+                if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
+            };
+            let run =
+                AssertUnwindSafe(|| execute(&task, store, records, share, computed_with, (&tick, &tell)));
             let outcome = catch_unwind(run)
                 .unwrap_or_else(|_| Err(Error::Bug("the stage panicked; see above".to_owned())));
             let _ = sender.send(Message::Ended(task.id, outcome));

@@ -8,11 +8,12 @@ use super::records::records;
 use crate::error::Result;
 use crate::graph::NodeId;
 use crate::hub::{self, HubCache};
+use crate::measurements::{Measurements, Source, Tell};
 use crate::origin::Origin;
 use crate::plan::share_policy;
 use crate::recipe::Recipe;
 use crate::share::{LocalRecords, Share};
-use crate::stage::{self, Environment, Inputs, Stage};
+use crate::stage::{self, BackendKind, Counted, Environment, Inputs, Stage, WorkerProgram};
 use crate::store::{Action, LocalStore, RecordOrigin, Stat, hash_files, is_content, owned_file};
 use artifact::{Artifact, Digest, FileEntry, Made, Output, Tick};
 
@@ -26,6 +27,8 @@ pub(super) struct Executed {
     /// How long it took, in seconds; `None` if another process ran it meanwhile.
     pub(super) seconds: Option<f64>,
     pub(super) warnings: Vec<String>,
+    /// What a benchmark measured.
+    pub(super) counted: Counted,
     /// Why the node fails although the artifact was made.
     pub(super) failure: Option<String>,
 }
@@ -60,8 +63,8 @@ pub(super) fn execute(
     store: &LocalStore,
     believed: LocalRecords<'_>,
     share: Option<&Share>,
-    environment: &Environment<'_>,
-    tick: Tick<'_>,
+    (backend, worker): (BackendKind, &WorkerProgram),
+    (tick, tell): (Tick<'_>, Tell<'_>),
 ) -> Result<Executed> {
     let key = task.recipe.key();
     let _lock = store.lock(&key, &|| tick(0, 0))?;
@@ -75,6 +78,7 @@ pub(super) fn execute(
             stats: Vec::new(),
             seconds: None,
             warnings: Vec::new(),
+            counted: Counted::default(),
             failure: action.failure,
         });
     }
@@ -84,7 +88,11 @@ pub(super) fn execute(
     let output = Output::new(folder.clone());
     let mut inputs = task.inputs.clone();
     inputs.measured = task.measured(store, believed, share, tick).unwrap_or_default();
-    stage::run(&task.stage, &inputs, &output, environment, tick)?;
+    let known = Source::Known { believed, share, tick, forced: task.forced };
+    let host = Measurements::new(store, &task.recipe, known, tell);
+    let environment = Environment { backend, worker, host: &host };
+    let counted = stage::run(&task.stage, &inputs, &output, &environment, tick)?;
+    host.finish()?;
     let Made { artifact: made, warnings, failure } = output.finish();
     // Until the record is written, only this lock tells the collector that the contents are needed.
     let gc_lock = store.gc_lock()?;
@@ -103,7 +111,7 @@ pub(super) fn execute(
         store.put_record(&key, &action, RecordOrigin::Here)?;
     }
     drop(gc_lock);
-    Ok(Executed { artifact, stats, seconds: Some(seconds), warnings, failure })
+    Ok(Executed { artifact, stats, seconds: Some(seconds), warnings, counted, failure })
 }
 
 impl Task {

@@ -11,6 +11,7 @@ use super::{Message, Scheduler};
 use crate::Error;
 use crate::event::Event;
 use crate::graph::NodeId;
+use crate::measurements::{POLICY, Subject};
 use crate::plan::{Planner, share_policy};
 use crate::recipe::Recipe;
 use crate::share::{Outgoing, Share, Signing, Unsent};
@@ -210,7 +211,32 @@ pub(crate) fn send(
     let push = |(key, action): &(Digest, Action)| {
         share.push(store, &Outgoing { key, policy, action, signing, place }, tick)
     };
-    records(&recipe, record.action).iter().try_for_each(push)
+    records(&recipe, record.action).iter().try_for_each(push)?;
+    send_measurements(share, store, &recipe, may_sign, tick)
+}
+
+/// Uploads what is recorded of the configurations of a benchmark.
+fn send_measurements(
+    share: &Share,
+    store: &LocalStore,
+    recipe: &Recipe,
+    may_sign: MaySign<'_>,
+    tick: Tick<'_>,
+) -> Result<(), Unsent> {
+    let place = |file: &FileEntry| store.object_path(&file.digest);
+    for subject in Subject::all(recipe).into_values() {
+        let key = subject.key();
+        let Some(record) = store.record(&key) else { continue };
+        let is_ours = record.made_here || matches!(may_sign, MaySign::Anything);
+        let signing = if is_ours { Signing::Allowed } else { Signing::Refused };
+        let outgoing = Outgoing { key: &key, policy: POLICY, action: &record.action, signing, place: &place };
+        match share.push(store, &outgoing, tick) {
+            // Somebody else measured it, and has sent it.
+            Err(Unsent::NotOurs) => {}
+            sent => sent?,
+        }
+    }
+    Ok(())
 }
 
 /// Returns where a file of an artifact lies: in the source that the artifact is, or in the store.

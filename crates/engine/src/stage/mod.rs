@@ -7,6 +7,8 @@ mod params;
 mod probe;
 mod worker;
 
+pub(crate) use benchmark::prompts;
+pub use benchmark::{Counted, Doing, Entry, Host, Measured, Measuring, Prompt, Turn};
 pub(crate) use params::ADAPTERS;
 pub use params::{
     BackendKind, Benchmark, Config, Device, DeviceChoice, Kind, Probe, Stage, UndeclaredVolatile,
@@ -60,12 +62,14 @@ impl Inputs {
 }
 
 /// What the stages of a build are run with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Environment<'a> {
     /// The backend that computes weights.
     pub backend: BackendKind,
     /// The worker programs, which run models, and weights on MLX.
     pub worker: &'a WorkerProgram,
+    /// What knows the earlier measurements of a benchmark.
+    pub host: &'a dyn Host,
 }
 
 /// The unit of the progress of a stage.
@@ -105,8 +109,8 @@ impl Stage {
     }
 }
 
-/// Runs `stage` on `inputs` and writes into `output`. A `base` or an `adapter` writes nothing, because its
-/// artifact is its source.
+/// Runs `stage` on `inputs` and writes into `output`; returns what a benchmark measured. A `base` or an `adapter`
+/// writes nothing, because its artifact is its source.
 ///
 /// # Errors
 /// Fails if an input is not valid, if the output cannot be written, if the worker fails, or if `tick` asks to
@@ -117,13 +121,24 @@ pub fn run(
     output: &Output,
     environment: &Environment<'_>,
     tick: Tick<'_>,
+) -> Result<Counted> {
+    match stage {
+        Stage::Benchmark(parameters) => benchmark::run(parameters, inputs, output, environment, tick),
+        other => make(other, inputs, output, environment, tick).map(|()| Counted::default()),
+    }
+}
+
+fn make(
+    stage: &Stage,
+    inputs: &Inputs,
+    output: &Output,
+    environment: &Environment<'_>,
+    tick: Tick<'_>,
 ) -> Result<()> {
     let operation = match stage {
         Stage::Base => return base::check(inputs.source()?, output),
         Stage::Adapter => return Ok(Adapter::open(inputs.source()?)?.check()?),
-        Stage::Benchmark(parameters) => {
-            return benchmark::run(parameters, inputs, output, environment.worker, tick);
-        }
+        Stage::Benchmark(_) => fail!(Bug, "a benchmark makes no model"),
         Stage::Probe(parameters) => return probe::run(parameters, inputs, output, environment.worker, tick),
         Stage::Fuse(options) => {
             let count = options.scales.len();

@@ -176,7 +176,7 @@ impl Stage {
             Self::Adapter | Self::Fuse(_) => 2,
             Self::Quantize(_) if is_measured => 4,
             Self::Quantize(_) => 3,
-            Self::Benchmark(_) => 5,
+            Self::Benchmark(_) => 6,
         }
     }
 }

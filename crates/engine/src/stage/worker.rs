@@ -22,7 +22,10 @@ use super::Device;
 use crate::Error;
 use crate::error::{OrBug, Result, fail};
 use artifact::{Interrupted, Output, Tick};
-use protocol::{Evaluate, Measure, Measured, Probe, Reply, Request, TextEval};
+use protocol::{
+    Answered, Conversation, Loaded, ModelFolders, Probe, Question, Reading, Reply, Request, Run, Session,
+    Step, Task, Text,
+};
 use weights::rewrite::Job;
 
 /// Returns the name of the worker's program.
@@ -76,28 +79,25 @@ impl WorkerProgram {
         Ok(ours.parent().unwrap_or(Path::new(".")).join(program(device)))
     }
 
-    /// Asks the worker to evaluate texts. `tick` gets the number of texts done.
-    pub(super) fn evaluate(
-        &self,
-        device: Device,
-        request: Evaluate,
-        tick: &dyn Fn(u64) -> Result<(), Interrupted>,
-    ) -> Result<TextEval> {
-        match self.ask(device, &Request::Evaluate(request), &|done, _| tick(done))? {
-            Reply::Evaluated(eval) => Ok(eval),
+    /// Starts a session: the worker loads the model of `request`. `tick` is asked whether to stop.
+    pub(super) fn open(&self, device: Device, request: Session, tick: Poll<'_>) -> Result<OpenSession> {
+        let mut worker = Worker::start(&self.path(device)?)?;
+        worker.send(&Request::Session(request))?;
+        match worker.next(device, tick)? {
+            Reply::Loaded(loaded) => Ok(OpenSession { worker, device, loaded }),
             other => fail!(Bug, "the worker answered {other:?}"),
         }
     }
 
-    /// Asks the worker to measure a configuration. `tick` gets the number of answers given.
-    pub(super) fn measure(
+    /// Asks the worker for the prompts of conversations: for each its text, or why there is none.
+    pub(super) fn render(
         &self,
         device: Device,
-        request: Measure,
-        tick: &dyn Fn(u64) -> Result<(), Interrupted>,
-    ) -> Result<Measured> {
-        match self.ask(device, &Request::Measure(request), &|done, _| tick(done))? {
-            Reply::Measured(measured) => Ok(*measured),
+        model: ModelFolders,
+        conversations: Vec<Conversation>,
+    ) -> Result<Vec<std::result::Result<String, String>>> {
+        match self.ask(device, &Request::Render { model, conversations }, &|_, _| Ok(()))? {
+            Reply::Rendered(prompts) => Ok(prompts),
             other => fail!(Bug, "the worker answered {other:?}"),
         }
     }
@@ -141,14 +141,63 @@ impl WorkerProgram {
         let mut worker = Worker::start(&self.path(device)?)?;
         worker.send(request)?;
         loop {
-            match worker.lines.recv_timeout(POLL_INTERVAL) {
-                Ok(line) => match read_reply(&line, program(device))? {
-                    Reply::Progress(done, total) => tick(done, total)?,
-                    Reply::Failed(message) => return Err(Error::Worker(message)),
-                    last => return Ok(last),
-                },
-                Err(RecvTimeoutError::Timeout) => tick(0, 0)?,
-                Err(RecvTimeoutError::Disconnected) => return Err(worker.explain_end(tick)),
+            match worker.next(device, &|| tick(0, 0))? {
+                Reply::Progress(done, total) => tick(done, total)?,
+                last => return Ok(last),
+            }
+        }
+    }
+}
+
+/// Asks whether to stop.
+pub(super) type Poll<'a> = &'a dyn Fn() -> Result<(), Interrupted>;
+
+/// A worker that has loaded a model. It ends when this is dropped.
+pub(super) struct OpenSession {
+    worker: Worker,
+    device: Device,
+    /// What the worker said of loading.
+    pub(super) loaded: Loaded,
+}
+
+impl OpenSession {
+    /// Asks a question. `step` gets how far the answer is. There is no time if the question was not asked.
+    pub(super) fn answer(
+        &mut self,
+        question: &Question,
+        step: &mut dyn FnMut(Step) -> Result<(), Interrupted>,
+        tick: Poll<'_>,
+    ) -> Result<(Answered, Option<Run>)> {
+        match self.perform(&Task::Answer(question.clone()), step, tick)? {
+            Reply::Answered(answered, run) => Ok((answered, run)),
+            other => fail!(Bug, "the worker answered {other:?}"),
+        }
+    }
+
+    /// Lets the model read a text. `step` gets how far it is.
+    pub(super) fn read(
+        &mut self,
+        text: &Text,
+        step: &mut dyn FnMut(Step) -> Result<(), Interrupted>,
+        tick: Poll<'_>,
+    ) -> Result<Reading> {
+        match self.perform(&Task::Read(text.clone()), step, tick)? {
+            Reply::Read(reading) => Ok(reading),
+            other => fail!(Bug, "the worker answered {other:?}"),
+        }
+    }
+
+    fn perform(
+        &mut self,
+        task: &Task,
+        step: &mut dyn FnMut(Step) -> Result<(), Interrupted>,
+        tick: Poll<'_>,
+    ) -> Result<Reply> {
+        self.worker.send(task)?;
+        loop {
+            match self.worker.next(self.device, tick)? {
+                Reply::Step(done) => step(done)?,
+                last => return Ok(last),
             }
         }
     }
@@ -207,7 +256,21 @@ impl Worker {
         Ok(worker)
     }
 
-    fn send(&mut self, request: &Request) -> Result<()> {
+    /// Waits for the next reply. A failure of the worker is an error.
+    fn next(&mut self, device: Device, tick: Poll<'_>) -> Result<Reply> {
+        loop {
+            match self.lines.recv_timeout(POLL_INTERVAL) {
+                Ok(line) => match read_reply(&line, program(device))? {
+                    Reply::Failed(message) => return Err(Error::Worker(message)),
+                    reply => return Ok(reply),
+                },
+                Err(RecvTimeoutError::Timeout) => tick()?,
+                Err(RecvTimeoutError::Disconnected) => return Err(self.explain_end(tick)),
+            }
+        }
+    }
+
+    fn send(&mut self, request: &impl serde::Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(request).expect("BUG: a request has a JSON form");
         line.push(b'\n');
         let input = self.child.stdin.as_mut().or_bug("the worker's input is a pipe")?;
@@ -220,9 +283,9 @@ impl Worker {
     }
 
     /// Returns why a worker ended without a last reply: Ctrl-C, which reaches it too, or its exit status.
-    fn explain_end(&mut self, tick: &dyn Fn(u64, u64) -> Result<(), Interrupted>) -> Error {
+    fn explain_end(&mut self, tick: Poll<'_>) -> Error {
         thread::sleep(POLL_INTERVAL);
-        if let Err(interrupted) = tick(0, 0) {
+        if let Err(interrupted) = tick() {
             return interrupted.into();
         }
         let status = self.child.wait();

@@ -26,6 +26,10 @@ const SETTLED: Duration = Duration::from_secs(3600);
 /// A partial file is removed if no download continued it for longer than this.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
+/// A journal of a measurement is removed if nothing was added to it for longer than this. It is work that somebody may
+/// still continue.
+const GIVEN_UP: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// Which records are removed. Without a limit, only what no record names is removed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
@@ -52,7 +56,7 @@ pub struct GcPlan {
     pub folders: Vec<PathBuf>,
     /// The contents.
     pub objects: Vec<Digest>,
-    /// The abandoned partial files.
+    /// The abandoned partial files, and the journals of measurements that were given up.
     pub partials: Vec<PathBuf>,
     /// The size of the contents and the partial files, in bytes.
     pub bytes: u64,
@@ -212,11 +216,13 @@ impl Collector<'_> {
     }
 
     fn partials(&self) -> Result<Vec<PathBuf>> {
+        let older = |path: &Path, limit| {
+            let written = fs::metadata(path).and_then(|metadata| metadata.modified());
+            written.is_ok_and(|written| self.age(written) > limit)
+        };
         let mut found = list(&self.store.tmp())?;
-        let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
-        found.retain(|path| {
-            is_partial(path) && written(path).is_ok_and(|written| self.age(written) > ABANDONED)
-        });
+        found.retain(|path| is_partial(path) && older(path, ABANDONED));
+        found.extend(list(&self.store.measuring())?.into_iter().filter(|path| older(path, GIVEN_UP)));
         Ok(found)
     }
 

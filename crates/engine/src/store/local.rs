@@ -4,6 +4,7 @@
 //! ```text
 //! objects/ab/cdef…    the content whose blake3 begins with ab
 //! actions/KEY.json    the record of an action, written after the objects it names
+//! measuring/          the journals of measurements that are not finished
 //! gc.lock             the GC lock: shared while something is put in place, exclusive for the collector
 //! memo, witness       files that only save time: the local state, and the up-to-date stamp; in a cache that
 //!                     several people share, each has their own
@@ -54,7 +55,7 @@ impl LocalStore {
     }
 
     #[cfg(test)]
-    pub(super) fn with_secret(root: PathBuf, secret: PathBuf) -> Self {
+    pub(crate) fn with_secret(root: PathBuf, secret: PathBuf) -> Self {
         Self { secret: MachineSecret::at(secret), ..Self::new(root) }
     }
 
@@ -133,6 +134,24 @@ impl LocalStore {
 
     pub(super) fn actions_path(&self) -> PathBuf {
         self.root.join("actions")
+    }
+
+    /// Returns the path of this user's journal of what is being measured of a subject.
+    pub(crate) fn measuring_path(&self, subject: &Digest) -> PathBuf {
+        self.measuring().join(format!("{subject}{}.jsonl", self.user()))
+    }
+
+    /// Returns the folder of the journals.
+    pub(super) fn measuring(&self) -> PathBuf {
+        self.root.join("measuring")
+    }
+
+    /// Creates the folder of the journals, if it is missing.
+    ///
+    /// # Errors
+    /// Fails if it cannot be created.
+    pub(crate) fn make_measuring_folder(&self) -> Result<(), IoError> {
+        make_folder(&self.measuring())
     }
 
     pub(super) fn tmp(&self) -> PathBuf {

@@ -11,6 +11,7 @@ use std::fs;
 use crate::error::{OrBug, Result};
 use crate::graph::NodeId;
 use crate::inputs;
+use crate::measurements::{Measurements, Source};
 use crate::plan::{Decision, Planner};
 use crate::stage::{self, Environment, WorkerProgram};
 use crate::store::{RecordOrigin, StatCache, hash_files, hash_source};
@@ -90,7 +91,10 @@ impl<'a> Verifier<'a> {
         let inputs = inputs::find(&mut self.planner, id, &|input| self::recorded(decisions, input))?;
         let output = Output::new(folder.clone());
         let stage = &self.planner.graph.node(id).stage;
-        let environment = Environment { backend: self.planner.backend, worker: self.worker };
+        let recipe = decisions.get(&id).and_then(|decision| decision.recipe.as_ref());
+        let recipe = recipe.or_bug("a node that is built has a recipe")?;
+        let host = Measurements::new(self.planner.store, recipe, Source::Nowhere, &|_| Ok(()));
+        let environment = Environment { backend: self.planner.backend, worker: self.worker, host: &host };
         stage::run(stage, &inputs, &output, &environment, tick)?;
         if stage.is_reference() {
             let files = self.source_files(id, recorded)?;

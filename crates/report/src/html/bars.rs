@@ -4,9 +4,9 @@
 use std::fmt::Write;
 
 use super::super::Report;
-use super::super::table::speed;
 use super::text::escape;
-use protocol::Timings;
+use crate::Timings;
+use text::units::speed;
 
 /// What is measured: its heading, its CSS class, and its value.
 type Measure = (&'static str, &'static str, fn(&Timings) -> f64);
@@ -44,8 +44,8 @@ impl Report<'_> {
             out.push_str("</tr>\n");
         }
         out.push_str("</tbody>\n</table>\n");
-        let spread = timed.iter().map(|(_, timings)| timings.spread).fold(0.0, f64::max);
-        if timed.iter().any(|(_, timings)| timings.repeats > 1) {
+        let spread = timed.iter().filter_map(|(_, timings)| timings.spread).reduce(f64::max);
+        if let Some(spread) = spread {
             let _ = writeln!(
                 out,
                 "<p class=\"aside\">Medians of the repeats, which differ by {:.1} % at most (standard deviation over \

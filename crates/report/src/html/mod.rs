@@ -16,7 +16,7 @@ use std::fmt::Write;
 
 use super::Report;
 use super::outcome::{Outcome, Tone};
-use protocol::Timings;
+use crate::Timings;
 use text::{escape, prose};
 
 /// The Content-Security-Policy: the page may use its own styles and `data:` images, and nothing else.

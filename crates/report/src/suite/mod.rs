@@ -13,6 +13,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::Error;
 use artifact::AtPath;
+use protocol::Date;
 use text::yaml::{At, Fields, Problem, Tree, Value};
 
 /// The maximum number of tokens in an answer, if the suite does not say.
@@ -73,6 +74,7 @@ struct Common {
     system: Option<String>,
     tools: Option<Json>,
     tool_format: Option<Format>,
+    date: Date,
     template_args: Map<String, Json>,
 }
 
@@ -147,6 +149,10 @@ impl Suite {
         let system = fields.optional_text("system")?.map(|(text, _)| text);
         let tools = fields.take("tools").map(|tree| tree.to_json());
         let tool_format = fields.word("tool_format", &Format::WORDS)?;
+        let date = fields.optional_text("date")?.map(|(text, at)| {
+            Date::try_from(text).map_err(|problem| Problem::new(at, format!("`date`: {problem}")))
+        });
+        let date = date.transpose()?.unwrap_or_default();
         let template_args = query::read_template_args(fields)?;
         let suite = Self {
             name,
@@ -157,7 +163,7 @@ impl Suite {
             queries: Vec::new(),
             texts: Vec::new(),
         };
-        Ok((suite, Common { system, tools, tool_format, template_args }))
+        Ok((suite, Common { system, tools, tool_format, date, template_args }))
     }
 
     fn check(self, at: At) -> Result<Self, Problem> {

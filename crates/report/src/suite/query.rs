@@ -63,7 +63,16 @@ impl Query {
             let message = "a query needs one of `expect`, `answer`, `contains`, `regex` and `tool_call`";
             return Err(Problem::new(at, message));
         }
-        Ok(Self { conversation: Conversation { messages, tools, template_args }, scorers, tool_format })
+        Ok(Self {
+            conversation: Conversation { messages, tools, date: common.date, template_args },
+            scorers,
+            tool_format,
+        })
+    }
+
+    /// Returns what is asked after this was said, or `None` at the end of the conversation.
+    pub fn next(&self, said: &[Spoken]) -> Option<Conversation> {
+        said.is_empty().then(|| self.conversation.clone())
     }
 
     /// Whether the query gives the exact answer.

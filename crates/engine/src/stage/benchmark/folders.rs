@@ -7,8 +7,7 @@ use std::path::Path;
 use crate::error::{OrBug, Result};
 use crate::stage::{Benchmark, Inputs};
 use artifact::AtPath;
-use protocol::{Evaluate, Measure, ModelFolders};
-use report::suite::Suite;
+use protocol::ModelFolders;
 use weights::adapter::{Adapter, Base};
 use weights::checkpoint::{Checkpoint, own_code};
 use weights::kernels::QuantSpec;
@@ -66,28 +65,8 @@ impl<'a> Folders<'a> {
         })
     }
 
-    /// Returns the request to answer the queries.
-    pub(super) fn measure(&self, suite: &Suite) -> Measure {
-        Measure {
-            model: self.owned(),
-            conversations: suite.queries.iter().map(|query| query.conversation.clone()).collect(),
-            max_tokens: suite.max_tokens,
-            repeats: suite.repeats,
-            warmup: suite.warmup,
-        }
-    }
-
-    /// Returns the request to evaluate the texts, and to compare the distributions with those of `reference`.
-    pub(super) fn evaluate(&self, suite: &Suite, reference: Option<&Self>) -> Evaluate {
-        Evaluate {
-            model: self.owned(),
-            reference: reference.map(Self::owned),
-            texts: suite.texts.clone(),
-            context: suite.context,
-        }
-    }
-
-    fn owned(&self) -> ModelFolders {
+    /// Returns the folders for a worker.
+    pub(super) fn owned(&self) -> ModelFolders {
         let adapter = self.adapter.map(Path::to_owned);
         let tokenizer = adapter.clone().filter(|_| self.own_tokenizer);
         ModelFolders { model: self.model.to_owned(), adapter, tokenizer }

@@ -3,20 +3,34 @@
 //! Knows nothing of runtimes or of tokens: it sends conversations to a worker and scores the texts that come back.
 
 mod folders;
+mod host;
+mod interview;
+mod memory;
+mod progress;
+mod prompts;
+mod score;
 
+pub use host::Host;
+pub use interview::Counted;
+pub use memory::{Entry, Measured, Turn};
+pub use progress::{Doing, Measuring};
+pub use prompts::Prompt;
+pub(crate) use prompts::prompts;
+
+use std::collections::HashMap;
 use std::path::Path;
 use std::thread::available_parallelism;
 
-use folders::{Facts, Folders};
+use folders::Folders;
 use indexmap::IndexMap;
+use interview::{Course, Interview, Setting};
 
-use super::{Benchmark, Device, Inputs, WorkerProgram};
-use crate::error::{Context, Result, fail, require};
+use super::{Benchmark, Config, Device, Environment, Inputs};
+use crate::error::{Context, OrBug, Result, fail, require};
 use crate::machine::chip;
-use artifact::{Interrupted, Output, Tick};
-use protocol::{Answered, Measured, TextEval, Timings};
+use artifact::{Output, Tick};
 use report::suite::{Query, Quoting, Suite};
-use report::{AllTimings, ConfigResults, Criterion, Machine, Quantity, Report, Results, judge, wilson};
+use report::{AllTimings, ConfigResults, Criterion, Machine, Quantity, Report, Results, Timings, judge};
 
 /// Runs the suite, unless it was measured earlier. Writes `results.json`, `readings.json`, `timings.json`,
 /// `verdicts.json`, `report.md` and `report.html`.
@@ -24,12 +38,15 @@ pub(super) fn run(
     parameters: &Benchmark,
     inputs: &Inputs,
     output: &Output,
-    worker: &WorkerProgram,
+    environment: &Environment<'_>,
     tick: Tick<'_>,
-) -> Result<()> {
-    let (results, timings) = match earlier(parameters, inputs) {
-        Some(earlier) => earlier,
-        None => run_all(parameters, inputs, worker, tick)?,
+) -> Result<Counted> {
+    let (results, timings, counted) = match earlier(parameters, inputs) {
+        Some((results, timings)) => {
+            let counted = remembered(&results);
+            (results, timings, counted)
+        }
+        None => run_all(parameters, inputs, environment, tick)?,
     };
     let judgement = judge(&parameters.gates, &parameters.verdicts, &results, &timings);
     output.write("results.json", &pretty(&results))?;
@@ -46,7 +63,17 @@ pub(super) fn run(
     if let Some(failure) = judgement.failure() {
         output.fail(failure);
     }
-    Ok(())
+    Ok(counted)
+}
+
+/// Counts what an earlier measurement has.
+fn remembered(results: &Results) -> Counted {
+    let configs = || results.configs.values();
+    Counted {
+        remembered_queries: configs().map(|config| config.answers.len()).sum(),
+        remembered_texts: configs().filter(|config| config.perplexity.is_some()).count(),
+        ..Counted::default()
+    }
 }
 
 /// Returns the results of an earlier measurement, if the inputs have it. If times are judged, they must be those of
@@ -62,33 +89,68 @@ fn earlier(parameters: &Benchmark, inputs: &Inputs) -> Option<(Results, AllTimin
         .then(|| (results.with_text_evals(&evals), timings))
 }
 
-/// Measures every configuration.
+/// Measures every configuration, the reference first: the others are compared with what it leaves.
 fn run_all(
     parameters: &Benchmark,
     inputs: &Inputs,
-    worker: &WorkerProgram,
+    environment: &Environment<'_>,
     tick: Tick<'_>,
-) -> Result<(Results, AllTimings)> {
+) -> Result<(Results, AllTimings, Counted)> {
     let suite = Suite::read(inputs.source()?, inputs.quoting)?;
     let reference = parameters.reference.as_deref();
-    let reference = reference.map(|name| Folders::of(parameters, name, inputs)).transpose()?;
+    let setting = Setting {
+        suite: &suite,
+        worker: environment.worker,
+        device: parameters.runs_on,
+        host: environment.host,
+        tick,
+        reference,
+        configs: parameters.configs.len(),
+    };
+    let mut interviews = Vec::new();
+    for (index, config) in parameters.configs.iter().enumerate() {
+        let folders = Folders::of(parameters, &config.name, inputs)?;
+        interviews.push(Interview::new(&setting, &config.name, index + 1, folders));
+    }
+    let mut course = Course::new(&setting, &interviews)?;
+    let mut unread = vec![false; suite.texts.len()];
+    for (text, unread) in unread.iter_mut().enumerate() {
+        for interview in &interviews {
+            *unread |= interview.lacks(text)?;
+        }
+    }
+    let mut order: Vec<_> = interviews.iter_mut().collect();
+    order.sort_by_key(|interview| reference != Some(interview.name()));
+    let mut measured = HashMap::new();
+    for interview in order {
+        let done = run_config(interview, &mut course, &|text| unread[text]);
+        let done = done.within(|| format!("cannot measure the config `{}`", interview.name()))?;
+        measured.insert(interview.name().to_owned(), done);
+    }
     let mut results = Results {
         suite: suite.name.clone(),
         reference: parameters.reference.clone(),
         configs: IndexMap::new(),
     };
     let mut timings = AllTimings { machine: machine(parameters.runs_on), configs: IndexMap::new() };
-    let each = suite.queries.len() * suite.repeats + suite.texts.len();
-    for (index, config) in parameters.configs.iter().enumerate() {
-        let folders = Folders::of(parameters, &config.name, inputs)?;
-        let count = |done: u64| tick((index * each) as u64 + done, (parameters.configs.len() * each) as u64);
-        let worker = (worker, parameters.runs_on);
-        let (own, timed) = run_config(&suite, &folders, reference.as_ref(), worker, &count)
-            .within(|| format!("cannot measure the config `{}`", config.name))?;
-        results.configs.insert(config.name.clone(), own);
-        timings.configs.extend(timed.map(|timed| (config.name.clone(), timed)));
+    for Config { name, .. } in &parameters.configs {
+        let (own, timed) = measured.remove(name).or_bug("every config was measured")?;
+        results.configs.insert(name.clone(), own);
+        timings.configs.extend(timed.map(|timed| (name.clone(), timed)));
     }
-    Ok((results, timings))
+    Ok((results, timings, course.counted))
+}
+
+/// Measures one configuration. `needs` says of which texts the log probabilities are needed, if it is the reference.
+fn run_config(
+    interview: &mut Interview<'_>,
+    course: &mut Course,
+    needs: &dyn Fn(usize) -> bool,
+) -> Result<(ConfigResults, Option<Timings>)> {
+    let facts = interview.folders.facts()?;
+    interview.run(course, needs)?;
+    let results = score::score(interview.suite(), &interview.said()?, interview.text_eval()?, facts)?;
+    Ok((results, interview.timings()?))
 }
 
 /// Checks what can be known of a benchmark before anything runs: whether the suite at `source` is valid, and
@@ -143,68 +205,4 @@ fn machine(device: Device) -> Machine {
         backend: device.id().to_owned(),
         pipeline: env!("CARGO_PKG_VERSION").to_owned(),
     }
-}
-
-/// Measures one configuration. `count` gets the number of answers and texts done.
-fn run_config(
-    suite: &Suite,
-    folders: &Folders<'_>,
-    reference: Option<&Folders<'_>>,
-    (worker, device): (&WorkerProgram, Device),
-    count: &dyn Fn(u64) -> Result<(), Interrupted>,
-) -> Result<(ConfigResults, Option<Timings>)> {
-    let facts = folders.facts()?;
-    let measured = match suite.queries.is_empty() {
-        true => None,
-        false => Some(worker.measure(device, folders.measure(suite), count)?),
-    };
-    let answered = (suite.queries.len() * suite.repeats) as u64;
-    let eval = match suite.texts.is_empty() {
-        true => None,
-        false => {
-            let count = |done: u64| count(answered + done);
-            Some(worker.evaluate(device, folders.evaluate(suite, reference), &count)?)
-        }
-    };
-    let results = score(suite, measured.as_ref(), eval, facts)?;
-    Ok((results, measured.map(|measured| measured.timings)))
-}
-
-fn score(
-    suite: &Suite,
-    measured: Option<&Measured>,
-    eval: Option<TextEval>,
-    facts: Facts,
-) -> Result<ConfigResults> {
-    let answered = measured.map_or(&[][..], |measured| &measured.answers);
-    let (asked, given) = (suite.queries.len(), answered.len());
-    require!(given == asked, Source, "the worker answered {given} of {asked} queries");
-    let pairs = || suite.queries.iter().zip(answered);
-    let score = |(query, answered): (&Query, &Answered)| match answered {
-        Answered::Text(spoken) => query.score(spoken),
-        Answered::NotAsked(reason) => query.not_scored("", reason.clone()),
-    };
-    let answers: Vec<_> = pairs().map(score).collect();
-    let correct = answers.iter().filter(|answer| answer.pass).count();
-    let not_scored = answers.iter().filter(|answer| answer.not_scored.is_some()).count();
-    let total = asked - not_scored;
-    let scored = || pairs().zip(&answers).filter(|(_, answer)| answer.not_scored.is_none());
-    let exact = scored().filter(|((query, _), answer)| query.is_exact(&answer.text));
-    Ok(ConfigResults {
-        correct,
-        total,
-        not_scored,
-        accuracy: if total == 0 { 0.0 } else { correct as f64 / total as f64 },
-        accuracy_interval: wilson(correct, total),
-        exact: exact.count(),
-        exact_total: scored().filter(|((query, _), _)| query.has_exact()).count(),
-        disk_bytes: facts.disk_bytes,
-        bits_per_weight: facts.bits_per_weight,
-        quantization: facts.quantization,
-        code: facts.code,
-        perplexity: eval.map(|eval| eval.perplexity),
-        divergence: eval.and_then(|eval| eval.divergence),
-        survival: facts.survival,
-        answers,
-    })
 }

@@ -32,6 +32,36 @@ impl Call {
         let same = |wanted| is_same(wanted, made.arguments.as_ref().unwrap_or(&nothing));
         self.name == made.name && self.arguments.as_ref().is_none_or(same)
     }
+
+    /// Returns how much of this call `made` has, from 0 to 1: the name, and each argument that is the same. Arguments
+    /// that are not wanted take from it.
+    pub(super) fn credit(&self, made: &Self) -> f64 {
+        if self.is_made_by(made) {
+            return 1.0;
+        }
+        let (Some(Json::Object(wanted)), true) = (&self.arguments, self.name == made.name) else {
+            return 0.0;
+        };
+        let nothing = Map::new();
+        let given = made.arguments.as_ref().and_then(Json::as_object).unwrap_or(&nothing);
+        let right =
+            wanted.iter().filter(|(name, value)| given.get(*name).is_some_and(|given| is_same(value, given)));
+        (1 + right.count()) as f64 / (1 + wanted.len().max(given.len())) as f64
+    }
+}
+
+/// For people: `get_weather(city="Paris")`.
+impl std::fmt::Display for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let arguments = match &self.arguments {
+            None => "…".to_owned(),
+            Some(Json::Object(map)) => {
+                map.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ")
+            }
+            Some(other) => other.to_string(),
+        };
+        write!(f, "{}({arguments})", self.name)
+    }
 }
 
 /// How a family of models writes tool calls.
