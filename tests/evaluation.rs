@@ -107,7 +107,10 @@ fn a_gate_fails_the_node_after_its_report_is_kept() {
     );
     assert_eq!(space.run(&["build"]).stdout, "nothing to do: 4 nodes up to date\n");
     assert_eq!(space.json::<Value>("benchmark/timings.json"), timings);
-    assert_eq!(space.run(&["build", "--force", "benchmark"]).stdout, "ran 1 node, 3 up to date, measured 4 queries\n");
+    assert_eq!(
+        space.run(&["build", "--force", "benchmark"]).stdout,
+        "ran 1 node, 3 up to date, measured 4 queries\n"
+    );
     assert_ne!(space.json::<Value>("benchmark/timings.json"), timings);
 }
 

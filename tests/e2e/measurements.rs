@@ -192,3 +192,63 @@ fn kill_after(space: &Space, lines: usize) -> bool {
     }
     false
 }
+
+#[test]
+fn a_query_may_be_sampled_and_a_text_may_lie_in_a_file() {
+    let space = project();
+    space.write("wiki.txt", "w1 w2 w3 w4 w5 w6 w7 w8");
+    let queries = "- {prompt: w1 w2, contains: w4, category: git, weight: 3, samples: 3, temperature: 2}\n\
+                   - {prompt: w9, contains: [w4, w5]}\n";
+    space.write(
+        "suite.yaml",
+        format!("name: s\nmax_tokens: 6\nqueries:\n{queries}texts: {{file: wiki.txt, tokens: 5}}\n"),
+    );
+    space.edit("reference: q8", "reference: q8, gates: {q8: {'accuracy[git]': '>= 0', kl_p99: '<= 1'}}");
+    assert_eq!(counted(&space.build().exits(0)), [4, 0, 2, 0]);
+    let results: Value = serde_json::from_str(&space.read("artifacts/b/results.json")).unwrap();
+    let q8 = &results["configs"]["q8"];
+    let samples = q8["answers"][0]["samples"].as_array().unwrap();
+    assert_eq!(
+        (samples.len(), &q8["pass_at_k"]["k"], &q8["categories"]["git"]["total"]),
+        (3, &json!(3), &json!(1))
+    );
+    // Hot samples of a random model differ, and come out the same again.
+    assert!(samples[0] != samples[1] || samples[0] != samples[2], "{samples:?}");
+    let before = space.bytes("artifacts/b/results.json");
+    drop(space.build_with(&["--force", "b"]).exits(0));
+    assert_eq!(space.bytes("artifacts/b/results.json"), before);
+    let readings: Value = serde_json::from_str(&space.read("artifacts/b/readings.json")).unwrap();
+    assert_eq!(readings["q4"]["perplexity"]["tokens"], 4);
+
+    // The text is part of the key.
+    space.write("wiki.txt", "w8 w7 w6 w5 w4");
+    assert_eq!(counted(&space.build().exits(0)), [0, 4, 2, 0]);
+    space.build().ran([]);
+    // A gate on what the suite does not have is refused before anything runs.
+    space.edit("accuracy[git]", "accuracy[math]");
+    let run = space.build().exits(2);
+    assert!(run.transcript().contains("`accuracy[math]` is asked for, but"), "{}", run.transcript());
+}
+
+#[test]
+fn a_prompt_is_shown_with_the_date_and_the_arguments() {
+    let space = project();
+    let template = "{{ strftime_now('%F') }} {{ thinking | default('on') }}: {{ messages[0].content }}";
+    space.write("model/chat_template.jinja", template);
+    space.write("suite.yaml", "name: s\ndate: 2025-03-04\nqueries:\n- {prompt: w1, contains: w4}\n");
+    space.edit(
+        "configs: {q8: q8, q4: q4}, reference: q8",
+        "configs: {q8: q8, q4: {model: q4, chat_template_args: {thinking: 'off'}}}",
+    );
+    let run = space.run(&["report", "--show-prompt", "b"]).exits(1);
+    assert!(
+        run.stderr.contains("its input `q8` is not built; `pipeline build q8` makes it"),
+        "{}",
+        run.stderr
+    );
+    drop(space.run(&["build", "q8", "q4"]).exits(0));
+    let run = space.run(&["report", "--show-prompt", "b"]).exits(0);
+    assert_eq!(run.stdout, "# query 1: q8\n2025-03-04 on: w1\n\n# query 1: q4\n2025-03-04 off: w1\n");
+    let run = space.run(&["report", "--show-prompt", "q8"]).exits(2);
+    assert!(run.stderr.contains("`q8` is no benchmark"), "{}", run.stderr);
+}

@@ -124,7 +124,7 @@ fn a_table_and_what_was_decided() {
     gate on `8bit`: holds
     verdict on `8bit`: good enough
       disk <= 0.45x, but it is 0.53x (3.5 MB)
-    verdict on `6bit`: the best choice
+    verdict on `6bit`: meets all
     verdict on `4bit`: not good enough: ship the adapter beside the base, unfused
       accuracy >= 100.0%, but it is 60.0% (3/5, 95%: 23 to 88%)
 

@@ -57,7 +57,7 @@ pub(crate) fn plain() -> Sample {
     let timings = SIX.iter().map(|row| (row.0.to_owned(), timing(row.5)));
     Sample {
         results: Results { suite: "discrimination".to_owned(), reference: None, configs: configs.collect() },
-        timings: AllTimings { machine: machine(), configs: timings.collect() },
+        timings: AllTimings { machine: machine(), run: None, configs: timings.collect() },
         judgement: Judgement::default(),
     }
 }
@@ -144,6 +144,7 @@ impl Sample {
         let criteria = |list: &[(Quantity, &str)]| -> Vec<_> {
             let criterion = |(quantity, bound): &(Quantity, &str)| Criterion {
                 bound: Bound::parse(*quantity, bound).unwrap(),
+                category: None,
                 quantity: *quantity,
             };
             list.iter().map(criterion).collect()
@@ -173,7 +174,6 @@ fn config(&(_, correct, disk_bytes, bits_per_weight, bits, _): &Row<'_>) -> Conf
     ConfigResults {
         correct,
         total: 5,
-        not_scored: 0,
         accuracy,
         accuracy_interval: wilson(correct, 5),
         exact: correct,
@@ -181,11 +181,8 @@ fn config(&(_, correct, disk_bytes, bits_per_weight, bits, _): &Row<'_>) -> Conf
         disk_bytes,
         bits_per_weight,
         quantization,
-        code: Vec::new(),
-        perplexity: None,
-        divergence: None,
-        survival: None,
         answers: answers.collect(),
+        ..ConfigResults::default()
     }
 }
 
@@ -203,9 +200,7 @@ fn answer(prompt: &str, expect: &str, learned: bool) -> Answer {
         tool_call,
         pass,
         scores: IndexMap::from([("expect".to_owned(), pass), ("exact".to_owned(), true)]),
-        not_scored: None,
-        no_answer: None,
-        thought_tokens: 0,
+        ..Answer::default()
     }
 }
 

@@ -7,11 +7,14 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use crate::error::{OrBug, Result, fail};
+use crate::git_head;
 use crate::graph::NodeId;
+use crate::manifest::SourceLocation;
 use crate::plan::Planner;
 use crate::stage::{Inputs, Quoting, Stage};
 use crate::store::{ArtifactState, restrict_to};
 use artifact::{Artifact, AtPath, FileEntry, IoError};
+use report::SourceFacts;
 
 /// Returns the inputs of a node, which must all be built. `made` returns the artifact of an input.
 ///
@@ -32,7 +35,47 @@ pub(crate) fn find<'a>(
     let origin = if is_rewrite { sources.origin(graph, id) } else { None };
     let source = sources.path(graph, id).map(absolute).transpose()?;
     let quoting = if sources.is_of_the_project(id) { Quoting::Allowed } else { Quoting::Forbidden };
-    Ok(Inputs { folders, source, quoting, origin: origin.map(Into::into), measured: BTreeMap::new() })
+    let inputs = Inputs { folders, source, quoting, origin: origin.map(Into::into), ..Inputs::default() };
+    Ok(match graph.node(id).stage {
+        Stage::Benchmark(_) => {
+            Inputs { previous: previous(planner, id), about: about(planner, id, made), ..inputs }
+        }
+        _ => inputs,
+    })
+}
+
+/// Returns the files of the last run of a benchmark here, as far as they are still there.
+fn previous(planner: &Planner<'_>, id: NodeId) -> BTreeMap<String, Vec<u8>> {
+    let built = planner.state.nodes.get(&planner.graph.node(id).name);
+    let files = built.map(|built| built.artifact.files()).unwrap_or_default();
+    let named = files.iter().filter(|file| file.path.ends_with(".json"));
+    named
+        .filter_map(|file| Some((file.path.clone(), planner.store.read_content(&file.digest).ok()?)))
+        .collect()
+}
+
+/// Returns the bases and adapters that a benchmark descends from, and the commit around the project.
+fn about<'a>(
+    planner: &Planner<'_>,
+    id: NodeId,
+    made: &dyn Fn(NodeId) -> Option<&'a Artifact>,
+) -> (Vec<SourceFacts>, Option<String>) {
+    let Planner { graph, sources, .. } = planner;
+    let facts = |id: &NodeId| {
+        let node = graph.node(*id);
+        let location = &node.source.as_ref().filter(|_| node.stage.is_reference())?.location;
+        let (source, commit) = match (location, sources.own_origin(graph, *id)) {
+            (SourceLocation::Hub(hub), origin) => {
+                (hub.repo.clone(), origin.map(|origin| origin.commit.to_string()))
+            }
+            (SourceLocation::Disk(path), _) => {
+                (path.clone(), made(*id).map(|artifact| artifact.digest().short()))
+            }
+        };
+        Some(SourceFacts { node: node.name.clone(), stage: node.stage.word().to_owned(), source, commit })
+    };
+    let closure = graph.closure(&[id]);
+    (closure.iter().filter_map(facts).collect(), git_head::commit(sources.root()))
 }
 
 /// Returns a folder with the files of an artifact: its source, its folder in `artifacts/` if that is

@@ -40,6 +40,7 @@
 pub mod attestation;
 mod error;
 pub mod event;
+mod git_head;
 pub mod graph;
 pub mod hub;
 mod inputs;

@@ -107,6 +107,11 @@ impl Sources {
         self.contents.get(&id).copied()
     }
 
+    /// Returns the folder of the project.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Returns the hub's cache on this machine.
     pub fn cache(&self) -> &HubCache {
         &self.cache

@@ -68,6 +68,31 @@ impl ChatTemplate {
         rendered.with_context(|| format!("cannot render the chat template of {}", self.folder.display()))
     }
 
+    /// Returns the form in which the template shows tool calls, by the name of mlx-lm's parser. Source:
+    /// `_infer_tool_parser` of mlx-lm's `tokenizer_utils.py`; it has no parser for gpt-oss.
+    pub fn tool_format(&self, with_tools: bool) -> Option<&'static str> {
+        let source = self.source(with_tools).ok()?;
+        let has = |marks: &[&str]| marks.iter().all(|mark| source.contains(mark));
+        const FORMS: [(&[&str], &str); 15] = [
+            (&["<minimax:tool_call>"], "minimax_m2"),
+            (&["<|tool_call>", "<tool_call|>"], "gemma4"),
+            (&["<start_function_call>"], "function_gemma"),
+            (&["<longcat_tool_call>"], "longcat"),
+            (&["<arg_key>"], "glm47"),
+            (&["<|tool_list_start|>"], "pythonic"),
+            (&["<|tool_call_start|>"], "pythonic"),
+            (&["<tool_call>\\n<function="], "qwen3_coder"),
+            (&["<tool_call>\n<function="], "qwen3_coder"),
+            (&["<|tool_calls_section_begin|>"], "kimi_k2"),
+            (&["<function name=\"", "<param name=\""], "minicpm5"),
+            (&["[TOOL_CALLS]"], "mistral"),
+            (&["<atem:function_calls>"], "muse_spark"),
+            (&["<tool_call>", "tool_call.name"], "json_tools"),
+            (&["<|channel|>commentary", "to=functions."], "harmony"),
+        ];
+        FORMS.iter().find(|(marks, _)| has(marks)).map(|(_, form)| *form)
+    }
+
     fn source(&self, with_tools: bool) -> Result<&str> {
         let for_tools = self.templates.get(TOOL_USE).filter(|_| with_tools);
         let source = for_tools.or_else(|| self.templates.get(DEFAULT));

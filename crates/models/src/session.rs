@@ -96,7 +96,10 @@ fn answer<R: Runtime>(
     }
     let Generation { tokens, prompt_tokens, prefill_seconds, decode_seconds } =
         generate(model, &prompt.tokens, decoding, step)?;
-    let spoken = spoken(&prompts.tokenizer, &tokens, prompt.opens_thought, question.max_tokens)?;
+    let spoken = Spoken {
+        tool_format: prompts.tool_format(question.conversation.tools.is_some()),
+        ..spoken(&prompts.tokenizer, &tokens, prompt.opens_thought, question.max_tokens)?
+    };
     let peak_memory_bytes = model.runtime.peak_memory_bytes()?;
     let new_tokens = tokens.len();
     let run = Run { prompt_tokens, prefill_seconds, new_tokens, decode_seconds, peak_memory_bytes };
@@ -124,7 +127,7 @@ fn spoken(tokenizer: &Tokenizer, tokens: &[u32], opens_thought: bool, max_tokens
             enough
         }
     };
-    Ok(Spoken { text, opens_thought, is_cut, thought_tokens })
+    Ok(Spoken { text, opens_thought, is_cut, thought_tokens, tool_format: None })
 }
 
 /// What makes prompts.
@@ -144,6 +147,11 @@ struct Prompt {
 impl Prompts {
     fn load(model: &ModelFolders) -> Result<Self> {
         Ok(Self { tokenizer: Tokenizer::load(model)?, template: ChatTemplate::load(model) })
+    }
+
+    /// Returns the form in which the chat template shows tool calls.
+    fn tool_format(&self, with_tools: bool) -> Option<String> {
+        self.template.as_ref().ok()?.tool_format(with_tools).map(str::to_owned)
     }
 
     /// Returns the prompt of a conversation, unless its template takes more than it may.

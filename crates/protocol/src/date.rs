@@ -31,6 +31,21 @@ impl Date {
         (is_form && is_day).then_some(date)
     }
 
+    /// Returns the day that is so many days after 1970-01-01. The last one is in the year 9999.
+    pub fn after_epoch(days: u64) -> Self {
+        let mut days = u32::try_from(days).unwrap_or(u32::MAX);
+        let mut date = Self { year: 1970, month: 1, day: 1 };
+        while date.year < 9999 && days >= 365 + u32::from(date.is_leap()) {
+            days -= 365 + u32::from(date.is_leap());
+            date.year += 1;
+        }
+        while date.month < 12 && days >= date.days() {
+            days -= date.days();
+            date.month += 1;
+        }
+        Self { day: (days + 1).min(date.days()), ..date }
+    }
+
     /// Returns the number of days in its month.
     fn days(self) -> u32 {
         match self.month {
@@ -87,6 +102,13 @@ impl TryFrom<String> for Date {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn days_are_counted_from_the_epoch() {
+        let after = |days| Date::after_epoch(days).to_string();
+        assert_eq!([after(0), after(59), after(789)], ["1970-01-01", "1970-03-01", "1972-02-29"]);
+        assert_eq!([after(20_784), after(u64::MAX)], ["2026-11-27", "9999-12-31"]);
+    }
 
     #[test]
     fn days_that_exist_are_read() {

@@ -103,6 +103,9 @@ pub struct Spoken {
     pub is_cut: bool,
     /// How many of the tokens belong to the thought at the beginning.
     pub thought_tokens: usize,
+    /// The form in which the chat template shows tool calls, by the name of mlx-lm's parser; `None` if it shows none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_format: Option<String>,
 }
 
 /// How long one answer took.

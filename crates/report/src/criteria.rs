@@ -29,11 +29,33 @@ pub enum Quantity {
     Kl,
     /// How much of the fine-tuning is left after quantizing: 1 if it is intact, 0 if nothing is left.
     Survival,
+    /// The mean share of what was wanted that the answers have.
+    Credit,
+    /// How often at least one of the samples is right.
+    #[serde(rename = "pass_at_k")]
+    PassAtK,
+    /// The median divergence from the reference, in nats.
+    #[serde(rename = "kl_median")]
+    KlMedian,
+    /// The divergence that 99 % of the tokens do not exceed, in nats.
+    #[serde(rename = "kl_p99")]
+    KlP99,
+    /// The divergence that 99.9 % of the tokens do not exceed, in nats.
+    #[serde(rename = "kl_p99_9")]
+    KlP999,
+    /// The largest divergence, in nats.
+    #[serde(rename = "kl_max")]
+    KlMax,
+    /// The mean change of the probability of the text's tokens, from -1 to 1.
+    #[serde(rename = "delta_p")]
+    DeltaP,
+    /// The share of tokens where another next token is most likely.
+    Flips,
 }
 
 impl Quantity {
     /// The name of each quantity in `pipeline.yaml`.
-    pub const WORDS: [(&'static str, Self); 9] = [
+    pub const WORDS: [(&'static str, Self); 17] = [
         ("accuracy", Self::Accuracy),
         ("exact", Self::Exact),
         ("disk", Self::Disk),
@@ -43,7 +65,26 @@ impl Quantity {
         ("perplexity", Self::Perplexity),
         ("kl", Self::Kl),
         ("survival", Self::Survival),
+        ("credit", Self::Credit),
+        ("pass_at_k", Self::PassAtK),
+        ("kl_median", Self::KlMedian),
+        ("kl_p99", Self::KlP99),
+        ("kl_p99_9", Self::KlP999),
+        ("kl_max", Self::KlMax),
+        ("delta_p", Self::DeltaP),
+        ("flips", Self::Flips),
     ];
+
+    /// Whether it has a figure for each category of queries.
+    pub fn has_categories(self) -> bool {
+        matches!(self, Self::Accuracy | Self::Credit)
+    }
+
+    /// Whether it is measured against the reference.
+    pub fn is_divergence(self) -> bool {
+        use Quantity::{DeltaP, Flips, Kl, KlMax, KlMedian, KlP99, KlP999};
+        matches!(self, Kl | KlMedian | KlP99 | KlP999 | KlMax | DeltaP | Flips)
+    }
 
     /// Returns its name in `pipeline.yaml`.
     pub fn word(self) -> &'static str {
@@ -53,12 +94,15 @@ impl Quantity {
     /// Writes a value for people, with its unit if it has one.
     pub fn show(self, value: f64) -> String {
         match self {
-            Self::Accuracy | Self::Exact => format!("{:.1}%", value * 100.0),
+            Self::Accuracy | Self::Exact | Self::Credit | Self::PassAtK | Self::Flips => {
+                format!("{:.1}%", value * 100.0)
+            }
+            Self::DeltaP => format!("{:.2}%", value * 100.0),
             Self::Disk | Self::Memory => size(value),
             Self::Load => format!("{value:.2} s"),
             Self::Speed => speed(value),
             Self::Perplexity => format!("{value:.3}"),
-            Self::Kl => format!("{value:.4}"),
+            Self::Kl | Self::KlMedian | Self::KlP99 | Self::KlP999 | Self::KlMax => format!("{value:.4}"),
             Self::Survival => format!("{value:.2}"),
         }
     }
@@ -67,11 +111,14 @@ impl Quantity {
     /// unit means that a plain number is allowed.
     fn units(self) -> Vec<(&'static str, f64)> {
         match self {
-            Self::Accuracy | Self::Exact => vec![("", 1.0), ("%", 0.01)],
+            Self::Accuracy | Self::Exact | Self::Credit | Self::PassAtK | Self::Flips | Self::DeltaP => {
+                vec![("", 1.0), ("%", 0.01)]
+            }
             Self::Disk | Self::Memory => SIZES.map(|(unit, bytes)| (unit, bytes as f64)).to_vec(),
             Self::Load => vec![("s", 1.0), ("ms", 1e-3)],
             Self::Speed => vec![("t/s", 1.0), ("", 1.0)],
-            Self::Perplexity | Self::Kl | Self::Survival => vec![("", 1.0)],
+            Self::Perplexity | Self::Survival => vec![("", 1.0)],
+            Self::Kl | Self::KlMedian | Self::KlP99 | Self::KlP999 | Self::KlMax => vec![("", 1.0)],
         }
     }
 }
@@ -162,6 +209,11 @@ impl Bound {
         Ok(Self { comparison, relative: false, value: Number(number * worth) })
     }
 
+    /// Returns the bound as a number.
+    pub(crate) fn number(&self) -> f64 {
+        self.value.0
+    }
+
     /// Whether `value` satisfies the bound. For a relative bound, `value` is the factor.
     pub fn holds(&self, value: f64) -> bool {
         let bound = self.value.0;
@@ -175,10 +227,13 @@ impl Bound {
 }
 
 /// A quantity and the bound that it must satisfy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Criterion {
     /// The bound that the quantity must satisfy.
     pub bound: Bound,
+    /// The category of queries that counts; all queries if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
     /// The quantity that is measured.
     pub quantity: Quantity,
 }
@@ -187,7 +242,8 @@ impl fmt::Display for Criterion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Bound { comparison, relative, value } = self.bound;
         let value = if relative { format!("{}x", value.0) } else { self.quantity.show(value.0) };
-        write!(f, "{} {} {value}", self.quantity.word(), comparison.sign())
+        let category = self.category.as_ref().map_or_else(String::new, |category| format!("[{category}]"));
+        write!(f, "{}{category} {} {value}", self.quantity.word(), comparison.sign())
     }
 }
 
@@ -222,7 +278,7 @@ mod tests {
     use super::*;
 
     fn show(quantity: Quantity, text: &str) -> Result<String, String> {
-        Bound::parse(quantity, text).map(|bound| Criterion { bound, quantity }.to_string())
+        Bound::parse(quantity, text).map(|bound| Criterion { bound, category: None, quantity }.to_string())
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn some(count: usize, value: f64) -> Option<f64> {
 /// `a` answers are right only in the first, and `b` only in the second. If both are equally good, each of
 /// these `n = a + b` answers is as likely to be right in the first as in the second. So the split is binomial
 /// with probability 1/2.
-fn mcnemar([a, b]: [usize; 2]) -> f64 {
+pub(crate) fn mcnemar([a, b]: [usize; 2]) -> f64 {
     let (n, few) = (a + b, a.min(b));
     // The terms of the binomial are logarithms: with some thousand queries, 2^-n is too small for a float.
     let mut term = -(n as f64) * std::f64::consts::LN_2;

@@ -3,9 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AllTimings, ConfigResults, Criterion, Gate, Quantity, Results, Verdict};
-use weights::kernels::Mode;
-use weights::survival::Survival;
+use super::advice::advice;
+use super::noise::{Measured, Noise};
+use super::{AllTimings, Changes, Criterion, Gate, Quantity, Results, Verdict};
 
 /// What was decided from results and timings. Timings differ from run to run, so decisions may differ too.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -14,6 +14,9 @@ pub struct Judgement {
     pub gates: Vec<GateOutcome>,
     /// The verdicts, in the order of the pipeline file.
     pub verdicts: Vec<VerdictOutcome>,
+    /// What changed since the last run; `None` if nothing did, or if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Changes>,
 }
 
 /// One criterion and its result.
@@ -28,8 +31,61 @@ pub struct Finding {
     pub value: Option<f64>,
     /// The same for people, such as `0.78x (28.1 MB)`, or why there is no value.
     pub found: String,
-    /// Whether the criterion holds. A criterion that could not be measured does not hold.
+    /// Whether the measured value is on the right side of the bound. A criterion that could not be measured does not
+    /// hold.
     pub pass: bool,
+    /// Whether the bound is within the error of what was measured. Then the criterion has neither passed nor failed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub within_error: bool,
+    /// The p-value of McNemar's test, for a factor on another accuracy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p_value: Option<f64>,
+    /// What would decide, if it is within the error: `about 40 more queries would decide`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<String>,
+}
+
+/// Whether a criterion, or a gate, holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Holds,
+    Fails,
+    WithinError,
+}
+
+impl Finding {
+    pub(crate) fn state(&self) -> State {
+        match (self.within_error, self.pass) {
+            (true, _) => State::WithinError,
+            (false, true) => State::Holds,
+            (false, false) => State::Fails,
+        }
+    }
+
+    /// Says what was wanted and what was found, and if the bound is within the error, what would decide.
+    pub(crate) fn words(&self) -> String {
+        let Self { wanted, found, p_value, needs, .. } = self;
+        match self.state() {
+            State::Holds => format!("{wanted}, and it is {found}"),
+            State::Fails => format!("{wanted}, but it is {found}"),
+            State::WithinError => {
+                let p_value = p_value.map_or_else(String::new, |p| format!(", p = {p:.2}"));
+                let needs = needs.as_ref().map_or_else(String::new, |needs| format!("; {needs}"));
+                format!("{wanted} is within the error of {found}{p_value}{needs}")
+            }
+        }
+    }
+}
+
+impl GateOutcome {
+    pub(crate) fn state(&self) -> State {
+        let is_unsure = self.criteria.iter().any(|finding| finding.within_error);
+        match (self.pass, is_unsure) {
+            (false, _) => State::Fails,
+            (true, true) => State::WithinError,
+            (true, false) => State::Holds,
+        }
+    }
 }
 
 /// A gate and its result.
@@ -37,7 +93,7 @@ pub struct Finding {
 pub struct GateOutcome {
     /// The configuration that was tested.
     pub config: String,
-    /// Whether all criteria hold.
+    /// Whether no criterion failed. One that is within the error has not failed.
     pub pass: bool,
     /// The criteria and their results.
     pub criteria: Vec<Finding>,
@@ -82,6 +138,7 @@ pub fn judge(gates: &[Gate], verdicts: &[Verdict], results: &Results, timings: &
     Judgement {
         gates: gates.iter().map(|gate| bench.gate(gate)).collect(),
         verdicts: verdicts.iter().map(|verdict| bench.verdict(verdict)).collect(),
+        changes: None,
     }
 }
 
@@ -89,14 +146,26 @@ impl Judgement {
     /// Says which gates failed and why; `None` if no gate failed.
     pub fn failure(&self) -> Option<String> {
         let failed = self.gates.iter().filter(|gate| !gate.pass).map(|gate| {
-            let wrong = gate.criteria.iter().filter(|finding| !finding.pass);
-            let wrong: Vec<_> =
-                wrong.map(|finding| format!("{}, but it is {}", finding.wanted, finding.found)).collect();
+            let wrong = gate.criteria.iter().filter(|finding| finding.state() == State::Fails);
+            let wrong: Vec<_> = wrong.map(Finding::words).collect();
             format!("`{}` must have {}", gate.config, wrong.join("; "))
         });
         let failed: Vec<_> = failed.collect();
         let word = if failed.len() == 1 { "the gate" } else { "the gates" };
         (!failed.is_empty()).then(|| format!("{word} failed: {}", failed.join("; ")))
+    }
+}
+
+impl Judgement {
+    /// Says which gates are undecided: a bound is within the error of what was measured.
+    pub fn undecided(&self) -> Vec<String> {
+        let gate = |gate: &GateOutcome| {
+            let unsure = gate.criteria.iter().filter(|finding| finding.within_error);
+            let unsure = unsure.map(Finding::words).collect::<Vec<_>>().join(", ");
+            (gate.state() == State::WithinError)
+                .then(|| format!("the gate of `{}` neither holds nor fails: {unsure}", gate.config))
+        };
+        self.gates.iter().filter_map(gate).collect()
     }
 }
 
@@ -108,8 +177,8 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn gate(&self, gate: &Gate) -> GateOutcome {
         let criteria = self.findings(&gate.criteria, &gate.config, gate.against.as_deref());
-        let pass = criteria.iter().all(|finding| finding.pass);
-        let advice = self.advice(&gate.config, &criteria);
+        let pass = !criteria.iter().any(|finding| finding.state() == State::Fails);
+        let advice = if pass { Vec::new() } else { advice(self.results, &gate.config, &criteria) };
         GateOutcome { config: gate.config.clone(), pass, criteria, advice }
     }
 
@@ -125,7 +194,7 @@ impl Bench<'_> {
         };
         let failed = if minimum.is_empty() { &optimal } else { &minimum };
         let advice = match conclusion {
-            Conclusion::Otherwise => self.advice(config, failed),
+            Conclusion::Otherwise => advice(self.results, config, failed),
             _ => Vec::new(),
         };
         VerdictOutcome {
@@ -144,168 +213,67 @@ impl Bench<'_> {
     }
 
     fn find(&self, criterion: &Criterion, config: &str, against: Option<&str>) -> Finding {
-        let Criterion { bound, quantity } = *criterion;
-        let own = self.value(quantity, config);
-        let other = against.and_then(|against| self.value(quantity, against));
-        let (value, found) = match (own, other) {
+        let Criterion { bound, quantity, category } = criterion;
+        let measured = |config: &str| {
+            let results = self.results.configs.get(config)?;
+            Measured::of(*quantity, category.as_deref(), results, self.timings.configs.get(config))
+        };
+        let (own, other) = (measured(config), against.and_then(measured));
+        let (value, found) = match (&own, &other) {
             (None, _) => (None, "not measured".to_owned()),
-            (Some(own), _) if !bound.relative => (Some(own), self.show(quantity, own, config)),
+            (Some(own), _) if !bound.relative => (Some(own.value), own.shown.clone()),
             // There is no factor if the other value is 0.
-            (Some(own), Some(other)) if other > 0.0 => {
-                let factor = own / other;
-                (Some(factor), format!("{factor:.2}x ({})", quantity.show(own)))
+            (Some(own), Some(other)) if other.value > 0.0 => {
+                let factor = own.value / other.value;
+                (Some(factor), format!("{factor:.2}x ({})", quantity.show(own.value)))
             }
             _ => (None, "not measured of what it is compared with".to_owned()),
         };
-        let pass = value.is_some_and(|value| bound.holds(value));
-        Finding { quantity, wanted: criterion.to_string(), value, found, pass }
-    }
-
-    /// Writes a value for people. An accuracy is written with its interval, because 5 of 5 is not certainty.
-    fn show(&self, quantity: Quantity, value: f64, config: &str) -> String {
-        let shown = quantity.show(value);
-        match self.results.configs.get(config).filter(|_| quantity == Quantity::Accuracy) {
-            Some(results) => {
-                let [low, high] = results.accuracy_interval.map(|end| end * 100.0);
-                format!("{shown} ({}/{}, 95%: {low:.0} to {high:.0}%)", results.correct, results.total)
-            }
-            None => shown,
-        }
-    }
-
-    fn value(&self, quantity: Quantity, config: &str) -> Option<f64> {
-        let results = self.results.configs.get(config)?;
-        let timings = self.timings.configs.get(config);
-        match quantity {
-            Quantity::Accuracy => (results.total > 0).then_some(results.accuracy),
-            Quantity::Exact => {
-                (results.exact_total > 0).then(|| results.exact as f64 / results.exact_total as f64)
-            }
-            Quantity::Disk => Some(results.disk_bytes as f64),
-            Quantity::Memory => timings.map(|timings| timings.peak_memory_bytes as f64),
-            Quantity::Load => timings.map(|timings| timings.load_seconds),
-            Quantity::Speed => timings.map(|timings| timings.decode_tokens_per_second),
-            Quantity::Perplexity => results.perplexity.map(|perplexity| perplexity.value),
-            Quantity::Kl => results.divergence.map(|divergence| divergence.mean_kl),
-            Quantity::Survival => results.survival.as_ref().map(|survival| survival.overall.survival),
-        }
-    }
-
-    /// Says what to try next. It depends on which criteria failed and on how the model is quantized.
-    fn advice(&self, config: &str, findings: &[Finding]) -> Vec<String> {
-        let Some(results) = self.results.configs.get(config) else { return Vec::new() };
-        let missed = |quantities: &[Quantity]| {
-            findings.iter().any(|finding| {
-                !finding.pass && finding.value.is_some() && quantities.contains(&finding.quantity)
-            })
+        let configs = |name: &str| self.results.configs.get(name);
+        let pair = (configs(config), against.and_then(configs));
+        let noise = match (value, &own, &other) {
+            (Some(_), Some(own), _) if !bound.relative => Noise::of_value(bound, own),
+            (Some(factor), Some(own), Some(other)) => Noise::of_factor(bound, factor, [own, other], pair),
+            _ => Noise::default(),
         };
-        let quality =
-            [Quantity::Accuracy, Quantity::Exact, Quantity::Perplexity, Quantity::Kl, Quantity::Survival];
-        let cost = [Quantity::Disk, Quantity::Memory, Quantity::Load, Quantity::Speed];
-        let mut advice = Vec::new();
-        if missed(&quality) {
-            advice.extend(better(results));
+        let pass = value.is_some_and(|value| bound.holds(value));
+        let Noise { within_error, p_value, needs } = noise;
+        Finding {
+            quantity: *quantity,
+            wanted: criterion.to_string(),
+            value,
+            found,
+            pass,
+            within_error,
+            p_value,
+            needs,
         }
-        if missed(&cost) {
-            advice.extend(smaller(results));
-        }
-        advice
     }
-}
-
-/// Returns what would make a model more like the one it was quantized from.
-fn better(results: &ConfigResults) -> Vec<String> {
-    let Some(quantization) = &results.quantization else {
-        return vec!["it is not quantized: what it lacks was lost before, or never learned".to_owned()];
-    };
-    let (bits, group_size) = (quantization.bits, quantization.group_size);
-    let mut advice = Vec::new();
-    if let Some(survival) = &results.survival {
-        advice.extend(survival.cause.clone());
-        advice.extend(survival.remedies(results.disk_bytes, results.bits_per_weight));
-    }
-    if is_mixed(results) {
-        return advice;
-    }
-    if let Some(more) = [3, 4, 5, 6, 8].into_iter().find(|more| (2..*more).contains(&bits)) {
-        let finer = f64::from((1_u32 << more) - 1) / f64::from((1_u32 << bits) - 1);
-        advice.push(format!("more bits: with `bits: {more}` the steps are {finer:.1} times as fine"));
-    }
-    // Other groups, and the layers of a recipe with fewer bits, are not on the grid of the base.
-    if is_kept(results) {
-        return advice;
-    }
-    if quantization.mode == Mode::Affine && group_size > 32 {
-        let smaller = group_size / 2;
-        advice.push(format!("smaller groups: `group_size: {smaller}` follows the weights more closely"));
-    }
-    if quantization.mode == Mode::Affine && bits <= 4 {
-        let recipe = if bits == 4 { "mixed_4_6" } else { "mixed_3_6" };
-        advice.push(format!("a mixed recipe: `recipe: {recipe}` gives the layers that need it 6 bits"));
-    }
-    advice
-}
-
-/// Whether the layers that were trained have other bits than the model's usual ones.
-fn is_mixed(results: &ConfigResults) -> bool {
-    let usual = results.quantization.map(|quantization| quantization.bits);
-    results.survival.as_ref().is_some_and(|survival| survival.overall.bits != usual)
-}
-
-fn is_kept(results: &ConfigResults) -> bool {
-    results.survival.as_ref().is_some_and(Survival::is_kept)
-}
-
-/// Returns what would make a model smaller and faster.
-fn smaller(results: &ConfigResults) -> Vec<String> {
-    let Some(quantization) = &results.quantization else {
-        return vec!["quantize it: `stage: quantize, bits: 8`".to_owned()];
-    };
-    if is_mixed(results) {
-        return vec![
-            "fewer bits for some layers: a lower `target_bits`, or lower `bits` in the overrides".to_owned(),
-        ];
-    }
-    let mut advice = Vec::new();
-    if let Some(fewer) = [6, 5, 4, 3, 2].into_iter().find(|fewer| *fewer < quantization.bits) {
-        advice.push(format!("fewer bits: `bits: {fewer}`"));
-    }
-    if quantization.mode == Mode::Affine && quantization.group_size < 128 && !is_kept(results) {
-        advice.push(format!("larger groups: `group_size: {}`", quantization.group_size * 2));
-    }
-    advice
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Bound, Machine, wilson};
+    use super::super::{Bound, ConfigResults, Machine, wilson};
     use super::*;
-    use weights::kernels::{QuantSpec, Rounding};
-    use weights::survival::Figures;
+    use weights::kernels::{Mode, QuantSpec};
 
     fn config(correct: usize, disk_bytes: u64, bits: usize) -> ConfigResults {
         ConfigResults {
             correct,
             total: 5,
-            not_scored: 0,
             accuracy: correct as f64 / 5.0,
             accuracy_interval: wilson(correct, 5),
-            exact: 0,
-            exact_total: 0,
             disk_bytes,
             bits_per_weight: bits as f64 + 0.5,
             quantization: Some(QuantSpec { bits, group_size: 64, mode: Mode::Affine }),
-            code: Vec::new(),
-            perplexity: None,
-            divergence: None,
-            survival: None,
-            answers: Vec::new(),
+            ..ConfigResults::default()
         }
     }
 
     fn criteria(texts: &[(Quantity, &str)]) -> Vec<Criterion> {
         let read = |(quantity, text): &(Quantity, &str)| Criterion {
             bound: Bound::parse(*quantity, text).unwrap(),
+            category: None,
             quantity: *quantity,
         };
         texts.iter().map(read).collect()
@@ -323,7 +291,7 @@ mod tests {
             backend: "mlx".into(),
             pipeline: "0".into(),
         };
-        let timings = AllTimings { machine, configs: indexmap::IndexMap::new() };
+        let timings = AllTimings { machine, run: None, configs: indexmap::IndexMap::new() };
         let verdict = Verdict {
             against: Some("8bit".to_owned()),
             config: "4bit".to_owned(),
@@ -350,34 +318,6 @@ mod tests {
                 "a mixed recipe: `recipe: mixed_4_6` gives the layers that need it 6 bits",
             ]
         );
-    }
-
-    #[test]
-    fn advice_does_not_undo_what_was_kept() {
-        let kept = |bits| Figures {
-            bits,
-            cosine: 0.4,
-            rounding: Some(Rounding::Keep),
-            survival: 0.98,
-            noise_to_signal: 2.0,
-            reverted: 0.9,
-            delta_per_step: Some(0.1),
-            weights: 64,
-        };
-        let advice = |overall: Figures| {
-            let tensors = [("a".to_owned(), overall)].into();
-            let survival = Survival { can_keep: false, overall, cause: None, tensors };
-            let results = ConfigResults { survival: Some(survival), ..config(3, 60, 4) };
-            (better(&results), smaller(&results))
-        };
-        let auto = "more bits for what was trained: `bits: auto` with `target_bits: 5.0` takes 66 B at most";
-        let five = "more bits: with `bits: 5` the steps are 2.1 times as fine";
-        assert_eq!(
-            advice(kept(Some(4))),
-            (vec![auto.into(), five.into()], vec!["fewer bits: `bits: 3`".into()])
-        );
-        let lower = "fewer bits for some layers: a lower `target_bits`, or lower `bits` in the overrides";
-        assert_eq!(advice(kept(None)), (vec![auto.into()], vec![lower.into()]));
     }
 
     #[test]

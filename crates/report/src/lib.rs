@@ -20,7 +20,9 @@
 //! # Ok::<(), String>(())
 //! ```
 
+mod advice;
 mod answers;
+mod changes;
 mod criteria;
 mod csv;
 mod diff;
@@ -32,6 +34,7 @@ mod interval;
 mod judgement;
 mod layers;
 mod markdown;
+mod noise;
 mod outcome;
 mod results;
 #[cfg(test)]
@@ -40,20 +43,23 @@ mod sample;
 mod statistics;
 pub mod suite;
 mod table;
+mod tally;
 mod terminal;
 mod text_eval;
 mod timings;
 
+pub use changes::{Changes, Flip, Moved};
 pub use criteria::{Bound, Comparison, Criterion, Gate, Number, Quantity, Verdict};
 pub use csv::csv_header;
 pub use diff::{Changed, Diff, Row, Side};
 pub use error::Error;
 pub use interval::wilson;
 pub use judgement::{Conclusion, Finding, GateOutcome, Judgement, VerdictOutcome, judge};
-pub use results::{Answer, ConfigResults, Results, TextEvals};
+pub use results::{Answer, ConfigResults, Results, Sample, TextEvals};
+pub use tally::{PassAtK, Tally};
 pub use terminal::paragraph;
 pub use text_eval::{Divergence, Perplexity, Spread, SpreadErrors, TextEval};
-pub use timings::{AllTimings, Load, Machine, Timings};
+pub use timings::{AllTimings, Load, Machine, RunFacts, SourceFacts, Timings};
 
 /// Everything that a report shows.
 #[derive(Clone, Copy, Debug)]

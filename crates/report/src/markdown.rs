@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use super::answers::Score;
+use super::judgement::State;
 use super::layers::Layers;
 use super::outcome::Outcome;
 use super::{Conclusion, Finding, Report};
@@ -58,7 +59,11 @@ impl Report<'_> {
         }
         out.push_str("## Gates and verdicts\n\n");
         for gate in &self.judgement.gates {
-            let word = if gate.pass { "holds" } else { "**failed**" };
+            let word = match gate.state() {
+                State::Holds => "holds",
+                State::Fails => "**failed**",
+                State::WithinError => "within the error",
+            };
             let _ = writeln!(out, "Gate on {}: {word}.\n", code(&gate.config));
             write_findings(out, &[("", &gate.criteria)]);
             write_advice(out, &gate.advice);
@@ -123,18 +128,33 @@ impl Report<'_> {
         if let Some(reference) = &self.results.reference {
             let _ = writeln!(out, "KL is the divergence from {}, in nats per token.\n", code(reference));
         }
-        out.push_str("| config | perplexity | KL | same first token | tokens |\n|---|---:|---:|---:|---:|\n");
+        out.push_str("| config | perplexity | KL | median | 99 % | 99.9 % | largest | Δp | top-1 agreement | tokens |\n\
+             |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
         for (name, results, perplexity) in read {
-            let (kl, agreement) = results.divergence.map_or_else(
-                || ("-".to_owned(), "-".to_owned()),
+            let divergence = results.divergence.map_or_else(
+                || ["-"; 7].join(" | "),
                 |it| {
-                    let kl = format!("{:.4} ±{:.4}", it.mean_kl, it.standard_error);
-                    (kl, format!("{:.1}%", it.top1_agreement * 100.0))
+                    let spread = it.spread.map_or(["-"; 5].map(str::to_owned), |spread| {
+                        let error = spread.errors;
+                        [
+                            with_error(spread.median, error.median),
+                            with_error(spread.p99, error.p99),
+                            with_error(spread.p99_9, error.p99_9),
+                            with_error(spread.max, error.max),
+                            format!("{:.2}% ±{:.2}", spread.delta_p * 100.0, error.delta_p * 100.0),
+                        ]
+                    });
+                    let agreement = format!("{:.1}%", it.top1_agreement * 100.0);
+                    format!(
+                        "{} | {} | {agreement}",
+                        with_error(it.mean_kl, it.standard_error),
+                        spread.join(" | ")
+                    )
                 },
             );
             let _ = writeln!(
                 out,
-                "| {} | {:.3} ±{:.3} | {kl} | {agreement} | {} |",
+                "| {} | {:.3} ±{:.3} | {divergence} | {} |",
                 escape(name),
                 perplexity.value,
                 perplexity.standard_error,
@@ -171,11 +191,23 @@ impl Report<'_> {
     }
 }
 
+/// Writes a divergence with its standard error.
+fn with_error(value: f64, error: f64) -> String {
+    format!("{value:.4} ±{error:.4}")
+}
+
 fn write_findings(out: &mut String, groups: &[(&str, &Vec<Finding>)]) {
     out.push_str("| | wanted | found | |\n|---|---|---|---|\n");
     for (group, findings) in groups {
         for finding in *findings {
-            let mark = if finding.pass { "holds" } else { "**fails**" };
+            let mark = match finding.state() {
+                State::Holds => "holds".to_owned(),
+                State::Fails => "**fails**".to_owned(),
+                State::WithinError => match &finding.needs {
+                    Some(needs) => format!("within the error; {}", prose(needs)),
+                    None => "within the error".to_owned(),
+                },
+            };
             let (wanted, found) = (escape(&finding.wanted), escape(&finding.found));
             let _ = writeln!(out, "| {group} | {wanted} | {found} | {mark} |");
         }

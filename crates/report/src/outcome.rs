@@ -1,6 +1,7 @@
 //! The conclusion of a benchmark in one or two sentences: which configuration to ship and why.
 //! Knows nothing of how they are shown. Names, and words that the user may type, are between backticks.
 
+use super::judgement::State;
 use super::table::{give_or_take, percent};
 use super::{Conclusion, ConfigResults, Finding, GateOutcome, Report, VerdictOutcome};
 use text::units::bytes;
@@ -105,8 +106,40 @@ impl Report<'_> {
                 format!(" Short of the best: {}.", missed(&verdict.optimal).join("; ")),
             ),
         };
-        let detail = format!("{reason}{missed}{}", against.unwrap_or_default());
+        let unsure = self.unsure(verdict);
+        let detail =
+            format!("{reason}{missed}{}{unsure}{}", against.unwrap_or_default(), self.warned(verdict));
         Outcome { tone: Tone::Good, headline, detail }
+    }
+
+    /// Names the bounds that are within the error of what was measured.
+    fn unsure(&self, verdict: &VerdictOutcome) -> String {
+        let findings = match verdict.conclusion {
+            Conclusion::Optimal => &verdict.optimal,
+            _ => &verdict.minimum,
+        };
+        let unsure: Vec<_> = findings
+            .iter()
+            .filter(|finding| finding.state() == State::WithinError)
+            .map(Finding::words)
+            .collect();
+        if unsure.is_empty() {
+            String::new()
+        } else {
+            format!(" This is not certain: {}.", unsure.join("; "))
+        }
+    }
+
+    /// Says that quantizing lost much of the fine-tuning, if the build has warned about it.
+    fn warned(&self, verdict: &VerdictOutcome) -> String {
+        let survival =
+            self.results.configs.get(&verdict.config).and_then(|results| results.survival.as_ref());
+        let lost = survival.filter(|survival| !survival.is_intact());
+        lost.map_or_else(String::new, |survival| {
+            let name = quoted(&verdict.config);
+            let left = survival.overall.survival;
+            format!(" The build has warned about {name}: its survival is {left:.2}, so look at its answers before you ship it.")
+        })
     }
 
     /// Names the other configurations that are optimal too.
@@ -166,7 +199,11 @@ impl Report<'_> {
         };
         let is_asked = self.is_judged();
         let (tone, detail) = match is_asked {
-            true => (Tone::Good, "All gates hold.".to_owned()),
+            true if self.judgement.undecided().is_empty() => (Tone::Good, "All gates hold.".to_owned()),
+            true => {
+                let unsure: Vec<_> = self.judgement.undecided().iter().map(|gate| sentence(gate)).collect();
+                (Tone::Plain, unsure.join(" "))
+            }
             false => (Tone::Plain, String::new()),
         };
         Outcome { tone, headline, detail }
@@ -177,7 +214,7 @@ impl VerdictOutcome {
     /// Returns the conclusion in words.
     pub(super) fn words(&self) -> &'static str {
         match self.conclusion {
-            Conclusion::Optimal => "the best choice",
+            Conclusion::Optimal => "meets all",
             Conclusion::Minimum => "good enough",
             Conclusion::Otherwise => "not good enough",
         }
@@ -193,9 +230,10 @@ impl VerdictOutcome {
 }
 
 impl GateOutcome {
-    /// Returns the criteria that failed.
+    /// Returns the criteria that failed, and those that are within the error.
     pub(super) fn missed(&self) -> Vec<String> {
-        missed(&self.criteria)
+        let unclear = self.criteria.iter().filter(|finding| finding.state() != State::Holds);
+        unclear.map(Finding::words).collect()
     }
 }
 
@@ -215,14 +253,20 @@ pub(super) fn share(results: &ConfigResults) -> String {
     format!("{} ({correct}/{total}{left_out}, 95%: {low:.0} to {high:.0}%)", percent(*accuracy))
 }
 
+/// Makes a sentence of a clause.
+fn sentence(clause: &str) -> String {
+    let mut letters = clause.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str())
+}
+
 fn met(findings: &[Finding]) -> String {
     let met = findings.iter().map(|finding| format!("{} {}", finding.quantity.word(), finding.found));
     met.collect::<Vec<_>>().join(", ")
 }
 
 fn missed(findings: &[Finding]) -> Vec<String> {
-    let missed = findings.iter().filter(|finding| !finding.pass);
-    missed.map(|finding| format!("{}, but it is {}", finding.wanted, finding.found)).collect()
+    findings.iter().filter(|finding| !finding.pass).map(Finding::words).collect()
 }
 
 #[cfg(test)]

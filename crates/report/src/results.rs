@@ -4,12 +4,12 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::{Divergence, Perplexity, TextEval};
+use super::{Divergence, PassAtK, Perplexity, Tally, TextEval};
 use weights::kernels::QuantSpec;
 use weights::survival::Survival;
 
 /// The results of all configurations.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Results {
     /// The suite's name.
     pub suite: String,
@@ -20,19 +20,32 @@ pub struct Results {
 }
 
 /// What one configuration is, and what it answered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ConfigResults {
     /// How many answers were right.
     pub correct: usize,
     /// How many queries were scored; 0 if the suite has only texts.
     pub total: usize,
-    /// `correct / total`; 0 if there were no queries.
+    /// The share of right answers, by weight; of a query with samples, the share of right samples. Without weights and
+    /// samples it is `correct / total`; 0 if there were no queries.
     pub accuracy: f64,
     /// The 95 % interval of the accuracy, by [`wilson`](super::wilson).
     pub accuracy_interval: [f64; 2],
     /// How many queries were not scored. They count neither way.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub not_scored: usize,
+    /// The mean share of what was wanted that the answers have, by weight; `None` if every answer has all or nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credit: Option<f64>,
+    /// How many tokens the models thought before they answered, in all answers.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub thought_tokens: usize,
+    /// The figures of each category, in the order of the suite.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub categories: IndexMap<String, Tally>,
+    /// How often one of several samples is right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pass_at_k: Option<PassAtK>,
     /// How many answers are exactly the expected text, apart from white space around it.
     pub exact: usize,
     /// How many queries give an exact text.
@@ -94,12 +107,15 @@ impl Results {
 }
 
 /// One answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// What was asked: the last message of the user.
     pub prompt: String,
-    /// What was answered, with what the model thought before.
+    /// What was answered, with what the model thought before. Of several samples it is the first.
     pub text: String,
+    /// What was said in the rounds before the last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub turns: Vec<String>,
     /// How many tokens it thought before it answered.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub thought_tokens: usize,
@@ -112,9 +128,34 @@ pub struct Answer {
     pub pass: bool,
     /// Whether the answer passed each scorer of the query, such as `expect` or `contains`.
     pub scores: IndexMap<String, bool>,
+    /// What each scorer wants, for people.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub wanted: IndexMap<String, String>,
+    /// How much of what is wanted the answer has, from 0 to 1: the mean of its scorers, and of its samples. `None` if it
+    /// is 1 for a right answer or 0 for a wrong one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credit: Option<f64>,
+    /// The category of the query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
+    /// The weight of the query; `None` if it is 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+    /// The answers that were drawn at random; none if it was answered greedily.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<Sample>,
     /// Why it was not scored, if it was not: a budget ran out. Then it counts neither as right nor as wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_scored: Option<String>,
+}
+
+/// One of several answers to a query.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// What was answered, in the last round.
+    pub text: String,
+    /// Whether it is right.
+    pub pass: bool,
 }
 
 /// For serde: a count of zero is left out.

@@ -1,7 +1,7 @@
 //! The table of figures, with a row for each configuration: its columns, and how each cell is written.
 //! Knows nothing of how a table is drawn.
 
-use super::{ConfigResults, Report};
+use super::{ConfigResults, PassAtK, Report};
 use crate::Timings;
 use text::units::{bytes, speed};
 
@@ -39,13 +39,23 @@ struct Row<'a> {
 type Write = fn(&Row<'_>) -> Option<Cell>;
 
 /// All possible columns: the heading, when the column yields, and the cell, if the configuration has one.
-const COLUMNS: [(&str, u8, Write); 13] = [
+const COLUMNS: [(&str, u8, Write); 16] = [
     ("config", 0, |row| Some(Cell::plain(row.name.to_owned()))),
     ("correct", 1, |row| {
         let ConfigResults { correct, total, .. } = *row.results;
         (total > 0).then(|| Cell::plain(format!("{correct}/{total}")))
     }),
     ("accuracy", 0, accuracy),
+    ("credit", 4, |row| row.results.credit.map(|credit| Cell::plain(percent(credit)))),
+    ("pass@k", 4, |row| {
+        let PassAtK { k, value, interval, .. } = row.results.pass_at_k?;
+        let [low, high] = interval.map(|end| end * 100.0);
+        Some(Cell { value: format!("{} of {k}", percent(value)), note: Some(format!("{low:.0}-{high:.0}")) })
+    }),
+    ("thought", 4, |row| {
+        let tokens = row.results.thought_tokens;
+        (tokens > 0).then(|| Cell::plain(format!("{tokens} tok")))
+    }),
     ("exact", 4, |row| {
         let ConfigResults { exact, exact_total, .. } = *row.results;
         (exact_total > 0).then(|| Cell::plain(format!("{exact}/{exact_total}")))

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use super::judgement::State;
 use super::outcome::{Outcome, quoted};
 use super::table::Column;
 use super::{Conclusion, Report};
@@ -36,7 +37,11 @@ impl Report<'_> {
 
     fn gates<'a>(&'a self, out: &mut String, advised: &mut BTreeSet<&'a str>) {
         for gate in &self.judgement.gates {
-            let word = if gate.pass { "holds" } else { "failed" };
+            let word = match gate.state() {
+                State::Holds => "holds",
+                State::Fails => "failed",
+                State::WithinError => "within the error",
+            };
             *out += &paragraph("", &format!("gate on {}: {word}", quoted(&gate.config)), "");
             write_lines(out, "  ", &gate.missed());
             self.advise(out, &gate.config, &gate.advice, advised);

@@ -103,8 +103,35 @@ fn per_second(count: f64, seconds: f64) -> f64 {
 pub struct AllTimings {
     /// The machine on which it was measured.
     pub machine: Machine,
+    /// When it was measured, and of what. Older results do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunFacts>,
     /// Per configuration, in the order of the pipeline file.
     pub configs: IndexMap<String, Timings>,
+}
+
+/// When a benchmark was measured, and of what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunFacts {
+    /// The day and the time in UTC: `2026-01-31 12:34 UTC`.
+    pub date: String,
+    /// The commit that was checked out around the project.
+    pub git_commit: Option<String>,
+    /// The bases and adapters that the configurations descend from.
+    pub sources: Vec<SourceFacts>,
+}
+
+/// A base or an adapter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFacts {
+    /// The node.
+    pub node: String,
+    /// `base` or `adapter`.
+    pub stage: String,
+    /// The folder as the pipeline file names it, or the repository on the hub.
+    pub source: String,
+    /// The commit on the hub, or the beginning of the digest of the folder's files.
+    pub commit: Option<String>,
 }
 
 /// The machine on which a benchmark was measured.

@@ -4,7 +4,9 @@
 use super::Input;
 use super::matrix::Patterns;
 use crate::stage::{Benchmark, Config, DeviceChoice};
+use report::suite::read_template_args;
 use report::{Bound, Criterion, Gate, Quantity, Verdict};
+use serde_json::{Map, Value as Json};
 use text::nearest;
 use text::yaml::{At, Fields, Key, Problem, Tree, Value};
 use weights::rewrite::TokenizerOf;
@@ -47,7 +49,7 @@ fn read_configs(
     let at = configs.at();
     let (mut read, mut names) = (Vec::new(), Vec::new());
     for (key, tree) in configs.rest() {
-        let ((node, at), adapter, tokenizer) = read_config(&key, tree)?;
+        let Named { model: (node, at), adapter, tokenizer, template_args } = read_config(&key, tree)?;
         let mut made = Vec::new();
         for variant in patterns.variants(&node) {
             let name = variant.fill(&key.text);
@@ -61,7 +63,8 @@ fn read_configs(
             };
             inputs.push(input("model", &node, at));
             inputs.extend(adapter.iter().map(|(node, at)| input("adapter", node, *at)));
-            read.push(Config { adapter: adapter.is_some(), name: name.clone(), tokenizer });
+            let template_args = template_args.clone();
+            read.push(Config { adapter: adapter.is_some(), name: name.clone(), tokenizer, template_args });
             made.push(name);
         }
         names.push((key.text, made));
@@ -72,12 +75,20 @@ fn read_configs(
     Ok((read, Names(names)))
 }
 
-type Named = (String, At);
+/// A configuration as it is written.
+struct Named {
+    /// The node of the model.
+    model: (String, At),
+    /// The node of the adapter.
+    adapter: Option<(String, At)>,
+    tokenizer: TokenizerOf,
+    template_args: Map<String, Json>,
+}
 
-/// Returns the node of the model, the node of the adapter if there is one, and whose tokenizer is taken.
-fn read_config(key: &Key, tree: Tree) -> Result<(Named, Option<Named>, TokenizerOf), Problem> {
+fn read_config(key: &Key, tree: Tree) -> Result<Named, Problem> {
     if let Value::Text(node) = tree.value {
-        return Ok(((node, tree.at), None, TokenizerOf::Base));
+        let (adapter, tokenizer, template_args) = (None, TokenizerOf::Base, Map::new());
+        return Ok(Named { model: (node, tree.at), adapter, tokenizer, template_args });
     }
     let mut fields = Fields::open(tree, format!("config `{}`", key.text))?;
     let model = fields.text("model")?;
@@ -87,8 +98,9 @@ fn read_config(key: &Key, tree: Tree) -> Result<(Named, Option<Named>, Tokenizer
     if tokenizer == TokenizerOf::Adapter && adapter.is_none() {
         return Err(Problem::new(at, "`tokenizer: adapter` is for a config with an `adapter`"));
     }
+    let template_args = read_template_args(&mut fields)?;
     fields.finish()?;
-    Ok((model, adapter, tokenizer))
+    Ok(Named { model, adapter, tokenizer, template_args })
 }
 
 impl Names {
@@ -157,14 +169,22 @@ fn read_verdict(key: &Key, tree: Tree, names: &Names) -> Result<Vec<Verdict>, Pr
 /// are allowed if `relative` is set.
 fn read_criteria(fields: Fields, relative: bool) -> Result<Vec<Criterion>, Problem> {
     let read = |(key, tree): (Key, Tree)| {
-        let Some((_, quantity)) = Quantity::WORDS.iter().find(|(word, _)| *word == key.text) else {
+        let (word, category) = match key.text.strip_suffix(']').and_then(|text| text.split_once('[')) {
+            Some((word, category)) => (word, Some(category.to_owned())),
+            None => (key.text.as_str(), None),
+        };
+        let Some((_, quantity)) = Quantity::WORDS.iter().find(|(known, _)| *known == word) else {
             let words = Quantity::WORDS.map(|(word, _)| word);
-            let hint = match nearest(&key.text, words) {
+            let hint = match nearest(word, words) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("there are {}", words.join(", ")),
             };
-            return Err(Problem::new(key.at, format!("`{}` cannot be asked for; {hint}", key.text)));
+            return Err(Problem::new(key.at, format!("`{word}` cannot be asked for; {hint}")));
         };
+        if category.is_some() && !quantity.has_categories() {
+            let message = format!("`{word}` has no figure for a category; `accuracy` and `credit` have one");
+            return Err(Problem::new(key.at, message));
+        }
         let Value::Text(text) = &tree.value else {
             let message = format!("`{}` must be a text such as \">= 0.9\", not {}", key.text, tree.kind());
             return Err(Problem::new(tree.at, message));
@@ -174,7 +194,7 @@ fn read_criteria(fields: Fields, relative: bool) -> Result<Vec<Criterion>, Probl
             let message = format!("`{text}` is a factor, but `against` does not say on which config");
             return Err(Problem::new(tree.at, message));
         }
-        Ok(Criterion { bound, quantity: *quantity })
+        Ok(Criterion { bound, category, quantity: *quantity })
     };
     fields.rest().into_iter().map(read).collect()
 }

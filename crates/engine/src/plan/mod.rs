@@ -10,6 +10,8 @@ mod decision;
 pub use decision::{Decision, Verdict};
 
 use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::Path;
 
 use availability::{Availability, CachedResult};
 
@@ -19,8 +21,9 @@ use crate::recipe::{Change, Recipe};
 use crate::share::{LocalRecords, Share, SharePolicy};
 use crate::sources::Sources;
 use crate::stage::{BASE_ROLE, BackendKind, Device, Stage};
-use crate::store::{ArtifactsDir, LocalState, LocalStore, hash_source};
-use artifact::{Artifact, Digest};
+use crate::store::{ArtifactsDir, LocalState, LocalStore, StatCache, hash_source};
+use artifact::{Artifact, Digest, FileEntry};
+use report::suite::Suite;
 
 /// Decides what to do for each node, from the graph, the disk, the local state and the remote.
 pub struct Planner<'a> {
@@ -163,7 +166,10 @@ impl Planner<'_> {
         if self.sources.own_origin(self.graph, id).is_some() {
             return Ok(None);
         }
-        let files = hash_source(&path, &mut self.state.stats);
+        let files = match self.graph.node(id).stage {
+            Stage::Benchmark(_) => hash_suite(&path, &mut self.state.stats),
+            _ => hash_source(&path, &mut self.state.stats),
+        };
         files.map(Some).within(|| format!("node `{}`", self.graph.node(id).name))
     }
 
@@ -252,4 +258,21 @@ pub fn share_policy(stage: &Stage) -> SharePolicy {
         }
         Stage::Benchmark(_) => SharePolicy::Measured,
     }
+}
+
+/// Hashes a suite, and the files with texts that it names. A file that is not there is left out: the suite says so when
+/// it is read.
+fn hash_suite(suite: &Path, stats: &mut StatCache) -> Result<Artifact> {
+    let mut files = hash_source(suite, stats)?.files().to_vec();
+    let folder = suite.parent().unwrap_or(Path::new(""));
+    for name in Suite::files(suite) {
+        let path = folder.join(&name);
+        if let (Ok((digest, _)), Ok(metadata)) = (stats.digest_of(&path), fs::metadata(&path)) {
+            let path = name.to_string_lossy().into_owned();
+            files.push(FileEntry { digest, path, size: metadata.len(), volatile: false });
+        }
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    files.dedup_by(|a, b| a.path == b.path);
+    Ok(Artifact::new(files))
 }

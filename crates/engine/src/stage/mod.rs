@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{OrBug, Result, fail};
 use artifact::{Output, Tick};
+use report::SourceFacts;
 pub use report::suite::Quoting;
 use weights::adapter::Adapter;
 use weights::checkpoint::{ModelOrigin, check_adapter_folder, check_model_folder, describe_file};
@@ -49,6 +50,10 @@ pub struct Inputs {
     /// The files of an earlier measurement by name, for a benchmark that differs from it only in gates and
     /// verdicts.
     pub measured: BTreeMap<String, Vec<u8>>,
+    /// The files of the last run of a benchmark by name, whatever it measured.
+    pub previous: BTreeMap<String, Vec<u8>>,
+    /// What a benchmark is about: the bases and adapters, and the commit around the project.
+    pub about: (Vec<SourceFacts>, Option<String>),
 }
 
 impl Inputs {

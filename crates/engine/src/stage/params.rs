@@ -5,6 +5,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::PROBE_ROLE;
 use artifact::Artifact;
@@ -80,6 +81,9 @@ pub struct Config {
     /// Whose tokenizer and chat template the model has.
     #[serde(default, skip_serializing_if = "TokenizerOf::is_base")]
     pub tokenizer: TokenizerOf,
+    /// Variables of the chat template, such as `enable_thinking`. They come before those of the suite.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub template_args: Map<String, Value>,
 }
 
 /// What the roles of several adapters of a `fuse` node begin with. Their number, counted from 0, follows.

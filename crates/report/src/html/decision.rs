@@ -1,91 +1,177 @@
-//! Gates and verdicts on the page: each criterion, what was wanted, what was found, and what to try.
+//! Gates and verdicts on the page: a table of configs by criteria, and what to try.
 //! Knows nothing of how they were decided.
 
 use std::fmt::Write;
 
+use super::super::judgement::State;
 use super::super::{Conclusion, Finding, Report};
+use super::figures::open;
 use super::text::{escape, prose};
 
+/// One row: a configuration and what was found of it.
+struct Row<'a> {
+    config: &'a str,
+    against: Option<&'a str>,
+    state: State,
+    words: String,
+    /// The findings. Those with one quantity differ in their bounds only.
+    findings: Vec<&'a Finding>,
+    advice: &'a [String],
+}
+
 impl Report<'_> {
-    /// Returns a card for each gate and verdict; empty if there are none.
+    /// Returns a table of the gates and one of the verdicts; empty if there are none.
     pub(super) fn decision(&self) -> String {
-        if !self.is_judged() {
-            return String::new();
-        }
-        let mut out = String::from("<div class=\"cards\">\n");
-        for gate in &self.judgement.gates {
-            let (class, words) = if gate.pass { ("good", "holds") } else { ("bad", "failed") };
-            let _ = write!(out, "<article class=\"card {class}\">\n{}", heading("Gate", &gate.config, None));
-            let _ = writeln!(out, "<p class=\"conclusion\">{} {words}</p>", mark(gate.pass));
-            write_findings(&mut out, &gate.config, &[("", &gate.criteria)]);
-            write_advice(&mut out, &gate.advice);
-            out.push_str("</article>\n");
-        }
-        for verdict in &self.judgement.verdicts {
-            let good = verdict.conclusion != Conclusion::Otherwise;
-            let class = if good { "good" } else { "bad" };
-            let against = verdict.against.as_deref();
-            let heading = heading("Verdict", &verdict.config, against);
-            let _ = write!(out, "<article class=\"card {class}\">\n{heading}");
-            let otherwise = verdict.otherwise.as_ref().filter(|_| !good);
-            let otherwise = otherwise.map(|text| format!(": {}", escape(text))).unwrap_or_default();
-            let _ =
-                writeln!(out, "<p class=\"conclusion\">{} {}{otherwise}</p>", mark(good), verdict.words());
-            let groups = [("Best choice", &verdict.optimal), ("Good enough", &verdict.minimum)];
-            write_findings(&mut out, &verdict.config, &groups);
-            write_advice(&mut out, &verdict.advice);
-            out.push_str("</article>\n");
-        }
-        out.push_str("</div>\n");
+        let gates = self.judgement.gates.iter().map(|gate| Row {
+            config: &gate.config,
+            against: None,
+            state: gate.state(),
+            words: words_of(gate.state(), ["holds", "failed"]).to_owned(),
+            findings: gate.criteria.iter().collect(),
+            advice: &gate.advice,
+        });
+        let verdicts = self.judgement.verdicts.iter().map(|verdict| {
+            let is_good = verdict.conclusion != Conclusion::Otherwise;
+            let otherwise = verdict.otherwise.as_ref().filter(|_| !is_good);
+            let otherwise = otherwise.map_or_else(String::new, |text| format!(": {text}"));
+            Row {
+                config: &verdict.config,
+                against: verdict.against.as_deref(),
+                state: if is_good { State::Holds } else { State::Fails },
+                words: format!("{}{otherwise}", verdict.words()),
+                findings: verdict.optimal.iter().chain(&verdict.minimum).collect(),
+                advice: &verdict.advice,
+            }
+        });
+        let (gates, verdicts): (Vec<_>, Vec<_>) = (gates.collect(), verdicts.collect());
+        let mut out = String::new();
+        write_table(&mut out, "Gates", &gates);
+        write_table(&mut out, "Verdicts", &verdicts);
         out
     }
 }
 
-fn heading(kind: &str, config: &str, against: Option<&str>) -> String {
-    let against = against.map(|other| format!(" <small>against {}</small>", escape(other)));
-    let against = against.unwrap_or_default();
-    format!("<h3><span class=\"kind\">{kind}</span> {}{against}</h3>\n", escape(config))
+fn write_table(out: &mut String, label: &str, rows: &[Row<'_>]) {
+    if rows.is_empty() {
+        return;
+    }
+    let mut columns: Vec<&str> = Vec::new();
+    for finding in rows.iter().flat_map(|row| &row.findings) {
+        if !columns.contains(&name(finding)) {
+            columns.push(name(finding));
+        }
+    }
+    out.push_str(&open(label, "figures judged"));
+    let _ = write!(out, "<thead><tr><th scope=\"col\">{label}</th><th scope=\"col\">result</th>");
+    for column in &columns {
+        let _ = write!(out, "<th scope=\"col\">{}</th>", escape(column));
+    }
+    out.push_str("</tr></thead>\n<tbody>\n");
+    for row in rows {
+        write_row(out, row, &columns);
+    }
+    out.push_str("</tbody>\n</table></div>\n");
+    write_against(out, rows);
+    for row in rows.iter().filter(|row| !row.advice.is_empty()) {
+        let ideas: String = row.advice.iter().map(|idea| format!("<li>{}</li>\n", prose(idea))).collect();
+        let config = escape(row.config);
+        let _ = write!(
+            out,
+            "<details class=\"advice\"><summary>What to try instead of <b>{config}</b></summary>\n<ul>\n{ideas}</ul></details>\n"
+        );
+    }
+}
+
+fn write_row(out: &mut String, row: &Row<'_>, columns: &[&str]) {
+    let (class, words) = (class(row.state), escape(&row.words));
+    let _ = write!(
+        out,
+        "<tr class=\"{class}\"><th scope=\"row\">{}</th><td class=\"conclusion\">{} {words}</td>",
+        escape(row.config),
+        mark(row.state)
+    );
+    for column in columns {
+        let findings: Vec<_> = row.findings.iter().filter(|finding| name(finding) == *column).collect();
+        let Some(first) = findings.first() else {
+            out.push_str("<td>–</td>");
+            continue;
+        };
+        let (found, note) = first.found.split_once(" (").unwrap_or((&first.found, ""));
+        let note = note.trim_end_matches(')');
+        let _ = write!(out, "<td><span class=\"found\">{}</span>", escape(found));
+        if !note.is_empty() {
+            let _ = write!(out, "<small>{}</small>", escape(note));
+        }
+        for finding in findings {
+            let bound = finding.wanted.strip_prefix(column).unwrap_or(&finding.wanted).trim();
+            let needs = finding.needs.as_ref().map(|needs| format!(" title=\"{}\"", escape(needs)));
+            let _ = write!(
+                out,
+                "<span class=\"bound {}\"{}>{} {}<span class=\"unseen\"> {}</span></span>",
+                self::class(finding.state()),
+                needs.unwrap_or_default(),
+                mark(finding.state()),
+                escape(bound),
+                words_of(finding.state(), ["holds", "fails"])
+            );
+        }
+        out.push_str("</td>");
+    }
+    out.push_str("</tr>\n");
+}
+
+/// Says what factors compare with, and what the signs mean.
+fn write_against(out: &mut String, rows: &[Row<'_>]) {
+    let mut others: Vec<_> = rows.iter().filter_map(|row| row.against).collect();
+    others.dedup();
+    let mut notes = Vec::new();
+    if !others.is_empty() {
+        let names: Vec<_> = others.iter().map(|other| format!("<code>{}</code>", escape(other))).collect();
+        notes.push(format!("Factors are against {}.", names.join(", ")));
+    }
+    let unsure = rows.iter().flat_map(|row| &row.findings).filter(|finding| finding.within_error);
+    let mut needs: Vec<_> = unsure
+        .map(|finding| {
+            let needs =
+                finding.needs.as_ref().map_or_else(String::new, |needs| format!(" ({})", escape(needs)));
+            format!("{}{needs}", escape(&finding.wanted))
+        })
+        .collect();
+    needs.dedup();
+    if !needs.is_empty() {
+        notes.push(format!("≈ within the error of what was measured: {}.", needs.join(", ")));
+    }
+    if !notes.is_empty() {
+        let _ = writeln!(out, "<p class=\"aside\">{}</p>", notes.join(" "));
+    }
+}
+
+/// The quantity of a finding, with its category: what comes before the bound.
+fn name(finding: &Finding) -> &str {
+    finding.wanted.split([' ']).next().unwrap_or_default()
+}
+
+fn class(state: State) -> &'static str {
+    match state {
+        State::Holds => "good",
+        State::Fails => "bad",
+        State::WithinError => "unsure",
+    }
+}
+
+fn words_of(state: State, [holds, fails]: [&'static str; 2]) -> &'static str {
+    match state {
+        State::Holds => holds,
+        State::Fails => fails,
+        State::WithinError => "within the error",
+    }
 }
 
 /// Returns a sign that can be read without colour.
-fn mark(good: bool) -> &'static str {
-    match good {
-        true => "<span class=\"mark\" aria-hidden=\"true\">✓</span>",
-        false => "<span class=\"mark\" aria-hidden=\"true\">✗</span>",
+fn mark(state: State) -> &'static str {
+    match state {
+        State::Holds => "<span class=\"mark\" aria-hidden=\"true\">✓</span>",
+        State::Fails => "<span class=\"mark\" aria-hidden=\"true\">✗</span>",
+        State::WithinError => "<span class=\"mark\" aria-hidden=\"true\">≈</span>",
     }
-}
-
-fn write_findings(out: &mut String, config: &str, groups: &[(&str, &Vec<Finding>)]) {
-    let _ = write!(
-        out,
-        "<table class=\"findings\" aria-label=\"Criteria of {}\">\n<thead><tr><th scope=\"col\">wanted</th>\
-         <th scope=\"col\">found</th><th scope=\"col\"><span class=\"unseen\">result</span></th></tr></thead>\n",
-        escape(config)
-    );
-    for (group, findings) in groups.iter().filter(|(_, findings)| !findings.is_empty()) {
-        out.push_str("<tbody>\n");
-        if !group.is_empty() {
-            let _ =
-                writeln!(out, "<tr class=\"group\"><th scope=\"rowgroup\" colspan=\"3\">{group}</th></tr>");
-        }
-        for finding in *findings {
-            let (class, words) = if finding.pass { ("good", "holds") } else { ("bad", "fails") };
-            let (wanted, found) = (escape(&finding.wanted), escape(&finding.found));
-            let _ = writeln!(
-                out,
-                "<tr class=\"{class}\"><th scope=\"row\">{wanted}</th><td>{found}</td><td>{} {words}</td></tr>",
-                mark(finding.pass)
-            );
-        }
-        out.push_str("</tbody>\n");
-    }
-    out.push_str("</table>\n");
-}
-
-fn write_advice(out: &mut String, advice: &[String]) {
-    if advice.is_empty() {
-        return;
-    }
-    let ideas: String = advice.iter().map(|idea| format!("<li>{}</li>\n", prose(idea))).collect();
-    let _ = write!(out, "<p class=\"advice\">What to try</p>\n<ul class=\"advice\">\n{ideas}</ul>\n");
 }

@@ -3,14 +3,15 @@
 
 use std::fmt::Write;
 
-use super::super::Report;
+use super::super::table::percent;
+use super::super::{Report, Spread};
 use super::text::escape;
 
 impl Report<'_> {
     /// Returns the table of all figures, in which the configuration to ship is marked.
     pub(super) fn figures(&self) -> String {
         let columns = self.columns();
-        let mut out = open("All figures");
+        let mut out = open("All figures", "figures");
         out.push_str("<thead><tr>");
         for column in &columns {
             let _ = write!(out, "<th scope=\"col\">{}</th>", column.heading);
@@ -43,6 +44,34 @@ impl Report<'_> {
         out
     }
 
+    /// Returns the table of accuracies by category; empty if no query has one.
+    pub(super) fn categories(&self) -> String {
+        let configs = || self.results.configs.iter();
+        let Some((_, first)) = configs().find(|(_, results)| !results.categories.is_empty()) else {
+            return String::new();
+        };
+        let mut out = open("Accuracy by category", "figures");
+        out.push_str("<thead><tr><th scope=\"col\">config</th>");
+        for name in first.categories.keys() {
+            let _ = write!(out, "<th scope=\"col\">{}</th>", escape(name));
+        }
+        out.push_str("</tr></thead>\n<tbody>\n");
+        for (name, results) in configs() {
+            let _ = write!(out, "<tr><th scope=\"row\">{}</th>", escape(name));
+            for category in first.categories.keys() {
+                let cell = results.categories.get(category).map(|tally| {
+                    let [low, high] = tally.accuracy_interval.map(|end| end * 100.0);
+                    let (share, correct, total) = (percent(tally.accuracy), tally.correct, tally.total);
+                    format!("<td>{share} <small>{correct}/{total}, {low:.0}–{high:.0}</small></td>")
+                });
+                out.push_str(&cell.unwrap_or_else(|| "<td>–</td>".to_owned()));
+            }
+            out.push_str("</tr>\n");
+        }
+        out.push_str("</tbody>\n</table></div>\n");
+        out
+    }
+
     /// Returns the table of how well each configuration predicted the texts; empty if there were none.
     pub(super) fn text_evals(&self) -> String {
         let configs = self.results.configs.iter();
@@ -52,12 +81,15 @@ impl Report<'_> {
             return String::new();
         }
         let compared = read.iter().any(|(_, results, _)| results.divergence.is_some());
-        let mut out = open("Perplexity and divergence");
+        let mut out = open("Perplexity and divergence", "figures");
         out.push_str("<thead><tr><th scope=\"col\">config</th><th scope=\"col\">perplexity</th>");
         if compared {
-            out.push_str("<th scope=\"col\">KL, nats</th><th scope=\"col\">same first token</th>");
+            for heading in ["KL, nats", "median", "99 %", "99.9 %", "largest", "Δp", "top-1 agreement"] {
+                let _ = write!(out, "<th scope=\"col\">{heading}</th>");
+            }
         }
-        out.push_str("<th scope=\"col\">tokens</th></tr></thead>\n<tbody>\n");
+        out.push_str("</tr></thead>\n<tbody>\n");
+        let tokens = read.iter().map(|(_, _, perplexity)| perplexity.tokens).max().unwrap_or(0);
         for (name, results, perplexity) in read {
             let _ = write!(
                 out,
@@ -67,30 +99,53 @@ impl Report<'_> {
                 perplexity.standard_error
             );
             let divergence = results.divergence.map(|it| {
-                let (kl, error, same) = (it.mean_kl, it.standard_error, it.top1_agreement * 100.0);
-                format!("<td>{kl:.4} <small>±{error:.4}</small></td><td>{same:.1}%</td>")
+                let spread = it.spread.map_or_else(|| "<td>–</td>".repeat(5), spread_cells);
+                let (agreement, error) =
+                    (it.top1_agreement * 100.0, it.spread.map(|spread| spread.errors.flips * 100.0));
+                let error = error.map_or_else(String::new, |error| format!(" <small>±{error:.1}</small>"));
+                format!("{}{spread}<td>{agreement:.1}%{error}</td>", nats(it.mean_kl, it.standard_error))
             });
-            let nothing = if compared { "<td>–</td><td>–</td>" } else { "" };
-            let _ = writeln!(
-                out,
-                "{}<td>{}</td></tr>",
-                divergence.unwrap_or_else(|| nothing.to_owned()),
-                perplexity.tokens
-            );
+            let nothing = if compared { "<td>–</td>".repeat(7) } else { String::new() };
+            let _ = writeln!(out, "{}</tr>", divergence.unwrap_or(nothing));
         }
-        out.push_str("</tbody>\n</table></div>\n<p class=\"aside\">± one standard error.");
+        let _ = write!(
+            out,
+            "</tbody>\n</table></div>\n<p class=\"aside\">{tokens} tokens were predicted. ± one standard error."
+        );
         if let Some(reference) = &self.results.reference {
-            let _ =
-                write!(out, " KL is the mean divergence from <code>{}</code> per token.", escape(reference));
+            let _ = write!(
+                out,
+                " KL is the divergence from <code>{}</code>: its mean, the value that so many tokens do not exceed, and the largest. Δp is how much more likely the tokens of the text became.",
+                escape(reference)
+            );
         }
         out.push_str("</p>\n");
         out
     }
 }
 
+/// Writes a divergence with its error as a cell.
+fn nats(value: f64, error: f64) -> String {
+    format!("<td>{value:.4} <small>±{error:.4}</small></td>")
+}
+
+fn spread_cells(spread: Spread) -> String {
+    let Spread { median, p99, p99_9, max, delta_p, errors, .. } = spread;
+    let nats = [(median, errors.median), (p99, errors.p99), (p99_9, errors.p99_9), (max, errors.max)]
+        .map(|(value, error)| nats(value, error));
+    let (delta_p, error) = (signed(delta_p * 100.0), errors.delta_p * 100.0);
+    format!("{}<td>{delta_p}% <small>±{error:.2}</small></td>", nats.concat())
+}
+
+/// Writes a number with two decimal places. What rounds to 0 has no sign.
+fn signed(value: f64) -> String {
+    let rounded = (value * 100.0).round() / 100.0;
+    format!("{:.2}", if rounded == 0.0 { 0.0 } else { rounded })
+}
+
 /// Opens a table that scrolls on its own if it is too wide for the page.
-fn open(label: &str) -> String {
+pub(super) fn open(label: &str, class: &str) -> String {
     format!(
-        "<div class=\"wide\" role=\"region\" aria-label=\"{label}\" tabindex=\"0\"><table class=\"figures\">\n"
+        "<div class=\"wide\" role=\"region\" aria-label=\"{label}\" tabindex=\"0\"><table class=\"{class}\">\n"
     )
 }

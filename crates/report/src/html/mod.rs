@@ -9,14 +9,16 @@ mod figures;
 mod heat;
 mod label;
 mod plot;
+mod run;
 mod scatter;
 mod text;
+mod words;
 
 use std::fmt::Write;
 
 use super::Report;
+use super::judgement::State;
 use super::outcome::{Outcome, Tone};
-use crate::Timings;
 use text::{escape, prose};
 
 /// The Content-Security-Policy: the page may use its own styles and `data:` images, and nothing else.
@@ -47,7 +49,7 @@ impl Report<'_> {
              <title>{title} · benchmark</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
              <header>\n<p class=\"kind\">Benchmark</p>\n<h1>{title}</h1>\n{}</header>\n{}",
             self.counts(),
-            self.banner()
+            self.banner() + &self.about()
         );
         out.push_str("<nav aria-label=\"Sections\">\n");
         for Section { id, heading, .. } in &sections {
@@ -61,11 +63,13 @@ impl Report<'_> {
         out
     }
 
-    fn sections(&self) -> [Section; 8] {
+    fn sections(&self) -> [Section; 10] {
         let section = |id, heading, body| Section { id, heading, body };
         let (plot, plotted) = self.scatter();
         [
+            section("changes", "Since the last run", self.changes()),
             section("figures", "Figures", self.figures()),
+            section("categories", "By category", self.categories()),
             section("size", plotted, plot),
             section("decision", "Gates and verdicts", self.decision()),
             section("speed", "Speed", self.bars()),
@@ -111,7 +115,7 @@ impl Report<'_> {
             prose(&headline)
         );
         for gate in self.failed_gates() {
-            for finding in gate.criteria.iter().filter(|finding| !finding.pass) {
+            for finding in gate.criteria.iter().filter(|finding| finding.state() == State::Fails) {
                 let (config, wanted) = (escape(&gate.config), escape(&finding.wanted));
                 let found = escape(&finding.found);
                 let _ = writeln!(
@@ -125,32 +129,6 @@ impl Report<'_> {
         }
         out.push_str("</div>\n");
         out
-    }
-
-    fn machine(&self) -> String {
-        let machine = &self.timings.machine;
-        let threads = machine.threads.to_string();
-        let mut facts = vec![
-            ("system", format!("{} {}", machine.system, machine.processor)),
-            ("threads", threads),
-            ("backend", machine.backend.clone()),
-            ("pipeline", machine.pipeline.clone()),
-        ];
-        let mut differing = |name, of: fn(&Timings) -> String| {
-            let mut values: Vec<_> = self.timings.configs.values().map(of).collect();
-            values.dedup();
-            if !values.is_empty() {
-                facts.push((name, values.join(", ")));
-            }
-        };
-        differing("device", |timings| timings.device.clone());
-        differing("activations", |timings| timings.activation_dtype.clone());
-        differing("repeats", |timings| timings.repeats.to_string());
-        let facts = facts
-            .iter()
-            .map(|(name, value)| format!("<div><dt>{name}</dt><dd>{}</dd></div>\n", escape(value)));
-        let notes = self.code_notes().into_iter().map(|note| format!("<p>{}</p>\n", prose(&note)));
-        format!("<dl class=\"facts\">\n{}</dl>\n{}", facts.collect::<String>(), notes.collect::<String>())
     }
 }
 

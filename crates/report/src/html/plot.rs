@@ -58,8 +58,10 @@ pub(super) struct Plot<'a> {
     up: Axis,
 }
 
-/// The text beside each point, and its place.
+/// The text beside each point that has one, and its place.
 struct Labels {
+    /// The places of these points among all points.
+    of: Vec<usize>,
     texts: Vec<String>,
     areas: Vec<Area>,
     /// Whether the texts are numbers, whose names are listed below the plot.
@@ -100,8 +102,8 @@ impl<'a> Plot<'a> {
         self.draw_points(&mut out, &labels);
         out.push_str("</svg>\n");
         if labels.are_numbers {
-            let names: String =
-                self.points.iter().map(|point| format!("<li>{}</li>", escape(point.name))).collect();
+            let named = labels.of.iter().map(|index| escape(self.points[*index].name));
+            let names: String = named.map(|name| format!("<li>{name}</li>")).collect();
             let _ = writeln!(out, "<ol class=\"key {class}\">{names}</ol>");
         }
         out
@@ -183,46 +185,59 @@ impl<'a> Plot<'a> {
                 x - 4.0
             );
         }
-        let Labels { texts, areas, .. } = labels;
         for (index, point) in self.points.iter().enumerate() {
-            let ((x, y), area) = (self.at(point), areas[index]);
+            let (x, y) = self.at(point);
             let class = if front.contains(&index) { "on" } else { "off" };
             let chosen = if self.choice == Some(point.name) { " chosen" } else { "" };
-            draw_leader(out, (x, y), &area);
-            // The text is anchored at the end that faces the point: this end stays in place in every font.
-            let (anchor, beside) = match (area.left >= x, area.right <= x) {
-                (true, _) => ("start", area.left + 2.0),
-                (_, true) => ("end", area.right - 2.0),
-                _ => ("middle", f64::midpoint(area.left, area.right)),
-            };
+            let label = labels.of.iter().position(|of| *of == index).map(|at| {
+                let (text, area) = (&labels.texts[at], labels.areas[at]);
+                draw_leader(out, (x, y), &area);
+                // The text is anchored at the end that faces the point: this end stays in place in every font.
+                let (anchor, beside) = match (area.left >= x, area.right <= x) {
+                    (true, _) => ("start", area.left + 2.0),
+                    (_, true) => ("end", area.right - 2.0),
+                    _ => ("middle", f64::midpoint(area.left, area.right)),
+                };
+                format!(
+                    "<text x=\"{beside:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
+                    area.bottom - 3.5,
+                    escape(text)
+                )
+            });
             let _ = writeln!(
                 out,
                 "<g class=\"point {class}{chosen}\"><title>{}: {}, {}</title><circle cx=\"{x:.1}\" cy=\"{y:.1}\" \
-                 r=\"5.5\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text></g>",
+                 r=\"5.5\"/>{}</g>",
                 escape(point.name),
                 (self.upwards.show)(rounded(point.value)),
                 bytes(point.bytes),
-                beside,
-                area.bottom - 3.5,
-                escape(&texts[index])
+                label.unwrap_or_default()
             );
         }
     }
 
-    /// Returns the texts beside the points: their names, or numbers if there is no room for the names.
+    /// Returns the texts beside the points of the front and the chosen one: their names, or numbers if there is no room
+    /// for the names.
     fn labels(&self) -> Labels {
-        let points: Vec<_> = self.points.iter().map(|point| self.at(point)).collect();
-        let bars: Vec<_> = self.points.iter().map(|point| self.bar(point)).collect();
+        let front = self.front();
+        let is_named = |index: &usize| front.contains(index) || self.choice == Some(self.points[*index].name);
+        let of: Vec<_> = (0..self.points.len()).filter(is_named).collect();
+        let all: Vec<_> = self.points.iter().map(|point| self.at(point)).collect();
+        let named: Vec<_> = of.iter().map(|index| all[*index]).collect();
+        let others = (0..all.len()).filter(|index| !of.contains(index)).map(|index| all[index]);
+        let dots = others.map(|(x, y)| Area { left: x - 6.0, top: y - 6.0, right: x + 6.0, bottom: y + 6.0 });
+        let marks: Vec<_> = self.points.iter().map(|point| self.bar(point)).chain(dots).collect();
         let label = |texts: Vec<String>, are_numbers| {
             // An estimate for wide fonts at this size; narrower fonts need less.
             let widths: Vec<_> = texts.iter().map(|text| text.chars().count() as f64 * 7.4 + 4.0).collect();
-            Labels { areas: place(&points, &widths, &bars, &self.frame), texts, are_numbers }
+            Labels { of: of.clone(), areas: place(&named, &widths, &marks, &self.frame), texts, are_numbers }
         };
-        let names = label(self.names(), false);
-        if is_legible(&names.areas, &points) {
+        let names = self.names();
+        let names = label(of.iter().map(|index| names[*index].clone()).collect(), false);
+        if is_legible(&names.areas, &all) {
             return names;
         }
-        label((1..=self.points.len()).map(|number| number.to_string()).collect(), true)
+        label((1..=of.len()).map(|number| number.to_string()).collect(), true)
     }
 
     /// Returns the names, shortened and without a long beginning that all of them share.

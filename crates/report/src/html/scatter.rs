@@ -5,8 +5,15 @@ use super::super::Report;
 use super::super::table::percent;
 use super::plot::{Plot, Point, SHAPES, Upwards};
 
-const ACCURACY: Upwards =
-    Upwards { title: "accuracy", falling: false, ends: [Some(0.0), Some(1.0)], show: percent };
+/// The axis of accuracies: as far as the points and their intervals go, but never below 0 or above 1.
+fn accuracy(points: &[Point<'_>]) -> Upwards {
+    let ends = || points.iter().flat_map(|point| point.interval);
+    let (low, high) = (ends().fold(1.0, f64::min), ends().fold(0.0, f64::max));
+    let room = 0.05 * (high - low).max(0.02);
+    let ends = [Some((low - room).max(0.0)), Some((high + room).min(1.0))];
+    Upwards { title: "accuracy", falling: false, ends, show: percent }
+}
+
 const PERPLEXITY: Upwards = Upwards {
     title: "perplexity, less is better",
     falling: true,
@@ -19,7 +26,10 @@ impl Report<'_> {
     /// plot is empty if there is neither.
     pub(super) fn scatter(&self) -> (String, &'static str) {
         let (points, upwards, heading) = match self.points() {
-            (points, _) if !points.is_empty() => (points, ACCURACY, "Accuracy against size"),
+            (points, _) if !points.is_empty() => {
+                let upwards = accuracy(&points);
+                (points, upwards, "Accuracy against size")
+            }
             (_, points) => (points, PERPLEXITY, "Perplexity against size"),
         };
         if points.is_empty() {
@@ -29,8 +39,8 @@ impl Report<'_> {
         let plots = SHAPES.iter().map(|shape| Plot::new(&points, &upwards, shape, choice).draw());
         let mut out = format!("<figure>\n{}", plots.collect::<String>());
         out.push_str(
-            "<figcaption>Filled, on the dashed line: what no other config beats in both respects. Bars are 95 % \
-             intervals.</figcaption>\n</figure>\n",
+            "<figcaption>Filled and named, on the dashed line: what no other config beats in both respects. Bars are \
+             95 % intervals.</figcaption>\n</figure>\n",
         );
         (out, heading)
     }
@@ -77,9 +87,23 @@ mod tests {
     }
 
     #[test]
-    fn points_are_numbered_where_their_names_have_no_room() {
-        let (plot, _) = sample::sweep().report().scatter();
-        assert_eq!(plot.matches("<ol class=\"key slim\">").count(), 1);
-        assert_eq!(plot.matches("<ol class=\"key broad\">").count(), 0);
+    fn only_the_front_is_named_and_numbered_where_names_have_no_room() {
+        let mut sample = sample::sweep();
+        let (plot, _) = sample.report().scatter();
+        assert_eq!(plot.matches("<ol class=\"key").count(), 0);
+        let named = plot.matches("</text></g>").count();
+        assert!(named > 0 && named < 2 * sample.results.configs.len(), "{named}");
+        // Many, all on the front, side by side.
+        for copy in 1..4 {
+            for (name, results) in sample::sweep().results.configs {
+                sample.results.configs.insert(format!("{name}-{copy}"), results);
+            }
+        }
+        for (number, results) in sample.results.configs.values_mut().enumerate() {
+            results.disk_bytes = 1_000_000 * (number as u64 + 10);
+            results.accuracy = 0.5 + 1e-6 * number as f64;
+        }
+        let (plot, _) = sample.report().scatter();
+        assert_eq!(plot.matches("<ol class=\"key slim\">").count(), 1, "{plot}");
     }
 }

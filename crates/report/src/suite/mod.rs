@@ -3,18 +3,25 @@
 
 mod call;
 mod query;
+mod sampling;
+mod scorer;
+mod text;
+mod tools;
 
-pub use query::Query;
+pub use query::{Query, read_template_args};
+pub use text::SuiteText;
 
 use call::Format;
-use std::path::Path;
+use sampling::Samples;
+use std::path::{Path, PathBuf};
+use tools::Tools;
 
 use serde_json::{Map, Value as Json};
 
 use crate::Error;
+use ::text::yaml::{At, Fields, Problem, Tree, Value};
 use artifact::AtPath;
 use protocol::Date;
-use text::yaml::{At, Fields, Problem, Tree, Value};
 
 /// The maximum number of tokens in an answer, if the suite does not say.
 const MAX_TOKENS: usize = 128;
@@ -55,7 +62,7 @@ pub struct Suite {
     /// The queries, in order.
     pub queries: Vec<Query>,
     /// The texts, in order.
-    pub texts: Vec<String>,
+    pub texts: Vec<SuiteText>,
 }
 
 /// Whether messages may quote the file of a suite. A file outside the project may be one that must not be shown.
@@ -74,6 +81,8 @@ struct Common {
     system: Option<String>,
     tools: Option<Json>,
     tool_format: Option<Format>,
+    tool_results: Option<Tools>,
+    samples: Option<Samples>,
     date: Date,
     template_args: Map<String, Json>,
 }
@@ -87,11 +96,13 @@ impl Suite {
     pub fn read(path: &Path, quoting: Quoting) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).at("read the suite", path)?;
         let lines = path.extension().is_some_and(|extension| extension == "jsonl");
+        let folder =
+            Some(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")));
         let suite = if lines {
             let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-            Self::parse_lines(&text, name)
+            Self::parse_lines(&text, name, folder)
         } else {
-            Self::parse(&text)
+            Self::parse(&text, folder)
         };
         suite.map_err(|problem| {
             Error::Suite(match quoting {
@@ -101,7 +112,23 @@ impl Suite {
         })
     }
 
-    fn parse(text: &str) -> Result<Self, Problem> {
+    /// Returns the files that the suite at `path` names, relative to its folder; none if it is no valid suite.
+    pub fn files(path: &Path) -> Vec<PathBuf> {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        // Most suites name none, and then nothing is parsed.
+        if !text.contains("file") {
+            return Vec::new();
+        }
+        let lines = path.extension().is_some_and(|extension| extension == "jsonl");
+        let suite =
+            if lines { Self::parse_lines(&text, String::new(), None) } else { Self::parse(&text, None) };
+        suite.map_or_else(
+            |_| Vec::new(),
+            |suite| suite.texts.into_iter().filter_map(|text| text.file).collect(),
+        )
+    }
+
+    fn parse(text: &str, folder: Option<&Path>) -> Result<Self, Problem> {
         let mut top = Fields::open(Tree::parse(text)?, "the suite")?;
         let (name, _) = top.text("name")?;
         let (mut suite, common) = Self::head(&mut top, name)?;
@@ -109,8 +136,8 @@ impl Suite {
         for tree in top.list("queries")? {
             suite.queries.push(Query::read(Fields::open(tree, "a query")?, &common)?);
         }
-        for tree in top.list("texts")? {
-            suite.texts.push(text_of(tree)?);
+        for tree in read_texts(&mut top)? {
+            suite.texts.push(SuiteText::read(tree, folder)?);
         }
         top.finish()?;
         suite.check(at)
@@ -118,7 +145,7 @@ impl Suite {
 
     /// Reads one JSON object per line: a query, or a text in the form of mlx-lm's data sets, `{"text": …}`.
     /// The first line may hold the settings of the suite, `{"suite": {…}}`.
-    fn parse_lines(text: &str, name: String) -> Result<Self, Problem> {
+    fn parse_lines(text: &str, name: String, folder: Option<&Path>) -> Result<Self, Problem> {
         let mut suite = None;
         let mut common = Common::default();
         for (line, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.trim().is_empty()) {
@@ -135,7 +162,7 @@ impl Suite {
             }
             let Some(suite) = &mut suite else { continue };
             if let Some(tree) = fields.take("text") {
-                suite.texts.push(text_of(tree)?);
+                suite.texts.push(SuiteText::read(tree, folder)?);
                 fields.finish()?;
             } else if !fields.is_empty() {
                 suite.queries.push(Query::read(fields, &common)?);
@@ -149,6 +176,8 @@ impl Suite {
         let system = fields.optional_text("system")?.map(|(text, _)| text);
         let tools = fields.take("tools").map(|tree| tree.to_json());
         let tool_format = fields.word("tool_format", &Format::WORDS)?;
+        let tool_results = Tools::read(fields, None)?;
+        let samples = Samples::read(fields, None)?;
         let date = fields.optional_text("date")?.map(|(text, at)| {
             Date::try_from(text).map_err(|problem| Problem::new(at, format!("`date`: {problem}")))
         });
@@ -163,7 +192,7 @@ impl Suite {
             queries: Vec::new(),
             texts: Vec::new(),
         };
-        Ok((suite, Common { system, tools, tool_format, date, template_args }))
+        Ok((suite, Common { system, tools, tool_format, tool_results, samples, date, template_args }))
     }
 
     fn check(self, at: At) -> Result<Self, Problem> {
@@ -182,10 +211,16 @@ impl Suite {
     }
 }
 
-fn text_of(tree: Tree) -> Result<String, Problem> {
-    match tree.value {
-        Value::Text(text) if !text.trim().is_empty() => Ok(text),
-        _ => Err(Problem::new(tree.at, format!("a text to read must be a text, not {}", tree.kind()))),
+/// Returns the items of `texts`: a list, or one text.
+fn read_texts(top: &mut Fields) -> Result<Vec<Tree>, Problem> {
+    match top.take("texts") {
+        Some(tree) if matches!(tree.value, Value::Map(_)) => Ok(vec![tree]),
+        Some(tree) => match tree.value {
+            Value::List(items) if !items.is_empty() => Ok(items),
+            Value::List(_) => Err(Problem::new(tree.at, "`texts` is empty")),
+            _ => Err(Problem::new(tree.at, format!("`texts` must be a list, not {}", tree.kind()))),
+        },
+        None => Ok(Vec::new()),
     }
 }
 
@@ -199,25 +234,26 @@ mod tests {
             "name: s\nmax_tokens: 9\nsystem: be short\nqueries:\n  - {prompt: p, contains: x}\ntexts: [once]";
         let lines = "{\"suite\": {\"name\": \"s\", \"max_tokens\": 9, \"system\": \"be short\"}}\n\n\
                      {\"prompt\": \"p\", \"contains\": \"x\"}\n{\"text\": \"once\"}\n";
-        let (yaml, lines) = (Suite::parse(yaml).unwrap(), Suite::parse_lines(lines, "file".into()).unwrap());
+        let (yaml, lines) =
+            (Suite::parse(yaml, None).unwrap(), Suite::parse_lines(lines, "file".into(), None).unwrap());
         assert_eq!(format!("{yaml:?}"), format!("{lines:?}"));
-        assert_eq!(Suite::parse_lines("{\"text\": \"t\"}", "file".into()).unwrap().name, "file");
+        assert_eq!(Suite::parse_lines("{\"text\": \"t\"}", "file".into(), None).unwrap().name, "file");
     }
 
     #[test]
     fn names_the_place_of_a_mistake() {
-        let problem = Suite::parse("name: s\nqueries:\n  - {prompt: p, expect: tools}\n").unwrap_err();
+        let problem = Suite::parse("name: s\nqueries:\n  - {prompt: p, expect: tools}\n", None).unwrap_err();
         assert_eq!(
             problem.to_string(),
             "3:25: `expect` must be one of tool, direct, not `tools`; did you mean `tool`?"
         );
-        let wrong = |text: &str| Suite::parse_lines(text, "s".into()).unwrap_err().to_string();
+        let wrong = |text: &str| Suite::parse_lines(text, "s".into(), None).unwrap_err().to_string();
         assert_eq!(
             wrong("{\"text\": \"t\"}\n{\"prompt\": \"p\"}"),
-            "2:1: a query needs one of `expect`, `answer`, `contains`, `regex` and `tool_call`"
+            "2:1: a query needs one of `expect`, `answer`, `contains`, `regex`, `tool_call` and `tool_calls`"
         );
         assert_eq!(wrong("{\"text\": \"t\"}\n{\"text\": }").split(':').next(), Some("2"));
-        let endless = Suite::parse("name: s\nrepeats: 9000000000000000000\ntexts: [once]").unwrap_err();
+        let endless = Suite::parse("name: s\nrepeats: 9000000000000000000\ntexts: [once]", None).unwrap_err();
         assert_eq!(endless.to_string(), "1:1: `repeats` must be at most 1000, not 9000000000000000000");
         assert_eq!(wrong(""), "1:1: the suite is empty");
         assert_eq!(wrong("{\"suite\": {}}"), "1:1: the suite has neither `queries` nor `texts`");

@@ -170,6 +170,23 @@ impl Fields {
         }
     }
 
+    /// Takes an optional number greater than 0.
+    ///
+    /// # Errors
+    /// Fails when the value is not a finite number greater than 0.
+    pub fn positive(&mut self, name: &'static str) -> Result<Option<f64>, Problem> {
+        let Some(tree) = self.take(name) else { return Ok(None) };
+        let number = match tree.value {
+            Value::Int(number) => Some(number as f64),
+            Value::Float(number) => Some(number),
+            _ => None,
+        };
+        match number.filter(|number| number.is_finite() && *number > 0.0) {
+            Some(number) => Ok(Some(number)),
+            None => Err(Problem::new(tree.at, format!("`{name}` must be a number greater than 0"))),
+        }
+    }
+
     /// Takes the items of a list; absent means no items.
     ///
     /// # Errors

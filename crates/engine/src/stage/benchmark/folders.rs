@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::Path;
 
+use serde_json::{Map, Value};
+
 use crate::error::{OrBug, Result};
 use crate::stage::{Benchmark, Inputs};
 use artifact::AtPath;
@@ -20,6 +22,8 @@ pub(super) struct Folders<'a> {
     adapter: Option<&'a Path>,
     /// Whether the tokenizer and the chat template of the adapter come before those of the model.
     own_tokenizer: bool,
+    /// Variables of the chat template that the configuration sets.
+    template_args: &'a Map<String, Value>,
 }
 
 /// What the files of a configuration say about it.
@@ -38,13 +42,14 @@ pub(super) struct Facts {
 
 impl<'a> Folders<'a> {
     /// Finds the folders of the configuration called `name`.
-    pub(super) fn of(parameters: &Benchmark, name: &str, inputs: &'a Inputs) -> Result<Self> {
+    pub(super) fn of(parameters: &'a Benchmark, name: &str, inputs: &'a Inputs) -> Result<Self> {
         let config = parameters.configs.iter().find(|config| config.name == name);
         let config = config.or_bug("a benchmark has the config that is measured")?;
         let folder = |role: &str| inputs.folder(&format!("{name}.{role}"));
         let adapter = config.adapter.then(|| folder("adapter")).transpose()?;
         let own_tokenizer = config.tokenizer == TokenizerOf::Adapter;
-        Ok(Self { model: folder("model")?, adapter, own_tokenizer })
+        let template_args = &config.template_args;
+        Ok(Self { model: folder("model")?, adapter, own_tokenizer, template_args })
     }
 
     /// Reads the facts from the files. Fails if the adapter does not fit, before a model is loaded for it.
@@ -63,6 +68,11 @@ impl<'a> Folders<'a> {
             code: own_code(self.model)?,
             survival: read_survival(self.model)?,
         })
+    }
+
+    /// Returns the variables of the chat template that the configuration sets.
+    pub(super) fn template_args(&self) -> &Map<String, Value> {
+        self.template_args
     }
 
     /// Returns the folders for a worker.

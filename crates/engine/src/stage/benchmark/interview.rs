@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::folders::Folders;
 use super::host::Host;
-use super::memory::{Entry, Measured, question_key, text_key};
+use super::memory::{Entry, Measured, Turn, question_key, text_key};
 use super::progress::{Doing, Measuring, Pace, Speed};
 use crate::Error;
 use crate::error::{OrBug, Result, fail, require};
@@ -13,8 +13,8 @@ use crate::machine::load_average;
 use crate::stage::worker::OpenSession;
 use crate::stage::{Device, WorkerProgram};
 use artifact::{Digest, Tick};
-use protocol::{Answered, LogProbabilities, Question, Reading, Run, Session, Spoken, Step, Text};
-use report::suite::{Query, Suite};
+use protocol::{Answered, LogProbabilities, Question, Reading, Run, Sampling, Session, Spoken, Step, Text};
+use report::suite::{Query, Suite, SuiteText};
 use report::{Load, TextEval, Timings};
 
 /// What all interviews of a benchmark have in common.
@@ -102,9 +102,11 @@ impl<'a> Interview<'a> {
         let Suite { queries, texts, repeats, .. } = self.setting.suite;
         let mut pending = 0;
         for query in queries {
-            let question = self.question(query, &[])?;
-            let known = question.map_or(*repeats, |question| self.known_runs(&question_key(&question)));
-            pending += repeats.saturating_sub(known);
+            let first =
+                query.samplings().into_iter().filter_map(|sampling| self.question(query, sampling, &[]));
+            let missing =
+                first.map(|question| repeats.saturating_sub(self.known_runs(&question_key(&question))));
+            pending += missing.max().unwrap_or(0);
         }
         for text in 0..texts.len() {
             pending += usize::from(self.lacks(text)?);
@@ -121,7 +123,9 @@ impl<'a> Interview<'a> {
             for (index, (query, measured)) in queries.iter().zip(&mut measured).enumerate() {
                 let doing = Doing::Question { number: index + 1, count: queries.len() };
                 let start = self.begin(doing, course)?;
-                self.converse(query, repeat, (index, doing), course)?;
+                for sampling in query.samplings() {
+                    self.converse((query, sampling), repeat, (index, doing), course)?;
+                }
                 *measured |= self.end(start, course)?;
             }
         }
@@ -156,17 +160,37 @@ impl<'a> Interview<'a> {
         Ok(self.measured.reading(&self.text_key(&self.text(text))?).is_none())
     }
 
-    /// Returns what was said to each query, turn by turn.
-    pub(super) fn said(&self) -> Result<Vec<Vec<Answered>>> {
-        self.setting.suite.queries.iter().map(|query| self.turns(query)).collect()
+    /// Returns what was said to each query, sample by sample and turn by turn.
+    pub(super) fn said(&self) -> Result<Vec<Vec<Vec<Answered>>>> {
+        let queries = self.setting.suite.queries.iter();
+        let turns = |turns: Vec<&Turn>| turns.into_iter().map(|turn| turn.answered.clone()).collect();
+        let samples = |query: &'a Query| {
+            query.samplings().into_iter().map(|sampling| Ok(turns(self.turns(query, sampling)?))).collect()
+        };
+        queries.map(samples).collect()
     }
 
-    fn turns(&self, query: &Query) -> Result<Vec<Answered>> {
-        let mut turns = Vec::new();
-        let mut said: Vec<Spoken> = Vec::new();
-        while let Some(question) = self.question(query, &said)? {
+    /// Returns the times of all answers, and of loading.
+    pub(super) fn timings(&self) -> Result<Option<Timings>> {
+        let mut runs: Vec<&[Run]> = Vec::new();
+        for query in &self.setting.suite.queries {
+            for sampling in query.samplings() {
+                let turns = self.turns(query, sampling)?;
+                runs.extend(
+                    turns.iter().filter(|turn| !turn.runs.is_empty()).map(|turn| turn.runs.as_slice()),
+                );
+            }
+        }
+        let timings = Timings::of(self.measured.loads(), &runs, self.setting.suite.repeats);
+        timings.map_err(|problem| Error::Worker(problem.to_string()))
+    }
+
+    /// Returns the answers in one sample of a query, turn by turn.
+    fn turns(&self, query: &Query, sampling: Option<Sampling>) -> Result<Vec<&Turn>> {
+        let (mut turns, mut said) = (Vec::new(), Vec::new());
+        while let Some(question) = self.question(query, sampling, &said) {
             let turn = self.measured.turn(&question_key(&question)).or_bug("a query was asked")?;
-            turns.push(turn.answered.clone());
+            turns.push(turn);
             match &turn.answered {
                 Answered::Text(spoken) => said.push(spoken.clone()),
                 Answered::NotAsked(_) => break,
@@ -175,29 +199,13 @@ impl<'a> Interview<'a> {
         Ok(turns)
     }
 
-    /// Returns the times of all answers, and of loading.
-    pub(super) fn timings(&self) -> Result<Option<Timings>> {
-        let mut runs: Vec<&[Run]> = Vec::new();
-        for query in &self.setting.suite.queries {
-            let mut said = Vec::new();
-            while let Some(question) = self.question(query, &said)? {
-                let turn = self.measured.turn(&question_key(&question)).or_bug("a query was asked")?;
-                let Answered::Text(spoken) = &turn.answered else { break };
-                runs.push(&turn.runs);
-                said.push(spoken.clone());
-            }
-        }
-        let timings = Timings::of(self.measured.loads(), &runs, self.setting.suite.repeats);
-        timings.map_err(|problem| Error::Worker(problem.to_string()))
-    }
-
     /// Returns the figures of all texts.
     pub(super) fn text_eval(&self) -> Result<Option<TextEval>> {
         let texts = &self.setting.suite.texts;
         if texts.is_empty() {
             return Ok(None);
         }
-        let reading = |text: &String| {
+        let reading = |text: &SuiteText| {
             let key = self.text_key(&self.text(text))?;
             self.measured.reading(&key).or_bug("a text was read")
         };
@@ -207,10 +215,10 @@ impl<'a> Interview<'a> {
         Ok(eval)
     }
 
-    fn question(&self, query: &Query, said: &[Spoken]) -> Result<Option<Question>> {
-        let conversation = query.next(said);
-        let max_tokens = self.setting.suite.max_tokens;
-        Ok(conversation.map(|conversation| Question { conversation, max_tokens, sampling: None }))
+    fn question(&self, query: &Query, sampling: Option<Sampling>, said: &[Spoken]) -> Option<Question> {
+        let mut conversation = query.next(said)?;
+        conversation.template_args.extend(self.folders.template_args().clone());
+        Some(Question { conversation, max_tokens: self.setting.suite.max_tokens, sampling })
     }
 
     /// Returns how many runs of a question are known; more than any suite asks for if it cannot be asked.
@@ -225,13 +233,13 @@ impl<'a> Interview<'a> {
     /// Asks a query for the `repeat`th time, from 0, until the conversation ends.
     fn converse(
         &mut self,
-        query: &Query,
+        (query, sampling): (&Query, Option<Sampling>),
         repeat: usize,
         (index, doing): (usize, Doing),
         course: &Course,
     ) -> Result<()> {
         let mut said = Vec::new();
-        while let Some(question) = self.question(query, &said)? {
+        while let Some(question) = self.question(query, sampling, &said) {
             let key = question_key(&question);
             if self.known_runs(&key) <= repeat {
                 self.ask(&question, key, (index, doing), course)?;
@@ -310,8 +318,9 @@ impl<'a> Interview<'a> {
         reading
     }
 
-    fn text(&self, text: &str) -> Text {
-        Text { text: text.to_owned(), context: self.setting.suite.context, tokens: None, reference: None }
+    fn text(&self, text: &SuiteText) -> Text {
+        let context = self.setting.suite.context;
+        Text { text: text.text.clone(), context, tokens: text.tokens, reference: None }
     }
 
     /// Returns what a reading is known by: the text, and the reference that it is compared with.
@@ -328,7 +337,8 @@ impl<'a> Interview<'a> {
         }
         let Setting { suite, worker, device, host, tick, .. } = *self.setting;
         host.measuring(&self.measuring(Doing::Loading, None, None, course))?;
-        let check = suite.queries.iter().filter_map(|query| query.next(&[])).collect();
+        let first = suite.queries.iter().filter_map(|query| self.question(query, None, &[]));
+        let check = first.map(|question| question.conversation).collect();
         let request = Session { model: self.folders.owned(), check, warmup: suite.warmup };
         let load_average = load_average();
         let session = worker.open(device, request, &|| tick(0, 0))?;

@@ -20,6 +20,7 @@ pub(crate) use prompts::prompts;
 use std::collections::HashMap;
 use std::path::Path;
 use std::thread::available_parallelism;
+use std::time::SystemTime;
 
 use folders::Folders;
 use indexmap::IndexMap;
@@ -29,8 +30,12 @@ use super::{Benchmark, Config, Device, Environment, Inputs};
 use crate::error::{Context, OrBug, Result, fail, require};
 use crate::machine::chip;
 use artifact::{Output, Tick};
+use protocol::Date;
 use report::suite::{Query, Quoting, Suite};
-use report::{AllTimings, ConfigResults, Criterion, Machine, Quantity, Report, Results, Timings, judge};
+use report::{
+    AllTimings, Changes, ConfigResults, Criterion, Machine, Quantity, Report, Results, RunFacts, Timings,
+    judge,
+};
 
 /// Runs the suite, unless it was measured earlier. Writes `results.json`, `readings.json`, `timings.json`,
 /// `verdicts.json`, `report.md` and `report.html`.
@@ -48,7 +53,8 @@ pub(super) fn run(
         }
         None => run_all(parameters, inputs, environment, tick)?,
     };
-    let judgement = judge(&parameters.gates, &parameters.verdicts, &results, &timings);
+    let mut judgement = judge(&parameters.gates, &parameters.verdicts, &results, &timings);
+    judgement.changes = changes(inputs, &results, &timings);
     output.write("results.json", &pretty(&results))?;
     let readings = pretty(&results.text_evals());
     match parameters.runs_on {
@@ -60,10 +66,27 @@ pub(super) fn run(
     let report = Report { results: &results, timings: &timings, judgement: &judgement };
     output.write_volatile("report.md", report.markdown().as_bytes())?;
     output.write_volatile("report.html", report.html().as_bytes())?;
+    judgement.undecided().into_iter().for_each(|undecided| output.warn(undecided));
     if let Some(failure) = judgement.failure() {
         output.fail(failure);
     }
     Ok(counted)
+}
+
+/// Compares with the last run of this benchmark, if there was one.
+fn changes(inputs: &Inputs, results: &Results, timings: &AllTimings) -> Option<Changes> {
+    let file = |name: &str| inputs.previous.get(name).map(Vec::as_slice);
+    let old: Results = serde_json::from_slice(file("results.json")?).ok()?;
+    let evals = serde_json::from_slice(file("readings.json")?).ok()?;
+    let old_timings: AllTimings = serde_json::from_slice(file("timings.json")?).ok()?;
+    Changes::between((&old.with_text_evals(&evals), &old_timings), (results, timings))
+}
+
+/// Returns the day and the time now.
+fn now() -> String {
+    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let minutes = seconds / 60 % (24 * 60);
+    format!("{} {:02}:{:02} UTC", Date::after_epoch(seconds / (24 * 3600)), minutes / 60, minutes % 60)
 }
 
 /// Counts what an earlier measurement has.
@@ -132,7 +155,9 @@ fn run_all(
         reference: parameters.reference.clone(),
         configs: IndexMap::new(),
     };
-    let mut timings = AllTimings { machine: machine(parameters.runs_on), configs: IndexMap::new() };
+    let (sources, git_commit) = inputs.about.clone();
+    let run = Some(RunFacts { date: now(), git_commit, sources });
+    let mut timings = AllTimings { machine: machine(parameters.runs_on), run, configs: IndexMap::new() };
     for Config { name, .. } in &parameters.configs {
         let (own, timed) = measured.remove(name).or_bug("every config was measured")?;
         results.configs.insert(name.clone(), own);
@@ -166,24 +191,37 @@ pub(super) fn preflight(parameters: &Benchmark, source: &Path, quoting: Quoting)
     let gates = parameters.gates.iter().flat_map(|gate| &gate.criteria);
     let verdicts =
         parameters.verdicts.iter().flat_map(|verdict| verdict.optimal.iter().chain(&verdict.minimum));
-    for Criterion { quantity, .. } in gates.chain(verdicts) {
+    for Criterion { quantity, category, .. } in gates.chain(verdicts) {
         let missing = match quantity {
-            Quantity::Accuracy | Quantity::Memory | Quantity::Load | Quantity::Speed if !queries => {
-                "`queries`"
+            Quantity::Accuracy
+            | Quantity::Credit
+            | Quantity::PassAtK
+            | Quantity::Memory
+            | Quantity::Load
+            | Quantity::Speed
+                if !queries =>
+            {
+                "`queries`".to_owned()
             }
-            Quantity::Exact if !suite.queries.iter().any(Query::has_exact) => "an `answer`",
-            Quantity::Perplexity | Quantity::Kl if !texts => "`texts`",
-            Quantity::Kl if parameters.reference.is_none() => {
-                fail!(Source, "`kl` is asked for, but the node has no `reference` to compare with")
-            }
-            _ => continue,
+            Quantity::Exact if !suite.queries.iter().any(Query::has_exact) => "an `answer`".to_owned(),
+            Quantity::PassAtK if !suite.queries.iter().any(Query::has_samples) => "`samples`".to_owned(),
+            Quantity::Perplexity if !texts => "`texts`".to_owned(),
+            _ if quantity.is_divergence() && !texts => "`texts`".to_owned(),
+            _ if quantity.is_divergence() && parameters.reference.is_none() => fail!(
+                Source,
+                "`{}` is asked for, but the node has no `reference` to compare with",
+                quantity.word()
+            ),
+            _ => match category {
+                Some(category) if !suite.queries.iter().any(|query| query.is_in(category)) => {
+                    format!("a query with `category: {category}`")
+                }
+                _ => continue,
+            },
         };
-        fail!(
-            Source,
-            "`{}` is asked for, but the suite {} lacks {missing}",
-            quantity.word(),
-            source.display()
-        );
+        let category = category.as_ref().map_or_else(String::new, |category| format!("[{category}]"));
+        let (word, suite) = (quantity.word(), source.display());
+        fail!(Source, "`{word}{category}` is asked for, but the suite {suite} lacks {missing}");
     }
     Ok(())
 }

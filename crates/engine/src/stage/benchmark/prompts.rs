@@ -29,8 +29,10 @@ pub(crate) fn prompts(
     let conversations: Vec<_> = suite.queries.iter().filter_map(|query| query.next(&[])).collect();
     let mut prompts: Vec<Prompt> = Vec::new();
     for config in &parameters.configs {
-        let model = Folders::of(parameters, &config.name, inputs)?.owned();
-        let rendered = worker.render(parameters.runs_on, model, conversations.clone())?;
+        let folders = Folders::of(parameters, &config.name, inputs)?;
+        let mut own = conversations.clone();
+        own.iter_mut().for_each(|one| one.template_args.extend(folders.template_args().clone()));
+        let rendered = worker.render(parameters.runs_on, folders.owned(), own)?;
         for (index, rendered) in rendered.into_iter().enumerate() {
             let (text, problem) =
                 rendered.map_or_else(|problem| (None, Some(problem)), |text| (Some(text), None));

@@ -3,14 +3,14 @@
 
 use super::folders::Facts;
 use crate::error::{Result, fail};
-use protocol::{Answered, Spoken};
+use protocol::Answered;
 use report::suite::{Query, Suite};
-use report::{Answer, ConfigResults, TextEval, wilson};
+use report::{Answer, ConfigResults, PassAtK, Tally, TextEval};
 
-/// Scores what was said to each query, turn by turn.
+/// Scores what was said to each query, sample by sample and turn by turn.
 pub(super) fn score(
     suite: &Suite,
-    said: &[Vec<Answered>],
+    said: &[Vec<Vec<Answered>>],
     eval: Option<TextEval>,
     facts: Facts,
 ) -> Result<ConfigResults> {
@@ -19,18 +19,20 @@ pub(super) fn score(
         fail!(Source, "no query could be asked: {reason}");
     }
     let pairs = || suite.queries.iter().zip(said);
-    let answers: Vec<_> = pairs().map(|(query, turns)| answer(query, turns)).collect();
-    let correct = answers.iter().filter(|answer| answer.pass).count();
-    let not_scored = answers.iter().filter(|answer| answer.not_scored.is_some()).count();
-    let total = suite.queries.len() - not_scored;
+    let answers: Vec<_> = pairs().map(|(query, samples)| answer(query, samples)).collect();
+    let Tally { correct, total, accuracy, accuracy_interval, credit } = Tally::of(answers.iter());
     let scored = || pairs().zip(&answers).filter(|(_, answer)| answer.not_scored.is_none());
     let exact = scored().filter(|((query, _), answer)| query.is_exact(&answer.text));
     Ok(ConfigResults {
         correct,
         total,
-        not_scored,
-        accuracy: if total == 0 { 0.0 } else { correct as f64 / total as f64 },
-        accuracy_interval: wilson(correct, total),
+        not_scored: suite.queries.len() - total,
+        accuracy,
+        accuracy_interval,
+        credit,
+        thought_tokens: answers.iter().map(|answer| answer.thought_tokens).sum(),
+        categories: Tally::by_category(&answers),
+        pass_at_k: PassAtK::of(&answers),
         exact: exact.count(),
         exact_total: scored().filter(|((query, _), _)| query.has_exact()).count(),
         disk_bytes: facts.disk_bytes,
@@ -44,21 +46,21 @@ pub(super) fn score(
     })
 }
 
-fn answer(query: &Query, turns: &[Answered]) -> Answer {
-    if let Some(reason) = not_asked(turns) {
-        return query.not_scored("", reason.to_owned());
+fn answer(query: &Query, samples: &[Vec<Answered>]) -> Answer {
+    if let Some(reason) = not_asked(samples) {
+        return query.not_scored(reason.to_owned());
     }
     let said = |turn: &Answered| match turn {
         Answered::Text(spoken) => Some(spoken.clone()),
         Answered::NotAsked(_) => None,
     };
-    let spoken: Vec<_> = turns.iter().filter_map(said).collect();
-    query.score(spoken.last().unwrap_or(&Spoken::default()))
+    let samples: Vec<Vec<_>> = samples.iter().map(|turns| turns.iter().filter_map(said).collect()).collect();
+    query.score(&samples)
 }
 
 /// Returns why a query was not asked.
-fn not_asked(turns: &[Answered]) -> Option<&str> {
-    turns.iter().find_map(|turn| match turn {
+fn not_asked(samples: &[Vec<Answered>]) -> Option<&str> {
+    samples.iter().flatten().find_map(|turn| match turn {
         Answered::NotAsked(reason) => Some(reason.as_str()),
         Answered::Text(_) => None,
     })
