@@ -252,3 +252,49 @@ fn a_prompt_is_shown_with_the_date_and_the_arguments() {
     let run = space.run(&["report", "--show-prompt", "q8"]).exits(2);
     assert!(run.stderr.contains("`q8` is no benchmark"), "{}", run.stderr);
 }
+
+#[test]
+fn a_record_that_this_machine_did_not_make_is_not_read() {
+    let space = project();
+    space.build().exits(0).space();
+    // Somebody else put the records there: they lack the mark.
+    for path in space.files("cache/actions").into_keys() {
+        let mut action: Value = serde_json::from_str(&space.read(&path)).unwrap();
+        let is_measured =
+            action["artifact"].as_array().unwrap().iter().any(|file| file["path"] == "measurements.jsonl");
+        if is_measured {
+            action.as_object_mut().unwrap().remove("mark");
+            space.write(&path, action.to_string());
+        }
+    }
+    space.write("suite.yaml", suite(7));
+    assert_eq!(counted(&space.build().exits(0)), [14, 0, 4, 0]);
+}
+
+#[test]
+fn two_names_of_one_model_are_measured_once() {
+    let space = project();
+    space.edit("q8: q8, q4: q4", "q8: q8, again: q8, '4': {model: q4, chat_template_args: {a: 1}}, q4: q4");
+    // The same text is read once of each model; another argument makes another question.
+    assert_eq!(counted(&space.build().exits(0)), [18, 6, 4, 4]);
+}
+
+#[test]
+fn a_suite_names_no_file_outside_its_folder() {
+    let space = project();
+    space.write("suites/suite.yaml", "name: s\ntexts: [{file: ../secret}]\n").write("secret", "w1 w2 w3");
+    space.edit("suite: suite.yaml", "suite: suites/suite.yaml");
+    let refused = |problem: &str| {
+        let run = space.build().exits(2);
+        assert!(run.transcript().contains(problem), "{}", run.transcript());
+    };
+    refused("must lie in the suite's folder or below");
+    std::os::unix::fs::symlink("../secret", space.path("suites/link")).unwrap();
+    space.write("suites/suite.yaml", "name: s\ntexts: [{file: link}]\n");
+    refused("is a link that leads out of the suite's folder");
+    // A pipe that nobody writes into is not waited for.
+    assert!(std::process::Command::new("mkfifo").arg(space.path("suites/pipe")).status().unwrap().success());
+    space.write("suites/suite.yaml", "name: s\ntexts: [{file: pipe}]\n");
+    refused("`pipe` is not a file");
+    space.run(&["status"]).exits(0).space();
+}

@@ -2,9 +2,9 @@
 //! Knows nothing of what is in it. Git itself is not asked: it may not be installed, and a configuration that came with
 //! a checkout could make it run something.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
+
+use crate::store::owned_file;
 
 /// The longest file of git that is read, in bytes.
 const LONGEST: u64 = 16 << 20;
@@ -19,7 +19,10 @@ pub(crate) fn commit(folder: &Path) -> Option<String> {
     // The branches of another working tree are in the main one.
     let common = read(&git.join("commondir")).map_or_else(|| git.clone(), |common| git.join(common));
     let is_plain = !reference.split('/').any(|part| part.is_empty() || part.starts_with('.'));
-    let loose = read(&common.join(reference)).filter(|_| is_plain).and_then(|text| hexadecimal(&text));
+    if !reference.starts_with("refs/") || !is_plain {
+        return None;
+    }
+    let loose = read(&common.join(reference)).and_then(|text| hexadecimal(&text));
     loose.or_else(|| packed(&common, reference))
 }
 
@@ -39,9 +42,8 @@ fn packed(common: &Path, reference: &str) -> Option<String> {
 }
 
 fn read(path: &Path) -> Option<String> {
-    let mut text = String::new();
-    File::open(path).ok()?.take(LONGEST).read_to_string(&mut text).ok()?;
-    Some(text.trim().to_owned())
+    let bytes = owned_file::read(path, LONGEST).ok()?;
+    Some(String::from_utf8(bytes).ok()?.trim().to_owned())
 }
 
 fn hexadecimal(text: &str) -> Option<String> {

@@ -42,6 +42,7 @@ pub fn serve<R: Runtime>(
         seconds: start.elapsed().as_secs_f64(),
         activation_dtype: model.activation_dtype(),
         device: runtime.device()?.to_owned(),
+        peak_memory_bytes: runtime.peak_memory_bytes()?,
     }));
     let mut warmup = session.warmup;
     for task in tasks {
@@ -94,6 +95,9 @@ fn answer<R: Runtime>(
         let max_tokens = question.max_tokens.min(WARM_UP_TOKENS);
         generate(model, &prompt.tokens, Decoding { max_tokens, ..decoding }, &mut |_| {})?;
     }
+    // An answer that is remembered must not have the memory of another one.
+    #[cfg(target_os = "linux")]
+    super::peak_memory::reset_peak_memory();
     let Generation { tokens, prompt_tokens, prefill_seconds, decode_seconds } =
         generate(model, &prompt.tokens, decoding, step)?;
     let spoken = Spoken {

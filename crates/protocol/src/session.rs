@@ -120,7 +120,8 @@ pub struct Run {
     pub new_tokens: usize,
     /// Seconds after the first new token, for the others.
     pub decode_seconds: f64,
-    /// The peak memory in bytes up to now: of the process on Linux (`VmHWM`), elsewhere as MLX's `peak_memory` says.
+    /// The peak memory in bytes while it was given: of the process on Linux (`VmHWM`); elsewhere up to now, as MLX's
+    /// `peak_memory` says.
     pub peak_memory_bytes: u64,
 }
 
@@ -134,6 +135,8 @@ pub struct Loaded {
     pub activation_dtype: String,
     /// The device: `cpu`, or MLX's `cpu` or `gpu`.
     pub device: String,
+    /// The peak memory until then, in bytes.
+    pub peak_memory_bytes: u64,
 }
 
 /// How far a task is.
@@ -201,6 +204,12 @@ impl Reading {
     /// # Errors
     /// Fails if one is not.
     pub fn check(&self) -> Result<(), NotANumber> {
+        if let Some(compared) = &self.compared {
+            let lengths = [compared.divergences.len(), compared.delta_p.len(), compared.agrees.len()];
+            if lengths != [self.losses.len(); 3] {
+                return Err(NotANumber("number of tokens that were compared"));
+            }
+        }
         let sum = |values: &[f64]| values.iter().map(|value| value.abs()).sum();
         NotANumber::check(&[("perplexity", sum(&self.losses))])?;
         let Some(compared) = &self.compared else { return Ok(()) };

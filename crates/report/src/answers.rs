@@ -93,6 +93,11 @@ impl Answer {
         }
     }
 
+    /// Whether it is the exact text that the query gives, apart from white space around it.
+    pub fn is_exact(&self) -> bool {
+        self.scores.get("answer") == Some(&true)
+    }
+
     /// Returns the scorers that the answer did not pass.
     pub(super) fn failed(&self) -> Vec<&str> {
         self.scores.iter().filter(|(_, pass)| !**pass).map(|(scorer, _)| scorer.as_str()).collect()

@@ -1,10 +1,12 @@
 //! What changed since the last run of a benchmark: figures that moved beyond their noise, and answers that flipped.
 //! Knows nothing of where the last run is kept.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::noise::Measured;
-use super::{AllTimings, Quantity, Results};
+use super::{AllTimings, Answer, Quantity, Results};
 
 /// What changed since the last run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -70,17 +72,29 @@ impl Changes {
                     changes.figures.push(Moved { config, quantity, was: was.shown, now: now.shown });
                 }
             }
-            for answer in &results.answers {
-                let same = |old: &&super::Answer| old.prompt == answer.prompt;
-                let was = before.answers.iter().find(same);
-                if was.is_some_and(|was| was.pass != answer.pass) {
-                    let (config, prompt) = (config.clone(), answer.prompt.clone());
-                    changes.flips.push(Flip { config, prompt, pass: answer.pass });
-                }
-            }
+            changes.flips.extend(flips(config, &before.answers, &results.answers));
         }
         (Self { since: changes.since.clone(), ..Self::default() } != changes).then_some(changes)
     }
+}
+
+/// Returns the answers that became right or wrong. The nth query with a prompt is compared with the nth before; what was
+/// not scored is left out.
+fn flips(config: &str, before: &[Answer], now: &[Answer]) -> Vec<Flip> {
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    let mut flips = Vec::new();
+    for answer in now {
+        let number = seen.entry(&answer.prompt).or_default();
+        let was = before.iter().filter(|old| old.prompt == answer.prompt).nth(*number);
+        *number += 1;
+        let Some(was) = was.filter(|was| was.not_scored.is_none() && answer.not_scored.is_none()) else {
+            continue;
+        };
+        if was.pass != answer.pass {
+            flips.push(Flip { config: config.to_owned(), prompt: answer.prompt.clone(), pass: answer.pass });
+        }
+    }
+    flips
 }
 
 #[cfg(test)]

@@ -233,7 +233,9 @@ impl Bench<'_> {
         let pair = (configs(config), against.and_then(configs));
         let noise = match (value, &own, &other) {
             (Some(_), Some(own), _) if !bound.relative => Noise::of_value(bound, own),
-            (Some(factor), Some(own), Some(other)) => Noise::of_factor(bound, factor, [own, other], pair),
+            (Some(factor), Some(own), Some(other)) => {
+                Noise::of_factor(bound, factor, (*quantity, category.as_deref()), [own, other], pair)
+            }
             _ => Noise::default(),
         };
         let pass = value.is_some_and(|value| bound.holds(value));

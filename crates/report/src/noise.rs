@@ -119,7 +119,10 @@ impl Measured {
             return None;
         }
         let Tally { correct, total, accuracy, accuracy_interval, credit } = tally;
-        let error = MeasuredError::Queries(total as f64);
+        let of_category =
+            results.answers.iter().filter(|it| category.is_none() || it.category.as_deref() == category);
+        let effective = if results.answers.is_empty() { total as f64 } else { Tally::effective(of_category) };
+        let error = MeasuredError::Queries(effective);
         if quantity == Quantity::Credit {
             let value = credit.unwrap_or(accuracy);
             return Some(Self { value, shown: quantity.show(value), error });
@@ -193,13 +196,21 @@ impl Noise {
     pub(super) fn of_factor(
         bound: &Bound,
         factor: f64,
+        (quantity, category): (Quantity, Option<&str>),
         [own, other]: [&Measured; 2],
         configs: (Option<&ConfigResults>, Option<&ConfigResults>),
     ) -> Self {
         match (&own.error, &other.error) {
-            (MeasuredError::Queries(_), MeasuredError::Queries(_)) => match configs {
-                (Some(own), Some(other)) => Self::of_pair(bound, factor, own, other),
-                _ => Self::default(),
+            (MeasuredError::Queries(n), MeasuredError::Queries(m)) => match configs {
+                (Some(own), Some(other)) if quantity == Quantity::Accuracy => {
+                    Self::of_pair(bound, factor, category, own, other)
+                }
+                _ => {
+                    let relative = |it: &Measured, n: f64| (1.0 - it.value) / (it.value * n);
+                    let reach = Z * factor * (relative(own, *n) + relative(other, *m)).max(0.0).sqrt();
+                    let within = (factor - bound.number()).abs() <= reach;
+                    Self::within(within, || Some("more queries would decide".to_owned()))
+                }
             },
             (MeasuredError::Tokens(a, tokens), MeasuredError::Tokens(b, _)) => {
                 let relative = ((a / own.value).powi(2) + (b / other.value).powi(2)).sqrt();
@@ -226,9 +237,16 @@ impl Noise {
 
     /// Compares the accuracies of two configurations that answered the same queries. If McNemar's test does not tell
     /// them apart, the true factor may as well be 1: then a bound between 1 and the measured factor is within the error.
-    fn of_pair(bound: &Bound, factor: f64, own: &ConfigResults, other: &ConfigResults) -> Self {
+    fn of_pair(
+        bound: &Bound,
+        factor: f64,
+        category: Option<&str>,
+        own: &ConfigResults,
+        other: &ConfigResults,
+    ) -> Self {
         let pairs = own.answers.iter().zip(&other.answers);
         let scored: Vec<_> = pairs
+            .filter(|(a, _)| category.is_none() || a.category.as_deref() == category)
             .filter(|(a, b)| a.prompt == b.prompt && a.not_scored.is_none() && b.not_scored.is_none())
             .map(|(a, b)| [a.pass, b.pass])
             .collect();
@@ -237,7 +255,16 @@ impl Noise {
         let p_value = mcnemar(split);
         let within = p_value > SIGNIFICANT && bound.holds(1.0) != bound.holds(factor);
         let needs = || {
-            let scale = (2..10_000).find(|scale| mcnemar(split.map(|count| count * scale)) <= SIGNIFICANT)?;
+            let is_enough = |scale: usize| mcnemar(split.map(|count| count * scale)) <= SIGNIFICANT;
+            // Two that are equal stay equal.
+            let mut enough =
+                (1..14).map(|power| 1 << power).find(|scale| split[0] != split[1] && is_enough(*scale))?;
+            let mut short = enough / 2;
+            while enough - short > 1 {
+                let middle = usize::midpoint(short, enough);
+                if is_enough(middle) { enough = middle } else { short = middle }
+            }
+            let scale = enough;
             Some(format!("about {} more queries would decide", rounded(((scale - 1) * scored.len()) as f64)))
         };
         Self { p_value: Some(p_value), ..Self::within(within, needs) }
@@ -341,15 +368,15 @@ mod tests {
         let bound = Bound::parse(Quantity::Accuracy, ">= 0.95x").unwrap();
         let all = config(&[true; 20]);
         let few = config(&[&[false; 2][..], &[true; 18]].concat());
-        let noise = Noise::of_pair(&bound, 0.9, &few, &all);
+        let noise = Noise::of_pair(&bound, 0.9, None, &few, &all);
         assert_eq!((noise.within_error, noise.p_value), (true, Some(0.5)));
         assert_eq!(noise.needs.unwrap(), "about 40 more queries would decide");
         let many = config(&[&[false; 8][..], &[true; 12]].concat());
-        let noise = Noise::of_pair(&bound, 0.6, &many, &all);
+        let noise = Noise::of_pair(&bound, 0.6, None, &many, &all);
         assert!(!noise.within_error && noise.p_value.unwrap() < 0.01);
         // The measured factor and 1 are on the same side.
         assert!(
-            !Noise::of_pair(&Bound::parse(Quantity::Accuracy, ">= 0.8x").unwrap(), 0.9, &few, &all)
+            !Noise::of_pair(&Bound::parse(Quantity::Accuracy, ">= 0.8x").unwrap(), 0.9, None, &few, &all)
                 .within_error
         );
     }

@@ -106,7 +106,8 @@ impl Report<'_> {
                 format!(" Short of the best: {}.", missed(&verdict.optimal).join("; ")),
             ),
         };
-        let unsure = self.unsure(verdict);
+        let gates = self.judgement.undecided().into_iter().map(|gate| format!(" {}", sentence(&gate)));
+        let unsure = self.unsure(verdict) + &gates.collect::<String>();
         let detail =
             format!("{reason}{missed}{}{unsure}{}", against.unwrap_or_default(), self.warned(verdict));
         Outcome { tone: Tone::Good, headline, detail }

@@ -44,14 +44,13 @@ impl Tally {
         let scored: Vec<_> = answers.filter(|answer| answer.not_scored.is_none()).collect();
         let weights = || scored.iter().map(|answer| answer.weight.unwrap_or(1.0));
         let sum: f64 = weights().sum();
-        let squares: f64 = weights().map(|weight| weight * weight).sum();
         let mean = |of: &dyn Fn(&Answer) -> f64| {
             let weighted: f64 =
                 scored.iter().zip(weights()).map(|(answer, weight)| of(answer) * weight).sum();
             if sum > 0.0 { weighted / sum } else { 0.0 }
         };
         let accuracy = mean(&right_share);
-        let effective = if squares > 0.0 { sum * sum / squares } else { 0.0 };
+        let effective = Self::effective(scored.iter().copied());
         let is_partial = scored.iter().any(|answer| answer.credit.is_some());
         Self {
             correct: scored.iter().filter(|answer| answer.pass).count(),
@@ -60,6 +59,17 @@ impl Tally {
             accuracy_interval: wilson_of_share(accuracy * effective, effective),
             credit: is_partial.then(|| mean(&|answer| answer.credit.unwrap_or_else(|| right_share(answer)))),
         }
+    }
+
+    /// Returns the effective number of queries that were scored: `(Σ w)² / Σ w²`.
+    pub(crate) fn effective<'a>(answers: impl Iterator<Item = &'a Answer>) -> f64 {
+        let scored = answers.filter(|answer| answer.not_scored.is_none());
+        let (mut sum, mut squares) = (0.0, 0.0);
+        for weight in scored.map(|answer| answer.weight.unwrap_or(1.0)) {
+            sum += weight;
+            squares += weight * weight;
+        }
+        if squares > 0.0 { sum * sum / squares } else { 0.0 }
     }
 
     /// Counts the answers of each category, in the order of the first query of each.

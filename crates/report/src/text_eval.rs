@@ -87,7 +87,8 @@ impl TextEval {
             return Ok(None);
         }
         let Estimate { value: loss, error } = mean(&losses);
-        let value = loss.exp();
+        // The same bits on every machine.
+        let value = libm::exp(loss);
         let perplexity = Perplexity { value, standard_error: value * error, tokens: losses.len() };
         let compared: Option<Vec<_>> = readings.iter().map(|reading| reading.compared.as_ref()).collect();
         let eval = Self { perplexity, divergence: compared.map(|compared| divergence(&compared)) };

@@ -66,9 +66,11 @@ impl Timings {
         let whole: Vec<f64> = whole.collect();
         let time = mean(&whole);
         let averages = loads.iter().filter_map(|load| load.load_average);
+        let peaks = runs.iter().flatten().map(|run| run.peak_memory_bytes);
+        let peaks = peaks.chain(loads.iter().map(|load| load.loaded.peak_memory_bytes));
         let timings = Self {
             load_seconds: median(loads.iter().map(|load| load.loaded.seconds).collect()),
-            peak_memory_bytes: runs.iter().flatten().map(|run| run.peak_memory_bytes).max().unwrap_or(0),
+            peak_memory_bytes: peaks.max().unwrap_or(0),
             prefill_tokens_per_second: median(runs.iter().map(prefill).collect()),
             decode_tokens_per_second: median(runs.iter().map(decode).collect()),
             generation_seconds_mean: time.value / answers.len() as f64,
@@ -168,7 +170,12 @@ mod tests {
     use super::*;
 
     fn load(seconds: f64, load_average: Option<f64>) -> Load {
-        let loaded = Loaded { seconds, activation_dtype: "float32".to_owned(), device: "cpu".to_owned() };
+        let loaded = Loaded {
+            seconds,
+            activation_dtype: "float32".to_owned(),
+            device: "cpu".to_owned(),
+            peak_memory_bytes: 5,
+        };
         Load { loaded, load_average }
     }
 

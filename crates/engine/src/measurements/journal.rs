@@ -76,16 +76,13 @@ impl<'a> Journal<'a> {
 /// Appends a line. If a killed process left half a line, the new one begins behind it.
 fn append(path: &std::path::Path, line: &[u8]) -> io::Result<()> {
     let mut file = owned_file::open_for_writing(path)?;
-    let end = file.seek(SeekFrom::End(0))?;
     let mut last = [b'\n'];
-    if end > 0 {
+    if file.seek(SeekFrom::End(0))? > 0 {
         file.seek(SeekFrom::End(-1))?;
         file.read_exact(&mut last)?;
     }
-    if last != *b"\n" {
-        file.write_all(b"\n")?;
-    }
-    file.write_all(line)?;
+    let gap: &[u8] = if last == *b"\n" { b"" } else { b"\n" };
+    file.write_all(&[gap, line].concat())?;
     file.sync_data()
 }
 

@@ -7,15 +7,16 @@
 //! actions/SUBJECT.json        the record of a finished one, whose one file has the same lines without marks
 //! ```
 //!
-//! A subject is a configuration, what runs it, and the class of machine. What is known of it is the sum of the remote's
-//! record, the record here and the journal here.
+//! A subject is a configuration, what runs it, and the class of machine. What is known of it is the sum of what was
+//! measured here and of what teammates sent. Only what was measured here is recorded and signed: a record in the cache
+//! that this machine did not make is not read, and each member has a record of their own in the remote.
 
 mod journal;
 mod subject;
 
 pub(crate) use subject::Subject;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -23,9 +24,9 @@ use serde_json::json;
 
 use crate::error::{OrBug, Result};
 use crate::recipe::Recipe;
-use crate::share::{LocalRecords, Share, SharePolicy};
+use crate::share::{Share, SharePolicy};
 use crate::stage::{Entry, Host, Measured, Measuring};
-use crate::store::{Action, LocalStore, RecordOrigin, hash_files, is_content};
+use crate::store::{Action, KeyLock, LocalStore, RecordOrigin, hash_files, is_content};
 use artifact::{Digest, Interrupted, Output, Tick};
 use journal::Journal;
 
@@ -47,7 +48,8 @@ pub(crate) struct Measurements<'a> {
     subjects: BTreeMap<String, Subject>,
     source: Source<'a>,
     tell: Tell<'a>,
-    state: Mutex<BTreeMap<String, State>>,
+    /// By the key of the subject: two configurations may be the same.
+    state: Mutex<BTreeMap<Digest, State>>,
     /// The files with log probabilities that were checked or written by this build.
     log_probabilities: Mutex<BTreeMap<Digest, PathBuf>>,
 }
@@ -57,7 +59,6 @@ pub(crate) struct Measurements<'a> {
 pub(crate) enum Source<'a> {
     /// From the cache and from the remote, if there is one. What is new is kept.
     Known {
-        believed: LocalRecords<'a>,
         share: Option<&'a Share>,
         tick: Tick<'a>,
         /// Whether all is measured again.
@@ -67,10 +68,13 @@ pub(crate) enum Source<'a> {
     Nowhere,
 }
 
-/// What is known of one configuration.
+/// What is known of one subject.
 #[derive(Default)]
 struct State {
-    measured: Measured,
+    /// What was measured here.
+    own: Measured,
+    /// What teammates measured.
+    theirs: Measured,
     /// Whether something is not in the record here.
     is_new: bool,
 }
@@ -82,28 +86,36 @@ impl<'a> Measurements<'a> {
         Self { store, subjects, source, tell, state, log_probabilities }
     }
 
+    /// Waits until no other process measures one of the configurations, and keeps others waiting until the locks are
+    /// dropped. They are taken in the order of their keys, so that no two processes wait for each other.
+    ///
+    /// # Errors
+    /// Fails if the locks cannot be made, or if `tick` asks to stop.
+    pub(crate) fn lock(&self, tick: Tick<'_>) -> Result<Vec<KeyLock>> {
+        let keys: BTreeSet<_> = self.subjects.values().map(Subject::key).collect();
+        keys.iter().map(|key| self.store.lock(key, &|| tick(0, 0))).collect()
+    }
+
     /// Records what was measured, and removes the journals.
     ///
     /// # Errors
     /// Fails if the cache cannot be written.
     pub(crate) fn finish(&self) -> Result<()> {
-        let Source::Known { believed, .. } = self.source else { return Ok(()) };
-        for (config, state) in std::mem::take(&mut *self.state()) {
-            let subject = self.subject(&config)?;
-            let key = subject.key();
-            let mut measured = state.measured;
-            if !state.is_new || measured.is_empty() {
+        let subjects: BTreeMap<_, _> =
+            self.subjects.values().map(|subject| (subject.key(), subject)).collect();
+        for (key, state) in std::mem::take(&mut *self.state()) {
+            let State { mut own, is_new, .. } = state;
+            if !is_new || own.is_empty() {
                 self.store.mark_used(&key);
                 continue;
             }
             // What a forced build did not ask stays known.
-            if let Some(recorded) = self.recorded(believed, &key) {
-                measured.merge(recorded);
-            }
+            own.fill(self.recorded(&key).unwrap_or_default());
+            let subject = subjects.get(&key).or_bug("a benchmark knows its subjects")?;
             let _gc_lock = self.store.gc_lock()?;
             let folder = self.store.output_folder(&key)?;
             let output = Output::new(folder.clone());
-            output.write(FILE, &lines(&measured))?;
+            output.write(FILE, &lines(&own))?;
             let artifact = output.finish().artifact;
             self.store.put_files(&folder, &artifact)?;
             let recipe = serde_json::to_value(subject).expect("BUG: a subject has a JSON form");
@@ -118,25 +130,31 @@ impl<'a> Measurements<'a> {
         self.subjects.get(config).or_bug("a benchmark knows its configs")
     }
 
-    /// Returns what the record here has.
-    fn recorded(&self, believed: LocalRecords<'_>, key: &Digest) -> Option<Measured> {
-        self.read(&believed.get(key, POLICY)?)
+    /// Returns what the record here has, if this machine made it.
+    fn recorded(&self, key: &Digest) -> Option<Measured> {
+        self.read(&self.store.record(key).filter(|record| record.made_here)?.action)
     }
 
     fn read(&self, action: &Action) -> Option<Measured> {
         let file = action.artifact.files().iter().find(|file| file.path == FILE)?;
         let bytes = self.store.read_content(&file.digest).ok()?;
-        Some(measured(bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())))
+        let mut read = Measured::default();
+        measured(bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()), &mut read);
+        Some(read)
     }
 
-    /// Returns what the remote's record has.
-    fn shared(&self, share: Option<&Share>, key: &Digest, tick: Tick<'_>) -> Option<Measured> {
-        let (share, action) = (share?, share?.record(key, POLICY)?);
-        share.pull(self.store, &action.artifact, tick).ok()?;
-        self.read(&action)
+    /// Returns what the records of the members in the remote have.
+    fn shared(&self, share: &Share, subject: &Subject, tick: Tick<'_>) -> Measured {
+        let mut measured = Measured::default();
+        for member in share.members() {
+            let action = share.record(&subject.key_of(&member), POLICY);
+            let pulled = action.filter(|action| share.pull(self.store, &action.artifact, tick).is_ok());
+            measured.merge(pulled.and_then(|action| self.read(&action)).unwrap_or_default());
+        }
+        measured
     }
 
-    fn state(&self) -> MutexGuard<'_, BTreeMap<String, State>> {
+    fn state(&self) -> MutexGuard<'_, BTreeMap<Digest, State>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -151,24 +169,32 @@ impl<'a> Measurements<'a> {
 
 impl Host for Measurements<'_> {
     fn recall(&self, config: &str) -> Measured {
-        let Source::Known { believed, share, tick, forced } = self.source else { return Measured::default() };
-        let Some(key) = self.subjects.get(config).map(Subject::key) else { return Measured::default() };
+        let Source::Known { share, tick, forced } = self.source else { return Measured::default() };
+        let Some(subject) = self.subjects.get(config) else { return Measured::default() };
+        let key = subject.key();
+        let known = |state: &State| {
+            let mut known = state.own.clone();
+            known.merge(state.theirs.clone());
+            known
+        };
+        if let Some(state) = self.state().get(&key) {
+            return known(state);
+        }
         let journal = Journal::of(self.store, key);
-        if forced {
+        let state = if forced {
             // What an earlier build began is not to be continued.
             let _ = journal.remove();
-            return Measured::default();
-        }
-        let recorded = self.recorded(believed, &key).unwrap_or_default();
-        let mut known = recorded.clone();
-        known.merge(self.shared(share, &key, tick).unwrap_or_default());
-        let lines = journal.lines();
-        for entry in lines.iter().filter_map(|line| serde_json::from_slice(line).ok()) {
-            known.add(entry);
-        }
-        let is_new = known != recorded;
-        self.state().insert(config.to_owned(), State { measured: known.clone(), is_new });
-        known
+            State::default()
+        } else {
+            let recorded = self.recorded(&key).unwrap_or_default();
+            let mut own = recorded.clone();
+            measured(journal.lines().iter().map(Vec::as_slice), &mut own);
+            let theirs = share.map(|share| self.shared(share, subject, tick)).unwrap_or_default();
+            State { is_new: own != recorded, own, theirs }
+        };
+        let measured = known(&state);
+        self.state().insert(key, state);
+        measured
     }
 
     fn remember(&self, config: &str, entry: &Entry) -> Result<()> {
@@ -176,8 +202,8 @@ impl Host for Measurements<'_> {
             let key = self.subject(config)?.key();
             Journal::of(self.store, key).append(&line(entry))?;
             let mut states = self.state();
-            let state = states.entry(config.to_owned()).or_default();
-            state.measured.add(entry.clone());
+            let state = states.entry(key).or_default();
+            state.own.add(entry.clone());
             state.is_new = true;
         }
         Ok(())
@@ -192,8 +218,8 @@ impl Host for Measurements<'_> {
         if let Some(path) = self.files().get(&key).filter(|path| path.exists()) {
             return Some(path.clone());
         }
-        let Source::Known { believed, forced: false, .. } = self.source else { return None };
-        let action = believed.get(&key, POLICY)?;
+        let Source::Known { forced: false, .. } = self.source else { return None };
+        let action = self.store.record(&key).filter(|record| record.made_here)?.action;
         let file = action.artifact.files().iter().find(|file| file.path == LOG_PROBABILITIES)?;
         let path = self.store.object_path(&file.digest);
         if !is_content(&path, &file.digest) {
@@ -233,10 +259,14 @@ impl Host for Measurements<'_> {
     }
 }
 
-fn measured<'l>(lines: impl Iterator<Item = &'l [u8]>) -> Measured {
-    let mut measured = Measured::default();
-    lines.filter_map(|line| serde_json::from_slice(line).ok()).for_each(|entry| measured.add(entry));
-    measured
+/// Adds what these lines have. A line that cannot be read, or whose parts do not fit together, is passed over.
+fn measured<'l>(lines: impl Iterator<Item = &'l [u8]>, measured: &mut Measured) {
+    let is_whole = |entry: &Entry| match entry {
+        Entry::Reading { reading, .. } => reading.check().is_ok(),
+        _ => true,
+    };
+    let entries = lines.filter_map(|line| serde_json::from_slice(line).ok());
+    entries.filter(is_whole).for_each(|entry| measured.add(entry));
 }
 
 fn line(entry: &Entry) -> Vec<u8> {

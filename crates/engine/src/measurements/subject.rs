@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::machine;
 use crate::recipe::Recipe;
+use crate::sign::PublicKey;
 use crate::stage::Stage;
 use artifact::Digest;
 use weights::rewrite::TokenizerOf;
@@ -54,6 +55,11 @@ impl Subject {
     /// Returns the key of what is measured of it.
     pub(crate) fn key(&self) -> Digest {
         Digest::of_json(self)
+    }
+
+    /// Returns the key of what a member of the team has sent of it.
+    pub(crate) fn key_of(&self, member: &PublicKey) -> Digest {
+        Digest::of_json(&("measured by", self, member))
     }
 
     /// Returns the key of its log probabilities for a text.

@@ -264,9 +264,7 @@ pub fn share_policy(stage: &Stage) -> SharePolicy {
 /// it is read.
 fn hash_suite(suite: &Path, stats: &mut StatCache) -> Result<Artifact> {
     let mut files = hash_source(suite, stats)?.files().to_vec();
-    let folder = suite.parent().unwrap_or(Path::new(""));
-    for name in Suite::files(suite) {
-        let path = folder.join(&name);
+    for (name, path) in Suite::files(suite) {
         if let (Ok((digest, _)), Ok(metadata)) = (stats.digest_of(&path), fs::metadata(&path)) {
             let path = name.to_string_lossy().into_owned();
             files.push(FileEntry { digest, path, size: metadata.len(), volatile: false });

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::{Project, ProjectPath, RemoteChoice};
 use crate::error::{OrBug, Result};
-use crate::share::{RemoteGcPlan, Retention};
+use crate::measurements::Subject;
+use crate::recipe::Recipe;
+use crate::share::{RemoteGcPlan, Retention, Share};
 use crate::store::{GcPlan, Limits};
 use artifact::Digest;
 
@@ -71,12 +73,20 @@ impl Project {
         Ok(plan)
     }
 
-    /// Returns the keys in the lock, and the keys that the nodes of the graph were last built with here.
+    /// Returns the keys in the lock, the keys that the nodes of the graph were last built with here, and those of what was
+    /// measured for these.
     fn current_keys(&mut self) -> Result<HashSet<Digest>> {
         let lock = self.lockfile()?;
         let graph = &self.graph;
         let names: HashSet<_> = graph.order().iter().map(|id| graph.node(*id).name.as_str()).collect();
         let built = self.state.nodes.iter().filter(|(name, _)| names.contains(name));
-        Ok(lock.keys().chain(built.map(|(_, built)| built.key)).collect())
+        let keys: HashSet<_> = lock.keys().chain(built.map(|(_, built)| built.key)).collect();
+        let recipes = keys.iter().filter_map(|key| Recipe::read(&self.store.action(key)?.recipe));
+        let subjects: Vec<_> = recipes.flat_map(|recipe| Subject::all(&recipe).into_values()).collect();
+        let members = self.share.as_ref().map(Share::members).unwrap_or_default();
+        let measured = subjects
+            .iter()
+            .flat_map(|subject| members.iter().map(|member| subject.key_of(member)).chain([subject.key()]));
+        Ok(keys.iter().copied().chain(measured).collect())
     }
 }

@@ -88,8 +88,9 @@ pub(super) fn execute(
     let output = Output::new(folder.clone());
     let mut inputs = task.inputs.clone();
     inputs.measured = task.measured(store, believed, share, tick).unwrap_or_default();
-    let known = Source::Known { believed, share, tick, forced: task.forced };
+    let known = Source::Known { share, tick, forced: task.forced };
     let host = Measurements::new(store, &task.recipe, known, tell);
+    let _locks = host.lock(tick)?;
     let environment = Environment { backend, worker, host: &host };
     let counted = stage::run(&task.stage, &inputs, &output, &environment, tick)?;
     host.finish()?;

@@ -212,29 +212,23 @@ pub(crate) fn send(
         share.push(store, &Outgoing { key, policy, action, signing, place }, tick)
     };
     records(&recipe, record.action).iter().try_for_each(push)?;
-    send_measurements(share, store, &recipe, may_sign, tick)
+    send_measurements(share, store, &recipe, tick)
 }
 
-/// Uploads what is recorded of the configurations of a benchmark.
+/// Uploads what was measured here of the configurations of a benchmark.
 fn send_measurements(
     share: &Share,
     store: &LocalStore,
     recipe: &Recipe,
-    may_sign: MaySign<'_>,
     tick: Tick<'_>,
 ) -> Result<(), Unsent> {
     let place = |file: &FileEntry| store.object_path(&file.digest);
+    let Some(own) = share.own_key() else { return Ok(()) };
     for subject in Subject::all(recipe).into_values() {
-        let key = subject.key();
-        let Some(record) = store.record(&key) else { continue };
-        let is_ours = record.made_here || matches!(may_sign, MaySign::Anything);
-        let signing = if is_ours { Signing::Allowed } else { Signing::Refused };
-        let outgoing = Outgoing { key: &key, policy: POLICY, action: &record.action, signing, place: &place };
-        match share.push(store, &outgoing, tick) {
-            // Somebody else measured it, and has sent it.
-            Err(Unsent::NotOurs) => {}
-            sent => sent?,
-        }
+        let Some(record) = store.record(&subject.key()).filter(|record| record.made_here) else { continue };
+        let (key, action) = (&subject.key_of(&own), &record.action);
+        let signing = Signing::Allowed;
+        share.push(store, &Outgoing { key, policy: POLICY, action, signing, place: &place }, tick)?;
     }
     Ok(())
 }

@@ -209,6 +209,19 @@ impl Share {
         self.pass_over(key, &NotUsed::Refused(problem));
     }
 
+    /// Returns the keys that are trusted, our own included, each once.
+    pub fn members(&self) -> Vec<PublicKey> {
+        let mut members = self.believed();
+        members.sort_by_key(|key| *key.as_bytes());
+        members.dedup();
+        members
+    }
+
+    /// Returns our own key.
+    pub fn own_key(&self) -> Option<PublicKey> {
+        self.settings.own.map(|own| own.public())
+    }
+
     /// Returns the keys that are trusted, our own included.
     fn believed(&self) -> Vec<PublicKey> {
         let own = self.settings.own.iter().map(|own| own.public());

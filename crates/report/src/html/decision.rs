@@ -148,7 +148,10 @@ fn write_against(out: &mut String, rows: &[Row<'_>]) {
 
 /// The quantity of a finding, with its category: what comes before the bound.
 fn name(finding: &Finding) -> &str {
-    finding.wanted.split([' ']).next().unwrap_or_default()
+    let wanted = finding.wanted.as_str();
+    // A category may have any name, so the bound is looked for from the end.
+    let end = [" >", " <"].into_iter().filter_map(|sign| wanted.rfind(sign)).max();
+    wanted.get(..end.unwrap_or(wanted.len())).unwrap_or(wanted)
 }
 
 fn class(state: State) -> &'static str {

@@ -109,7 +109,8 @@ fn short(commit: &str) -> &str {
 }
 
 fn list(class: &str, facts: &[(&str, String)]) -> String {
-    let facts =
-        facts.iter().map(|(name, value)| format!("<div><dt>{name}</dt><dd>{}</dd></div>\n", escape(value)));
+    let facts = facts
+        .iter()
+        .map(|(name, value)| format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(value)));
     format!("<dl class=\"{class}\">\n{}</dl>\n", facts.collect::<String>())
 }

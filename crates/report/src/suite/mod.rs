@@ -112,8 +112,9 @@ impl Suite {
         })
     }
 
-    /// Returns the files that the suite at `path` names, relative to its folder; none if it is no valid suite.
-    pub fn files(path: &Path) -> Vec<PathBuf> {
+    /// Returns the files that the suite at `path` names, relative to its folder and whole. There are none if it is no valid
+    /// suite. A file that it may not name is left out: reading the suite says why.
+    pub fn files(path: &Path) -> Vec<(PathBuf, PathBuf)> {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         // Most suites name none, and then nothing is parsed.
         if !text.contains("file") {
@@ -122,10 +123,10 @@ impl Suite {
         let lines = path.extension().is_some_and(|extension| extension == "jsonl");
         let suite =
             if lines { Self::parse_lines(&text, String::new(), None) } else { Self::parse(&text, None) };
-        suite.map_or_else(
-            |_| Vec::new(),
-            |suite| suite.texts.into_iter().filter_map(|text| text.file).collect(),
-        )
+        let Ok(suite) = suite else { return Vec::new() };
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let files = suite.texts.into_iter().filter_map(|text| text.file);
+        files.filter_map(|file| text::beside(folder, &file).ok().map(|whole| (file, whole))).collect()
     }
 
     fn parse(text: &str, folder: Option<&Path>) -> Result<Self, Problem> {

@@ -27,6 +27,9 @@ pub struct Query {
     weight: f64,
 }
 
+/// The largest weight of a query. The smallest is 1 over it.
+const MOST_WEIGHT: f64 = 1e6;
+
 /// How one answer was scored.
 struct Scored {
     text: String,
@@ -48,6 +51,10 @@ impl Query {
         let samples = Samples::read(&mut fields, common.samples)?;
         let category = fields.optional_text("category")?.map(|(text, _)| text);
         let weight = fields.positive("weight")?.unwrap_or(1.0);
+        if !(1.0 / MOST_WEIGHT..=MOST_WEIGHT).contains(&weight) {
+            let message = format!("`weight` must be between {} and {MOST_WEIGHT}", 1.0 / MOST_WEIGHT);
+            return Err(Problem::new(fields.at(), message));
+        }
         let mut template_args = common.template_args.clone();
         template_args.extend(read_template_args(&mut fields)?);
         let messages = read_messages(&mut fields, system)?;
@@ -93,12 +100,6 @@ impl Query {
     /// Whether the query gives the exact answer.
     pub fn has_exact(&self) -> bool {
         self.scorers.iter().any(|scorer| matches!(scorer, Scorer::Exact(_)))
-    }
-
-    /// Whether `text` is the exact answer, apart from white space around it; false if the query gives none.
-    pub fn is_exact(&self, text: &str) -> bool {
-        let is_it = |scorer: &Scorer| matches!(scorer, Scorer::Exact(answer) if answer.trim() == text.trim());
-        self.scorers.iter().any(is_it)
     }
 
     /// Scores what was said, turn by turn, in each sample.

@@ -53,25 +53,37 @@ impl SuiteText {
     }
 }
 
-/// Returns the text of a file. It must lie in the suite's folder or below: a suite that came with a checkout must not
-/// read other files of the user.
+/// Returns the text of a file.
 fn contents(folder: &Path, file: &Path) -> Result<String, String> {
-    let shown = file.display();
-    if !file.components().all(|part| matches!(part, Component::Normal(_))) {
-        return Err(format!("the file `{shown}` must lie in the suite's folder or below"));
-    }
-    let (path, cannot) = (folder.join(file), |error| format!("cannot read the file `{shown}`: {error}"));
-    let (whole, root) = (path.canonicalize().map_err(cannot)?, folder.canonicalize().map_err(cannot)?);
-    if !whole.starts_with(root) {
-        return Err(format!("the file `{shown}` is a link that leads out of the suite's folder"));
-    }
+    let (path, shown) = (beside(folder, file)?, file.display());
+    let cannot = |error| format!("cannot read the file `{shown}`: {error}");
     let mut text = String::new();
-    let opened = fs::File::open(whole).map_err(cannot)?;
+    let opened = fs::File::open(path).map_err(cannot)?;
     opened.take(LONGEST + 1).read_to_string(&mut text).map_err(cannot)?;
     match text.len() as u64 {
         0 => Err(format!("the file `{shown}` is empty")),
         length if length > LONGEST => Err(format!("the file `{shown}` is longer than {LONGEST} bytes")),
         _ => Ok(text),
+    }
+}
+
+/// Returns the path of a file of a suite. It must be a regular file in the suite's folder or below: a suite that came
+/// with a checkout must not name other files of the user.
+pub(super) fn beside(folder: &Path, file: &Path) -> Result<PathBuf, String> {
+    let shown = file.display();
+    if !file.components().all(|part| matches!(part, Component::Normal(_))) {
+        return Err(format!("the file `{shown}` must lie in the suite's folder or below"));
+    }
+    let cannot = |error| format!("cannot read the file `{shown}`: {error}");
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let path = folder.join(file);
+    let (whole, root) = (path.canonicalize().map_err(cannot)?, folder.canonicalize().map_err(cannot)?);
+    if !whole.starts_with(root) {
+        return Err(format!("the file `{shown}` is a link that leads out of the suite's folder"));
+    }
+    match fs::metadata(&whole).map_err(cannot)?.is_file() {
+        true => Ok(path),
+        false => Err(format!("`{shown}` is not a file")),
     }
 }
 

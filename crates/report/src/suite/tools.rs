@@ -10,6 +10,9 @@ use text::yaml::{Fields, Problem, Tree, Value};
 /// How many times a model may speak, if the query does not say.
 const ROUNDS: usize = 8;
 
+/// The most rounds of a query.
+const MOST_ROUNDS: usize = 1000;
+
 /// What the tools of a query return.
 #[derive(Clone, Debug)]
 pub(super) struct Tools {
@@ -44,6 +47,9 @@ impl Tools {
                 None => return Ok(None),
             },
         };
+        if rounds.is_some_and(|rounds| rounds > MOST_ROUNDS) {
+            return Err(Problem::new(at, format!("`rounds` must be at most {MOST_ROUNDS}")));
+        }
         let rounds = rounds.or(common.map(|common| common.rounds)).unwrap_or(ROUNDS);
         Ok(Some(Self { results, rounds }))
     }

@@ -82,12 +82,23 @@ impl<'a> Folders<'a> {
         ModelFolders { model: self.model.to_owned(), adapter, tokenizer }
     }
 
+    /// Returns the size of all files that are not hidden, in bytes.
     fn disk_bytes(&self) -> Result<u64> {
         let mut sum = 0;
-        for folder in [Some(self.model), self.adapter].into_iter().flatten() {
-            for entry in fs::read_dir(folder).at("read", folder)? {
-                let path = entry.at("read", folder)?.path();
-                sum += fs::metadata(&path).at("read", &path)?.len();
+        let mut folders: Vec<_> =
+            [Some(self.model), self.adapter].into_iter().flatten().map(Path::to_owned).collect();
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).at("read", &folder)? {
+                let entry = entry.at("read", &folder)?;
+                let path = entry.path();
+                let metadata = fs::metadata(&path).at("read", &path)?;
+                match (entry.file_name().as_encoded_bytes().first(), metadata.is_dir()) {
+                    (Some(b'.'), _) => {}
+                    // A link to a folder may lead back to where it lies.
+                    (_, true) if entry.file_type().is_ok_and(|kind| kind.is_dir()) => folders.push(path),
+                    (_, true) => {}
+                    (_, false) => sum += metadata.len(),
+                }
             }
         }
         Ok(sum)

@@ -64,11 +64,17 @@ impl Measured {
     /// Adds what was measured. An answer that differs from an earlier one replaces it with its times.
     pub fn add(&mut self, entry: Entry) {
         match entry {
+            Entry::Load(load) if self.loads.contains(&load) => {}
             Entry::Load(load) => self.loads.push(load),
             Entry::Answer { question, answered, run } => {
                 let turn = Turn { answered, runs: run.into_iter().collect() };
                 match self.turns.get_mut(&question).filter(|known| known.answered == turn.answered) {
-                    Some(known) => known.runs.extend(turn.runs),
+                    // A journal that was recorded, but not removed any more, has the same runs again.
+                    Some(known) => {
+                        let new = turn.runs.into_iter().filter(|run| !known.runs.contains(run));
+                        let new: Vec<_> = new.collect();
+                        known.runs.extend(new);
+                    }
                     None => drop(self.turns.insert(question, turn)),
                 }
             }
@@ -89,6 +95,19 @@ impl Measured {
         }
         for (text, reading) in other.readings {
             self.readings.entry(text).or_insert(reading);
+        }
+    }
+
+    /// Adds the questions and texts that this does not have at all.
+    pub fn fill(&mut self, other: Self) {
+        for (question, turn) in other.turns {
+            self.turns.entry(question).or_insert(turn);
+        }
+        for (text, reading) in other.readings {
+            self.readings.entry(text).or_insert(reading);
+        }
+        if self.loads.is_empty() {
+            self.loads = other.loads;
         }
     }
 
@@ -158,11 +177,16 @@ mod tests {
         let other = measured(&[answer("q", "yes", 1.0), answer("q", "no", 2.0)]);
         assert_eq!(other.turn(&Digest::of(b"q")).unwrap().runs.len(), 1);
         assert_eq!(measured(&twice.entries()), twice);
+        // The same lines again, and a forced measurement that is recorded over an older one.
+        assert_eq!(measured(&[twice.entries(), twice.entries()].concat()), twice);
+        let mut forced = measured(&[answer("q", "no", 5.0)]);
+        forced.fill(twice);
+        assert_eq!(forced.turn(&Digest::of(b"q")).unwrap().runs.len(), 1);
     }
 
     #[test]
     fn what_is_known_twice_is_known_once() {
-        let mut ours = measured(&[answer("q", "yes", 1.0), answer("r", "yes", 1.0), answer("r", "yes", 1.0)]);
+        let mut ours = measured(&[answer("q", "yes", 1.0), answer("r", "yes", 1.0), answer("r", "yes", 3.0)]);
         let theirs = measured(&[answer("q", "yes", 1.0), answer("q", "yes", 2.0), answer("s", "yes", 1.0)]);
         ours.merge(theirs.clone());
         ours.merge(theirs);

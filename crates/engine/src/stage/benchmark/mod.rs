@@ -48,7 +48,8 @@ pub(super) fn run(
 ) -> Result<Counted> {
     let (results, timings, counted) = match earlier(parameters, inputs) {
         Some((results, timings)) => {
-            let counted = remembered(&results);
+            let texts = Suite::read(inputs.source()?, inputs.quoting)?.texts.len();
+            let counted = remembered(&results, texts);
             (results, timings, counted)
         }
         None => run_all(parameters, inputs, environment, tick)?,
@@ -90,11 +91,11 @@ fn now() -> String {
 }
 
 /// Counts what an earlier measurement has.
-fn remembered(results: &Results) -> Counted {
+fn remembered(results: &Results, texts: usize) -> Counted {
     let configs = || results.configs.values();
     Counted {
         remembered_queries: configs().map(|config| config.answers.len()).sum(),
-        remembered_texts: configs().filter(|config| config.perplexity.is_some()).count(),
+        remembered_texts: texts * results.configs.len(),
         ..Counted::default()
     }
 }

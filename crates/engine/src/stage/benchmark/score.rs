@@ -22,7 +22,7 @@ pub(super) fn score(
     let answers: Vec<_> = pairs().map(|(query, samples)| answer(query, samples)).collect();
     let Tally { correct, total, accuracy, accuracy_interval, credit } = Tally::of(answers.iter());
     let scored = || pairs().zip(&answers).filter(|(_, answer)| answer.not_scored.is_none());
-    let exact = scored().filter(|((query, _), answer)| query.is_exact(&answer.text));
+    let exact = scored().filter(|(_, answer)| answer.is_exact());
     Ok(ConfigResults {
         correct,
         total,
