@@ -77,18 +77,19 @@ fn a_phone_scrolls_down_and_never_sideways() {
     let chromium = Chromium::find();
     for sample in [sample::plain(), sample::rich(), sample::texts(), sample::sweep()] {
         let site = Site::serving(&sample.report().html());
-        // `measure` checks the width.
+        // `measure` checks the width and the names.
         let _ = measure(&chromium, &site, 390);
     }
 }
 
-/// Opens the page in a frame of this width. Returns where its visible parts are, and how high the page is.
+/// Opens the page in a frame of this width. Checks that it fits, and that no name in the plot covers another. Returns where its visible parts are, and how high the page is.
 fn measure(chromium: &Chromium, site: &Site, width: u32) -> (Vec<(String, Rectangle)>, u32) {
     let page = chromium.open(site, &Site::framed(width, 2000), &["--dump-dom"]);
     let found =
         page.stdout.split("<pre id=\"measured\">").nth(1).unwrap_or_else(|| panic!("{}", page.stderr));
     let measured: Value = serde_json::from_str(found.split("</pre>").next().unwrap()).unwrap();
     assert_eq!(measured["width"], width, "the page is wider than its frame of {width}");
+    assert_eq!(measured["collisions"], 0, "names cover each other in the plot at {width}");
     let parts = measured["parts"].as_object().unwrap().iter();
     let parts = parts
         .map(|(selector, rectangle)| (selector.clone(), serde_json::from_value(rectangle.clone()).unwrap()));

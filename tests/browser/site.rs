@@ -38,7 +38,7 @@ impl Site {
     }
 
     /// Returns the address of a page that shows the report in a frame. That page says how wide the report is
-    /// and where its parts are.
+    /// and where its parts are, and how many names in its plot cover another.
     pub(crate) fn framed(width: u32, height: u32) -> String {
         format!("{REPORT}frame?{width}x{height}")
     }
@@ -99,8 +99,12 @@ fn frame(size: &str) -> String {
              const {{x, y, width, height}} = seen.getBoundingClientRect();\
              parts[selector] = {{x: Math.round(x), y: Math.round(y), width: Math.round(width), height: Math.round(height)}};\
            }}\
+           const names = [...page.querySelectorAll('.point text')].map(name => name.getBoundingClientRect());\
+           const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;\
+           const seen = names.filter(name => name.width > 0);\
+           const collisions = seen.filter((a, i) => seen.slice(i + 1).some(b => meet(a, b))).length;\
            document.querySelector('pre').textContent =\
-             JSON.stringify({{width: root.scrollWidth, height: root.scrollHeight, parts}});\
+             JSON.stringify({{width: root.scrollWidth, height: root.scrollHeight, parts, collisions}});\
          }};</script>"
     )
 }

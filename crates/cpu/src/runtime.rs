@@ -75,7 +75,7 @@ impl Runtime for Cpu {
     type Routes = Routes;
 
     const IS_LAZY: bool = false;
-    const PREFILL_STEP: usize = 256;
+    const PREFILL_STEP: usize = 128;
 
     fn device(&self) -> Result<&'static str> {
         Ok("cpu")
