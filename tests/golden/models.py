@@ -18,7 +18,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.generate import generate_step
-from mlx_lm.models import gemma3_text, llama, qwen2, qwen3, qwen3_moe
+from mlx_lm.models import gemma3_text, granite, llama, qwen2, qwen3, qwen3_moe, seed_oss
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import load_model
@@ -76,6 +76,29 @@ GEMMA3 = {
     "sliding_window": 8,
     "sliding_window_pattern": 2,
     "max_position_embeddings": 128,
+}
+GRANITE = {
+    "model_type": "granite",
+    **SMALL,
+    "logits_scaling": 3.0,
+    "attention_multiplier": 0.2,
+    "embedding_multiplier": 7.0,
+    "residual_multiplier": 0.3,
+    "max_position_embeddings": 128,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+}
+SEED_OSS = {
+    "model_type": "seed_oss",
+    **SMALL,
+    "head_dim": 32,
+    "attention_bias": True,
+    "attention_out_bias": False,
+    "mlp_bias": False,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
 }
 LLAMA3_ROPE = {
     "type": "llama3",
@@ -336,6 +359,22 @@ CASES = {
         "adapter": LORA,
         "prompt": 21,
     },
+    "granite-bfloat16": {"config": GRANITE, "dtype": mx.bfloat16},
+    "granite-8bit": {"config": {**GRANITE, **quantized(8, group_size=32)}, "dtype": mx.bfloat16},
+    "granite-6bit": {"config": {**GRANITE, **quantized(6, group_size=32)}, "dtype": mx.bfloat16},
+    "granite-4bit-lora": {
+        "config": {**GRANITE, **quantized(4, group_size=32)},
+        "dtype": mx.bfloat16,
+        "adapter": LORA,
+    },
+    "seed_oss-bfloat16": {"config": SEED_OSS, "dtype": mx.bfloat16},
+    "seed_oss-8bit": {"config": {**SEED_OSS, **quantized(8, group_size=32)}, "dtype": mx.bfloat16},
+    "seed_oss-6bit": {"config": {**SEED_OSS, **quantized(6, group_size=32)}, "dtype": mx.bfloat16},
+    "seed_oss-4bit-lora": {
+        "config": {**SEED_OSS, **quantized(4, group_size=32)},
+        "dtype": mx.bfloat16,
+        "adapter": LORA,
+    },
     # The second layer has no experts; those of the first lie each by itself, as in the models of the hub.
     "qwen3_moe-bfloat16": {
         "config": {
@@ -424,6 +463,8 @@ MODULES = {
     "qwen2": qwen2,
     "qwen3": qwen3,
     "qwen3_moe": qwen3_moe,
+    "granite": granite,
+    "seed_oss": seed_oss,
 }
 
 

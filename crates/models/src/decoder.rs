@@ -17,8 +17,10 @@ pub(crate) struct DecoderArgs {
     pub(crate) hidden_size: i32,
     pub(crate) num_hidden_layers: usize,
     pub(crate) norm: NormArgs,
-    /// A factor on the embedded tokens. It is rounded to bfloat16 first.
+    /// A factor on the embedded tokens.
     pub(crate) embedding_scale: Option<f32>,
+    /// A factor on the logits.
+    pub(crate) logit_scale: Option<f32>,
     /// How many tokens a sliding layer sees.
     pub(crate) window: Option<i32>,
     /// Whether the embedding is also the output head.
@@ -49,6 +51,7 @@ pub(crate) struct Layer<R: Runtime> {
 pub(crate) struct Decoder<R: Runtime> {
     embed_tokens: Embedding<R>,
     embedding_scale: Option<f32>,
+    logit_scale: Option<f32>,
     layers: Vec<Layer<R>>,
     norm: RmsNorm<R>,
     lm_head: Option<Linear<R>>,
@@ -71,8 +74,8 @@ impl<R: Runtime> Decoder<R> {
         let norm = RmsNorm::load(weights, "model.norm", dims, args.norm)?;
         let lm_head =
             if args.tied { None } else { Some(Linear::load(weights, "lm_head", dims, vocab_size, false)?) };
-        let embedding_scale = args.embedding_scale.map(|scale| half::bf16::from_f32(scale).to_f32());
-        Ok(Self { embed_tokens, embedding_scale, layers, norm, lm_head, vocab_size, window: args.window })
+        let DecoderArgs { embedding_scale, logit_scale, window, .. } = *args;
+        Ok(Self { embed_tokens, embedding_scale, logit_scale, layers, norm, lm_head, vocab_size, window })
     }
 
     /// Maps `count` token ids to what the last layer makes of them, `[tokens, hidden_size]`.
@@ -102,9 +105,13 @@ impl<R: Runtime> Decoder<R> {
     /// Maps what the last layer makes to logits `[tokens, vocab_size]`.
     pub(crate) fn logits(&self, runtime: &R, hidden: &R::Tensor) -> Result<R::Tensor> {
         let h = self.norm.forward(runtime, hidden)?;
-        match &self.lm_head {
-            Some(lm_head) => lm_head.forward(runtime, &h),
-            None => self.embed_tokens.as_linear(runtime, &h),
+        let logits = match &self.lm_head {
+            Some(lm_head) => lm_head.forward(runtime, &h)?,
+            None => self.embed_tokens.as_linear(runtime, &h)?,
+        };
+        match self.logit_scale {
+            Some(scale) => runtime.scaled(&logits, scale),
+            None => Ok(logits),
         }
     }
 
@@ -129,6 +136,8 @@ pub(crate) struct TransformerBlock<R: Runtime> {
     mlp: Box<dyn FeedForward<R>>,
     input_layernorm: RmsNorm<R>,
     post_attention_layernorm: RmsNorm<R>,
+    /// A factor on what attention and the feed-forward layer add.
+    residual_scale: Option<f32>,
 }
 
 impl<R: Runtime> TransformerBlock<R> {
@@ -146,15 +155,29 @@ impl<R: Runtime> TransformerBlock<R> {
             post_attention_layernorm: load("post_attention_layernorm")?,
             self_attn: Attention::load(weights, &format!("{path}.self_attn"), attention, rope)?,
             mlp,
+            residual_scale: None,
         })
+    }
+
+    /// Sets a factor on what attention and the feed-forward layer add.
+    #[must_use]
+    pub(crate) fn with_residual_scale(self, scale: f32) -> Self {
+        Self { residual_scale: Some(scale), ..self }
+    }
+
+    fn added(&self, runtime: &R, x: &R::Tensor, made: &R::Tensor) -> Result<R::Tensor> {
+        match self.residual_scale {
+            Some(scale) => runtime.add(x, &runtime.scaled(made, scale)?),
+            None => runtime.add(x, made),
+        }
     }
 }
 
 impl<R: Runtime> Block<R> for TransformerBlock<R> {
     fn forward(&self, runtime: &R, x: &R::Tensor, mask: &R::Mask, cache: &mut R::Cache) -> Result<R::Tensor> {
         let normed = self.input_layernorm.forward(runtime, x)?;
-        let h = runtime.add(x, &self.self_attn.forward(runtime, &normed, mask, cache)?)?;
+        let h = self.added(runtime, x, &self.self_attn.forward(runtime, &normed, mask, cache)?)?;
         let normed = self.post_attention_layernorm.forward(runtime, &h)?;
-        runtime.add(&h, &self.mlp.forward(runtime, &normed)?)
+        self.added(runtime, &h, &self.mlp.forward(runtime, &normed)?)
     }
 }

@@ -210,7 +210,7 @@ fn an_unknown_architecture_is_named_with_the_known_ones() {
     let error = load_error(model.path());
     assert!(
         error.contains(
-            "\"mamba\" is not supported (supported: gemma3_text, llama, iquestcoder, mistral, xverse, qwen2, qwen3, qwen3_moe)"
+            "\"mamba\" is not supported (supported: gemma3_text, granite, llama, iquestcoder, mistral, xverse, qwen2, qwen3, qwen3_moe, seed_oss)"
         ),
         "{error}"
     );
@@ -238,6 +238,7 @@ fn numbers_that_no_model_has_are_refused() {
     refused("mistral-4bit", "layer_types", vec!["full_attention"].into(), "1 layer_types for 2 layers");
     refused("mistral-4bit", "layer_types", vec!["mamba"; 2].into(), "mamba");
     refused("qwen3-6bit", "rope_theta", Value::Null, "no rope_theta");
+    refused("granite-6bit", "logits_scaling", 0.into(), "logits_scaling is 0");
     refused("gemma3_text-6bit", "sliding_window_pattern", 0.into(), "sliding_window_pattern is 0");
     refused("gemma3_text-6bit", "sliding_window", (-8).into(), "sliding_window is -8");
     refused("gemma3_text-6bit", "query_pre_attn_scalar", 0.into(), "attention has scale inf");

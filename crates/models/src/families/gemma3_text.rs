@@ -129,7 +129,9 @@ impl Args {
             hidden_size: self.hidden_size,
             num_hidden_layers: self.num_hidden_layers,
             norm: self.norm(),
-            embedding_scale: Some((self.hidden_size as f32).sqrt()),
+            // Rounded to bfloat16, as in mlx-lm.
+            embedding_scale: Some(half::bf16::from_f32((self.hidden_size as f32).sqrt()).to_f32()),
+            logit_scale: None,
             window: Some(self.sliding_window),
             tied,
         }

@@ -108,6 +108,7 @@ impl Args {
             num_hidden_layers: self.num_hidden_layers,
             norm: NormArgs { eps: self.rms_norm_eps, weight_offset: false },
             embedding_scale: None,
+            logit_scale: None,
             // Older Mistral configs name a window that no layer uses.
             window: self.sliding_window.filter(|_| self.layer_types.is_some()),
             tied,

@@ -2,10 +2,12 @@
 //! Knows nothing of runtimes.
 
 mod gemma3_text;
+mod granite;
 mod llama;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
+mod seed_oss;
 
 use anyhow::{Result, bail};
 
@@ -19,16 +21,19 @@ use weights::arch;
 type Load<R> = fn(&Config, &mut Tensors<'_, R>) -> Result<Decoder<R>>;
 
 /// The model types that run here, without their aliases.
-pub const MODEL_TYPES: [&str; 5] = ["gemma3_text", "llama", "qwen2", "qwen3", "qwen3_moe"];
+pub const MODEL_TYPES: [&str; 7] =
+    ["gemma3_text", "granite", "llama", "qwen2", "qwen3", "qwen3_moe", "seed_oss"];
 
 /// Returns what loads a model type of [`MODEL_TYPES`].
 fn load_of<R: Runtime>(model_type: &str) -> Option<Load<R>> {
     Some(match model_type {
         "gemma3_text" => gemma3_text::load,
+        "granite" => granite::load,
         "llama" => llama::load,
         "qwen2" => qwen2::load,
         "qwen3" => qwen3::load,
         "qwen3_moe" => qwen3_moe::load,
+        "seed_oss" => seed_oss::load,
         _ => return None,
     })
 }

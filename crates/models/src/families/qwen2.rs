@@ -84,6 +84,7 @@ impl Args {
             num_hidden_layers: self.num_hidden_layers,
             norm: NormArgs { eps: self.rms_norm_eps, weight_offset: false },
             embedding_scale: None,
+            logit_scale: None,
             window: None,
             tied,
         }

@@ -77,6 +77,7 @@ impl Args {
             num_hidden_layers: self.num_hidden_layers,
             norm: self.norm(),
             embedding_scale: None,
+            logit_scale: None,
             window: None,
             tied,
         }
