@@ -18,7 +18,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.generate import generate_step
-from mlx_lm.models import gemma3_text, granite, llama, qwen2, qwen3, qwen3_moe, seed_oss
+from mlx_lm.models import gemma3_text, granite, llama, qwen2, qwen3, qwen3_moe, seed_oss, smollm3
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import load_model
@@ -99,6 +99,14 @@ SEED_OSS = {
     "mlp_bias": False,
     "rope_theta": 10000.0,
     "tie_word_embeddings": False,
+}
+# The second of two layers has no positions.
+SMOLLM3 = {
+    "model_type": "smollm3",
+    **SMALL,
+    "rope_theta": 10000.0,
+    "no_rope_layer_interval": 2,
+    "tie_word_embeddings": True,
 }
 LLAMA3_ROPE = {
     "type": "llama3",
@@ -375,6 +383,17 @@ CASES = {
         "dtype": mx.bfloat16,
         "adapter": LORA,
     },
+    "smollm3-bfloat16": {"config": SMOLLM3, "dtype": mx.bfloat16},
+    "smollm3-8bit": {"config": {**SMOLLM3, **quantized(8, group_size=32)}, "dtype": mx.bfloat16},
+    "smollm3-6bit": {
+        "config": {**SMOLLM3, "no_rope_layers": [0, 1], **quantized(6, group_size=32)},
+        "dtype": mx.bfloat16,
+    },
+    "smollm3-4bit-lora": {
+        "config": {**SMOLLM3, **quantized(4, group_size=32)},
+        "dtype": mx.bfloat16,
+        "adapter": LORA,
+    },
     # The second layer has no experts; those of the first lie each by itself, as in the models of the hub.
     "qwen3_moe-bfloat16": {
         "config": {
@@ -465,6 +484,7 @@ MODULES = {
     "qwen3_moe": qwen3_moe,
     "granite": granite,
     "seed_oss": seed_oss,
+    "smollm3": smollm3,
 }
 
 

@@ -70,6 +70,15 @@ pub enum Angles {
     },
 }
 
+impl RopeArgs {
+    /// Returns the arguments of a rope that turns nothing: every wavelength is infinite, so every angle is 0.
+    pub(crate) fn still(dims: i32) -> Self {
+        let pairs = usize::try_from(dims / 2).unwrap_or_default();
+        let angles = Angles::Explicit { freqs: vec![f32::INFINITY; pairs], magnitude: 1.0 };
+        Self { dims, traditional: false, angles }
+    }
+}
+
 impl Angles {
     /// Returns the base and the factor on positions for a text of so many tokens, if the angles are not explicit. An
     /// explicit wavelength is not scaled.

@@ -210,7 +210,7 @@ fn an_unknown_architecture_is_named_with_the_known_ones() {
     let error = load_error(model.path());
     assert!(
         error.contains(
-            "\"mamba\" is not supported (supported: gemma3_text, granite, llama, iquestcoder, mistral, xverse, qwen2, qwen3, qwen3_moe, seed_oss)"
+            "\"mamba\" is not supported (supported: gemma3_text, granite, llama, iquestcoder, mistral, xverse, qwen2, qwen3, qwen3_moe, seed_oss, smollm3)"
         ),
         "{error}"
     );

@@ -1,4 +1,5 @@
-//! The `llama` architecture (Llama 2 and 3, Mistral, and many that share it), as in mlx-lm's `llama.py`.
+//! The `llama` architecture (Llama 2 and 3, Mistral, and many that share it), as in mlx-lm's `llama.py`. `smollm3` is the
+//! same without positions in some layers, as in mlx-lm's `smollm3.py`.
 //! Knows neither files nor the text of tokens.
 
 use anyhow::{Result, ensure};
@@ -10,7 +11,7 @@ use crate::decoder::{Decoder, DecoderArgs, Layer, TransformerBlock};
 use crate::mlp::{Mlp, MlpArgs};
 use crate::norm::NormArgs;
 use crate::rope_scaling::{RopeConfig, RopeScaling};
-use crate::runtime::{Activation, Runtime};
+use crate::runtime::{Activation, RopeArgs, Runtime};
 use crate::tensors::Tensors;
 
 #[derive(Deserialize)]
@@ -35,6 +36,10 @@ struct Args {
     rope_scaling: Option<RopeScaling>,
     layer_types: Option<Vec<LayerType>>,
     sliding_window: Option<i32>,
+    /// Of `smollm3`: 1 for each layer with positions, 0 for each other.
+    no_rope_layers: Option<Vec<u8>>,
+    #[serde(default = "default_no_rope_layer_interval")]
+    no_rope_layer_interval: usize,
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq)]
@@ -48,11 +53,20 @@ fn default_rope_theta() -> f32 {
     10_000.0
 }
 
+fn default_no_rope_layer_interval() -> usize {
+    4
+}
+
 impl ModelArgs for Args {
     fn check(&self) -> Result<()> {
         self.decoder(false).check()?;
         self.attention().check()?;
         self.mlp().check()?;
+        ensure!(self.no_rope_layer_interval > 0, "no_rope_layer_interval is 0");
+        if let Some(layers) = &self.no_rope_layers {
+            let (found, wanted) = (layers.len(), self.num_hidden_layers);
+            ensure!(found == wanted, "{found} no_rope_layers for {wanted} layers");
+        }
         if let Some(types) = &self.layer_types {
             let (found, wanted) = (types.len(), self.num_hidden_layers);
             ensure!(found == wanted, "{found} layer_types for {wanted} layers");
@@ -96,6 +110,14 @@ impl Args {
         }
     }
 
+    /// Whether a layer of `smollm3` has no positions.
+    fn has_no_rope(&self, layer: usize) -> bool {
+        match &self.no_rope_layers {
+            Some(layers) => layers.get(layer) == Some(&0),
+            None => (layer + 1).is_multiple_of(self.no_rope_layer_interval),
+        }
+    }
+
     fn is_sliding(&self, layer: usize) -> bool {
         let types = self.layer_types.as_deref().unwrap_or_default();
         types.get(layer) == Some(&LayerType::SlidingAttention)
@@ -117,12 +139,27 @@ impl Args {
 }
 
 pub(super) fn load<R: Runtime>(config: &Config, weights: &mut Tensors<'_, R>) -> Result<Decoder<R>> {
+    load_with(config, weights, |_, _| false)
+}
+
+/// Loads `smollm3`.
+pub(super) fn load_smollm3<R: Runtime>(config: &Config, weights: &mut Tensors<'_, R>) -> Result<Decoder<R>> {
+    load_with(config, weights, Args::has_no_rope)
+}
+
+fn load_with<R: Runtime>(
+    config: &Config,
+    weights: &mut Tensors<'_, R>,
+    has_no_rope: fn(&Args, usize) -> bool,
+) -> Result<Decoder<R>> {
     let args: Args = config.args()?;
     let (attention, mlp, decoder) = (args.attention(), args.mlp(), args.decoder(config.is_tied()));
-    let rope = config.rope(weights.runtime(), &args.rope())?;
+    let turning = config.rope(weights.runtime(), &args.rope())?;
+    let still = weights.runtime().rope(&RopeArgs::still(attention.head_dim))?;
     Decoder::load(weights, &decoder, |weights, index, path| {
+        let rope = if has_no_rope(&args, index) { &still } else { &turning };
         let mlp = Box::new(Mlp::load(weights, &format!("{path}.mlp"), &mlp)?);
-        let block = TransformerBlock::load(weights, path, (&attention, &rope), decoder.norm, mlp)?;
+        let block = TransformerBlock::load(weights, path, (&attention, rope), decoder.norm, mlp)?;
         Ok(Layer { block: Box::new(block), is_sliding: args.is_sliding(index) })
     })
 }

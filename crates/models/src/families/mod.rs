@@ -21,8 +21,8 @@ use weights::arch;
 type Load<R> = fn(&Config, &mut Tensors<'_, R>) -> Result<Decoder<R>>;
 
 /// The model types that run here, without their aliases.
-pub const MODEL_TYPES: [&str; 7] =
-    ["gemma3_text", "granite", "llama", "qwen2", "qwen3", "qwen3_moe", "seed_oss"];
+pub const MODEL_TYPES: [&str; 8] =
+    ["gemma3_text", "granite", "llama", "qwen2", "qwen3", "qwen3_moe", "seed_oss", "smollm3"];
 
 /// Returns what loads a model type of [`MODEL_TYPES`].
 fn load_of<R: Runtime>(model_type: &str) -> Option<Load<R>> {
@@ -34,6 +34,7 @@ fn load_of<R: Runtime>(model_type: &str) -> Option<Load<R>> {
         "qwen3" => qwen3::load,
         "qwen3_moe" => qwen3_moe::load,
         "seed_oss" => seed_oss::load,
+        "smollm3" => llama::load_smollm3,
         _ => return None,
     })
 }
