@@ -77,6 +77,26 @@ fn the_file_and_the_command_line_choose_the_device() {
     assert!(run.stderr.contains("`device`") && run.stderr.contains("auto"), "{}", run.transcript());
 }
 
+#[test]
+fn a_model_that_does_not_run_is_refused_before_anything_runs() {
+    let space = with_benchmark(PICO, BENCHMARK);
+    let config: Value = serde_json::from_str(&space.read("model/config.json")).unwrap();
+    let refused = |key: &str, value: Value, why: &str| {
+        let mut config = config.clone();
+        config[key] = value;
+        space.write("model/config.json", config.to_string());
+        for arguments in [&["--device", "cpu"][..], &["-n", "--device", "cpu"]] {
+            let run = space.build_with(arguments).exits(2);
+            assert!(run.stderr.contains("node `b`: ") && run.stderr.contains(why), "{}", run.transcript());
+        }
+        assert!(!space.path("artifacts").exists());
+        // Without the benchmark it is built as any other.
+        space.run(&["build", "-n", "q8"]).exits(0).space();
+    };
+    refused("model_type", "mamba".into(), "model_type \"mamba\" is not supported (supported: cohere2, ");
+    refused("num_attention_heads", 0.into(), "no attention heads");
+}
+
 #[cfg(not(any(feature = "mlx", target_os = "macos")))]
 #[test]
 fn a_program_without_mlx_says_how_to_get_one_with_it() {

@@ -8,6 +8,7 @@ computed by mlx-lm on the CPU with float32 activations. The same seed gives the 
     python tests/golden/models.py             # or with the names of some
 """
 
+import copy
 import json
 import shutil
 import sys
@@ -18,10 +19,10 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.generate import generate_step
-from mlx_lm.models import gemma3_text, granite, llama, qwen2, qwen3, qwen3_moe, seed_oss, smollm3
+from mlx_lm.models import gemma3_text
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_lm.tuner.utils import load_adapters
-from mlx_lm.utils import load_model
+from mlx_lm.utils import _get_classes, load_model, quantize_model
 from safetensors.numpy import save_file
 
 ROOT = Path(__file__).parent / "models"
@@ -76,37 +77,6 @@ GEMMA3 = {
     "sliding_window": 8,
     "sliding_window_pattern": 2,
     "max_position_embeddings": 128,
-}
-GRANITE = {
-    "model_type": "granite",
-    **SMALL,
-    "logits_scaling": 3.0,
-    "attention_multiplier": 0.2,
-    "embedding_multiplier": 7.0,
-    "residual_multiplier": 0.3,
-    "max_position_embeddings": 128,
-    "attention_bias": False,
-    "mlp_bias": False,
-    "rope_theta": 10000.0,
-    "tie_word_embeddings": True,
-}
-SEED_OSS = {
-    "model_type": "seed_oss",
-    **SMALL,
-    "head_dim": 32,
-    "attention_bias": True,
-    "attention_out_bias": False,
-    "mlp_bias": False,
-    "rope_theta": 10000.0,
-    "tie_word_embeddings": False,
-}
-# The second of two layers has no positions.
-SMOLLM3 = {
-    "model_type": "smollm3",
-    **SMALL,
-    "rope_theta": 10000.0,
-    "no_rope_layer_interval": 2,
-    "tie_word_embeddings": True,
 }
 LLAMA3_ROPE = {
     "type": "llama3",
@@ -168,6 +138,16 @@ EXPERTS = {
 
 def quantized(bits, group_size=64, **modules):
     return {"quantization": {"group_size": group_size, "bits": bits, **modules}}
+
+
+def separated(weights):
+    """Every expert of a stack by itself."""
+    for name, value in weights.items():
+        if ".switch_mlp." in name:
+            for i in range(value.shape[0]):
+                yield name.replace(".switch_mlp.", f".experts.{i}."), value[i]
+        else:
+            yield name, value
 
 
 # mlx-lm packs the router of a layer with 8 bits, whatever the others have.
@@ -367,33 +347,6 @@ CASES = {
         "adapter": LORA,
         "prompt": 21,
     },
-    "granite-bfloat16": {"config": GRANITE, "dtype": mx.bfloat16},
-    "granite-8bit": {"config": {**GRANITE, **quantized(8, group_size=32)}, "dtype": mx.bfloat16},
-    "granite-6bit": {"config": {**GRANITE, **quantized(6, group_size=32)}, "dtype": mx.bfloat16},
-    "granite-4bit-lora": {
-        "config": {**GRANITE, **quantized(4, group_size=32)},
-        "dtype": mx.bfloat16,
-        "adapter": LORA,
-    },
-    "seed_oss-bfloat16": {"config": SEED_OSS, "dtype": mx.bfloat16},
-    "seed_oss-8bit": {"config": {**SEED_OSS, **quantized(8, group_size=32)}, "dtype": mx.bfloat16},
-    "seed_oss-6bit": {"config": {**SEED_OSS, **quantized(6, group_size=32)}, "dtype": mx.bfloat16},
-    "seed_oss-4bit-lora": {
-        "config": {**SEED_OSS, **quantized(4, group_size=32)},
-        "dtype": mx.bfloat16,
-        "adapter": LORA,
-    },
-    "smollm3-bfloat16": {"config": SMOLLM3, "dtype": mx.bfloat16},
-    "smollm3-8bit": {"config": {**SMOLLM3, **quantized(8, group_size=32)}, "dtype": mx.bfloat16},
-    "smollm3-6bit": {
-        "config": {**SMOLLM3, "no_rope_layers": [0, 1], **quantized(6, group_size=32)},
-        "dtype": mx.bfloat16,
-    },
-    "smollm3-4bit-lora": {
-        "config": {**SMOLLM3, **quantized(4, group_size=32)},
-        "dtype": mx.bfloat16,
-        "adapter": LORA,
-    },
     # The second layer has no experts; those of the first lie each by itself, as in the models of the hub.
     "qwen3_moe-bfloat16": {
         "config": {
@@ -404,7 +357,7 @@ CASES = {
             "moe_intermediate_size": 16,
         },
         "dtype": mx.bfloat16,
-        "separate_experts": True,
+        "stored": separated,
     },
     # Of two layers the second has experts. So many tokens that they are sorted by expert.
     "qwen3_moe-8bit": {
@@ -462,12 +415,24 @@ CASES = {
         },
         "dtype": mx.bfloat16,
     },
+    "llama-4bit-lora": {
+        "config": {**LLAMA, **SMALL, "tie_word_embeddings": True, **quantized(4)},
+        "dtype": mx.float16,
+        "adapter": LORA,
+    },
 }
 
 
-def random_weight(rng, name, shape, center):
+# These keep a norm less one.
+LESS_ONE = ("gemma", "gemma2", "gemma3", "gemma3_text", "nemotron")
+
+
+def random_weight(rng, name, shape, center, special):
     """Norms near one, the rest scaled so that activations keep their size."""
     values = rng.standard_normal(shape)
+    for end, weight in special.items():
+        if name.endswith(end):
+            return weight(values)
     if "norm" in name:
         return center + 0.1 * values
     if len(shape) == 1 or "embed_tokens" in name:
@@ -475,33 +440,27 @@ def random_weight(rng, name, shape, center):
     return values / np.sqrt(shape[-1])
 
 
-MODULES = {
-    "gemma3_text": gemma3_text,
-    "llama": llama,
-    "mistral": llama,
-    "qwen2": qwen2,
-    "qwen3": qwen3,
-    "qwen3_moe": qwen3_moe,
-    "granite": granite,
-    "seed_oss": seed_oss,
-    "smollm3": smollm3,
-}
-
-
-def random_model(rng, config, dtype, untied):
-    module = MODULES[config["model_type"]]
-    model = module.Model(module.ModelArgs.from_dict(config))
-    gemma = module is gemma3_text
-    if gemma and not untied:
-        model.sanitize({})
-    # Gemma's norms are kept less one.
-    center = 0 if gemma else 1
-    weights = [
-        (name, mx.array(random_weight(rng, name, old.shape, center)).astype(dtype))
-        for name, old in tree_flatten(model.parameters())
-    ]
+def random_model(rng, case):
+    """The model of a case, and its config with what it is quantized to."""
+    # Some models change the config that they are made of.
+    config = copy.deepcopy(case["config"])
+    model_class, args_class = _get_classes(config)
+    model = model_class(args_class.from_dict(copy.deepcopy(config)))
+    text = getattr(model, "language_model", model)
+    if isinstance(text, gemma3_text.Model) and not case.get("untied", False):
+        text.sanitize({})
+    center = 0 if config["model_type"] in LESS_ONE else 1
+    dtype = case.get("dtype", mx.float32)
+    is_cast = getattr(model, "cast_predicate", lambda name: True)
+    special = case.get("special", {})
+    weights = []
+    for name, old in tree_flatten(model.parameters()):
+        weight = mx.array(random_weight(rng, name, old.shape, center, special))
+        weights.append((name, weight.astype(dtype if is_cast(name) else mx.float32)))
     model.update(tree_unflatten(weights))
-    if quantization := config.get("quantization"):
+    if bits := case.get("bits"):
+        model, config = quantize_model(model, config, group_size=32, bits=bits)
+    elif quantization := config.get("quantization"):
         nn.quantize(
             model,
             group_size=quantization["group_size"],
@@ -510,17 +469,7 @@ def random_model(rng, config, dtype, untied):
             class_predicate=lambda path, m: hasattr(m, "to_quantized")
             and quantization.get(path, True),
         )
-    return model
-
-
-def separated(weights):
-    """Every expert of a stack by itself."""
-    for name, value in weights.items():
-        if ".switch_mlp." in name:
-            for i in range(value.shape[0]):
-                yield name.replace(".switch_mlp.", f".experts.{i}."), value[i]
-        else:
-            yield name, value
+    return model, config
 
 
 def save_tensors(tensors, file):
@@ -532,10 +481,8 @@ def save_tensors(tensors, file):
         save_file(tensors, file, {"format": "mlx"})
 
 
-def save_weights(folder, model, shards, separate_experts):
-    weights = dict(tree_flatten(model.parameters()))
-    if separate_experts:
-        weights = dict(separated(weights))
+def save_weights(folder, model, shards, stored):
+    weights = dict(stored(dict(tree_flatten(model.parameters()))))
     if shards == 1:
         save_tensors(weights, folder / "model.safetensors")
         return
@@ -548,14 +495,14 @@ def save_weights(folder, model, shards, separate_experts):
     save_json(folder / "model.safetensors.index.json", {"weight_map": weight_map})
 
 
-def trained_keys(model, adapter):
-    """The ends of the paths of the modules that mlx-lm would train."""
-    first = len(model.layers) - adapter["num_layers"]
-    for key in adapter["lora_parameters"]["keys"]:
-        if key.startswith("model."):
-            yield key
-        else:
-            yield from (f"layers.{i}.{key}" for i in range(first, len(model.layers)))
+def trained_modules(model, adapter):
+    """The modules that mlx-lm would train, with their paths."""
+    keys = adapter["lora_parameters"]["keys"]
+    layers = model.layers[len(model.layers) - adapter["num_layers"] :]
+    inner = [m for layer in layers for key, m in layer.named_modules() if key in keys]
+    for path, module in model.named_modules():
+        if path in keys or any(module is m for m in inner):
+            yield path, module
 
 
 def dense(module):
@@ -572,24 +519,23 @@ def save_adapter(folder, rng, model, adapter):
     save_json(folder / "adapter_config.json", adapter)
     rank = adapter["lora_parameters"]["rank"]
     tensors = {}
-    for path, module in model.named_modules():
-        if any(path.endswith(key) for key in trained_keys(model, adapter)):
-            weight = dense(module)
-            *experts, output, input = weight.shape
-            if isinstance(module, (nn.Embedding, nn.QuantizedEmbedding)):
-                output, input = input, output
-            shapes = {"lora_a": (input, rank), "lora_b": (rank, output)}
-            inner = -2
-            if isinstance(module, (SwitchLinear, QuantizedSwitchLinear)):
-                shapes = {"lora_a": (*experts, rank, input), "lora_b": (*experts, output, rank)}
-                inner = -1
-            for name, shape in shapes.items():
-                values = rng.standard_normal(shape) / np.sqrt(shape[inner])
-                tensors[f"{path}.{name}"] = values.astype(np.float32)
-            if adapter["fine_tune_type"] == "dora":
-                norms = np.linalg.norm(np.array(weight.astype(mx.float32)), axis=1)
-                drift = 1 + 0.2 * rng.standard_normal(norms.shape)
-                tensors[f"{path}.m"] = (norms * drift).astype(np.float32)
+    for path, module in trained_modules(model, adapter):
+        weight = dense(module)
+        *experts, output, input = weight.shape
+        if isinstance(module, (nn.Embedding, nn.QuantizedEmbedding)):
+            output, input = input, output
+        shapes = {"lora_a": (input, rank), "lora_b": (rank, output)}
+        inner = -2
+        if isinstance(module, (SwitchLinear, QuantizedSwitchLinear)):
+            shapes = {"lora_a": (*experts, rank, input), "lora_b": (*experts, output, rank)}
+            inner = -1
+        for name, shape in shapes.items():
+            values = rng.standard_normal(shape) / np.sqrt(shape[inner])
+            tensors[f"{path}.{name}"] = values.astype(np.float32)
+        if adapter["fine_tune_type"] == "dora":
+            norms = np.linalg.norm(np.array(weight.astype(mx.float32)), axis=1)
+            drift = 1 + 0.2 * rng.standard_normal(norms.shape)
+            tensors[f"{path}.m"] = (norms * drift).astype(np.float32)
     save_file(tensors, folder / "adapters.safetensors", {"format": "mlx"})
 
 
@@ -601,12 +547,18 @@ class Tie(Exception):
     """Two tokens are as likely as one another, so that rounding would choose."""
 
 
-def expected(folder, rng, prompt_tokens, with_adapter):
-    """What mlx-lm computes from the files, with float32 activations."""
+def loaded(folder, with_adapter):
+    """The model of the files, with float32 activations."""
     model, _ = load_model(folder)
     if with_adapter:
         model = load_adapters(model, folder / "adapter")
     model.set_dtype(mx.float32)
+    return model
+
+
+def expected(folder, rng, prompt_tokens, with_adapter):
+    """What mlx-lm computes from the files."""
+    model = loaded(folder, with_adapter)
     prompt = mx.array(rng.integers(0, VOCAB, prompt_tokens).astype(np.uint32))
     logits = model(prompt[None])[0]
     steps = list(generate_step(prompt, model, max_tokens=GREEDY_TOKENS))
@@ -628,11 +580,9 @@ def make(folder, case, seed):
     rng = np.random.default_rng(seed)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    model = random_model(
-        rng, case["config"], case.get("dtype", mx.float32), case.get("untied", False)
-    )
-    save_json(folder / "config.json", case["config"])
-    save_weights(folder, model, case.get("shards", 1), case.get("separate_experts", False))
+    model, config = random_model(rng, case)
+    save_json(folder / "config.json", config)
+    save_weights(folder, model, case.get("shards", 1), case.get("stored", dict))
     if adapter := case.get("adapter"):
         save_adapter(folder / "adapter", rng, model, adapter)
     tensors = expected(folder, rng, case.get("prompt", 12), "adapter" in case)

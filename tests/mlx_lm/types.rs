@@ -141,7 +141,7 @@ fn rows(types: &Types) -> Vec<String> {
             () if arch.sanitize.is_empty() => "as it is",
             () => "rearranged",
         };
-        let runs = models::MODEL_TYPES.contains(&arch.model_type);
+        let runs = models::model_types().contains(&arch.model_type);
         format!("| `{kind}` | {quantize} | {fuse} | {layout} | {} |", if runs { "yes" } else { "no" })
     };
     kinds.iter().map(row).collect()

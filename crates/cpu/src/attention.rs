@@ -6,7 +6,8 @@
 //! the result of a token does not depend on how many tokens were read with it.
 
 use crate::cache::{Cache, Held};
-use crate::elementwise::exponentials;
+use crate::elementwise::{self, exponentials, softcap};
+use crate::math::exp;
 use crate::pool::{Pool, Shares};
 use crate::simd::{LANES, Lanes, Simd, for_each_set};
 use crate::tensor::Buffer;
@@ -26,13 +27,24 @@ pub(crate) struct Queries<'a> {
     pub(crate) kv_heads: usize,
     pub(crate) dims: usize,
     pub(crate) value_dims: usize,
-    /// The factor on the products of queries and keys.
+    /// How products become weights.
+    pub(crate) weighting: Weighting<'a>,
+}
+
+/// How the products of queries and keys become weights.
+#[derive(Clone, Copy)]
+pub(crate) struct Weighting<'a> {
+    /// The factor on the products.
     pub(crate) scale: f32,
+    /// Scaled products `p` become `softcap * tanh(p / softcap)`.
+    pub(crate) softcap: Option<f32>,
+    /// For each head, a number beside the scaled products that takes its part of the softmax.
+    pub(crate) sinks: Option<&'a [f32]>,
 }
 
 /// Returns the attention `[tokens, heads * value_dims]` of the last tokens that the cache has seen.
 pub(crate) fn attention(pool: &Pool, simd: Simd, queries: &Queries<'_>, cache: &Cache) -> Buffer {
-    let Queries { values, heads, kv_heads, dims, value_dims, scale } = *queries;
+    let Queries { values, heads, kv_heads, dims, value_dims, weighting } = *queries;
     let tokens = values.len() / (heads * dims).max(1);
     let first = cache.seen() - tokens;
     let mut output = Buffer::new(tokens * heads * value_dims);
@@ -47,7 +59,7 @@ pub(crate) fn attention(pool: &Pool, simd: Simd, queries: &Queries<'_>, cache: &
             let row = token * heads + head;
             #[expect(unsafe_code, reason = "each task writes the outputs of its own queries")]
             let output = unsafe { shares.part(row * value_dims, value_dims) };
-            attend(simd, &values[row * dims..][..dims], &held, places, scale, output);
+            attend(simd, &values[row * dims..][..dims], &held, places, (weighting, head), output);
         }
     });
     output
@@ -59,7 +71,7 @@ fn attend(
     query: &[f32],
     held: &Held<'_>,
     places: std::ops::Range<usize>,
-    scale: f32,
+    (weighting, head): (Weighting<'_>, usize),
     output: &mut [f32],
 ) {
     let blocks = places.start / LANES..places.end.div_ceil(LANES);
@@ -67,10 +79,20 @@ fn attend(
     let mut weights = Buffer::new(blocks.len() * LANES);
     let keys = &held.keys[blocks.start * held.key_dims * LANES..blocks.end * held.key_dims * LANES];
     scores(simd, query, keys, &mut weights);
+    let scale = match weighting.softcap {
+        Some(cap) => {
+            weights.iter_mut().for_each(|weight| *weight *= weighting.scale);
+            softcap(simd, &mut weights, cap);
+            1.0
+        }
+        None => weighting.scale,
+    };
     // The first and the last block may have keys that are not seen.
     weights[..places.start - start].fill(f32::NEG_INFINITY);
     weights[places.end - start..].fill(f32::NEG_INFINITY);
-    let sum = exponentials(simd, &mut weights, scale);
+    let largest = weighting.sinks.map(|sinks| (sinks[head], elementwise::largest(&weights) * scale));
+    let sum =
+        exponentials(simd, &mut weights, scale) + largest.map_or(0.0, |(sink, largest)| exp(sink - largest));
     let rows = &held.values[places.start * held.value_dims..places.end * held.value_dims];
     let mut values = Buffer::new(held.value_dims);
     weighted_sum(simd, &weights[places.start - start..places.end - start], rows, &mut values);

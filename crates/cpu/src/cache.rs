@@ -18,6 +18,8 @@ pub struct Cache {
     heads: Vec<Head>,
     key_dims: usize,
     value_dims: usize,
+    /// The length of a row of values, in whole chunks of lanes.
+    value_row: usize,
 }
 
 /// The cache of one key/value head.
@@ -45,7 +47,7 @@ pub(crate) struct Held<'a> {
 impl Cache {
     /// Returns an empty cache for a layer that sees the last `window` tokens, or all.
     pub(crate) fn new(window: Option<usize>) -> Self {
-        Self { window, seen: 0, forgotten: 0, heads: Vec::new(), key_dims: 0, value_dims: 0 }
+        Self { window, seen: 0, forgotten: 0, heads: Vec::new(), key_dims: 0, value_dims: 0, value_row: 0 }
     }
 
     /// Returns the number of tokens seen.
@@ -53,17 +55,28 @@ impl Cache {
         self.seen
     }
 
+    /// Returns the number of key/value heads.
+    pub(crate) fn heads(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// Returns the number of dimensions of a value.
+    pub(crate) fn value_dims(&self) -> usize {
+        self.value_dims
+    }
+
     /// Appends the keys and values of some tokens, each `[tokens, heads, dims]`.
     pub(crate) fn append(&mut self, keys: &[f32], values: &[f32], heads: usize, dims: [usize; 2]) {
         let tokens = keys.len() / (heads * dims[0]).max(1);
         self.heads.resize(heads, Head::default());
-        (self.key_dims, self.value_dims) = (dims[0], dims[1].next_multiple_of(LANES));
+        (self.key_dims, self.value_dims) = (dims[0], dims[1]);
+        self.value_row = dims[1].next_multiple_of(LANES);
         self.forget(tokens);
         let held = self.seen - self.forgotten;
         let blocks = (held + tokens).div_ceil(LANES);
         for (number, head) in self.heads.iter_mut().enumerate() {
             head.keys.resize(blocks * self.key_dims * LANES, 0.0);
-            head.values.resize(blocks * LANES * self.value_dims, 0.0);
+            head.values.resize(blocks * LANES * self.value_row, 0.0);
             for token in 0..tokens {
                 let row = token * heads + number;
                 let place = held + token;
@@ -72,7 +85,7 @@ impl Cache {
                 {
                     lane[place % LANES] = *key;
                 }
-                head.values[place * self.value_dims..][..dims[1]]
+                head.values[place * self.value_row..][..dims[1]]
                     .copy_from_slice(&values[row * dims[1]..][..dims[1]]);
             }
         }
@@ -88,7 +101,7 @@ impl Cache {
         }
         for head in &mut self.heads {
             head.keys.drain(..unseen * self.key_dims);
-            head.values.drain(..unseen * self.value_dims);
+            head.values.drain(..unseen * self.value_row);
         }
         self.forgotten += unseen;
     }
@@ -101,8 +114,7 @@ impl Cache {
 
     pub(crate) fn held(&self, head: usize) -> Held<'_> {
         let Head { keys, values } = &self.heads[head];
-        let (key_dims, value_dims) = (self.key_dims, self.value_dims);
-        Held { keys, values, first: self.forgotten, key_dims, value_dims }
+        Held { keys, values, first: self.forgotten, key_dims: self.key_dims, value_dims: self.value_row }
     }
 }
 

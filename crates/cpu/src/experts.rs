@@ -35,6 +35,46 @@ pub(crate) fn largest(rows: &[f32], dims: usize, count: usize) -> (Choice, Vec<f
     (Choice { experts, count }, numbers)
 }
 
+impl Choice {
+    /// Returns the numbers of each row at the places of the choice.
+    pub(crate) fn at(&self, rows: &[f32], dims: usize) -> Vec<f32> {
+        let choices = self.experts.chunks_exact(self.count.max(1));
+        rows.chunks_exact(dims)
+            .zip(choices)
+            .flat_map(|(row, own)| own.iter().map(|place| row[*place]))
+            .collect()
+    }
+
+    /// Returns the numbers of a vector at the places of the choice.
+    pub(crate) fn picked(&self, numbers: &[f32]) -> Vec<f32> {
+        self.experts.iter().map(|place| numbers[*place]).collect()
+    }
+
+    /// Returns how many experts a token has.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+}
+
+/// Sets the numbers of all but the best `kept` groups of each row to 0. A group is as good as the sum of its two largest
+/// numbers; of equal groups the later counts as better, as in MLX, which drops the first of the worst.
+pub(crate) fn keep_best_groups(rows: &mut [f32], dims: usize, groups: usize, kept: usize) {
+    let size = dims / groups.max(1);
+    for row in rows.chunks_exact_mut(dims) {
+        let goodness = row.chunks_exact(size).map(|group| {
+            let mut sorted = group.to_vec();
+            sorted.sort_by(|a, b| b.total_cmp(a));
+            sorted.iter().take(2).sum::<f32>()
+        });
+        let goodness: Vec<f32> = goodness.collect();
+        let mut order: Vec<usize> = (0..groups).collect();
+        order.sort_by(|a, b| goodness[*a].total_cmp(&goodness[*b]));
+        for group in order.iter().take(groups - kept) {
+            row[group * size..(group + 1) * size].fill(0.0);
+        }
+    }
+}
+
 impl Routes {
     pub(crate) fn new(choice: &Choice) -> Self {
         let Choice { experts, count } = choice;
@@ -63,6 +103,16 @@ impl Routes {
         rows
     }
 
+    /// Adds to each pair's row the row of its expert, `[experts, dims]`.
+    pub(crate) fn add_bias(&self, rows: &mut [f32], bias: &[f32], dims: usize) {
+        for (expert, pairs) in &self.groups {
+            let bias = &bias[expert * dims..][..dims];
+            for row in rows[pairs.start * dims..pairs.end * dims].chunks_exact_mut(dims) {
+                row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+            }
+        }
+    }
+
     /// Returns for each token the sum of its pairs' rows, each multiplied with its score, in the order of the scores.
     pub(crate) fn gather(&self, y: &[f32], scores: &[f32], dims: usize) -> Buffer {
         let mut places = vec![0; self.order.len()];
@@ -86,6 +136,13 @@ impl Routes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_best_groups_are_kept() {
+        let mut row = [0.5, 0.1, 0.1, 0.4, 0.3, 0.0, 0.1, 0.2, 0.2];
+        keep_best_groups(&mut row, 9, 3, 2);
+        assert_eq!(row, [0.5, 0.1, 0.1, 0.4, 0.3, 0.0, 0.0, 0.0, 0.0]);
+    }
 
     #[test]
     fn pairs_come_back_to_their_tokens() {

@@ -52,6 +52,18 @@ pub(crate) fn gelu(x: f32) -> f32 {
     x - x / (exp(z) + 1.0)
 }
 
+/// Returns `1 / (1 + e^-x)`.
+#[inline(always)]
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// Returns the hyperbolic tangent, with an absolute error of about 1e-7.
+#[inline(always)]
+pub(crate) fn tanh(x: f32) -> f32 {
+    1.0 - 2.0 / (exp(2.0 * x) + 1.0)
+}
+
 /// Returns the nearest float32.
 #[inline(always)]
 pub(crate) fn rounded(value: f64) -> f32 {
@@ -87,6 +99,8 @@ mod tests {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (wide + 0.044_715 * wide.powi(3));
             let right = wide / 2.0 * (1.0 + inner.tanh());
             assert!((f64::from(gelu(x)) - right).abs() < 3e-7 * (1.0 + wide.abs()), "{x}");
+            assert!((f64::from(tanh(x)) - wide.tanh()).abs() < 3e-7, "{x}");
+            assert!((f64::from(sigmoid(x)) - 1.0 / (1.0 + (-wide).exp())).abs() < 3e-7, "{x}");
         }
     }
 }

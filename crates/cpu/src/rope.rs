@@ -79,7 +79,8 @@ impl Turns {
         for (token, turns) in x.chunks_exact_mut(heads * dims).zip(turns) {
             for head in token.chunks_exact_mut(dims) {
                 if self.magnitude != 1.0 {
-                    head.iter_mut().for_each(|value| *value *= self.magnitude);
+                    // Only what is turned is scaled.
+                    head[..2 * self.pairs].iter_mut().for_each(|value| *value *= self.magnitude);
                 }
                 self.rotate_head(head, turns);
             }

@@ -1,20 +1,27 @@
 //! The operations of models on the CPU.
 //! Knows nothing of the models.
 
+use std::ops::Range;
+
 use anyhow::{Context, Result, bail};
 
-use crate::attention::{self, Queries};
+use crate::attention::{self, Queries, Weighting};
 use crate::cache::Cache;
 use crate::elementwise::{self, place_of_largest};
 use crate::experts::{self, Choice, Routes};
 use crate::linear::{self, Job};
+use crate::math::{exp, rounded, sigmoid};
 use crate::matrix::Matrix;
 use crate::memory::Arena;
 use crate::peak_memory::peak_memory;
+use crate::recurrence::{self, Inputs};
 use crate::rope::Rope;
+use crate::shapes;
 use crate::tensor::{Buffer, Tensor};
 use crate::{Arranged, Cpu};
-use models::runtime::{Activation, Heads, RopeArgs, Runtime, Stored};
+use models::runtime::{
+    Activation, AttentionOptions, Heads, Recurrence, RopeArgs, Runtime, RuntimeState, Stored,
+};
 use weights::adapter::Whole;
 use weights::checkpoint::{Checkpoint, Part, WeightKind};
 
@@ -47,6 +54,26 @@ impl Cpu {
             pairs.for_each(|((value, x), y)| *value = f(*x, *y));
         }
         x.with(values)
+    }
+
+    /// Returns `f(x, factor)` for each number, where so many neighbours have the same factor.
+    fn multiply_each(x: &Tensor, factors: &Tensor, neighbours: usize) -> Tensor {
+        let mut values = Buffer::of(x.values());
+        for (values, factor) in values.chunks_exact_mut(neighbours.max(1)).zip(factors.values()) {
+            values.iter_mut().for_each(|value| *value *= factor);
+        }
+        x.with(values)
+    }
+
+    /// Returns queries or keys, turned by the positions after `seen` others.
+    fn turned(&self, x: &Tensor, rope: Option<&Rope>, seen: usize) -> Buffer {
+        let mut values = Buffer::of(x.values());
+        if let Some(rope) = rope {
+            let (heads, dims) = (x.heads(), x.dims());
+            let turns = rope.turns(seen, x.tokens());
+            self.for_rows(&mut values, heads * dims, &|row, tokens| turns.rotate(tokens, row, heads, dims));
+        }
+        values
     }
 
     /// Returns the rows of `x` as the products with a matrix read them.
@@ -221,6 +248,31 @@ impl Runtime for Cpu {
         Ok(x.with(values))
     }
 
+    fn multiply_heads(&self, x: &Tensor, factors: &Tensor) -> Result<Tensor> {
+        Ok(Self::multiply_each(x, factors, x.dims()))
+    }
+
+    fn multiply_tokens(&self, x: &Tensor, factors: &Tensor) -> Result<Tensor> {
+        Ok(Self::multiply_each(x, factors, x.heads() * x.dims()))
+    }
+
+    fn sigmoid(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(Self::map(x, sigmoid))
+    }
+
+    fn softcapped(&self, x: &Tensor, cap: f32) -> Result<Tensor> {
+        let simd = self.simd;
+        let mut values = Buffer::of(x.values());
+        self.for_rows(&mut values, x.dims(), &|_, rows| elementwise::softcap(simd, rows, cap));
+        Ok(x.with(values))
+    }
+
+    fn activated(&self, activation: Activation, x: &Tensor) -> Result<Tensor> {
+        let mut ones = Buffer::new(x.values().len());
+        ones.fill(1.0);
+        self.gated(activation, x, &x.with(ones))
+    }
+
     fn gated(&self, activation: Activation, gate: &Tensor, x: &Tensor) -> Result<Tensor> {
         let simd = self.simd;
         let mut values = Buffer::of(gate.values());
@@ -228,22 +280,47 @@ impl Runtime for Cpu {
         self.for_rows(&mut values, dims, &|row, gate| {
             let x = &x.values()[row * dims..][..gate.len()];
             match activation {
-                Activation::Swiglu => elementwise::swiglu(simd, gate, x),
-                Activation::Geglu => elementwise::geglu(simd, gate, x),
+                Activation::Silu => elementwise::swiglu(simd, gate, x),
+                Activation::Gelu => elementwise::geglu(simd, gate, x),
+                Activation::ExactGelu => elementwise::exact_geglu(gate, x),
+                Activation::SquaredRelu => elementwise::squared_reglu(simd, gate, x),
+                Activation::Clamped => elementwise::clamped_swiglu(simd, gate, x),
             }
         });
         Ok(gate.with(values))
     }
 
-    fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+    fn rms_norm(&self, x: &Tensor, weight: Option<&Tensor>, eps: f32) -> Result<Tensor> {
+        let simd = self.simd;
+        let mut values = Buffer::of(x.values());
+        let mut ones = Buffer::new(x.dims());
+        ones.fill(1.0);
+        let weight = weight.map_or(&*ones, Tensor::values);
+        self.for_rows(&mut values, x.dims(), &|_, rows| {
+            for row in rows.chunks_exact_mut(x.dims()) {
+                elementwise::rms_norm(simd, row, weight, eps);
+            }
+        });
+        Ok(x.with(values))
+    }
+
+    fn layer_norm(
+        &self,
+        x: &Tensor,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        eps: f32,
+    ) -> Result<Tensor> {
         let simd = self.simd;
         let mut values = Buffer::of(x.values());
         self.for_rows(&mut values, x.dims(), &|_, rows| {
             for row in rows.chunks_exact_mut(x.dims()) {
-                elementwise::rms_norm(simd, row, weight.values(), eps);
+                elementwise::layer_norm(simd, row, eps);
             }
         });
-        Ok(x.with(values))
+        let normed = x.with(values);
+        let scaled = weight.map_or(Ok(normed.clone()), |weight| self.multiply(&normed, weight))?;
+        bias.map_or(Ok(scaled.clone()), |bias| self.add_bias(&scaled, bias))
     }
 
     fn softmax(&self, x: &Tensor) -> Result<Tensor> {
@@ -255,13 +332,25 @@ impl Runtime for Cpu {
         Ok(x.with(values))
     }
 
-    fn normalized(&self, x: &Tensor) -> Result<Tensor> {
+    fn normalized(&self, x: &Tensor, eps: f32) -> Result<Tensor> {
         let mut values = Buffer::of(x.values());
         for row in values.chunks_exact_mut(x.dims()) {
-            let sum: f32 = row.iter().fold(0.0, |sum, value| sum + value);
+            let sum = row.iter().fold(0.0, |sum, value| sum + value) + eps;
             row.iter_mut().for_each(|value| *value /= sum);
         }
         Ok(x.with(values))
+    }
+
+    fn columns(&self, x: &Tensor, columns: Range<i32>) -> Result<Tensor> {
+        Ok(shapes::columns(x, usize::try_from(columns.start)?..usize::try_from(columns.end)?))
+    }
+
+    fn joined(&self, parts: &[&Tensor]) -> Result<Tensor> {
+        Ok(shapes::joined(parts))
+    }
+
+    fn flat(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.split(1))
     }
 
     fn heads(&self, x: &Tensor, heads: i32) -> Result<Tensor> {
@@ -276,10 +365,6 @@ impl Runtime for Cpu {
         Cache::new(window.and_then(|window| usize::try_from(window).ok()))
     }
 
-    fn seen(&self, cache: &Cache) -> i32 {
-        i32::try_from(cache.seen()).unwrap_or(i32::MAX)
-    }
-
     fn mask(&self, _: i32, _: i32, _: Option<i32>) -> Result<()> {
         // A cache knows what its layer sees.
         Ok(())
@@ -288,31 +373,87 @@ impl Runtime for Cpu {
     fn attention(
         &self,
         heads: &Heads<'_, Self>,
-        rope: &Rope,
-        scale: f32,
+        options: &AttentionOptions<'_, Self>,
         _: &(),
         cache: &mut Cache,
     ) -> Result<Tensor> {
-        let rotated = |x: &Tensor| {
-            let (heads, dims, seen) = (x.heads(), x.dims(), cache.seen());
-            let turns = rope.turns(seen, x.tokens());
-            let mut values = Buffer::of(x.values());
-            self.for_rows(&mut values, heads * dims, &|row, tokens| turns.rotate(tokens, row, heads, dims));
-            values
-        };
-        let (queries, keys, values) = (rotated(heads.queries), rotated(heads.keys), heads.values);
-        let (kv_heads, dims, value_dims) = (heads.keys.heads(), heads.keys.dims(), values.dims());
-        cache.append(&keys, values.values(), kv_heads, [dims, value_dims]);
-        let count = heads.queries.heads();
-        let queries = Queries { values: &queries, heads: count, kv_heads, dims, value_dims, scale };
+        // The keys of another layer are in its cache already.
+        let new = heads.own.map_or_else(|| heads.queries.tokens(), |_| 0);
+        let queries = self.turned(heads.queries, options.rope, cache.seen() - new);
+        if let Some([keys, values]) = heads.own {
+            let turned = self.turned(keys, options.rope, cache.seen());
+            cache.append(&turned, values.values(), keys.heads(), [keys.dims(), values.dims()]);
+        }
+        let sinks = options.sinks.map(Tensor::values);
+        let weighting = Weighting { scale: options.scale, softcap: options.softcap, sinks };
+        let (count, kv_heads, value_dims) = (heads.queries.heads(), cache.heads(), cache.value_dims());
+        let dims = heads.queries.dims();
+        let queries = Queries { values: &queries, heads: count, kv_heads, dims, value_dims, weighting };
         let output = attention::attention(&self.pool, self.simd, &queries, cache);
         Ok(Tensor::new(output, count * value_dims))
+    }
+
+    fn head_product(&self, x: &Tensor, stack: &Matrix) -> Result<Tensor> {
+        let (tokens, heads, dims) = (x.tokens(), x.heads(), x.dims());
+        let by_head = Tensor::new(shapes::turned(x.values(), [tokens, heads, dims]), dims);
+        let vectors = self.arranged(&by_head, stack);
+        let length = stack.step_columns();
+        let mut products = Buffer::new(tokens * heads * stack.rows);
+        let outputs = products.chunks_exact_mut((tokens * stack.rows).max(1));
+        let inputs = vectors.values().chunks_exact((tokens * length).max(1));
+        let jobs = inputs.zip(outputs).enumerate();
+        let jobs: Vec<_> = jobs.map(|(head, (vectors, own))| Job::new(vectors, stack, head, own)).collect();
+        linear::multiply(&self.pool, self.simd, &jobs);
+        drop(jobs);
+        let by_token = shapes::turned(&products, [heads, tokens, stack.rows]);
+        Ok(Tensor::new(by_token, heads * stack.rows).split(heads))
+    }
+
+    fn convolved(
+        &self,
+        x: &Tensor,
+        kernel: &Tensor,
+        bias: Option<&Tensor>,
+        inputs: &mut Option<Tensor>,
+    ) -> Result<Tensor> {
+        Ok(recurrence::convolved(x, kernel.values(), bias.map(Tensor::values), inputs))
+    }
+
+    fn steps(&self, x: &Tensor, bias: &Tensor, [least, greatest]: [f32; 2]) -> Result<Tensor> {
+        // ln(1 + e^x) is x where e^-x is nothing beside 1. The logarithm is taken in float64, in which 1 + e^x is exact
+        // enough where e^x is small.
+        let softplus = |x: f32| match x > 20.0 {
+            true => x,
+            false => rounded(libm::log1p(libm::exp(f64::from(x)))),
+        };
+        Ok(Self::zip(x, bias, |x, bias| softplus(x + bias).clamp(least, greatest)))
+    }
+
+    fn recurrence(&self, inputs: &Recurrence<'_, Self>, state: &mut Option<Tensor>) -> Result<Tensor> {
+        let Recurrence { queries, keys, values, log_decays, replaced } = *inputs;
+        let decays = &Self::map(log_decays, exp);
+        let inputs = Inputs { queries, keys, values, decays, replaced };
+        Ok(recurrence::recurrence(&self.pool, self.simd, &inputs, state))
     }
 
     fn largest(&self, x: &Tensor, count: i32) -> Result<(Choice, Tensor)> {
         let count = usize::try_from(count)?;
         let (choice, numbers) = experts::largest(x.values(), x.dims(), count);
         Ok((choice, Tensor::new(Buffer::of(&numbers), count)))
+    }
+
+    fn at(&self, x: &Tensor, choice: &Choice) -> Result<Tensor> {
+        Ok(Tensor::new(Buffer::of(&choice.at(x.values(), x.dims())), choice.count()))
+    }
+
+    fn picked(&self, numbers: &Tensor, choice: &Choice) -> Result<Tensor> {
+        Ok(Tensor::new(Buffer::of(&choice.picked(numbers.values())), choice.count()))
+    }
+
+    fn best_groups(&self, x: &Tensor, groups: i32, kept: i32) -> Result<Tensor> {
+        let mut values = Buffer::of(x.values());
+        experts::keep_best_groups(&mut values, x.dims(), usize::try_from(groups)?, usize::try_from(kept)?);
+        Ok(x.with(values))
     }
 
     fn routes(&self, choice: &Choice) -> Result<Routes> {
@@ -338,6 +479,12 @@ impl Runtime for Cpu {
         Ok(Tensor::new(products, stack.rows))
     }
 
+    fn add_expert_bias(&self, x: &Tensor, bias: &Tensor, routes: &Routes) -> Result<Tensor> {
+        let mut values = Buffer::of(x.values());
+        routes.add_bias(&mut values, bias.values(), x.dims());
+        Ok(x.with(values))
+    }
+
     fn gather(&self, x: &Tensor, scores: &Tensor, routes: &Routes) -> Result<Tensor> {
         Ok(Tensor::new(routes.gather(x.values(), scores.values(), x.dims()), x.dims()))
     }
@@ -359,7 +506,7 @@ impl Runtime for Cpu {
         token.first().copied().context("BUG: there is no token")
     }
 
-    fn settle(&self, _: &[Cache]) -> Result<()> {
+    fn settle(&self, _: &[RuntimeState<'_, Self>]) -> Result<()> {
         Ok(())
     }
 
@@ -371,10 +518,8 @@ impl Runtime for Cpu {
         Ok(x.values().to_vec())
     }
 
-    fn tensor(&self, log_probabilities: Vec<f32>, dims: usize) -> Result<Tensor> {
-        let mut values = Buffer::new(log_probabilities.len());
-        values.copy_from_slice(&log_probabilities);
-        Ok(Tensor::new(values, dims))
+    fn tensor(&self, numbers: Vec<f32>, dims: usize) -> Result<Tensor> {
+        Ok(Tensor::new(Buffer::of(&numbers), dims))
     }
 
     fn log_softmax(&self, x: &Tensor) -> Result<Tensor> {

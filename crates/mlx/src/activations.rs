@@ -17,11 +17,43 @@ use models::runtime::Activation;
 pub(crate) fn gated(activation: Activation, gate: &Array, x: &Array) -> Result<Array> {
     let is_compiled = !device::is_cpu()?;
     Ok(match (activation, is_compiled) {
-        (Activation::Swiglu, false) => swiglu((gate, x))?,
-        (Activation::Swiglu, true) => compile(swiglu, true)((gate, x))?,
-        (Activation::Geglu, false) => geglu((gate, x))?,
-        (Activation::Geglu, true) => compile(geglu, true)((gate, x))?,
+        (Activation::Silu, false) => swiglu((gate, x))?,
+        (Activation::Silu, true) => compile(swiglu, true)((gate, x))?,
+        (Activation::Gelu, false) => geglu((gate, x))?,
+        (Activation::Gelu, true) => compile(geglu, true)((gate, x))?,
+        (Activation::Clamped, false) => clamped((gate, x))?,
+        (Activation::Clamped, true) => compile(clamped, true)((gate, x))?,
+        (Activation::SquaredRelu | Activation::ExactGelu, _) => activated(activation, gate)?.multiply(x)?,
     })
+}
+
+/// Returns `activation(x)`.
+pub(crate) fn activated(activation: Activation, x: &Array) -> Result<Array> {
+    let one = || Array::from_f32(1.0).as_dtype(x.dtype());
+    Ok(match activation {
+        Activation::Silu => x.multiply(ops::sigmoid(x)?)?,
+        Activation::Gelu => gelu(x)?,
+        Activation::ExactGelu => {
+            let error = ops::erf(scaled(x, std::f32::consts::FRAC_1_SQRT_2)?)?;
+            scaled(&x.multiply(error.add(one()?)?)?, 0.5)?
+        }
+        Activation::SquaredRelu => ops::maximum(x, Array::from_f32(0.0).as_dtype(x.dtype())?)?.square()?,
+        Activation::Clamped => clamped((x, &ops::zeros_dtype(x.shape(), x.dtype())?))?,
+    })
+}
+
+/// Returns `cap * tanh(x / cap)`.
+pub(crate) fn softcapped(x: &Array, cap: f32) -> Result<Array> {
+    Ok(scaled(&ops::tanh(scaled(x, 1.0 / cap)?)?, cap)?)
+}
+
+/// The activation of gpt-oss: `swiglu_oai` in mlx-lm's `activations.py`.
+fn clamped((gate, x): (&Array, &Array)) -> Result<Array, Exception> {
+    let limit = |value: f32| Array::from_f32(value).as_dtype(gate.dtype());
+    let gate = ops::minimum(gate, limit(7.0)?)?;
+    let x = ops::clip(x, (limit(-7.0)?, limit(7.0)?))?;
+    let opened = gate.multiply(ops::sigmoid(scaled(&gate, 1.702)?)?)?;
+    x.add(limit(1.0)?)?.multiply(opened)
 }
 
 /// Returns `silu(gate) * x`.
@@ -29,14 +61,19 @@ fn swiglu((gate, x): (&Array, &Array)) -> Result<Array, Exception> {
     gate.multiply(ops::sigmoid(gate)?)?.multiply(x)
 }
 
-/// Returns `gelu_approx(gate) * x`, where `gelu_approx` approximates GELU with a tanh.
+/// Returns `gelu(gate) * x`.
 fn geglu((gate, x): (&Array, &Array)) -> Result<Array, Exception> {
-    let cubed = gate.square()?.multiply(gate)?;
-    let inner = gate.add(scaled(&cubed, 0.044_715)?)?;
+    gelu(gate)?.multiply(x)
+}
+
+/// Returns GELU, approximated with a tanh.
+fn gelu(x: &Array) -> Result<Array, Exception> {
+    let cubed = x.square()?.multiply(x)?;
+    let inner = x.add(scaled(&cubed, 0.044_715)?)?;
     let tanh = ops::tanh(scaled(&inner, (2.0 / std::f32::consts::PI).sqrt())?)?;
-    // This is gate / 2 * (1 + tanh), with one multiplication less.
-    let half = scaled(gate, 0.5)?;
-    half.multiply(tanh)?.add(half)?.multiply(x)
+    // This is x / 2 * (1 + tanh), with one multiplication less.
+    let half = scaled(x, 0.5)?;
+    half.multiply(tanh)?.add(half)
 }
 
 /// Returns `x * factor` in the dtype of `x`, as with a Python number. A float32 array would widen a float16
@@ -57,6 +94,7 @@ mod tests {
         for (plain, compiled) in [
             (swiglu((&gate, &x)), compile(swiglu, true)((&gate, &x))),
             (geglu((&gate, &x)), compile(geglu, true)((&gate, &x))),
+            (clamped((&gate, &x)), compile(clamped, true)((&gate, &x))),
         ] {
             let numbers = |array: Array| array.to_vec_exact::<f32>().unwrap();
             for (a, b) in numbers(plain.unwrap()).into_iter().zip(numbers(compiled.unwrap())) {

@@ -9,7 +9,13 @@ use super::cache_buffer::{STEP, first, room};
 use super::rotating::RotatingKVCache;
 
 /// The cache of one layer. Its keys and values are each `[batch, n_kv_heads, tokens, head_dim]`.
-pub enum Cache {
+pub struct Cache {
+    kind: Kind,
+    /// What the layer saw of the last tokens, for layers that use its keys.
+    fetched: Option<[Array; 2]>,
+}
+
+enum Kind {
     /// For a layer that sees all tokens.
     Whole(KVCache),
     /// For a layer that sees only the last tokens.
@@ -20,41 +26,51 @@ impl Cache {
     /// Returns an empty cache for a layer that sees the last `window` tokens, or all tokens if `window` is
     /// `None`.
     pub(crate) fn new(window: Option<i32>) -> Self {
-        match window {
-            Some(window) => Self::Rotating(RotatingKVCache::new(window)),
-            None => Self::Whole(KVCache::default()),
-        }
+        let kind = match window {
+            Some(window) => Kind::Rotating(RotatingKVCache::new(window)),
+            None => Kind::Whole(KVCache::default()),
+        };
+        Self { kind, fetched: None }
     }
 
     /// Returns the number of tokens seen, which is the position of the next token.
     pub(crate) fn offset(&self) -> i32 {
-        match self {
-            Self::Whole(cache) => cache.offset,
-            Self::Rotating(cache) => cache.offset(),
+        match &self.kind {
+            Kind::Whole(cache) => cache.offset,
+            Kind::Rotating(cache) => cache.offset(),
         }
     }
 
     /// Returns the buffers, which are evaluated between the steps of a long prompt.
     pub(crate) fn state(&self) -> impl Iterator<Item = &Array> {
-        let buffers = match self {
-            Self::Whole(cache) => cache.buffers.as_ref(),
-            Self::Rotating(cache) => cache.buffers(),
+        let buffers = match &self.kind {
+            Kind::Whole(cache) => cache.buffers.as_ref(),
+            Kind::Rotating(cache) => cache.buffers(),
         };
         buffers.into_iter().flatten()
     }
 
+    /// Returns what the layer saw of the last tokens.
+    pub(crate) fn fetched(&self) -> Option<[Array; 2]> {
+        self.fetched.clone()
+    }
+
     /// Appends the keys and values of the new tokens, and returns those that the layer sees.
     pub(crate) fn update_and_fetch(&mut self, keys: Array, values: Array) -> Result<[Array; 2]> {
-        match self {
-            Self::Whole(cache) => cache.update_and_fetch([keys, values]),
-            Self::Rotating(cache) => cache.update_and_fetch([keys, values]),
-        }
+        // MLX writes into a buffer in place only if nobody else holds it.
+        self.fetched = None;
+        let fetched = match &mut self.kind {
+            Kind::Whole(cache) => cache.update_and_fetch([keys, values])?,
+            Kind::Rotating(cache) => cache.update_and_fetch([keys, values])?,
+        };
+        self.fetched = Some(fetched.clone());
+        Ok(fetched)
     }
 }
 
 /// The keys and values of all tokens.
 #[derive(Default)]
-pub struct KVCache {
+struct KVCache {
     buffers: Option<[Array; 2]>,
     offset: i32,
 }

@@ -2,7 +2,7 @@
 //! Does not know how the experts are chosen.
 
 use anyhow::Result;
-use mlx_rs::ops::indexing::TryIndexOp;
+use mlx_rs::ops::indexing::{Ellipsis, TryIndexOp};
 use mlx_rs::{Array, ops};
 
 /// From this many pairs of token and expert on, the pairs are sorted by expert first, so that all rows of one expert
@@ -46,6 +46,12 @@ impl Routes {
         Ok(x.flatten(0, -3)?.take_axis(tokens, 0)?)
     }
 
+    /// Adds to each pair's row the row of its expert, `[experts, dims]`.
+    pub(crate) fn add_bias(&self, rows: &Array, bias: &Array) -> Result<Array> {
+        let (experts, _) = self.experts();
+        Ok(rows.add(bias.take_axis(experts, 0)?.expand_dims(-2)?)?)
+    }
+
     /// Maps the rows of all pairs to `[1, tokens, dims]`: the sum over a token's experts, each with its score.
     pub(crate) fn gather(&self, y: &Array, scores: &Array) -> Result<Array> {
         let unsorted = match &self.sorted {
@@ -66,4 +72,19 @@ pub(crate) fn largest(x: &Array, count: i32) -> Result<(Array, Array)> {
     let places = order.try_index((.., .., -count..))?;
     let numbers = x.take_along_axis(&places, -1)?;
     Ok((places, numbers))
+}
+
+/// Sets the numbers of all but the best `kept` groups of each row to 0, as `group_expert_select` of mlx-lm's
+/// `deepseek_v3.py`.
+pub(crate) fn best_groups(x: &Array, groups: i32, kept: i32) -> Result<Array> {
+    let grouped = ops::unflatten(x, -1, &[groups, -1])?;
+    let sorted = ops::sort_axis(&grouped, -1)?;
+    let goodness = sorted.try_index((Ellipsis, -2..))?.sum_axis(-1, true)?;
+    let worst = ops::argpartition_axis(&goodness, groups - kept - 1, -2)?;
+    let worst = worst.try_index((Ellipsis, ..groups - kept, ..))?;
+    let zeros = Array::from_f32(0.0).as_dtype(x.dtype())?;
+    let shape = [worst.dim(0), worst.dim(1), worst.dim(2), grouped.dim(-1)];
+    let places = ops::broadcast_to(&worst, &shape)?;
+    let kept = grouped.put_along_axis(places, ops::broadcast_to(zeros, &shape)?, -2)?;
+    Ok(kept.flatten(-2, -1)?)
 }

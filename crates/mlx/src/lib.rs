@@ -16,6 +16,7 @@ mod mask;
 mod matrix;
 mod modes;
 mod packed;
+mod recurrence;
 mod results;
 mod rope;
 mod rotating;

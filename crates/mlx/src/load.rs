@@ -34,7 +34,11 @@ impl Weights {
 
     /// Takes a float weight, cast to the device's activation dtype.
     pub(crate) fn float(&mut self, stored: Stored<'_>) -> Result<Array> {
-        let array = device::to_activation_dtype(self.remove(stored.weight, Part::Weight)?)?;
+        // A whole tensor may have its numbers in another shape, such as a convolution with its channels first.
+        let shape =
+            stored.weight.shape.iter().map(|side| i32::try_from(*side)).collect::<Result<Vec<_>, _>>()?;
+        let array = self.remove(stored.weight, Part::Weight)?.reshape(&shape)?;
+        let array = device::to_activation_dtype(array)?;
         self.taken.push(array.clone());
         Ok(array)
     }

@@ -37,6 +37,19 @@ impl Mask {
         Ok(Self::Array(seen))
     }
 
+    /// Returns which of `held` keys each of the last `tokens` tokens sees, `[tokens, keys]`; `None` if all.
+    pub(crate) fn seen(&self, tokens: i32, held: i32) -> Result<Option<Array>> {
+        Ok(match self {
+            Self::Open => None,
+            Self::Causal => {
+                let keys = Array::arange::<_, i32>(None, held, None)?;
+                let queries = Array::arange::<_, i32>(held - tokens, held, None)?.expand_dims(1)?;
+                Some(queries.ge(&keys)?)
+            }
+            Self::Array(mask) => Some(mask.clone()),
+        })
+    }
+
     pub(crate) fn as_argument(&self) -> Option<ScaledDotProductAttentionMask<'_>> {
         match self {
             Self::Open => None,

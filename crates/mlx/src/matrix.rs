@@ -41,6 +41,17 @@ impl Matrix {
         }
     }
 
+    /// Returns the products of `[1, heads, tokens, columns]` with a stack of as many matrices.
+    pub(crate) fn matmul_stack_transposed(&self, x: &Array) -> Result<Array> {
+        match self {
+            Self::Float(stack) => Ok(ops::matmul(x, stack.swap_axes(-1, -2)?)?),
+            Self::Quantized(packed, dtype) if is_many(x) && device::is_cpu()? => {
+                Ok(ops::matmul(x, packed.dequantize(*dtype)?.swap_axes(-1, -2)?)?)
+            }
+            Self::Quantized(packed, _) => packed.matmul_transposed(x),
+        }
+    }
+
     /// Returns the matrix as floats.
     pub(crate) fn dense(&self) -> Result<Array> {
         match self {

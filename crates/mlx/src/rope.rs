@@ -2,7 +2,8 @@
 //! Knows nothing of attention, nor of how `config.json` stretches the angles.
 
 use anyhow::Result;
-use mlx_rs::{Array, fast};
+use mlx_rs::ops::indexing::{Ellipsis, TryIndexOp};
+use mlx_rs::{Array, fast, ops};
 
 use super::activations::scaled;
 use models::runtime::{Angles, RopeArgs};
@@ -29,6 +30,12 @@ impl Rope {
         let RopeArgs { dims, traditional, angles } = &self.args;
         let (base, scale) = angles.at(*dims, offset.saturating_add(x.dim(2)));
         let stretched = match angles {
+            // Only what is turned is scaled.
+            Angles::Explicit { magnitude, .. } if *magnitude != 1.0 && x.dim(-1) > *dims => {
+                let first = x.try_index((Ellipsis, ..*dims))?;
+                let rest = x.try_index((Ellipsis, *dims..))?;
+                &ops::concatenate(&[scaled(&first, *magnitude)?, rest], -1)?
+            }
             Angles::Explicit { magnitude, .. } if *magnitude != 1.0 => &scaled(x, *magnitude)?,
             _ => x,
         };

@@ -10,7 +10,7 @@ use super::cache_buffer::{STEP, first, room};
 /// A cache of the last `window` tokens. When it is full, a new token replaces the oldest.
 ///
 /// The order of the keys does not matter to attention, because each key contains its position.
-pub struct RotatingKVCache {
+pub(super) struct RotatingKVCache {
     window: i32,
     buffers: Option<[Array; 2]>,
     offset: i32,

@@ -1,19 +1,24 @@
 //! The operations of models on MLX.
 //! Knows nothing of the models.
 
+use std::ops::Range;
+
 use anyhow::Result;
+use mlx_rs::ops::indexing::{Ellipsis, TryIndexOp};
 use mlx_rs::transforms::{async_eval, eval};
 use mlx_rs::{Array, Dtype, fast, memory, ops};
 
-use super::activations::{self, scaled};
+use super::activations::{self, scaled, softcapped};
 use super::cache::Cache;
 use super::experts::{self, Routes};
 use super::load::{self, Weights};
 use super::mask::Mask;
 use super::matrix::Matrix;
 use super::rope::Rope;
-use super::{Mlx, attention, device, results};
-use models::runtime::{Activation, Heads, RopeArgs, Runtime, Stored};
+use super::{Mlx, attention, device, recurrence, results};
+use models::runtime::{
+    Activation, AttentionOptions, Heads, Recurrence, RopeArgs, Runtime, RuntimeState, Stored,
+};
 use weights::adapter::Whole;
 use weights::checkpoint::Checkpoint;
 
@@ -144,20 +149,60 @@ impl Runtime for Mlx {
         Ok(factors.as_dtype(x.dtype())?.multiply(x)?)
     }
 
+    fn multiply_heads(&self, x: &Array, factors: &Array) -> Result<Array> {
+        // Factors in float32 stay so.
+        Ok(x.multiply(factors.expand_dims(-1)?)?)
+    }
+
+    fn multiply_tokens(&self, x: &Array, factors: &Array) -> Result<Array> {
+        let mut shape = vec![1; x.ndim()];
+        shape[1] = x.dim(1);
+        Ok(x.multiply(factors.reshape(&shape)?.as_dtype(x.dtype())?)?)
+    }
+
+    fn sigmoid(&self, x: &Array) -> Result<Array> {
+        Ok(ops::sigmoid(x)?)
+    }
+
+    fn softcapped(&self, x: &Array, cap: f32) -> Result<Array> {
+        softcapped(x, cap)
+    }
+
+    fn activated(&self, activation: Activation, x: &Array) -> Result<Array> {
+        activations::activated(activation, x)
+    }
+
     fn gated(&self, activation: Activation, gate: &Array, x: &Array) -> Result<Array> {
         activations::gated(activation, gate, x)
     }
 
-    fn rms_norm(&self, x: &Array, weight: &Array, eps: f32) -> Result<Array> {
-        Ok(fast::rms_norm(x, Some(weight), eps)?)
+    fn rms_norm(&self, x: &Array, weight: Option<&Array>, eps: f32) -> Result<Array> {
+        Ok(fast::rms_norm(x, weight, eps)?)
+    }
+
+    fn layer_norm(&self, x: &Array, weight: Option<&Array>, bias: Option<&Array>, eps: f32) -> Result<Array> {
+        Ok(fast::layer_norm(x, weight, bias, eps)?)
     }
 
     fn softmax(&self, x: &Array) -> Result<Array> {
         Ok(ops::softmax_axis(x, -1, true)?)
     }
 
-    fn normalized(&self, x: &Array) -> Result<Array> {
-        Ok(x.divide(x.sum_axis(-1, true)?)?)
+    fn normalized(&self, x: &Array, eps: f32) -> Result<Array> {
+        let sum = self.add_number(&x.sum_axis(-1, true)?, eps)?;
+        Ok(x.divide(sum)?)
+    }
+
+    fn columns(&self, x: &Array, columns: Range<i32>) -> Result<Array> {
+        Ok(x.try_index((Ellipsis, columns))?)
+    }
+
+    fn joined(&self, parts: &[&Array]) -> Result<Array> {
+        Ok(ops::concatenate(parts, -1)?)
+    }
+
+    fn flat(&self, x: &Array) -> Result<Array> {
+        Ok(x.reshape(&[x.dim(0), x.dim(1), -1])?)
     }
 
     fn heads(&self, x: &Array, heads: i32) -> Result<Array> {
@@ -172,10 +217,6 @@ impl Runtime for Mlx {
         Cache::new(window)
     }
 
-    fn seen(&self, cache: &Cache) -> i32 {
-        cache.offset()
-    }
-
     fn mask(&self, tokens: i32, seen: i32, window: Option<i32>) -> Result<Mask> {
         window.map_or_else(|| Ok(Mask::causal(tokens)), |window| Mask::sliding(tokens, seen, window))
     }
@@ -183,16 +224,50 @@ impl Runtime for Mlx {
     fn attention(
         &self,
         heads: &Heads<'_, Self>,
-        rope: &Rope,
-        scale: f32,
+        options: &AttentionOptions<'_, Self>,
         mask: &Mask,
         cache: &mut Cache,
     ) -> Result<Array> {
-        attention::attention(heads, rope, scale, mask, cache)
+        attention::attention(heads, options, mask, cache)
+    }
+
+    fn head_product(&self, x: &Array, stack: &Matrix) -> Result<Array> {
+        let by_head = x.transpose_axes(&[0, 2, 1, 3])?;
+        Ok(stack.matmul_stack_transposed(&by_head)?.transpose_axes(&[0, 2, 1, 3])?)
+    }
+
+    fn convolved(
+        &self,
+        x: &Array,
+        kernel: &Array,
+        bias: Option<&Array>,
+        inputs: &mut Option<Array>,
+    ) -> Result<Array> {
+        recurrence::convolved(x, kernel, bias, inputs)
+    }
+
+    fn steps(&self, x: &Array, bias: &Array, limits: [f32; 2]) -> Result<Array> {
+        recurrence::steps(x, bias, limits)
+    }
+
+    fn recurrence(&self, inputs: &Recurrence<'_, Self>, state: &mut Option<Array>) -> Result<Array> {
+        recurrence::recurrence(inputs, state)
     }
 
     fn largest(&self, x: &Array, count: i32) -> Result<(Array, Array)> {
         experts::largest(x, count)
+    }
+
+    fn at(&self, x: &Array, choice: &Array) -> Result<Array> {
+        Ok(x.take_along_axis(choice, -1)?)
+    }
+
+    fn picked(&self, numbers: &Array, choice: &Array) -> Result<Array> {
+        Ok(numbers.take_axis(choice, 0)?)
+    }
+
+    fn best_groups(&self, x: &Array, groups: i32, kept: i32) -> Result<Array> {
+        experts::best_groups(x, groups, kept)
     }
 
     fn routes(&self, choice: &Array) -> Result<Routes> {
@@ -206,6 +281,10 @@ impl Runtime for Mlx {
     fn expert_product(&self, x: &Array, stack: &Matrix, routes: &Routes) -> Result<Array> {
         let (experts, is_sorted) = routes.experts();
         stack.gather_matmul_transposed(x, experts, is_sorted)
+    }
+
+    fn add_expert_bias(&self, x: &Array, bias: &Array, routes: &Routes) -> Result<Array> {
+        routes.add_bias(x, bias)
     }
 
     fn gather(&self, x: &Array, scores: &Array, routes: &Routes) -> Result<Array> {
@@ -229,8 +308,12 @@ impl Runtime for Mlx {
         Ok(token.try_item_exact()?)
     }
 
-    fn settle(&self, caches: &[Cache]) -> Result<()> {
-        Ok(eval(caches.iter().flat_map(Cache::state))?)
+    fn settle(&self, states: &[RuntimeState<'_, Self>]) -> Result<()> {
+        let arrays = states.iter().flat_map(|state| match state {
+            RuntimeState::Cache(cache) => cache.state().collect(),
+            RuntimeState::Tensor(tensor) => vec![*tensor],
+        });
+        Ok(eval(arrays)?)
     }
 
     fn free(&self) -> Result<()> {
@@ -242,8 +325,8 @@ impl Runtime for Mlx {
         results::numbers(x)
     }
 
-    fn tensor(&self, log_probabilities: Vec<f32>, dims: usize) -> Result<Array> {
-        results::tensor(&log_probabilities, dims)
+    fn tensor(&self, numbers: Vec<f32>, dims: usize) -> Result<Array> {
+        results::tensor(&numbers, dims)
     }
 
     fn log_softmax(&self, x: &Array) -> Result<Array> {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 
 use super::LanguageModel;
+use super::decoder::States;
 use super::runtime::Runtime;
 use super::sampling::Sampler;
 use protocol::{Sampling, Step};
@@ -53,13 +54,13 @@ pub fn generate<R: Runtime>(
 ) -> Result<Generation> {
     ensure!(decoding.max_tokens > 0, "max_tokens is 0");
     let mut sampler = decoding.sampling.map(Sampler::new);
-    let mut caches = model.caches();
+    let mut states = model.states();
     let start = Instant::now();
-    let first = prefill(model, prompt, &mut caches, sampler.as_mut(), step)?;
+    let first = prefill(model, prompt, &mut states, sampler.as_mut(), step)?;
     let prefill_seconds = start.elapsed().as_secs_f64();
 
     let start = Instant::now();
-    let (tokens, unused) = decode(model, first, decoding, &mut caches, sampler.as_mut(), step)?;
+    let (tokens, unused) = decode(model, first, decoding, &mut states, sampler.as_mut(), step)?;
     let decode_seconds = start.elapsed().as_secs_f64();
     if let Some(token) = unused {
         // A step that was started in vain must not run into the next measurement.
@@ -69,11 +70,11 @@ pub fn generate<R: Runtime>(
     Ok(Generation { tokens, prompt_tokens, prefill_seconds, decode_seconds })
 }
 
-/// Fills the caches with the prompt and returns the first new token, which is computed.
+/// Fills the states with the prompt and returns the first new token, which is computed.
 fn prefill<R: Runtime>(
     model: &LanguageModel<'_, R>,
     prompt: &[u32],
-    caches: &mut [R::Cache],
+    states: &mut States<R>,
     sampler: Option<&mut Sampler>,
     tell: &mut dyn FnMut(Step),
 ) -> Result<R::Tokens> {
@@ -82,13 +83,13 @@ fn prefill<R: Runtime>(
     let (head, rest) = prompt.split_at((steps - 1) * R::PREFILL_STEP);
     tell(Step::Reading(0, prompt.len()));
     for (index, step) in head.chunks(R::PREFILL_STEP).enumerate() {
-        model.hidden(step, caches)?;
-        model.runtime.settle(caches)?;
+        model.hidden(step, states)?;
+        states.settle(model.runtime)?;
         model.runtime.free()?;
         tell(Step::Reading((index + 1) * R::PREFILL_STEP, prompt.len()));
     }
     // Only the last token's logits are needed, so the output head reads one row.
-    let hidden = model.hidden(rest, caches)?;
+    let hidden = model.hidden(rest, states)?;
     let first = next_token(model, &model.runtime.last(&hidden)?, sampler)?;
     model.runtime.read(&first)?;
     Ok(first)
@@ -103,13 +104,13 @@ fn decode<R: Runtime>(
     model: &LanguageModel<'_, R>,
     first: R::Tokens,
     Decoding { max_tokens, eos_token_ids, .. }: Decoding<'_>,
-    caches: &mut [R::Cache],
+    states: &mut States<R>,
     mut sampler: Option<&mut Sampler>,
     step: &mut dyn FnMut(Step),
 ) -> Result<(Vec<u32>, Option<R::Tokens>)> {
     let (runtime, decoder) = (model.runtime, &model.decoder);
     let mut after = |current: &R::Tokens| {
-        let hidden = decoder.hidden(runtime, current, 1, caches)?;
+        let hidden = decoder.hidden(runtime, current, 1, states)?;
         let token = next_token(model, &hidden, sampler.as_deref_mut())?;
         runtime.start(&token)?;
         anyhow::Ok(token)

@@ -3,16 +3,11 @@
 //! everything that is made here.
 
 mod adapter;
-mod attention;
 mod config;
 mod decoder;
-mod embedding;
 mod families;
-mod linear;
-mod mlp;
-mod norm;
+mod layers;
 mod rope_scaling;
-mod switch;
 mod template;
 mod tensors;
 
@@ -36,13 +31,21 @@ use std::path::Path;
 use adapter::Adapter;
 use anyhow::{Result, bail, ensure};
 use config::Config;
-use decoder::Decoder;
-pub use families::MODEL_TYPES;
+use decoder::{Decoder, States};
+pub use families::model_types;
 use observer::Observer;
 use runtime::Runtime;
 use tensors::Tensors;
 
 use weights::checkpoint::Checkpoint;
+
+/// Checks whether the model in `folder` runs here, as far as its `config.json` tells.
+///
+/// # Errors
+/// Fails if `config.json` cannot be read, if the architecture is not supported, or if a number is impossible.
+pub fn check(folder: &Path) -> Result<()> {
+    families::decoder(&Config::read(folder)?).map(drop)
+}
 
 /// A model of any of the supported architectures, and what it runs on.
 pub struct LanguageModel<'a, R: Runtime> {
@@ -71,10 +74,10 @@ impl<'a, R: Runtime> LanguageModel<'a, R> {
     ) -> Result<Self> {
         let checkpoint = Checkpoint::open(folder)?;
         let config = Config::of(folder, &checkpoint);
-        let load = families::loader(&config)?;
+        let args = families::decoder(&config)?;
         let adapter = adapter.map(|adapter| Adapter::read(adapter, &checkpoint)).transpose()?;
         let mut tensors = Tensors::open(runtime, folder, checkpoint, (adapter, observer))?;
-        let decoder = load(&config, &mut tensors)?;
+        let decoder = Decoder::load(&mut tensors, args)?;
         tensors.finish()?;
         Ok(Self { runtime, decoder })
     }
@@ -89,9 +92,9 @@ impl<'a, R: Runtime> LanguageModel<'a, R> {
     /// Fails if `step` is 0, if a token is outside the vocabulary, or if the runtime fails.
     pub fn logits(&self, tokens: &[u32], step: usize) -> Result<Vec<f32>> {
         ensure!(step > 0, "a step has no tokens");
-        let (mut caches, mut logits) = (self.caches(), Vec::new());
+        let (mut states, mut logits) = (self.states(), Vec::new());
         for tokens in tokens.chunks(step) {
-            logits.extend(self.runtime.numbers(&self.forward(tokens, &mut caches)?)?);
+            logits.extend(self.runtime.numbers(&self.forward(tokens, &mut states)?)?);
         }
         Ok(logits)
     }
@@ -102,12 +105,12 @@ impl<'a, R: Runtime> LanguageModel<'a, R> {
     }
 
     /// Returns the logits after each of some tokens.
-    fn forward(&self, tokens: &[u32], caches: &mut [R::Cache]) -> Result<R::Tensor> {
-        self.decoder.logits(self.runtime, &self.hidden(tokens, caches)?)
+    fn forward(&self, tokens: &[u32], states: &mut States<R>) -> Result<R::Tensor> {
+        self.decoder.logits(self.runtime, &self.hidden(tokens, states)?)
     }
 
     /// Returns what the last layer makes of some tokens.
-    fn hidden(&self, tokens: &[u32], caches: &mut [R::Cache]) -> Result<R::Tensor> {
+    fn hidden(&self, tokens: &[u32], states: &mut States<R>) -> Result<R::Tensor> {
         let vocab_size = self.decoder.vocab_size();
         let unknown = tokens.iter().find(|token| i64::from(**token) >= i64::from(vocab_size));
         if let Some(token) = unknown {
@@ -115,10 +118,10 @@ impl<'a, R: Runtime> LanguageModel<'a, R> {
         }
         ensure!(!tokens.is_empty(), "the prompt has no tokens");
         let count = i32::try_from(tokens.len())?;
-        self.decoder.hidden(self.runtime, &self.runtime.tokens(tokens)?, count, caches)
+        self.decoder.hidden(self.runtime, &self.runtime.tokens(tokens)?, count, states)
     }
 
-    fn caches(&self) -> Vec<R::Cache> {
-        self.decoder.caches(self.runtime)
+    fn states(&self) -> States<R> {
+        self.decoder.states(self.runtime)
     }
 }

@@ -24,7 +24,7 @@ pub fn probe<R: Runtime>(runtime: &R, request: &Probe) -> Result<LayerProbes> {
     tokens.truncate(request.tokens);
     ensure!(tokens.len() > 1, "a probe reads two tokens or more, and the text has {}", tokens.len());
     // The logits are not needed, but the head is a layer too.
-    model.forward(&tokens, &mut model.caches())?;
+    model.forward(&tokens, &mut model.states())?;
     Ok(observer.take())
 }
 

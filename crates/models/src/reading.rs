@@ -70,11 +70,11 @@ struct State<'a, 'm, R: Runtime> {
 impl<R: Runtime> State<'_, '_, R> {
     fn read_window(&mut self, window: &[u32], tell: &mut dyn FnMut(usize)) -> Result<()> {
         let runtime = self.model.runtime;
-        let mut caches = self.model.caches();
+        let mut states = self.model.states();
         let read = window.len().saturating_sub(1);
         for start in (0..read).step_by(STEP) {
             let end = (start + STEP).min(read);
-            let own = runtime.log_softmax(&self.model.forward(&window[start..end], &mut caches)?)?;
+            let own = runtime.log_softmax(&self.model.forward(&window[start..end], &mut states)?)?;
             let chosen = runtime.chosen(&own, &window[start + 1..=end])?;
             self.reading.losses.extend(chosen.iter().map(|value| -value));
             self.compare(&own, &window[start + 1..=end], &chosen)?;

@@ -23,7 +23,13 @@ pub(crate) struct RopeConfig<'a> {
 impl RopeConfig<'_> {
     /// Returns the arguments for the runtime.
     pub(crate) fn args(&self) -> Result<RopeArgs> {
+        self.args_of(self.dims)
+    }
+
+    /// Returns the arguments for the runtime, where `proportional` scaling turns only the first `turned` dimensions.
+    pub(crate) fn args_of(&self, turned: i32) -> Result<RopeArgs> {
         let angles = match self.scaling {
+            Some(scaling) if scaling.kind() == "proportional" => scaling.proportional(self, turned)?,
             Some(scaling) => scaling.angles(self)?,
             None => Angles::Base { base: self.base, scale: 1.0 },
         };
@@ -51,7 +57,8 @@ impl RopeScaling {
     fn angles(&self, args: &RopeConfig) -> Result<Angles> {
         let base = args.base;
         Ok(match self.kind() {
-            "default" => Angles::Base { base, scale: 1.0 },
+            // The positions of a text alone are the same in all sections of `mrope`.
+            "default" | "mrope" => Angles::Base { base, scale: 1.0 },
             "linear" => Angles::Base { base, scale: 1.0 / self.factor()? },
             "dynamic" => {
                 let context = args.max_position_embeddings.filter(|context| *context > 0);
@@ -60,18 +67,36 @@ impl RopeScaling {
                 Angles::Growing { base, factor: self.factor()?, context }
             }
             "llama3" => self.llama3(args)?,
-            "yarn" => self.yarn(args)?,
-            "longrope" => self.longrope(args)?,
+            "yarn" | "deepseek_yarn" | "telechat3-yarn" => self.yarn(args)?,
+            "longrope" | "su" => self.longrope(args)?,
             other => bail!(
-                "rope_type {other:?} is not supported (supported: default, dynamic, linear, llama3, longrope, \
-                 yarn)"
+                "rope_type {other:?} is not supported (supported: deepseek_yarn, default, dynamic, linear, llama3, \
+                 longrope, mrope, proportional, su, telechat3-yarn, yarn)"
             ),
         })
     }
 
-    fn kind(&self) -> &str {
+    /// Returns the kind of scaling.
+    pub(crate) fn kind(&self) -> &str {
         let named = self.r#type.as_ref().filter(|kind| !kind.is_empty());
         named.or(self.rope_type.as_ref()).map_or("default", String::as_str)
+    }
+
+    /// Sets the context of the unscaled model, if it is not given.
+    #[must_use]
+    pub(crate) fn of_context(self, context: f32) -> Self {
+        let original_max_position_embeddings = self.original_max_position_embeddings.or(Some(context));
+        Self { original_max_position_embeddings, ..self }
+    }
+
+    /// Returns the factor that Yarn has on queries and on keys of all heads, beside that on what is turned:
+    /// `mscale_all_dim` of DeepSeek's models.
+    pub(crate) fn magnitude_of_all(&self) -> f32 {
+        let factor = self.factor.unwrap_or(1.0);
+        match self.mscale_all_dim {
+            Some(mscale) if mscale != 0.0 => yarn_magnitude(factor, mscale),
+            _ => 1.0,
+        }
     }
 
     fn factor(&self) -> Result<f32> {
@@ -114,14 +139,26 @@ impl RopeScaling {
         ensure!(low.is_finite() && high.is_finite(), "yarn rope over {context} tokens");
         let (low, high) = (low.floor().max(0.0), high.ceil().min(dims - 1.0));
         let high = if low == high { high + 0.001 } else { high };
-        let magnitude =
-            |mscale: f32| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * libm::logf(factor) + 1.0 };
-        let magnitude = magnitude(self.mscale.unwrap_or(1.0)) / magnitude(self.mscale_all_dim.unwrap_or(0.0));
+        let all = yarn_magnitude(factor, self.mscale_all_dim.unwrap_or(0.0));
+        let magnitude = yarn_magnitude(factor, self.mscale.unwrap_or(1.0)) / all;
         explicit(magnitude, args, |pair, freq| {
             let stretched = factor * freq;
             let kept = 1.0 - ((pair - low) / (high - low)).clamp(0.0, 1.0);
             stretched * freq / (stretched * kept + freq * (1.0 - kept))
         })
+    }
+
+    /// The scaling of Gemma 4: wavelengths are those of a whole head, but only the first dimensions are turned.
+    fn proportional(&self, args: &RopeConfig, turned: i32) -> Result<Angles> {
+        let factor = self.factor.unwrap_or(1.0);
+        ensure!((0..=args.dims).contains(&turned), "{turned} dimensions of {} are turned", args.dims);
+        let freqs = (0..args.dims / 2).map(|pair| match 2 * pair < turned {
+            true => factor * libm::powf(args.base, (2 * pair) as f32 / args.dims as f32),
+            false => f32::INFINITY,
+        });
+        let freqs: Vec<f32> = freqs.collect();
+        ensure!(freqs.iter().all(|freq| *freq > 0.0), "rope_scaling gives wavelengths that are none");
+        Ok(Angles::Explicit { freqs, magnitude: 1.0 })
     }
 
     /// The scaling of Phi models, also called su: each wavelength has its own factor.
@@ -139,6 +176,11 @@ impl RopeScaling {
         let mut factors = factors.iter();
         explicit(magnitude, args, |_, freq| factors.next().map_or(f32::NAN, |factor| factor * freq))
     }
+}
+
+/// Returns Yarn's factor on queries and keys.
+fn yarn_magnitude(factor: f32, mscale: f32) -> f32 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * mscale * libm::logf(factor) + 1.0 }
 }
 
 /// Returns explicit angles. For each pair of dimensions, `stretch` maps the pair's number and its unscaled
@@ -169,8 +211,8 @@ mod tests {
 
     #[test]
     fn an_unknown_scaling_is_named() {
-        let error = rope(8, r#"{"type": "mrope"}"#).err().unwrap();
-        assert!(error.to_string().contains("mrope"));
+        let error = rope(8, r#"{"type": "spiral"}"#).err().unwrap();
+        assert!(error.to_string().contains("spiral"));
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! dims]`. An implementation may lay it out in its own way, and it may compute later than it is asked, until
 //! something is read. Shapes and token ids are checked before they come here.
 
+use std::ops::Range;
+
 use anyhow::Result;
 
 use weights::adapter::Whole;
@@ -22,13 +24,19 @@ pub struct Stored<'a> {
     pub weight: &'a Weight,
 }
 
-/// The activation of a gated feed-forward layer.
+/// The activation of a feed-forward layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
-    /// `silu(gate) * x`
-    Swiglu,
-    /// `gelu(gate) * x`, where GELU is approximated with a tanh.
-    Geglu,
+    /// `x * sigmoid(x)`
+    Silu,
+    /// GELU, approximated with a tanh.
+    Gelu,
+    /// GELU, with the error function.
+    ExactGelu,
+    /// `max(x, 0)²`
+    SquaredRelu,
+    /// That of gpt-oss: of a gate `g` at most 7 and an `x` between -7 and 7, `g * sigmoid(1.702 g) * (x + 1)`.
+    Clamped,
 }
 
 /// How positions become angles.
@@ -70,15 +78,6 @@ pub enum Angles {
     },
 }
 
-impl RopeArgs {
-    /// Returns the arguments of a rope that turns nothing: every wavelength is infinite, so every angle is 0.
-    pub(crate) fn still(dims: i32) -> Self {
-        let pairs = usize::try_from(dims / 2).unwrap_or_default();
-        let angles = Angles::Explicit { freqs: vec![f32::INFINITY; pairs], magnitude: 1.0 };
-        Self { dims, traditional: false, angles }
-    }
-}
-
 impl Angles {
     /// Returns the base and the factor on positions for a text of so many tokens, if the angles are not explicit. An
     /// explicit wavelength is not scaled.
@@ -100,10 +99,46 @@ impl Angles {
 pub struct Heads<'a, R: Runtime> {
     /// `[tokens, heads, dims]`
     pub queries: &'a R::Tensor,
-    /// `[tokens, key/value heads, dims]`
+    /// Keys and values, each `[tokens, key/value heads, dims]`. If there are none, the cache is that of another layer,
+    /// which has put those of the same tokens into it.
+    pub own: Option<&'a [R::Tensor; 2]>,
+}
+
+/// How queries attend to keys.
+pub struct AttentionOptions<'a, R: Runtime> {
+    /// The factor on the products of queries and keys.
+    pub scale: f32,
+    /// How positions turn queries and keys, if they do.
+    pub rope: Option<&'a R::Rope>,
+    /// For each head, a number that takes its part of the softmax, `[heads]`.
+    pub sinks: Option<&'a R::Tensor>,
+    /// Products `p` become `softcap * tanh(p / softcap)`, after the scale.
+    pub softcap: Option<f32>,
+}
+
+/// The inputs of a linear attention for some new tokens. Its state `[value heads, value dims, key dims]` holds a value
+/// for each key. For each token, it is first multiplied with the decay; then the token's value is added at its key; then
+/// the query reads it.
+pub struct Recurrence<'a, R: Runtime> {
+    /// `[tokens, key heads, key dims]`. Value heads share key heads.
+    pub queries: &'a R::Tensor,
+    /// `[tokens, key heads, key dims]`
     pub keys: &'a R::Tensor,
-    /// `[tokens, key/value heads, dims]`
+    /// `[tokens, value heads, value dims]`
     pub values: &'a R::Tensor,
+    /// The logarithms of the decays, `[tokens, value heads]`: 0 or less.
+    pub log_decays: &'a R::Tensor,
+    /// If this is given, the value that the state has at the key is subtracted from the token's value, and the
+    /// difference is multiplied with this number, `[tokens, value heads]`. This is the delta rule.
+    pub replaced: Option<&'a R::Tensor>,
+}
+
+/// Something that a layer keeps from pass to pass.
+pub enum RuntimeState<'a, R: Runtime> {
+    /// Keys and values.
+    Cache(&'a R::Cache),
+    /// The state of a convolution or of a linear attention.
+    Tensor(&'a R::Tensor),
 }
 
 /// The operations that models are written in, and the memory that they work on.
@@ -149,7 +184,7 @@ pub trait Runtime: Sized + 'static {
     /// Prepares for taking the tensors of a checkpoint.
     fn open(&self, checkpoint: &Checkpoint) -> Result<Self::Weights>;
 
-    /// Takes a float weight with one dimension.
+    /// Takes a float weight. A matrix or a stack keeps its shape, but is not a factor of a product.
     fn vector(&self, weights: &mut Self::Weights, stored: Stored<'_>) -> Result<Self::Tensor>;
 
     /// Takes a float or quantized weight with two or three dimensions.
@@ -234,19 +269,54 @@ pub trait Runtime: Sized + 'static {
         numbers: &Self::Tokens,
     ) -> Result<Self::Tensor>;
 
+    /// Returns each number of a token's heads, multiplied with the head's factor. `factors` is `[tokens, heads]`.
+    fn multiply_heads(&self, x: &Self::Tensor, factors: &Self::Tensor) -> Result<Self::Tensor>;
+
+    /// Returns each number of a token, multiplied with the token's factor. `factors` is `[tokens, 1]`.
+    fn multiply_tokens(&self, x: &Self::Tensor, factors: &Self::Tensor) -> Result<Self::Tensor>;
+
+    /// Returns `1 / (1 + e^-x)`.
+    fn sigmoid(&self, x: &Self::Tensor) -> Result<Self::Tensor>;
+
+    /// Returns `cap * tanh(x / cap)`.
+    fn softcapped(&self, x: &Self::Tensor, cap: f32) -> Result<Self::Tensor>;
+
+    /// Returns `activation(x)`.
+    fn activated(&self, activation: Activation, x: &Self::Tensor) -> Result<Self::Tensor>;
+
     /// Returns `activation(gate) * x`.
     fn gated(&self, activation: Activation, gate: &Self::Tensor, x: &Self::Tensor) -> Result<Self::Tensor>;
 
     // Along a row.
 
     /// Divides the last axis of `x` by its root mean square, and multiplies it with `weight`.
-    fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Tensor, eps: f32) -> Result<Self::Tensor>;
+    fn rms_norm(&self, x: &Self::Tensor, weight: Option<&Self::Tensor>, eps: f32) -> Result<Self::Tensor>;
+
+    /// Gives the last axis of `x` the mean 0 and the variance 1, multiplies it with `weight`, and adds `bias`.
+    fn layer_norm(
+        &self,
+        x: &Self::Tensor,
+        weight: Option<&Self::Tensor>,
+        bias: Option<&Self::Tensor>,
+        eps: f32,
+    ) -> Result<Self::Tensor>;
 
     /// Returns `e^x / sum(e^x)` of each row.
     fn softmax(&self, x: &Self::Tensor) -> Result<Self::Tensor>;
 
-    /// Returns each row of `x`, divided by its sum.
-    fn normalized(&self, x: &Self::Tensor) -> Result<Self::Tensor>;
+    /// Returns each row of `x`, divided by its sum plus `eps`.
+    fn normalized(&self, x: &Self::Tensor, eps: f32) -> Result<Self::Tensor>;
+
+    // Shapes.
+
+    /// Returns these columns of the last axis.
+    fn columns(&self, x: &Self::Tensor, columns: Range<i32>) -> Result<Self::Tensor>;
+
+    /// Joins tensors along the last axis. The other axes are the same.
+    fn joined(&self, parts: &[&Self::Tensor]) -> Result<Self::Tensor>;
+
+    /// Joins the heads of each token: the opposite of [`heads`](Self::heads).
+    fn flat(&self, x: &Self::Tensor) -> Result<Self::Tensor>;
 
     // Attention.
 
@@ -259,29 +329,61 @@ pub trait Runtime: Sized + 'static {
     /// Returns an empty cache for a layer that sees the last `window` tokens, or all tokens.
     fn cache(&self, window: Option<i32>) -> Self::Cache;
 
-    /// Returns the number of tokens that a cache has seen.
-    fn seen(&self, cache: &Self::Cache) -> i32;
-
     /// Returns the mask for `tokens` new tokens after `seen` others, where each sees the last `window` tokens or
     /// all before it.
     fn mask(&self, tokens: i32, seen: i32, window: Option<i32>) -> Result<Self::Mask>;
 
     /// Rotates queries and keys by their positions, adds keys and values to the cache, and returns the softmax
-    /// attention of the queries, `[tokens, heads * dims]`. `scale` is the factor on the products of queries and
-    /// keys.
+    /// attention of the queries, `[tokens, heads * dims]`.
     fn attention(
         &self,
         heads: &Heads<'_, Self>,
-        rope: &Self::Rope,
-        scale: f32,
+        options: &AttentionOptions<'_, Self>,
         mask: &Self::Mask,
         cache: &mut Self::Cache,
+    ) -> Result<Self::Tensor>;
+
+    /// Returns the product of each head, `[tokens, heads, input]`, with the head's matrix of a stack
+    /// `[heads, output, input]`.
+    fn head_product(&self, x: &Self::Tensor, stack: &Self::Matrix) -> Result<Self::Tensor>;
+
+    // Layers with a state.
+
+    /// Returns the convolution of each channel of `x`, `[tokens, channels]`, with its row of `kernel`,
+    /// `[channels, length, 1]`. A token sees the last `length` tokens, of which `inputs` keeps those before `x`; at first
+    /// they are zeros.
+    fn convolved(
+        &self,
+        x: &Self::Tensor,
+        kernel: &Self::Tensor,
+        bias: Option<&Self::Tensor>,
+        inputs: &mut Option<Self::Tensor>,
+    ) -> Result<Self::Tensor>;
+
+    /// Returns `ln(1 + e^(x + bias))` within the limits, in float32. `x` is `[tokens, heads]`.
+    fn steps(&self, x: &Self::Tensor, bias: &Self::Tensor, limits: [f32; 2]) -> Result<Self::Tensor>;
+
+    /// Returns what the queries read, `[tokens, value heads, value dims]`. `state` is `None` before the first token.
+    fn recurrence(
+        &self,
+        inputs: &Recurrence<'_, Self>,
+        state: &mut Option<Self::Tensor>,
     ) -> Result<Self::Tensor>;
 
     // Experts.
 
     /// Returns the places of the `count` largest numbers of each row, and these numbers.
     fn largest(&self, x: &Self::Tensor, count: i32) -> Result<(Self::Choice, Self::Tensor)>;
+
+    /// Returns the numbers of each row of `x` at the places of a choice.
+    fn at(&self, x: &Self::Tensor, choice: &Self::Choice) -> Result<Self::Tensor>;
+
+    /// Returns the numbers of a vector at the places of a choice, `[tokens, count]`.
+    fn picked(&self, numbers: &Self::Tensor, choice: &Self::Choice) -> Result<Self::Tensor>;
+
+    /// Cuts each row of `x` into groups, and sets the numbers of all but the best `kept` groups to 0. A group is as good as
+    /// the sum of its two largest numbers.
+    fn best_groups(&self, x: &Self::Tensor, groups: i32, kept: i32) -> Result<Self::Tensor>;
 
     /// Puts the pairs of token and expert into an order.
     fn routes(&self, choice: &Self::Choice) -> Result<Self::Routes>;
@@ -294,6 +396,14 @@ pub trait Runtime: Sized + 'static {
         &self,
         x: &Self::Tensor,
         stack: &Self::Matrix,
+        routes: &Self::Routes,
+    ) -> Result<Self::Tensor>;
+
+    /// Adds to each pair's row the row of its expert in `bias`, `[experts, dims]`.
+    fn add_expert_bias(
+        &self,
+        x: &Self::Tensor,
+        bias: &Self::Tensor,
         routes: &Self::Routes,
     ) -> Result<Self::Tensor>;
 
@@ -314,8 +424,8 @@ pub trait Runtime: Sized + 'static {
     /// Waits for a token and returns it.
     fn read(&self, token: &Self::Tokens) -> Result<u32>;
 
-    /// Waits until these caches are computed.
-    fn settle(&self, caches: &[Self::Cache]) -> Result<()>;
+    /// Waits until this is computed.
+    fn settle(&self, states: &[RuntimeState<'_, Self>]) -> Result<()>;
 
     /// Gives memory back that is kept for later use.
     fn free(&self) -> Result<()>;
@@ -323,8 +433,8 @@ pub trait Runtime: Sized + 'static {
     /// Returns the numbers of a tensor in float32, row by row.
     fn numbers(&self, x: &Self::Tensor) -> Result<Vec<f32>>;
 
-    /// Returns rows of log probabilities, of `dims` numbers each.
-    fn tensor(&self, log_probabilities: Vec<f32>, dims: usize) -> Result<Self::Tensor>;
+    /// Returns rows of `dims` numbers each.
+    fn tensor(&self, numbers: Vec<f32>, dims: usize) -> Result<Self::Tensor>;
 
     /// Returns `ln softmax(x)` of each row in float32.
     fn log_softmax(&self, x: &Self::Tensor) -> Result<Self::Tensor>;

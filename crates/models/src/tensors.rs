@@ -8,9 +8,10 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::adapter::{Adapter, ExpertsLora, Lora};
 use super::observer::Observer;
-use super::runtime::{Runtime, Stored};
+use super::runtime::{RopeArgs, Runtime, Stored};
 use weights::adapter::Whole;
 use weights::checkpoint::{Checkpoint, Part, Weight, WeightKind};
+use weights::kernels::Float;
 
 /// The weights that no module has taken yet.
 pub(crate) struct Tensors<'a, R: Runtime> {
@@ -23,6 +24,7 @@ pub(crate) struct Tensors<'a, R: Runtime> {
     observer: Option<Observer>,
     /// The whole tensors of the adapter, which replace weights: they are float.
     replaced: BTreeMap<String, Whole>,
+    ropes: Vec<(RopeArgs, R::Rope)>,
 }
 
 impl<'a, R: Runtime> Tensors<'a, R> {
@@ -36,7 +38,17 @@ impl<'a, R: Runtime> Tensors<'a, R> {
         let weights = runtime.open(&checkpoint)?;
         let replaced = adapter.as_mut().map(Adapter::take_whole).unwrap_or_default();
         let folder = folder.to_path_buf();
-        Ok(Self { runtime, folder, checkpoint, weights, taken: BTreeSet::new(), adapter, observer, replaced })
+        Ok(Self {
+            runtime,
+            folder,
+            checkpoint,
+            weights,
+            taken: BTreeSet::new(),
+            adapter,
+            observer,
+            replaced,
+            ropes: Vec::new(),
+        })
     }
 
     /// Returns who wants to know the inputs of the layers, if somebody does.
@@ -48,7 +60,31 @@ impl<'a, R: Runtime> Tensors<'a, R> {
         self.runtime
     }
 
-    /// Takes the float weight `name`, which must have this shape with one dimension.
+    /// Returns a rotary position embedding. Layers with the same arguments share one.
+    pub(crate) fn rope(&mut self, args: &RopeArgs) -> Result<R::Rope> {
+        if let Some((_, rope)) = self.ropes.iter().find(|(known, _)| known == args) {
+            return Ok(rope.clone());
+        }
+        let rope = self.runtime.rope(args)?;
+        self.ropes.push((args.clone(), rope.clone()));
+        Ok(rope)
+    }
+
+    /// Takes the float weight `name`, and replaces each number by what `map` makes of it, in float32.
+    pub(crate) fn take_mapped(
+        &mut self,
+        name: &str,
+        shape: &[i32],
+        map: impl Fn(f32) -> Vec<f32>,
+    ) -> Result<R::Tensor> {
+        let stored = self.take(name, shape)?;
+        let numbers: Vec<f32> = self.runtime.numbers(&stored)?.into_iter().flat_map(map).collect();
+        let mut bytes = vec![0; numbers.len() * Float::F32.size()];
+        Float::F32.encode(&numbers, &mut bytes);
+        self.runtime.vector_of(&Whole { float: Float::F32, shape: vec![numbers.len()], bytes })
+    }
+
+    /// Takes the float weight `name`, which must have this shape.
     pub(crate) fn take(&mut self, name: &str, shape: &[i32]) -> Result<R::Tensor> {
         if let Some(whole) = self.take_replaced(name, shape)? {
             return self.runtime.vector_of(&whole).with_context(|| name.to_owned());

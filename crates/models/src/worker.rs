@@ -38,9 +38,13 @@ fn answer<R: Runtime>(
     if let Request::Render { model, conversations } = &request {
         return Ok(Reply::Rendered(session::render(model, conversations)?));
     }
+    if let Request::Check { models } = &request {
+        models.iter().try_for_each(|model| crate::check(model))?;
+        return Ok(Reply::Checked);
+    }
     let runtime = runtime()?;
     match request {
-        Request::Render { .. } => bail!("prompts need no runtime"),
+        Request::Render { .. } | Request::Check { .. } => bail!("BUG: this needs no runtime"),
         Request::Session(opened) => {
             let task = |line: String| serde_json::from_str(&line).context("cannot read a task");
             let mut send = |reply: &Reply| drop(send(reply));

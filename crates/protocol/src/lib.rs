@@ -54,6 +54,11 @@ pub enum Request {
         /// The conversations.
         conversations: Vec<Conversation>,
     },
+    /// Say of models whether they run here, from their `config.json` alone.
+    Check {
+        /// The folders of the models.
+        models: Vec<PathBuf>,
+    },
     /// Observe the inputs of a model's layers, and write `probe.safetensors`.
     Probe {
         /// What to observe.
@@ -99,6 +104,8 @@ pub enum Reply {
     Read(Reading),
     /// The prompt of each conversation, or why there is none.
     Rendered(Vec<Result<String, String>>),
+    /// Every model that was asked about runs here.
+    Checked,
     /// Files were made, and are hashed and synced.
     Made {
         /// The files.

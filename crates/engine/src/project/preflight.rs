@@ -2,6 +2,7 @@
 //! read what it is given, as far as that can be known.
 //! Knows nothing of how a stage works.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::Project;
@@ -9,7 +10,7 @@ use crate::error::Result;
 use crate::event::{Event, Observer};
 use crate::graph::NodeId;
 use crate::plan::Decision;
-use crate::stage::{self, Quoting, Stage};
+use crate::stage::{self, Device, Quoting, Stage};
 use artifact::in_one_line;
 use text::yaml::Problem;
 
@@ -53,6 +54,7 @@ impl Project {
     /// Checks what can be checked before anything runs.
     pub(super) fn preflight(&self, decisions: &[Decision]) -> Result<()> {
         self.check_needed_sources(decisions)?;
+        let mut known = BTreeSet::new();
         for decision in decisions.iter().filter(|decision| decision.is_stale()) {
             let node = self.graph.node(decision.id);
             if self.is_on_hub(decision.id) {
@@ -62,11 +64,33 @@ impl Project {
             let bases = self.bases(decision.id);
             let is_ours = self.sources.is_of_the_project(decision.id);
             let quoting = if is_ours { Quoting::Allowed } else { Quoting::Forbidden };
-            stage::preflight(&node.stage, source.as_deref(), quoting, &bases).map_err(|error| {
+            let checked = stage::preflight(&node.stage, source.as_deref(), quoting, &bases);
+            checked.and_then(|()| self.check_models(&node.stage, bases, &mut known)).map_err(|error| {
                 let message = format!("node `{}`: {}", node.name, in_one_line(&error));
                 self.problem(&Problem::new(node.at, message))
             })?;
         }
+        Ok(())
+    }
+
+    /// Asks the worker of a node that runs models whether those run there. `known` are those that do.
+    fn check_models(
+        &self,
+        stage: &Stage,
+        mut bases: Vec<PathBuf>,
+        known: &mut BTreeSet<(Device, PathBuf)>,
+    ) -> Result<()> {
+        let device = match stage {
+            Stage::Benchmark(parameters) => parameters.runs_on,
+            Stage::Probe(_) => Device::Cpu,
+            _ => return Ok(()),
+        };
+        bases.retain(|base| !known.contains(&(device, base.clone())));
+        if bases.is_empty() {
+            return Ok(());
+        }
+        self.worker.check(device, bases.clone())?;
+        known.extend(bases.into_iter().map(|base| (device, base)));
         Ok(())
     }
 

@@ -218,7 +218,7 @@ impl BackendKind {
 }
 
 /// What runs models.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Device {
     /// The CPU runtime; the same results on every machine.
     Cpu,

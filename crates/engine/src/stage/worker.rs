@@ -102,6 +102,18 @@ impl WorkerProgram {
         }
     }
 
+    /// Asks the worker whether models run there, from their `config.json` alone. A worker that is not installed is not
+    /// asked.
+    pub(crate) fn check(&self, device: Device, models: Vec<PathBuf>) -> Result<()> {
+        if !self.path(device)?.exists() {
+            return Ok(());
+        }
+        match self.ask(device, &Request::Check { models }, &|_, _| Ok(()))? {
+            Reply::Checked => Ok(()),
+            other => fail!(Bug, "the worker answered {other:?}"),
+        }
+    }
+
     /// Asks the worker to make a model on MLX, and adds its files to `output`.
     pub(super) fn rewrite(&self, job: Job, output: &Output, tick: Tick<'_>) -> Result<()> {
         let request = Request::Rewrite { job, output: output.folder().to_owned() };

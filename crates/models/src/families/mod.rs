@@ -1,52 +1,53 @@
-//! The architectures that run, one file for each, named after its `model_type`.
-//! Knows nothing of runtimes.
+//! The architectures that run, one file for each family, named after its `model_type`. A family reads its keys of
+//! `config.json`, and says what its model is made of.
+//! Knows nothing of runtimes, weights or files.
 
-mod gemma3_text;
-mod granite;
-mod llama;
-mod qwen2;
-mod qwen3;
-mod qwen3_moe;
-mod seed_oss;
+mod common;
+mod qwen3_5;
+mod wrappers;
+
+/// Declares a module for each family with a model type of the same name, and the list of their readers.
+macro_rules! families {
+    ($($family:ident)*) => {
+        $(mod $family;)*
+        const FAMILIES: &[(&str, Read)] = &[$((stringify!($family), Config::decoder::<$family::Args>)),*];
+    };
+}
+
+families! {
+    bailing_moe cohere cohere2 deepseek_v3 dots1 ernie4_5 ernie4_5_moe gemma gemma2 gemma3_text gemma4_text glm glm4 glm4_moe
+    glm4_moe_lite gpt_oss granite granitemoe granitemoehybrid internlm3 lfm2 lfm2_moe llama minimax ministral3 mixtral
+    nemotron nemotron_h olmo2 olmo3 olmoe phi3 qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next seed_oss smollm3 starcoder2
+}
 
 use anyhow::{Result, bail};
 
 use crate::config::Config;
-use crate::decoder::Decoder;
-use crate::runtime::Runtime;
-use crate::tensors::Tensors;
+use crate::decoder::DecoderArgs;
 use weights::arch;
 
-/// A function that builds an architecture and takes its weights.
-type Load<R> = fn(&Config, &mut Tensors<'_, R>) -> Result<Decoder<R>>;
+/// Reads what a model is made of.
+type Read = fn(&Config) -> Result<DecoderArgs>;
 
-/// The model types that run here, without their aliases.
-pub const MODEL_TYPES: [&str; 8] =
-    ["gemma3_text", "granite", "llama", "qwen2", "qwen3", "qwen3_moe", "seed_oss", "smollm3"];
-
-/// Returns what loads a model type of [`MODEL_TYPES`].
-fn load_of<R: Runtime>(model_type: &str) -> Option<Load<R>> {
-    Some(match model_type {
-        "gemma3_text" => gemma3_text::load,
-        "granite" => granite::load,
-        "llama" => llama::load,
-        "qwen2" => qwen2::load,
-        "qwen3" => qwen3::load,
-        "qwen3_moe" => qwen3_moe::load,
-        "seed_oss" => seed_oss::load,
-        "smollm3" => llama::load_smollm3,
-        _ => return None,
-    })
+/// Returns the model types that run here, in alphabetical order and without their aliases.
+pub fn model_types() -> Vec<&'static str> {
+    let mut types: Vec<_> = FAMILIES.iter().chain(wrappers::WRAPPERS).map(|(name, _)| *name).collect();
+    types.sort_unstable();
+    types
 }
 
-/// Returns what loads the architecture that `config.json` names.
-pub(crate) fn loader<R: Runtime>(config: &Config) -> Result<Load<R>> {
-    if let Some(load) = load_of(config.arch().model_type) {
-        return Ok(load);
+/// Returns what the model of a `config.json` is made of.
+///
+/// # Errors
+/// Fails if the model type does not run here, and names those that do. It also fails if a number is impossible.
+pub(crate) fn decoder(config: &Config) -> Result<DecoderArgs> {
+    let model_type = config.arch().model_type;
+    if let Some((_, read)) = FAMILIES.iter().chain(wrappers::WRAPPERS).find(|(name, _)| *name == model_type) {
+        return read(config);
     }
-    let names = MODEL_TYPES.iter().flat_map(|model_type| {
+    let names = model_types().into_iter().flat_map(|model_type| {
         let aliases = arch::of_model_type(model_type).aliases;
-        [*model_type].into_iter().chain(aliases.iter().copied())
+        [model_type].into_iter().chain(aliases.iter().copied())
     });
     let (path, named) = (config.path().display(), config.model_type()?);
     let supported = names.collect::<Vec<_>>().join(", ");

@@ -1,103 +1,32 @@
-//! The `qwen2` architecture (Qwen2, Qwen2.5), as in mlx-lm's `qwen2.py`.
+//! The `qwen2` architecture (Qwen 2 and 2.5), as in mlx-lm's `qwen2.py`: Llama with biases on queries, keys and values.
 //! Knows neither files nor the text of tokens.
 
 use anyhow::Result;
 use serde::Deserialize;
 
-use crate::attention::{AttentionArgs, usual_scale};
-use crate::config::{Config, ModelArgs};
-use crate::decoder::{Decoder, DecoderArgs, Layer, TransformerBlock};
-use crate::mlp::{Mlp, MlpArgs};
-use crate::norm::NormArgs;
-use crate::rope_scaling::{RopeConfig, RopeScaling};
-use crate::runtime::{Activation, Runtime};
-use crate::tensors::Tensors;
+use super::common::Common;
+use crate::config::Family;
+use crate::decoder::DecoderArgs;
+use crate::layers::{AttentionArgs, BlockArgs, ModuleArgs};
 
 #[derive(Deserialize)]
-struct Args {
-    hidden_size: i32,
-    num_hidden_layers: usize,
-    intermediate_size: i32,
-    num_attention_heads: i32,
-    rms_norm_eps: f32,
-    vocab_size: i32,
-    num_key_value_heads: i32,
-    #[serde(default = "default_max_position_embeddings")]
-    max_position_embeddings: i32,
-    #[serde(default = "default_rope_theta")]
-    rope_theta: f32,
-    #[serde(default)]
-    rope_traditional: bool,
-    rope_scaling: Option<RopeScaling>,
+pub(super) struct Args {
+    #[serde(flatten)]
+    common: Common,
 }
 
-fn default_max_position_embeddings() -> i32 {
-    32_768
-}
+impl Family for Args {
+    const DEFAULTS: &str = r#"{"max_position_embeddings": 32768}"#;
 
-fn default_rope_theta() -> f32 {
-    1_000_000.0
-}
-
-impl ModelArgs for Args {
-    fn check(&self) -> Result<()> {
-        self.decoder(false).check()?;
-        self.attention().check()?;
-        self.mlp().check()
+    fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
+        // mlx-lm does not read `head_dim` here.
+        let common = &Common { head_dim: None, ..self.common.clone() };
+        let (norm, rope) = (common.norm()?, Some(common.rope(1_000_000.0)?));
+        let attention = AttentionArgs { rope, qkv_bias: true, ..common.attention() };
+        common.decoder(is_tied, norm, |_| {
+            let mixer = ("self_attn", ModuleArgs::Attention(attention.clone()));
+            let feed_forward = ("mlp", ModuleArgs::Mlp(common.mlp()));
+            Ok(BlockArgs::usual((common.hidden_size, norm), mixer, feed_forward))
+        })
     }
-}
-
-impl Args {
-    fn attention(&self) -> AttentionArgs {
-        let head_dim = self.hidden_size.checked_div(self.num_attention_heads).unwrap_or_default();
-        AttentionArgs {
-            hidden_size: self.hidden_size,
-            n_heads: self.num_attention_heads,
-            n_kv_heads: self.num_key_value_heads,
-            head_dim,
-            scale: usual_scale(head_dim),
-            qkv_bias: true,
-            o_bias: false,
-            head_norm: None,
-        }
-    }
-
-    fn mlp(&self) -> MlpArgs {
-        let (hidden_size, intermediate_size) = (self.hidden_size, self.intermediate_size);
-        MlpArgs { hidden_size, intermediate_size, bias: false, activation: Activation::Swiglu }
-    }
-
-    fn rope(&self) -> RopeConfig<'_> {
-        RopeConfig {
-            dims: self.attention().head_dim,
-            base: self.rope_theta,
-            traditional: self.rope_traditional,
-            scaling: self.rope_scaling.as_ref(),
-            max_position_embeddings: Some(self.max_position_embeddings),
-        }
-    }
-
-    fn decoder(&self, tied: bool) -> DecoderArgs {
-        DecoderArgs {
-            vocab_size: self.vocab_size,
-            hidden_size: self.hidden_size,
-            num_hidden_layers: self.num_hidden_layers,
-            norm: NormArgs { eps: self.rms_norm_eps, weight_offset: false },
-            embedding_scale: None,
-            logit_scale: None,
-            window: None,
-            tied,
-        }
-    }
-}
-
-pub(super) fn load<R: Runtime>(config: &Config, weights: &mut Tensors<'_, R>) -> Result<Decoder<R>> {
-    let args: Args = config.args()?;
-    let (attention, mlp, decoder) = (args.attention(), args.mlp(), args.decoder(config.is_tied()));
-    let rope = config.rope(weights.runtime(), &args.rope())?;
-    Decoder::load(weights, &decoder, |weights, _, path| {
-        let mlp = Box::new(Mlp::load(weights, &format!("{path}.mlp"), &mlp)?);
-        let block = TransformerBlock::load(weights, path, (&attention, &rope), decoder.norm, mlp)?;
-        Ok(Layer { block: Box::new(block), is_sliding: false })
-    })
 }

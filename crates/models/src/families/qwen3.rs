@@ -1,96 +1,31 @@
-//! The `qwen3` architecture, as in mlx-lm's `qwen3.py`: Qwen2 with a norm on each head and no biases.
+//! The `qwen3` architecture, as in mlx-lm's `qwen3.py`: Llama with a norm on each head.
 //! Knows neither files nor the text of tokens.
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::attention::{AttentionArgs, usual_scale};
-use crate::config::{Config, ModelArgs};
-use crate::decoder::{Decoder, DecoderArgs, Layer, TransformerBlock};
-use crate::mlp::{Mlp, MlpArgs};
-use crate::norm::NormArgs;
-use crate::rope_scaling::{RopeConfig, RopeScaling};
-use crate::runtime::{Activation, Runtime};
-use crate::tensors::Tensors;
+use super::common::Common;
+use crate::config::Family;
+use crate::decoder::DecoderArgs;
+use crate::layers::{AttentionArgs, BlockArgs, HeadNorm, ModuleArgs};
 
 #[derive(Deserialize)]
-struct Args {
-    hidden_size: i32,
-    num_hidden_layers: usize,
-    intermediate_size: i32,
-    num_attention_heads: i32,
-    rms_norm_eps: f32,
-    vocab_size: i32,
-    num_key_value_heads: i32,
-    max_position_embeddings: i32,
-    head_dim: i32,
-    rope_theta: Option<f32>,
-    rope_scaling: Option<RopeScaling>,
+pub(super) struct Args {
+    #[serde(flatten)]
+    common: Common,
 }
 
-impl ModelArgs for Args {
-    fn check(&self) -> Result<()> {
-        self.decoder(false).check()?;
-        self.attention().check()?;
-        self.mlp().check()?;
-        self.rope().map(drop)
-    }
-}
-
-impl Args {
-    fn attention(&self) -> AttentionArgs {
-        AttentionArgs {
-            hidden_size: self.hidden_size,
-            n_heads: self.num_attention_heads,
-            n_kv_heads: self.num_key_value_heads,
-            head_dim: self.head_dim,
-            scale: usual_scale(self.head_dim),
-            qkv_bias: false,
-            o_bias: false,
-            head_norm: Some(self.norm()),
-        }
-    }
-
-    fn mlp(&self) -> MlpArgs {
-        let (hidden_size, intermediate_size) = (self.hidden_size, self.intermediate_size);
-        MlpArgs { hidden_size, intermediate_size, bias: false, activation: Activation::Swiglu }
-    }
-
-    fn rope(&self) -> Result<RopeConfig<'_>> {
-        Ok(RopeConfig {
-            dims: self.head_dim,
-            base: self.rope_theta.context("no rope_theta")?,
-            traditional: false,
-            scaling: self.rope_scaling.as_ref(),
-            max_position_embeddings: Some(self.max_position_embeddings),
+impl Family for Args {
+    fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
+        let common = &self.common;
+        let norm = common.norm()?;
+        let rope = common.rope(common.rope_theta.context("no rope_theta")?)?;
+        let head_norm = HeadNorm::each(norm);
+        let attention = AttentionArgs { rope: Some(rope), head_norm, ..common.attention() };
+        common.decoder(is_tied, norm, |_| {
+            let mixer = ("self_attn", ModuleArgs::Attention(attention.clone()));
+            let feed_forward = ("mlp", ModuleArgs::Mlp(common.mlp()));
+            Ok(BlockArgs::usual((common.hidden_size, norm), mixer, feed_forward))
         })
     }
-
-    fn norm(&self) -> NormArgs {
-        NormArgs { eps: self.rms_norm_eps, weight_offset: false }
-    }
-
-    fn decoder(&self, tied: bool) -> DecoderArgs {
-        DecoderArgs {
-            vocab_size: self.vocab_size,
-            hidden_size: self.hidden_size,
-            num_hidden_layers: self.num_hidden_layers,
-            norm: self.norm(),
-            embedding_scale: None,
-            logit_scale: None,
-            window: None,
-            tied,
-        }
-    }
-}
-
-pub(super) fn load<R: Runtime>(config: &Config, weights: &mut Tensors<'_, R>) -> Result<Decoder<R>> {
-    let args: Args = config.args()?;
-    let (attention, mlp, decoder) = (args.attention(), args.mlp(), args.decoder(config.is_tied()));
-    let rope = config.rope(weights.runtime(), &args.rope()?)?;
-    Decoder::load(weights, &decoder, |weights, _, path| {
-        let mlp = Box::new(Mlp::load(weights, &format!("{path}.mlp"), &mlp)?);
-        let block = TransformerBlock::load(weights, path, (&attention, &rope), decoder.norm, mlp)?;
-        Ok(Layer { block: Box::new(block), is_sliding: false })
-    })
 }
