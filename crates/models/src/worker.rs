@@ -39,8 +39,8 @@ fn answer<R: Runtime>(
         return Ok(Reply::Rendered(session::render(model, conversations)?));
     }
     if let Request::Check { models } = &request {
-        models.iter().try_for_each(|model| crate::check(model))?;
-        return Ok(Reply::Checked);
+        let problem = models.iter().find_map(|model| crate::check(model).err());
+        return Ok(Reply::Checked(problem.map(|problem| format!("{problem:#}"))));
     }
     let runtime = runtime()?;
     match request {

@@ -104,8 +104,8 @@ pub enum Reply {
     Read(Reading),
     /// The prompt of each conversation, or why there is none.
     Rendered(Vec<Result<String, String>>),
-    /// Every model that was asked about runs here.
-    Checked,
+    /// Why one of the models that were asked about does not run here; `None` if all run.
+    Checked(Option<String>),
     /// Files were made, and are hashed and synced.
     Made {
         /// The files.

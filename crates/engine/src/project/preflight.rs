@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::Project;
-use crate::error::Result;
+use crate::error::{Result, fail};
 use crate::event::{Event, Observer};
 use crate::graph::NodeId;
 use crate::plan::Decision;
@@ -89,7 +89,9 @@ impl Project {
         if bases.is_empty() {
             return Ok(());
         }
-        self.worker.check(device, bases.clone())?;
+        if let Some(problem) = self.worker.refuses(device, bases.clone()) {
+            fail!(Worker, "{problem}");
+        }
         known.extend(bases.into_iter().map(|base| (device, base)));
         Ok(())
     }

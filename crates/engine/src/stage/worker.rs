@@ -102,15 +102,12 @@ impl WorkerProgram {
         }
     }
 
-    /// Asks the worker whether models run there, from their `config.json` alone. A worker that is not installed is not
-    /// asked.
-    pub(crate) fn check(&self, device: Device, models: Vec<PathBuf>) -> Result<()> {
-        if !self.path(device)?.exists() {
-            return Ok(());
-        }
-        match self.ask(device, &Request::Check { models }, &|_, _| Ok(()))? {
-            Reply::Checked => Ok(()),
-            other => fail!(Bug, "the worker answered {other:?}"),
+    /// Asks the worker why one of these models does not run there, as far as its `config.json` tells. A worker that cannot
+    /// be asked says nothing: the node that needs it says what ails it.
+    pub(crate) fn refuses(&self, device: Device, models: Vec<PathBuf>) -> Option<String> {
+        match self.ask(device, &Request::Check { models }, &|_, _| Ok(())) {
+            Ok(Reply::Checked(problem)) => problem,
+            _ => None,
         }
     }
 

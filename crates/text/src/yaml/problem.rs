@@ -10,7 +10,7 @@ use super::At;
 const LONGEST_LINE: usize = 120;
 
 /// The most characters of a message that are shown.
-const LONGEST_MESSAGE: usize = 600;
+const LONGEST_MESSAGE: usize = 1200;
 
 /// What is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
