@@ -260,6 +260,10 @@ impl Runtime for Cpu {
         Ok(Self::map(x, sigmoid))
     }
 
+    fn precise_sigmoid(&self, x: &Tensor) -> Result<Tensor> {
+        self.sigmoid(x)
+    }
+
     fn softcapped(&self, x: &Tensor, cap: f32) -> Result<Tensor> {
         let simd = self.simd;
         let mut values = Buffer::of(x.values());

@@ -164,6 +164,10 @@ impl Runtime for Mlx {
         Ok(ops::sigmoid(x)?)
     }
 
+    fn precise_sigmoid(&self, x: &Array) -> Result<Array> {
+        Ok(ops::sigmoid(x.as_dtype(Dtype::Float32)?)?)
+    }
+
     fn softcapped(&self, x: &Array, cap: f32) -> Result<Array> {
         softcapped(x, cap)
     }

@@ -10,9 +10,12 @@ use serde::Deserialize;
 
 use super::runtime::{Angles, RopeArgs};
 
+/// The most dimensions of a head that are believed.
+const MOST_DIMS: i32 = 1 << 16;
+
 /// The rope of an architecture, as its configuration has it.
 pub(crate) struct RopeConfig<'a> {
-    /// The size of one attention head.
+    /// How many dimensions of a head are turned.
     pub(crate) dims: i32,
     pub(crate) base: f32,
     pub(crate) traditional: bool,
@@ -21,13 +24,30 @@ pub(crate) struct RopeConfig<'a> {
 }
 
 impl RopeConfig<'_> {
+    /// Sets whether neighbours are turned together.
+    #[must_use]
+    pub(crate) fn traditional(self, traditional: bool) -> Self {
+        Self { traditional, ..self }
+    }
+
+    /// Sets how many dimensions of a head are turned.
+    #[must_use]
+    pub(crate) fn turning(self, dims: i32) -> Self {
+        Self { dims, ..self }
+    }
+
     /// Returns the arguments for the runtime.
     pub(crate) fn args(&self) -> Result<RopeArgs> {
         self.args_of(self.dims)
     }
 
     /// Returns the arguments for the runtime, where `proportional` scaling turns only the first `turned` dimensions.
+    ///
+    /// # Errors
+    /// Fails if a head is larger than any is, or if a number of the scaling is impossible.
     pub(crate) fn args_of(&self, turned: i32) -> Result<RopeArgs> {
+        // Some kinds have a number for each pair of dimensions.
+        ensure!(self.dims <= MOST_DIMS, "{} dimensions of a head are turned", self.dims);
         let angles = match self.scaling {
             Some(scaling) if scaling.kind() == "proportional" => scaling.proportional(self, turned)?,
             Some(scaling) => scaling.angles(self)?,

@@ -275,8 +275,11 @@ pub trait Runtime: Sized + 'static {
     /// Returns each number of a token, multiplied with the token's factor. `factors` is `[tokens, 1]`.
     fn multiply_tokens(&self, x: &Self::Tensor, factors: &Self::Tensor) -> Result<Self::Tensor>;
 
-    /// Returns `1 / (1 + e^-x)`.
+    /// Returns `1 / (1 + e^-x)`, in the type of `x`.
     fn sigmoid(&self, x: &Self::Tensor) -> Result<Self::Tensor>;
+
+    /// Returns `1 / (1 + e^-x)` in float32, for numbers that decide something.
+    fn precise_sigmoid(&self, x: &Self::Tensor) -> Result<Self::Tensor>;
 
     /// Returns `cap * tanh(x / cap)`.
     fn softcapped(&self, x: &Self::Tensor, cap: f32) -> Result<Self::Tensor>;

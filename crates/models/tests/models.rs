@@ -267,7 +267,7 @@ fn numbers_that_no_model_has_are_refused() {
     refused("llama-8bit", "num_attention_heads", 0.into(), "no attention heads");
     refused("llama-8bit", "num_key_value_heads", 3.into(), "4 heads do not share 3 key/value heads");
     refused("llama-8bit", "head_dim", (-2).into(), "head_dim is -2");
-    refused("llama-8bit", "head_dim", (1 << 30).into(), "4 heads of 1073741824");
+    refused("llama-8bit", "head_dim", (1 << 30).into(), "1073741824 dimensions of a head are turned");
     refused("llama-8bit", "hidden_size", (-64).into(), "hidden_size is -64");
     refused("llama-8bit", "intermediate_size", 0.into(), "intermediate_size is 0");
     refused("llama-8bit", "vocab_size", (-1).into(), "vocab_size is -1");
@@ -286,6 +286,76 @@ fn numbers_that_no_model_has_are_refused() {
     refused("qwen3_moe-6bit", "num_experts_per_tok", 0.into(), "0 experts are chosen of 5");
     refused("qwen3_moe-6bit", "decoder_sparse_step", 0.into(), "decoder_sparse_step is 0");
     refused("qwen3_moe-6bit", "moe_intermediate_size", (-1).into(), "moe_intermediate_size is -1");
+}
+
+/// Returns a configuration in which some values are others, that no model has.
+fn hostile(config: &Value, dice: &mut impl FnMut(usize) -> usize) -> Value {
+    let values = [
+        serde_json::json!(0),
+        (-1).into(),
+        1.into(),
+        3.into(),
+        7.into(),
+        (1 << 16).into(),
+        (1 << 30).into(),
+        i32::MAX.into(),
+        (1_i64 << 40).into(),
+        Value::Null,
+        "x".into(),
+        serde_json::json!([]),
+        serde_json::json!({}),
+        serde_json::json!([0]),
+        serde_json::json!([1 << 30]),
+        1e308.into(),
+        (-1e-30).into(),
+        true.into(),
+        vec!["full_attention"; 3].into(),
+    ];
+    let mut hostile = config.clone();
+    for _ in 0..=dice(2) {
+        let mut at = &mut hostile;
+        // Into `text_config` or `rope_scaling`, most of the time.
+        while let Some(inner) = at.as_object_mut() {
+            let keys: Vec<String> = inner
+                .keys()
+                .filter(|key| *key != "model_type" && !key.starts_with("quantization"))
+                .cloned()
+                .collect();
+            let Some(key) = keys.get(dice(keys.len().max(1))) else { break };
+            at = inner.get_mut(key).unwrap();
+            if !at.is_object() || dice(5) == 0 {
+                *at = values[dice(values.len())].clone();
+                break;
+            }
+        }
+    }
+    hostile
+}
+
+/// Every configuration is either refused or runs: no number of it makes a program panic or take all memory.
+#[test]
+fn no_configuration_is_more_than_refused() {
+    let folders = cases("models");
+    let mut state = 17_u64;
+    let mut dice = |sides: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % sides
+    };
+    let (cpu, mut ran, count) = (Cpu::default(), 0, 600);
+    for _ in 0..count {
+        let folder = &folders[dice(folders.len())];
+        let model = copy(&folder.file_name().unwrap().to_string_lossy());
+        let path = model.path().join("config.json");
+        let config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        fs::write(&path, hostile(&config, &mut dice).to_string()).unwrap();
+        let refused = models::check(model.path()).is_err();
+        let adapter = Some(model.path().join("adapter")).filter(|adapter| adapter.exists());
+        if let Ok(loaded) = LanguageModel::load(&cpu, model.path(), adapter.as_deref()) {
+            assert!(!refused, "{} was refused, and yet it loads", path.display());
+            ran += usize::from(loaded.logits(&[1, 2, 3, 4, 5, 6, 7, 8, 9], 4).is_ok());
+        }
+    }
+    assert!(ran > count / 20 && ran < count, "{ran} of {count} ran");
 }
 
 #[test]

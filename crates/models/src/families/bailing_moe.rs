@@ -2,7 +2,7 @@
 //! by softmax or by corrected sigmoids.
 //! Knows neither files nor the text of tokens.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde::Deserialize;
 
 use super::common::Common;
@@ -38,8 +38,8 @@ pub(super) struct Args {
 
 impl Args {
     fn attention(&self, common: &Common, norm: NormArgs) -> Result<AttentionArgs> {
-        let mut rope = common.rope(common.rope_theta.context("no rope_theta")?)?;
-        rope.dims = self.rotary_dim.unwrap_or(rope.dims);
+        let turned = self.rotary_dim.unwrap_or_else(|| common.turned());
+        let rope = common.rope(common.theta()?).turning(turned).args()?;
         let names = ["query_layernorm", "key_layernorm"];
         Ok(AttentionArgs {
             rope: Some(rope),
@@ -90,8 +90,8 @@ impl Family for Args {
     }"#;
 
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
-        // mlx-lm reads neither `head_dim` nor `rope_traditional` here.
-        let common = &Common { head_dim: None, rope_traditional: None, ..self.common.clone() };
+        // mlx-lm does not read `head_dim` here.
+        let common = &Common { head_dim: None, ..self.common.clone() };
         let norm = common.norm()?;
         let attention = self.attention(common, norm)?;
         let decoder = common.decoder(is_tied, norm, |layer| {

@@ -31,8 +31,7 @@ impl Family for Args {
         // mlx-lm does not read `head_dim` here.
         let common = &Common { head_dim: None, ..self.common.clone() };
         let (norm, bias) = (NormArgs::layer(self.layer_norm_eps, self.layer_norm_bias), common.attention_bias);
-        let mut rope = common.plain_rope(8_000_000.0)?;
-        rope.traditional = true;
+        let rope = common.plain_rope(8_000_000.0).traditional(true).args()?;
         let head_norm = match self.use_qk_norm {
             true => HeadNorm::Apart(NormArgs::layer(self.layer_norm_eps, false)),
             false => HeadNorm::None,

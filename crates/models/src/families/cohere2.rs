@@ -32,8 +32,7 @@ impl Family for Args {
         let (common, pattern) = (&self.common, self.sliding_window_pattern);
         ensure!(pattern > 0, "sliding_window_pattern is 0");
         let (norm, bias) = (NormArgs::layer(self.layer_norm_eps, self.layer_norm_bias), common.attention_bias);
-        let mut rope = common.plain_rope(50_000.0)?;
-        rope.traditional = true;
+        let rope = common.plain_rope(50_000.0).traditional(true).args()?;
         let attention = AttentionArgs { qkv_bias: bias, o_bias: bias, ..common.attention() };
         let decoder = common.decoder(is_tied, norm, |layer| {
             let is_sliding = !(layer + 1).is_multiple_of(pattern);

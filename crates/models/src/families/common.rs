@@ -8,7 +8,6 @@ use serde::{Deserialize, Deserializer};
 use crate::decoder::{self, DecoderArgs};
 use crate::layers::{AttentionArgs, BlockArgs, MlpArgs, NormArgs};
 use crate::rope_scaling::{RopeConfig, RopeScaling};
-use crate::runtime::RopeArgs;
 
 /// The keys that most families have.
 #[derive(Clone, Deserialize)]
@@ -59,26 +58,35 @@ impl Common {
         Ok(NormArgs::rms(self.rms_norm_eps.context("no rms_norm_eps")?))
     }
 
-    /// Returns how positions turn heads, with `rope_scaling` if there is one. `base` stands in for `rope_theta`.
-    pub(super) fn rope(&self, base: f32) -> Result<RopeArgs> {
-        self.rope_with(self.rope_theta.unwrap_or(base), self.rope_scaling.as_ref())
+    /// Returns how positions turn whole heads, with `rope_scaling` if there is one. `base` stands in for `rope_theta`.
+    pub(super) fn rope(&self, base: f32) -> RopeConfig<'_> {
+        RopeConfig { scaling: self.rope_scaling.as_ref(), ..self.plain_rope(base) }
     }
 
-    /// Returns how positions turn heads, without `rope_scaling`. `base` stands in for `rope_theta`.
-    pub(super) fn plain_rope(&self, base: f32) -> Result<RopeArgs> {
-        self.rope_with(self.rope_theta.unwrap_or(base), None)
-    }
-
-    /// Returns how positions turn heads.
-    pub(super) fn rope_with(&self, base: f32, scaling: Option<&RopeScaling>) -> Result<RopeArgs> {
-        let config = RopeConfig {
-            dims: turned(self.head_dim(), self.partial_rotary_factor.unwrap_or(1.0)),
-            base,
-            traditional: self.rope_traditional.unwrap_or(false),
-            scaling,
+    /// Returns how positions turn whole heads, whatever `rope_scaling` says. `base` stands in for `rope_theta`.
+    pub(super) fn plain_rope(&self, base: f32) -> RopeConfig<'_> {
+        RopeConfig {
+            dims: self.head_dim(),
+            base: self.rope_theta.unwrap_or(base),
+            traditional: false,
+            scaling: None,
             max_position_embeddings: self.max_position_embeddings,
-        };
-        config.args()
+        }
+    }
+
+    /// Returns `rope_theta`, which must be there.
+    pub(super) fn theta(&self) -> Result<f32> {
+        self.rope_theta.context("no rope_theta")
+    }
+
+    /// Returns `rope_traditional`: whether neighbours are turned together.
+    pub(super) fn is_traditional(&self) -> bool {
+        self.rope_traditional.unwrap_or(false)
+    }
+
+    /// Returns how many dimensions of a head are turned by `partial_rotary_factor`.
+    pub(super) fn turned(&self) -> i32 {
+        turned(self.head_dim(), self.partial_rotary_factor.unwrap_or(1.0))
     }
 
     /// Returns the kind of a layer in `layer_types`.

@@ -1,7 +1,7 @@
 //! The `dots1` architecture, as in mlx-lm's `dots1.py`: Qwen3's attention, and experts as in DeepSeek V3.
 //! Knows neither files nor the text of tokens.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Deserialize;
 
 use super::common::Common;
@@ -24,7 +24,7 @@ impl Family for Args {
 
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
         let (common, norm) = (&self.common, self.common.norm()?);
-        let rope = common.rope(common.rope_theta.context("no rope_theta")?)?;
+        let rope = common.rope(common.theta()?).args()?;
         let head_norm = HeadNorm::each(norm);
         let attention = AttentionArgs { rope: Some(rope), head_norm, ..common.attention() };
         common.decoder(is_tied, norm, |layer| {

@@ -1,7 +1,7 @@
 //! The `ernie4_5` architecture, as in mlx-lm's `ernie4_5.py`: Llama with one switch for all biases.
 //! Knows neither files nor the text of tokens.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Deserialize;
 
 use super::common::Common;
@@ -18,8 +18,7 @@ pub(super) struct Args {
 
 /// Returns attention with neighbours turned together.
 pub(super) fn attention(common: &Common, bias: bool) -> Result<AttentionArgs> {
-    let mut rope = common.plain_rope(common.rope_theta.context("no rope_theta")?)?;
-    rope.traditional = true;
+    let rope = common.plain_rope(common.theta()?).traditional(true).args()?;
     Ok(AttentionArgs { rope: Some(rope), qkv_bias: bias, o_bias: bias, ..common.attention() })
 }
 

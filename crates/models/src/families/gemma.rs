@@ -20,7 +20,7 @@ impl Family for Args {
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
         let common = &self.common;
         let norm = NormArgs::gemma(common.norm()?.eps);
-        let attention = AttentionArgs { rope: Some(common.plain_rope(10_000.0)?), ..common.attention() };
+        let attention = AttentionArgs { rope: Some(common.plain_rope(10_000.0).traditional(common.is_traditional()).args()?), ..common.attention() };
         let mlp = MlpArgs { activation: Activation::ExactGelu, ..common.mlp() };
         let decoder = common.decoder(is_tied, norm, |_| {
             let mixer = ("self_attn", ModuleArgs::Attention(attention.clone()));

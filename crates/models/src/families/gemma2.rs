@@ -37,7 +37,7 @@ impl Family for Args {
         let norm = NormArgs::gemma(common.norm()?.eps);
         let attention = AttentionArgs {
             scale: 1.0 / self.query_pre_attn_scalar.sqrt(),
-            rope: Some(common.plain_rope(10_000.0)?),
+            rope: Some(common.plain_rope(10_000.0).traditional(common.is_traditional()).args()?),
             softcap: Some(self.attn_logit_softcapping),
             ..common.attention()
         };

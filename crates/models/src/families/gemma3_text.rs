@@ -10,6 +10,7 @@ use super::gemma2::parts;
 use crate::config::Family;
 use crate::decoder::DecoderArgs;
 use crate::layers::{AttentionArgs, BlockArgs, HeadNorm, NormArgs};
+use crate::rope_scaling::RopeConfig;
 
 #[derive(Deserialize)]
 pub(super) struct Args {
@@ -50,7 +51,8 @@ impl Family for Args {
         self.check_types()?;
         let common = &self.common;
         let norm = NormArgs::gemma(common.norm()?.eps);
-        let ropes = [common.rope(1_000_000.0)?, common.rope_with(self.rope_local_base_freq, None)?];
+        let local = RopeConfig { base: self.rope_local_base_freq, ..common.plain_rope(0.0) };
+        let ropes = [common.rope(1_000_000.0).args()?, local.args()?];
         let scale = 1.0 / self.query_pre_attn_scalar.sqrt();
         let attention = AttentionArgs { scale, head_norm: HeadNorm::each(norm), ..common.attention() };
         let decoder = common.decoder(is_tied, norm, |layer| {

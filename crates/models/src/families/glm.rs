@@ -17,11 +17,9 @@ pub(super) struct Args {
 
 impl Family for Args {
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
-        // mlx-lm turns whole heads here, whatever `partial_rotary_factor` says.
-        let common = &Common { partial_rotary_factor: None, ..self.common.clone() };
+        let common = &self.common;
         let norm = common.norm()?;
-        let mut rope = common.plain_rope(10_000.0)?;
-        rope.traditional = true;
+        let rope = common.plain_rope(10_000.0).traditional(true).args()?;
         let attention =
             AttentionArgs { rope: Some(rope), qkv_bias: common.attention_bias, ..common.attention() };
         let mlp = MlpArgs { form: MlpForm::FUSED, ..common.mlp() };

@@ -21,7 +21,7 @@ impl Family for Args {
 
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
         let common = &self.common;
-        let (norm, rope) = (common.norm()?, Some(common.plain_rope(10_000.0)?));
+        let (norm, rope) = (common.norm()?, Some(common.plain_rope(10_000.0).turning(common.turned()).traditional(common.is_traditional()).args()?));
         let attention = AttentionArgs { rope, qkv_bias: common.attention_bias, ..common.attention() };
         let mlp = MlpArgs { form: MlpForm::FUSED, ..common.mlp() };
         common.decoder(is_tied, norm, |_| {

@@ -27,7 +27,7 @@ impl Family for Args {
         let common = &self.common;
         let norm = common.norm()?;
         let attention = AttentionArgs {
-            rope: Some(common.plain_rope(10_000.0)?),
+            rope: Some(common.plain_rope(10_000.0).turning(common.turned()).args()?),
             qkv_bias: common.attention_bias,
             head_norm: if self.use_qk_norm { HeadNorm::each(norm) } else { HeadNorm::None },
             ..common.attention()

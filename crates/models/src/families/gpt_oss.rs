@@ -30,7 +30,7 @@ impl Family for Args {
         let common = &self.common;
         let (norm, dims) = (common.norm()?, common.hidden_size);
         let attention = AttentionArgs {
-            rope: Some(common.rope(150_000.0)?),
+            rope: Some(common.rope(150_000.0).args()?),
             qkv_bias: true,
             o_bias: true,
             has_sinks: true,

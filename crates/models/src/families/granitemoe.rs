@@ -27,7 +27,7 @@ impl Family for Args {
         let (norm, dims, bias) = (common.norm()?, common.hidden_size, common.attention_bias);
         let attention = AttentionArgs {
             scale: self.factors.attention_multiplier,
-            rope: Some(common.rope(10_000.0)?),
+            rope: Some(common.rope(10_000.0).args()?),
             qkv_bias: bias,
             o_bias: bias,
             ..common.attention()

@@ -74,7 +74,7 @@ impl Family for Args {
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
         let (common, bias) = (&self.common, self.common.attention_bias);
         let (norm, dims) = (common.norm()?, common.hidden_size);
-        let rope = common.plain_rope(10_000.0)?;
+        let rope = common.plain_rope(10_000.0).args()?;
         let attention = AttentionArgs {
             scale: self.factors.attention_multiplier,
             rope: (self.position_embedding_type != "nope").then_some(rope),

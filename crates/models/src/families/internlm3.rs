@@ -25,7 +25,7 @@ impl Family for Args {
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
         // mlx-lm does not read `head_dim` here.
         let common = &Common { head_dim: None, ..self.common.clone() };
-        let (norm, rope) = (common.norm()?, Some(common.rope(10_000.0)?));
+        let (norm, rope) = (common.norm()?, Some(common.rope(10_000.0).traditional(common.is_traditional()).args()?));
         let (qkv_bias, o_bias) = (self.qkv_bias, self.qkv_bias);
         let attention = AttentionArgs { rope, qkv_bias, o_bias, ..common.attention() };
         let mlp = MlpArgs { bias: self.bias, ..common.mlp() };

@@ -19,7 +19,7 @@ impl Family for Args {
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
         let common = &self.common;
         let (norm, bias) = (common.norm()?, common.attention_bias);
-        let rope = Some(common.rope(10_000.0)?);
+        let rope = Some(common.rope(10_000.0).traditional(common.is_traditional()).args()?);
         let attention = AttentionArgs { rope, qkv_bias: bias, o_bias: bias, ..common.attention() };
         let mlp = MlpArgs { bias: common.mlp_bias, ..common.mlp() };
         common.decoder(is_tied, norm, |layer| {

@@ -24,11 +24,9 @@ impl Family for Args {
     const DEFAULTS: &str = r#"{"use_qk_norm": true}"#;
 
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
-        // mlx-lm reads no `partial_rotary_factor` here.
-        let common = &Common { partial_rotary_factor: None, ..self.common.clone() };
+        let common = &self.common;
         let (norm, dims) = (common.norm()?, common.hidden_size);
-        let mut rope = common.plain_rope(10_000.0)?;
-        rope.dims = self.rotary_dim;
+        let rope = common.plain_rope(10_000.0).turning(self.rotary_dim).args()?;
         let head_norm = if self.use_qk_norm { HeadNorm::All(norm) } else { HeadNorm::None };
         let attention = AttentionArgs { rope: Some(rope), head_norm, ..common.attention() };
         let router = RouterArgs {

@@ -1,7 +1,7 @@
 //! The `ministral3` architecture, as in mlx-lm's `ministral3.py`: Llama whose queries grow with the position.
 //! Knows neither files nor the text of tokens.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Deserialize;
 
 use super::common::Common;
@@ -26,7 +26,7 @@ impl Family for Args {
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
         let common = &self.common;
         let norm = common.norm()?;
-        let rope = common.rope(common.rope_theta.context("no rope_theta")?)?;
+        let rope = common.rope(common.theta()?).args()?;
         let RopeParameters { llama_4_scaling_beta: beta, original_max_position_embeddings: context } =
             self.rope_parameters;
         let position_scale = Some(PositionScale { beta, context });

@@ -28,7 +28,7 @@ impl Family for Args {
         // mlx-lm reads neither `head_dim` nor `rope_scaling` here.
         let common = &Common { head_dim: None, ..self.common.clone() };
         let (norm, dims) = (common.norm()?, common.hidden_size);
-        let rope = Some(common.plain_rope(1_000_000.0)?);
+        let rope = Some(common.plain_rope(1_000_000.0).traditional(common.is_traditional()).args()?);
         let attention = AttentionArgs { rope, ..common.attention() };
         let router = RouterArgs {
             scores: Scores::SoftmaxOfChosen,

@@ -22,10 +22,9 @@ impl Family for Args {
     const DEFAULTS: &str = r#"{"partial_rotary_factor": 0.5}"#;
 
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
-        // mlx-lm does not read `rope_traditional` here.
-        let common = &Common { rope_traditional: None, ..self.common.clone() };
+        let common = &self.common;
         let norm = NormArgs { weight: NormWeight::MinusOne, ..NormArgs::layer(self.norm_eps, true) };
-        let (rope, bias) = (Some(common.rope(10_000.0)?), common.attention_bias);
+        let (rope, bias) = (Some(common.rope(10_000.0).turning(common.turned()).args()?), common.attention_bias);
         let attention = AttentionArgs { rope, qkv_bias: bias, o_bias: bias, ..common.attention() };
         let form = MlpForm::Plain { up: "up_proj", down: "down_proj" };
         let (activation, bias) = (Activation::SquaredRelu, common.mlp_bias);

@@ -1,7 +1,7 @@
 //! The `olmo3` architecture, as in mlx-lm's `olmo3.py`: Olmo 2 where most layers see only a sliding window.
 //! Knows neither files nor the text of tokens.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Deserialize;
 
 use super::common::Common;
@@ -20,9 +20,9 @@ impl Family for Args {
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
         let common = &self.common;
         let (norm, bias) = (common.norm()?, common.attention_bias);
-        let theta = common.rope_theta.context("no rope_theta")?;
+        let theta = common.theta()?;
         // The angles are stretched only in layers that see all tokens.
-        let ropes = [common.rope(theta)?, common.plain_rope(theta)?];
+        let ropes = [common.rope(theta).args()?, common.plain_rope(theta).args()?];
         let attention = AttentionArgs {
             qkv_bias: bias,
             o_bias: bias,

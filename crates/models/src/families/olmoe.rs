@@ -24,7 +24,7 @@ impl Family for Args {
         let common = &self.common;
         let (norm, dims, bias) = (common.norm()?, common.hidden_size, common.attention_bias);
         let attention = AttentionArgs {
-            rope: Some(common.rope(10_000.0)?),
+            rope: Some(common.rope(10_000.0).traditional(common.is_traditional()).args()?),
             qkv_bias: bias,
             o_bias: bias,
             head_norm: HeadNorm::All(norm),

@@ -8,6 +8,7 @@ use super::common::Common;
 use crate::config::Family;
 use crate::decoder::DecoderArgs;
 use crate::layers::{AttentionArgs, BlockArgs, MlpArgs, MlpForm, ModuleArgs, Projections};
+use crate::rope_scaling::RopeConfig;
 
 #[derive(Deserialize)]
 pub(super) struct Args {
@@ -25,7 +26,8 @@ impl Family for Args {
         let common = &Common { head_dim: None, ..self.common.clone() };
         let scaling = common.rope_scaling.clone().filter(|scaling| ["longrope", "su", "linear"].contains(&scaling.kind()));
         let scaling = scaling.map(|scaling| scaling.of_context(self.original_max_position_embeddings));
-        let rope = common.rope_with(common.rope_theta.unwrap_or(10_000.0), scaling.as_ref())?;
+        let rope = RopeConfig { scaling: scaling.as_ref(), ..common.plain_rope(10_000.0) };
+        let rope = rope.turning(common.turned()).traditional(common.is_traditional()).args()?;
         let norm = common.norm()?;
         let projections = Projections::Fused { qkv: "qkv_proj", output: "o_proj" };
         let attention = AttentionArgs { rope: Some(rope), projections, ..common.attention() };

@@ -21,7 +21,7 @@ impl Family for Args {
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
         // mlx-lm does not read `head_dim` here.
         let common = &Common { head_dim: None, ..self.common.clone() };
-        let (norm, rope) = (common.norm()?, Some(common.rope(1_000_000.0)?));
+        let (norm, rope) = (common.norm()?, Some(common.rope(1_000_000.0).traditional(common.is_traditional()).args()?));
         let attention = AttentionArgs { rope, qkv_bias: true, ..common.attention() };
         common.decoder(is_tied, norm, |_| {
             let mixer = ("self_attn", ModuleArgs::Attention(attention.clone()));

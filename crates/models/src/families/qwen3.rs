@@ -1,7 +1,7 @@
 //! The `qwen3` architecture, as in mlx-lm's `qwen3.py`: Llama with a norm on each head.
 //! Knows neither files nor the text of tokens.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Deserialize;
 
 use super::common::Common;
@@ -19,7 +19,7 @@ impl Family for Args {
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
         let common = &self.common;
         let norm = common.norm()?;
-        let rope = common.rope(common.rope_theta.context("no rope_theta")?)?;
+        let rope = common.rope(common.theta()?).args()?;
         let head_norm = HeadNorm::each(norm);
         let attention = AttentionArgs { rope: Some(rope), head_norm, ..common.attention() };
         common.decoder(is_tied, norm, |_| {

@@ -1,7 +1,7 @@
 //! The `qwen3_moe` architecture, as in mlx-lm's `qwen3_moe.py`: Qwen3 with experts in most layers.
 //! Knows neither files nor the text of tokens.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde::Deserialize;
 
 use super::common::Common;
@@ -34,7 +34,7 @@ impl Family for Args {
         ensure!(self.decoder_sparse_step > 0, "decoder_sparse_step is 0");
         let norm = common.norm()?;
         // mlx-lm does not read `rope_scaling` here.
-        let rope = common.plain_rope(common.rope_theta.context("no rope_theta")?)?;
+        let rope = common.plain_rope(common.theta()?).args()?;
         let head_norm = HeadNorm::each(norm);
         let attention = AttentionArgs { rope: Some(rope), head_norm, ..common.attention() };
         let router = RouterArgs {

@@ -94,7 +94,7 @@ impl Experts {
 pub(super) fn attention(common: &Common, base: f32) -> Result<AttentionArgs> {
     let (norm, bias) = (common.norm()?, common.attention_bias);
     Ok(AttentionArgs {
-        rope: Some(common.rope(base)?),
+        rope: Some(common.rope(base).turning(common.turned()).args()?),
         qkv_bias: bias,
         o_bias: bias,
         head_norm: HeadNorm::each(norm),

@@ -21,7 +21,7 @@ pub(super) struct Args {
 impl Family for Args {
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
         let common = &self.common;
-        let (norm, rope) = (common.norm()?, Some(common.rope(10_000.0)?));
+        let (norm, rope) = (common.norm()?, Some(common.rope(10_000.0).traditional(common.is_traditional()).args()?));
         let (qkv_bias, o_bias) = (common.attention_bias, self.attention_out_bias);
         let attention = AttentionArgs { rope, qkv_bias, o_bias, ..common.attention() };
         let mlp = MlpArgs { bias: common.mlp_bias, ..common.mlp() };

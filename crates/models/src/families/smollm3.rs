@@ -37,7 +37,7 @@ impl Family for Args {
             let (found, wanted) = (layers.len(), common.num_hidden_layers);
             ensure!(found == wanted, "{found} no_rope_layers for {wanted} layers");
         }
-        let (norm, bias, rope) = (common.norm()?, common.attention_bias, common.rope(10_000.0)?);
+        let (norm, bias, rope) = (common.norm()?, common.attention_bias, common.rope(10_000.0).traditional(common.is_traditional()).args()?);
         let attention = AttentionArgs { qkv_bias: bias, o_bias: bias, ..common.attention() };
         let mlp = MlpArgs { bias: common.mlp_bias, ..common.mlp() };
         common.decoder(is_tied, norm, |layer| {

@@ -25,7 +25,7 @@ impl Family for Args {
         // mlx-lm does not read `head_dim` here.
         let common = &Common { head_dim: None, ..self.common.clone() };
         let norm = NormArgs::layer(self.norm_epsilon, true);
-        let rope = Some(common.plain_rope(100_000.0)?);
+        let rope = Some(common.plain_rope(100_000.0).args()?);
         let attention = AttentionArgs { rope, qkv_bias: true, o_bias: true, ..common.attention() };
         let form = MlpForm::Plain { up: "c_fc", down: "c_proj" };
         let mlp = MlpArgs { bias: true, activation: Activation::ExactGelu, form, ..common.mlp() };

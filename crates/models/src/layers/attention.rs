@@ -113,6 +113,9 @@ impl AttentionArgs {
         side_of("heads", n_heads, head_dim)?;
         ensure!(self.scale.is_finite(), "attention has scale {}", self.scale);
         ensure!(self.softcap.is_none_or(|cap| cap > 0.0), "attention has the softcap {:?}", self.softcap);
+        if let Some(PositionScale { beta, context }) = self.position_scale {
+            ensure!(beta.is_finite() && context > 0.0, "queries grow by {beta} after {context} tokens");
+        }
         let window = self.window.unwrap_or(1);
         ensure!(window > 0, "sliding_window is {window}");
         let turned = self.rope.as_ref().map_or(2, |rope| rope.dims);

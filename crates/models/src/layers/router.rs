@@ -117,7 +117,7 @@ impl<R: Runtime> Router<R> {
         let scores = match args.scores {
             Scores::Softmax => runtime.softmax(&gates)?,
             Scores::SoftmaxOfChosen => gates,
-            Scores::Sigmoid => runtime.sigmoid(&gates)?,
+            Scores::Sigmoid => runtime.precise_sigmoid(&gates)?,
         };
         let (choice, chosen) = self.choose(runtime, &scores)?;
         let chosen = match args.scores {
