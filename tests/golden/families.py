@@ -2058,6 +2058,47 @@ FAMILIES = {
         "4bit-lora": {"no_rope_layers": [1, 0], "rope_traditional": True},
         "lora": DENSE,
     },
+    # Where there is a pattern, the layers without a window have no positions.
+    "exaone4": {
+        "config": {
+            "model_type": "exaone4",
+            **HEADS,
+            **THETA,
+            "rope_scaling": None,
+            "sliding_window": 8,
+            "sliding_window_pattern": "LG",
+            "tie_word_embeddings": False,
+        },
+        # The base grows once the text is longer than 16 tokens, which it gets while decoding.
+        "bfloat16": {
+            "max_position_embeddings": 16,
+            "rope_scaling": {"rope_type": "dynamic", "factor": 2.0},
+        },
+        "8bit": {
+            "rope_scaling": LLAMA3,
+            "sliding_window": None,
+            "sliding_window_pattern": None,
+            "tie_word_embeddings": True,
+        },
+        "6bit": {
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "rope_scaling": LINEAR,
+            "sliding_window": 16,
+            "sliding_window_pattern": "GL",
+        },
+        # The pattern comes round again. The last two keys are not read.
+        "4bit-lora": {
+            "num_hidden_layers": 4,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "sliding_window_pattern": "LLG",
+            "rope_traditional": True,
+            "partial_rotary_factor": 0.5,
+        },
+        "prompts": {"6bit": 21, "4bit-lora": 21},
+        "lora": DENSE,
+    },
 }
 
 

@@ -282,6 +282,9 @@ fn numbers_that_no_model_has_are_refused() {
     refused("gemma3_text-6bit", "sliding_window", (-8).into(), "sliding_window is -8");
     refused("gemma3_text-6bit", "query_pre_attn_scalar", 0.into(), "attention has scale inf");
     refused("gemma3_text-6bit", "layer_types", vec!["full_attention"].into(), "layer 0 is full_attention");
+    refused("exaone4-6bit", "head_dim", Value::Null, "no head_dim");
+    refused("exaone4-6bit", "sliding_window", Value::Null, "sliding_window_pattern without sliding_window");
+    refused("exaone4-6bit", "sliding_window_pattern", "LL".into(), "lacks L or G");
     refused("qwen3_moe-6bit", "num_experts_per_tok", 9.into(), "9 experts are chosen of 5");
     refused("qwen3_moe-6bit", "num_experts_per_tok", 0.into(), "0 experts are chosen of 5");
     refused("qwen3_moe-6bit", "decoder_sparse_step", 0.into(), "decoder_sparse_step is 0");
@@ -356,6 +359,19 @@ fn no_configuration_is_more_than_refused() {
         }
     }
     assert!(ran > count / 20 && ran < count, "{ran} of {count} ran");
+}
+
+#[test]
+fn a_key_that_may_be_null_may_still_not_be_absent() {
+    let _mlx = mlx();
+    let model = copy("exaone4-8bit");
+    assert!(load(model.path()).is_ok(), "sliding_window_pattern is null");
+    let path = model.path().join("config.json");
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    config.as_object_mut().unwrap().remove("sliding_window_pattern");
+    fs::write(path, config.to_string()).unwrap();
+    let error = load_error(model.path());
+    assert!(error.contains("missing field `sliding_window_pattern`"), "{error}");
 }
 
 #[test]

@@ -15,9 +15,10 @@ macro_rules! families {
 }
 
 families! {
-    bailing_moe cohere cohere2 deepseek_v3 dots1 ernie4_5 ernie4_5_moe gemma gemma2 gemma3_text gemma4_text glm glm4 glm4_moe
-    glm4_moe_lite gpt_oss granite granitemoe granitemoehybrid internlm3 lfm2 lfm2_moe llama minimax ministral3 mixtral
-    nemotron nemotron_h olmo2 olmo3 olmoe phi3 qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next seed_oss smollm3 starcoder2
+    bailing_moe cohere cohere2 deepseek_v3 dots1 ernie4_5 ernie4_5_moe exaone4 gemma gemma2 gemma3_text gemma4_text
+    glm glm4 glm4_moe glm4_moe_lite gpt_oss granite granitemoe granitemoehybrid internlm3 lfm2 lfm2_moe llama minimax
+    ministral3 mixtral nemotron nemotron_h olmo2 olmo3 olmoe phi3 qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next seed_oss
+    smollm3 starcoder2
 }
 
 use anyhow::{Result, bail};
