@@ -22,12 +22,10 @@ pub(super) struct Args {
 
 impl Family for Args {
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
-        // mlx-lm does not read these two here.
-        let common = &Common { rope_traditional: None, partial_rotary_factor: None, ..self.common.clone() };
+        let common = &self.common;
         ensure!(common.head_dim.is_some(), "no head_dim");
         ensure!(common.num_key_value_heads.is_some(), "no num_key_value_heads");
-        let (norm, theta) = (common.norm()?, common.rope_theta.context("no rope_theta")?);
-        let rope = common.rope(theta)?;
+        let (norm, rope) = (common.norm()?, common.rope(common.theta()?).args()?);
         // An empty pattern is none, as in Python.
         let pattern = self.sliding_window_pattern.as_deref().unwrap_or_default();
         let is_complete = pattern.is_empty() || (pattern.contains('L') && pattern.contains('G'));
