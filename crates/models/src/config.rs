@@ -16,6 +16,9 @@ pub(crate) trait Family: DeserializeOwned {
     /// The values of keys that a configuration may lack, as JSON.
     const DEFAULTS: &str = "{}";
 
+    /// Whether `rope_parameters` counts more than the older keys that say the same beside it.
+    const ROPE_PARAMETERS_WIN: bool = false;
+
     /// Returns what the model is made of. `is_tied` says whether the embedding is the output head too.
     ///
     /// # Errors
@@ -95,21 +98,39 @@ impl Config {
     /// Reads the keys that a family names, ignores the others, and returns what the model is made of.
     pub(crate) fn decoder<F: Family>(&self) -> Result<DecoderArgs> {
         let path = self.path.display();
-        // mlx-lm reads `rope_parameters` for some architectures only. The others would run badly without it.
         let mut value = self.value.clone();
         if let Some(keys) = value.as_object_mut() {
-            add_older_rope_keys(keys).with_context(|| format!("cannot use {path}"))?;
-            let defaults: Map<String, Value> =
-                serde_json::from_str(F::DEFAULTS).context("BUG: the defaults")?;
-            for (key, default) in defaults {
-                keys.entry(key).or_insert(default);
-            }
+            complete::<F>(keys).with_context(|| format!("cannot use {path}"))?;
         }
         let family = F::deserialize(&value).with_context(|| format!("cannot use {path}"))?;
         let args = family.decoder(self.is_tied).with_context(|| path.to_string())?;
         args.check().with_context(|| path.to_string())?;
         Ok(args)
     }
+}
+
+/// Adds what a configuration lacks: the older keys of the angles, and the defaults of the family.
+///
+/// mlx-lm reads `rope_parameters` for some architectures only. The others would run badly without it.
+fn complete<F: Family>(keys: &mut Map<String, Value>) -> Result<()> {
+    let mut defaults: Map<String, Value> = serde_json::from_str(F::DEFAULTS).context("BUG: the defaults")?;
+    let newer = keys.get("rope_parameters").cloned().filter(|newer| !newer.is_null());
+    if let Some(newer) = newer.or_else(|| defaults.remove("rope_parameters")) {
+        if F::ROPE_PARAMETERS_WIN {
+            let is_older = |key: &str| match key {
+                "rope_theta" | "partial_rotary_factor" => newer.get(key).is_some(),
+                "rope_scaling" => true,
+                _ => false,
+            };
+            keys.retain(|key, _| !is_older(key));
+        }
+        keys.insert("rope_parameters".to_owned(), newer);
+    }
+    add_older_rope_keys(keys)?;
+    for (key, default) in defaults {
+        keys.entry(key).or_insert(default);
+    }
+    Ok(())
 }
 
 /// Reads a JSON file of a model or adapter folder.
@@ -120,4 +141,53 @@ pub(crate) fn read_json(path: &Path) -> Result<Value> {
 /// Like [`read_json`], but for a file that a folder may lack.
 pub(crate) fn read_json_if_present(path: &Path) -> Result<Option<Value>> {
     if path.exists() { read_json(path).map(Some) } else { Ok(None) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A family as `qwen3_5`: `rope_parameters` has a default, and counts more than what is beside it.
+    #[derive(Deserialize)]
+    struct Newer {}
+
+    impl Family for Newer {
+        const ROPE_PARAMETERS_WIN: bool = true;
+        const DEFAULTS: &str = r#"{"rope_theta": 1.0, "rope_parameters": {"rope_theta": 2.0}}"#;
+
+        fn decoder(&self, _: bool) -> Result<DecoderArgs> {
+            anyhow::bail!("it has none")
+        }
+    }
+
+    #[derive(Deserialize)]
+    struct Older {}
+
+    impl Family for Older {
+        const DEFAULTS: &str = r#"{"rope_theta": 1.0}"#;
+
+        fn decoder(&self, _: bool) -> Result<DecoderArgs> {
+            anyhow::bail!("it has none")
+        }
+    }
+
+    fn theta<F: Family>(mut config: Value) -> Value {
+        let keys = config.as_object_mut().unwrap();
+        complete::<F>(keys).unwrap();
+        keys["rope_theta"].clone()
+    }
+
+    #[test]
+    fn either_spelling_of_the_angles_may_count() {
+        let both = json!({"rope_theta": 3.0, "rope_parameters": {"rope_theta": 4.0}});
+        assert_eq!([theta::<Newer>(both.clone()), theta::<Older>(both)], [4.0, 3.0]);
+        let old = json!({"rope_theta": 3.0});
+        assert_eq!([theta::<Newer>(old.clone()), theta::<Older>(old)], [2.0, 3.0]);
+        let scaled = json!({"rope_theta": 3.0, "rope_parameters": {"factor": 4.0}});
+        assert_eq!([theta::<Newer>(scaled.clone()), theta::<Older>(scaled)], [3.0, 3.0]);
+        assert_eq!([theta::<Newer>(json!({})), theta::<Older>(json!({}))], [2.0, 1.0]);
+    }
 }

@@ -69,6 +69,7 @@ impl Args {
 }
 
 impl Family for Args {
+    const ROPE_PARAMETERS_WIN: bool = true;
     const DEFAULTS: &str = r#"{"position_embedding_type": "rope", "time_step_limit": [0.001, 100.0]}"#;
 
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {

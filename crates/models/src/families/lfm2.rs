@@ -113,6 +113,7 @@ impl Args {
 }
 
 impl Family for Args {
+    const ROPE_PARAMETERS_WIN: bool = true;
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
         let form = MlpForm::Gated { gate: "w1", up: "w3", down: "w2" };
         let (dims, size) = (self.hybrid.hidden_size, self.ff_dim()?);

@@ -24,6 +24,7 @@ pub(super) struct Args {
 }
 
 impl Family for Args {
+    const ROPE_PARAMETERS_WIN: bool = true;
     const DEFAULTS: &str = r#"{"routed_scaling_factor": 1.0}"#;
 
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {

@@ -23,6 +23,7 @@ struct RopeParameters {
 }
 
 impl Family for Args {
+    const ROPE_PARAMETERS_WIN: bool = true;
     fn decoder(&self, is_tied: bool) -> Result<DecoderArgs> {
         let common = &self.common;
         let norm = common.norm()?;
