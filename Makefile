@@ -38,6 +38,7 @@ bench: setup ## Measure beside ninja and make, beside mlx-lm and llama.cpp; writ
 	python3 bench/null_build.py
 	python3 bench/weights.py
 	python3 bench/experts.py
+	python3 bench/load.py
 	python3 bench/decode.py
 	python3 bench/remote.py
 

@@ -49,13 +49,24 @@ SIZES = {
     },
 }
 
-# Qwen3-30B-A3B with two of its 48 layers and a ninth of its vocabulary; and the same for a trial.
+# Qwen3-30B-A3B with two of its 48 layers and a ninth of its vocabulary; the same with half the experts and six layers, of
+# which 8 bits are 2 GB; and the same for a trial.
 EXPERTS = {
     "experts": {
         "hidden_size": 2048,
         "moe_intermediate_size": 768,
         "num_experts": 128,
         "num_hidden_layers": 2,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "head_dim": 128,
+        "vocab_size": 16384,
+    },
+    "experts to load": {
+        "hidden_size": 2048,
+        "moe_intermediate_size": 768,
+        "num_experts": 64,
+        "num_hidden_layers": 6,
         "num_attention_heads": 32,
         "num_key_value_heads": 4,
         "head_dim": 128,
@@ -117,6 +128,7 @@ def expert_shapes(size, layout):
         for name, rows in ("q_proj", queries), ("k_proj", keys), ("v_proj", keys):
             yield f"{prefix}self_attn.{name}.weight", [rows, hidden]
         yield f"{prefix}self_attn.o_proj.weight", [hidden, queries]
+        yield from ((f"{prefix}self_attn.{name}_norm.weight", [size["head_dim"]]) for name in "qk")
         yield f"{prefix}mlp.gate.weight", [experts, hidden]
         if layout == "one by one":
             for expert in range(experts):
@@ -191,7 +203,8 @@ def write_model(folder, size="small", dtype="float16"):
 def write_experts(folder, size="experts", layout="one by one", dtype="float16"):
     """Writes a mixture of experts as the Hugging Face hub has it."""
     size = EXPERTS[size]
-    text = size | {"num_experts_per_tok": 8, "norm_topk_prob": True, "tie_word_embeddings": False}
+    router = {"num_experts_per_tok": 8, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []}
+    text = size | router | {"tie_word_embeddings": False, "intermediate_size": size["moe_intermediate_size"]}
     kind = LAYOUTS[layout]
     own = text if layout == "one by one" else {"text_config": text | {"model_type": f"{kind}_text"}}
     write_folder(folder, list(expert_shapes(size, layout)), own | {"model_type": kind}, "experts", dtype)

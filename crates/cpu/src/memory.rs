@@ -16,6 +16,14 @@ use crate::format::PADDING;
 /// What blocks are aligned to, in bytes: a line of the cache.
 const ALIGNMENT: usize = 64;
 
+/// The size of a large page in bytes.
+#[cfg(target_os = "linux")]
+const LARGE_PAGE: usize = 2 << 20;
+
+/// Clearing pages takes the bandwidth of the memory, which a few threads use up.
+#[cfg(target_os = "linux")]
+const MOST_THREADS: usize = 8;
+
 /// Memory that blocks are cut from.
 pub struct Arena {
     mapping: Arc<MmapRaw>,
@@ -30,14 +38,16 @@ pub(crate) struct Block {
 }
 
 impl Arena {
-    /// Reserves memory for blocks whose sizes are rounded up by [`needed`](Self::needed). It takes none before it is
-    /// written.
+    /// Takes memory for blocks whose sizes are rounded up by [`needed`](Self::needed).
     pub(crate) fn new(bytes: usize) -> Result<Self> {
         let mapping =
             MmapMut::map_anon(bytes.max(1)).with_context(|| format!("no memory for {bytes} bytes"))?;
         #[cfg(target_os = "linux")]
-        // A system without large pages refuses, and small ones do.
-        let _ = mapping.advise(memmap2::Advice::HugePage);
+        {
+            // A system without large pages refuses, and small ones do.
+            let _ = mapping.advise(memmap2::Advice::HugePage);
+            populate(&mapping);
+        }
         Ok(Self { mapping: Arc::new(MmapRaw::from(mapping)), used: Cell::new(0) })
     }
 
@@ -58,6 +68,20 @@ impl Arena {
         fill(bytes)?;
         Ok(Block { mapping: Arc::clone(&self.mapping), start, length })
     }
+}
+
+/// Asks the system for the pages of a mapping, with several threads at once. A page that is asked for while a file is read into
+/// it takes several times as long. A system that does not know this request gives pages when they are written.
+#[cfg(target_os = "linux")]
+fn populate(mapping: &MmapMut) {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+    let part = mapping.len().div_ceil(threads).next_multiple_of(LARGE_PAGE);
+    std::thread::scope(|scope| {
+        for start in (0..mapping.len()).step_by(part) {
+            let length = part.min(mapping.len() - start);
+            scope.spawn(move || mapping.advise_range(memmap2::Advice::PopulateWrite, start, length));
+        }
+    });
 }
 
 impl Block {

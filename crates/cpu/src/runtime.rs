@@ -297,9 +297,8 @@ impl Runtime for Cpu {
     fn rms_norm(&self, x: &Tensor, weight: Option<&Tensor>, eps: f32) -> Result<Tensor> {
         let simd = self.simd;
         let mut values = Buffer::of(x.values());
-        let mut ones = Buffer::new(x.dims());
-        ones.fill(1.0);
-        let weight = weight.map_or(&*ones, Tensor::values);
+        let ones = if weight.is_none() { vec![1.0; x.dims()] } else { Vec::new() };
+        let weight = weight.map_or(ones.as_slice(), Tensor::values);
         self.for_rows(&mut values, x.dims(), &|_, rows| {
             for row in rows.chunks_exact_mut(x.dims()) {
                 elementwise::rms_norm(simd, row, weight, eps);

@@ -11,9 +11,62 @@ use std::sync::Arc;
 /// The most numbers that are kept for later use: 64 MB.
 const MOST_KEPT: usize = 16 << 20;
 
+/// The most tensors whose memory is kept. All are looked at when a tensor is made, so a long list costs more than
+/// it saves.
+const MOST_BUFFERS: usize = 32;
+
 thread_local! {
     /// The memory of tensors that were dropped.
-    static KEPT: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+    static KEPT: RefCell<Kept> = const { RefCell::new(Kept { buffers: Vec::new(), total: 0 }) };
+}
+
+/// Memory for later use.
+struct Kept {
+    buffers: Vec<Vec<f32>>,
+    /// How many numbers they have room for.
+    total: usize,
+}
+
+impl Kept {
+    /// Takes the smallest memory that has room for so many numbers.
+    ///
+    /// Several hundred tensors are made for each token. This is a plain loop, because the compiler does not always make
+    /// one of an iterator.
+    fn take(&mut self, length: usize) -> Option<Vec<f32>> {
+        let (mut best, mut least) = (None, usize::MAX);
+        for (index, buffer) in self.buffers.iter().enumerate() {
+            let room = buffer.capacity();
+            if room >= length && room < least {
+                (best, least) = (Some(index), room);
+            }
+        }
+        let taken = self.buffers.swap_remove(best?);
+        self.total -= taken.capacity();
+        Some(taken)
+    }
+
+    /// Keeps memory, if there is not too much of it.
+    fn keep(&mut self, buffer: Vec<f32>) {
+        if self.total + buffer.capacity() > MOST_KEPT {
+            return;
+        }
+        self.total += buffer.capacity();
+        self.buffers.push(buffer);
+        if self.buffers.len() > MOST_BUFFERS {
+            self.drop_smallest();
+        }
+    }
+
+    /// Gives the smallest memory back: the system has such pieces quickest.
+    fn drop_smallest(&mut self) {
+        let (mut smallest, mut least) = (0, usize::MAX);
+        for (index, buffer) in self.buffers.iter().enumerate() {
+            if buffer.capacity() < least {
+                (smallest, least) = (index, buffer.capacity());
+            }
+        }
+        self.total -= self.buffers.swap_remove(smallest).capacity();
+    }
 }
 
 /// Numbers whose memory is used again.
@@ -22,11 +75,7 @@ pub(crate) struct Buffer(Vec<f32>);
 impl Buffer {
     /// Returns memory for so many numbers. What they are is not specified: the caller writes all of them.
     pub(crate) fn new(length: usize) -> Self {
-        let kept = KEPT.with_borrow_mut(|kept| {
-            let fits = kept.iter().enumerate().filter(|(_, buffer)| buffer.capacity() >= length);
-            let best = fits.min_by_key(|(_, buffer)| buffer.capacity()).map(|(index, _)| index);
-            best.map(|index| kept.swap_remove(index))
-        });
+        let kept = KEPT.with_borrow_mut(|kept| kept.take(length));
         let mut numbers = kept.unwrap_or_default();
         numbers.truncate(length);
         numbers.resize(length, 0.0);
@@ -63,13 +112,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let numbers = std::mem::take(&mut self.0);
         // A thread that ends keeps nothing.
-        let _ = KEPT.try_with(|kept| {
-            let mut kept = kept.borrow_mut();
-            let total: usize = kept.iter().map(Vec::capacity).sum();
-            if total + numbers.capacity() <= MOST_KEPT {
-                kept.push(numbers);
-            }
-        });
+        let _ = KEPT.try_with(|kept| kept.borrow_mut().keep(numbers));
     }
 }
 
