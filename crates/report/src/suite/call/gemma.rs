@@ -62,8 +62,10 @@ impl Marks {
             }
             let (value, after) = self.value(rest, depth + 1)?;
             values.push(value);
-            let after = after.trim_start();
-            rest = after.strip_prefix(',').unwrap_or(after).trim_start();
+            let trimmed = after.trim_start();
+            let next = trimmed.strip_prefix(',').unwrap_or(trimmed).trim_start();
+            // A `}` is no value, and it does not end a list.
+            rest = Some(next).filter(|next| next.len() < rest.len())?;
         }
     }
 

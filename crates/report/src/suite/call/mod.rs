@@ -261,6 +261,16 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_ends_as_a_map_does_is_no_list() {
+        // It was read for ever.
+        for text in
+            ["<|tool_call>call:f{a:[1}", "<start_function_call>call:f{a:[}", "<|tool_call>call:f{a:[[}]]}"]
+        {
+            assert_eq!(calls(text, None, Some(&tools())).read, []);
+        }
+    }
+
+    #[test]
     fn an_answer_may_hold_several_calls() {
         let two = [weather(json!({"days": 1})), weather(json!({"days": 2}))];
         for text in [
