@@ -46,6 +46,28 @@ pub(super) fn choose(
     Ok(())
 }
 
+/// Gives all weights in `free` the most bits with which the model is within the budget, or the fewest that there are.
+/// It takes no look at the numbers, so what is chosen later may be smaller.
+pub(super) fn guess(
+    auto: &AutoBits,
+    rewrite: &mut Rewrite<'_>,
+    free: &BTreeMap<String, String>,
+    section: &mut Map<String, Value>,
+) {
+    let budget = auto.target_bits.bytes(rewrite.checkpoint.parameters());
+    for &bits in auto.candidates.iter().rev() {
+        for (name, module) in free {
+            if let Some(Target::Quantized(spec, _)) = rewrite.targets.get_mut(name) {
+                spec.bits = bits;
+                section.insert(module.clone(), record(*spec));
+            }
+        }
+        if rewrite.bytes(|_| true) as f64 <= budget {
+            return;
+        }
+    }
+}
+
 /// Checks that the fewest bits are within the budget. `targets` has them for all weights that may be chosen for.
 /// The model at hand may be the base of the one that is quantized, which has the same shapes. Its floats may be
 /// wider, so two bytes are counted for each.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::run::{Baseline, Rewrite, Target};
-use super::{Fuse, TokenizerOf, rounding, survival};
+use super::{Extent, Fuse, TokenizerOf, rounding, survival};
 use crate::adapter::{Adapters, Base};
 use crate::checkpoint::{Checkpoint, Weight, WeightKind, tokenizer_difference};
 use crate::error::{Result, fail};
@@ -20,6 +20,7 @@ pub(super) fn run(
     parameters: &Fuse,
     model: &Path,
     adapters: &[PathBuf],
+    extent: Extent,
     output: &Output,
     backend: &dyn Backend,
     tick: Tick<'_>,
@@ -61,6 +62,7 @@ pub(super) fn run(
         rounding,
         decided: BTreeMap::new(),
         probe: None,
+        extent,
     };
     let found = rewrite.run(output, tick)?;
     rounding::report(&found, output);

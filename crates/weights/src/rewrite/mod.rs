@@ -29,9 +29,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{ModelOrigin, copy_side_files};
+use crate::checkpoint::{Checkpoint, ModelOrigin, copy_side_files};
 use crate::error::Result;
-use crate::kernels::Backend;
+use crate::kernels::{Backend, Cpu};
 use artifact::{Output, Tick};
 
 /// An order to make one model folder from another.
@@ -68,6 +68,18 @@ pub enum Operation {
     },
 }
 
+/// How much memory a rewrite needs beside the largest weight, in bytes.
+const BESIDE_WEIGHTS: u64 = 300_000_000;
+
+/// How much of a model is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// All of it.
+    Whole,
+    /// All but the numbers.
+    Outline,
+}
+
 impl Job {
     /// Returns a job that quantizes the model in the folder `model`.
     pub fn quantize(model: impl Into<PathBuf>, options: Quantize) -> Self {
@@ -89,16 +101,44 @@ impl Job {
     /// or if a weight is out of range. It also fails if the backend fails, if `output` cannot be written, or
     /// if `tick` asks to stop.
     pub fn run(&self, output: &Output, backend: &dyn Backend, tick: Tick<'_>) -> Result<()> {
+        self.write(Extent::Whole, output, backend, tick)
+    }
+
+    /// Writes the outline of the model into `output`: all files that [`run`](Self::run) writes, but the numbers in the
+    /// weights are holes, which take no space on most disks. The model and the adapters may be outlines themselves.
+    /// With `bits: auto`, the bits are a guess. `survival.json` is left out, because it is measured.
+    ///
+    /// # Errors
+    /// Fails if an input cannot be read or is not valid, if the options or the adapter do not fit the model, or if
+    /// `output` cannot be written.
+    pub fn outline(&self, output: &Output) -> Result<()> {
+        self.write(Extent::Outline, output, &Cpu::default(), &|_, _| Ok(()))
+    }
+
+    fn write(&self, extent: Extent, output: &Output, backend: &dyn Backend, tick: Tick<'_>) -> Result<()> {
         match &self.operation {
             Operation::Fuse { adapters, options } => {
-                fuse::run(options, &self.model, adapters, output, backend, tick)?;
+                fuse::run(options, &self.model, adapters, extent, output, backend, tick)?;
             }
             Operation::Quantize { options, fine_tuning, probe } => {
-                let context = (fine_tuning.as_ref(), probe.as_deref());
-                quantize::run(options, &self.model, context, output, backend, tick)?;
+                let measured = fine_tuning.as_ref().filter(|_| extent == Extent::Whole);
+                let context = (measured, probe.as_deref().filter(|_| extent == Extent::Whole));
+                quantize::run(options, &self.model, context, extent, output, backend, tick)?;
             }
         }
         copy_side_files(&self.model, self.tokenizer(), self.origin.as_ref(), output)
+    }
+
+    /// Returns how much memory [`run`](Self::run) needs at most, in bytes: some for the queue and the threads, and twice the
+    /// largest weight. `bench/weights.py` checks it.
+    ///
+    /// # Errors
+    /// Fails if the model cannot be opened.
+    pub fn memory(&self) -> Result<u64> {
+        let checkpoint = Checkpoint::open(&self.model)?;
+        let floats =
+            checkpoint.weights().values().map(|weight| weight.rows() as u64 * weight.columns() as u64);
+        Ok(BESIDE_WEIGHTS + 2 * 2 * floats.max().unwrap_or(0))
     }
 
     /// Returns the folder of the adapter whose tokenizer the new model has.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::run::{Baseline, Rewrite, Target};
-use super::{Dtype, Mixed, Override, Quantize, auto, rounding, rules, survival};
+use super::{Dtype, Extent, Mixed, Override, Quantize, auto, rounding, rules, survival};
 use crate::Error;
 use crate::arch::{LayerName, QuantRule};
 use crate::checkpoint::{Checkpoint, Weight, WeightKind, record};
@@ -24,6 +24,7 @@ pub(super) fn run(
     parameters: &Quantize,
     model: &Path,
     (fine_tuning, probe): (Option<&FineTuning>, Option<&Path>),
+    extent: Extent,
     output: &Output,
     backend: &dyn Backend,
     tick: Tick<'_>,
@@ -43,10 +44,15 @@ pub(super) fn run(
     let rounding = if parameters.auto.is_some() { Rounding::Keep } else { parameters.rounding };
     let probe = probe.map(Probe::open).transpose()?;
     let (update, decided) = (&|_: &str| Ok(None), BTreeMap::new());
+    let checkpoint = &checkpoint;
     let mut rewrite =
-        Rewrite { checkpoint: &checkpoint, backend, targets, update, baseline, rounding, decided, probe };
+        Rewrite { checkpoint, backend, targets, update, baseline, rounding, decided, probe, extent };
     let found = match &parameters.auto {
         None => rewrite.run(output, tick)?,
+        Some(auto) if extent == Extent::Outline => {
+            auto::guess(auto, &mut rewrite, &free, &mut section);
+            rewrite.run(output, tick)?
+        }
         Some(auto) => {
             // The model is read twice: to choose, and to make what was chosen.
             auto::choose(auto, &mut rewrite, &free, &mut section, &|done, all| tick(done, 2 * all))?;

@@ -17,6 +17,7 @@ use std::thread;
 
 use rayon::prelude::*;
 
+use super::Extent;
 use super::block::{Block, Scratch, Way, WeightTask};
 use super::chunk::{Progress, chunks, part_of, span, split};
 use super::measure::Made;
@@ -51,6 +52,7 @@ pub(super) struct Rewrite<'a> {
     pub(super) decided: BTreeMap<String, Rounding>,
     /// What is known of the inputs of layers.
     pub(super) probe: Option<Probe>,
+    pub(super) extent: Extent,
 }
 
 /// What a rewrite found out about the weights.
@@ -93,8 +95,12 @@ struct Outlet<'a> {
 impl Rewrite<'_> {
     /// Runs the rewrite: writes the weights, in shards with an index.
     pub(super) fn run(&self, output: &Output, tick: Tick<'_>) -> Result<Findings> {
-        start_pool()?;
         let writer = TensorWriter::new(output, self.specs())?;
+        if self.extent == Extent::Outline {
+            writer.outline(self.checkpoint.parameters())?;
+            return Ok(Findings::default());
+        }
+        start_pool()?;
         let order: Vec<_> = writer.order().map(|spec| spec.name.clone()).collect();
         thread::scope(|scope| {
             let (queue, end) = WriteQueue::start(scope, writer, self.checkpoint.parameters())?;

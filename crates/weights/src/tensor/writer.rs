@@ -6,6 +6,7 @@
 //! multiple of eight bytes, as in the safetensors crate.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
@@ -128,6 +129,26 @@ impl<'a> TensorWriter<'a> {
         let all =
             self.shards.last().is_some_and(|last| last.tensors.is_empty()) || self.due.0 == self.shards.len();
         require!(all, Bug, "fewer tensors were written than were laid out");
+        self.write_index(parameters)
+    }
+
+    /// Writes the headers of all shards and the index. The data is a hole in each file.
+    ///
+    /// # Errors
+    /// Fails if a file cannot be written.
+    pub fn outline(self, parameters: u64) -> Result<()> {
+        for shard in &self.shards {
+            let header = header(&shard.tensors);
+            let data: u64 = shard.tensors.iter().map(TensorSpec::length).sum();
+            let path = self.output.folder().join(&shard.name);
+            let mut file = File::create_new(&path).at("create", &path)?;
+            file.write_all(&header).at("write", &path)?;
+            file.set_len(header.len() as u64 + data).at("write", &path)?;
+        }
+        self.write_index(parameters)
+    }
+
+    fn write_index(&self, parameters: u64) -> Result<()> {
         let mut weight_map = BTreeMap::new();
         let mut total = 0;
         for shard in &self.shards {
