@@ -1,6 +1,7 @@
 //! The command line: its verbs and options, and the function that runs each verb.
 //! Knows nothing of how a build works.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -67,6 +68,13 @@ enum Verb {
     Init(commands::init::InitArgs),
     /// Print the JSON Schema of pipeline.yaml
     Schema,
+    /// Run a command for the `pipeline` that started this process, and end it with that
+    #[command(hide = true)]
+    Supervise {
+        /// The program and its arguments
+        #[arg(last = true)]
+        command: Vec<OsString>,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -107,6 +115,10 @@ impl Cli {
             Verb::Keys(args) => commands::keys::run(&args, &path),
             Verb::Init(args) => commands::init::run(&args, &path),
             Verb::Schema => commands::schema::run(),
+            Verb::Supervise { command } => {
+                engine::process::supervisor::serve(&command);
+                Ok(Outcome::Success)
+            }
             Verb::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "pipeline", &mut script);

@@ -156,7 +156,7 @@ fn line(event: &Event<'_>) -> Option<String> {
             let why: Vec<_> = changes.iter().map(reason).collect();
             format!("{node}: running ({})", why.join("; "))
         }
-        Event::Built { node, stage: "base" | "adapter", bytes: size, artifact, .. } => {
+        Event::Built { node, stage: "base" | "adapter" | "files", bytes: size, artifact, .. } => {
             format!("{node}: checked, {} where it lies, {}", bytes(*size), artifact.short())
         }
         Event::Built { node, seconds, bytes: size, artifact, .. } => {
@@ -166,6 +166,13 @@ fn line(event: &Event<'_>) -> Option<String> {
             format!("{node}: `{path}` was changed by hand; put right from the cache")
         }
         Event::Linked { node, edited: None, .. } => format!("{node}: linked from the cache"),
+        Event::Released { node, bytes: size } => {
+            format!("{node}: temporary, {} removed", bytes(*size))
+        }
+        Event::Collected { records, bytes: size } => {
+            format!("cache: {} removed with {records} records that are not current", bytes(*size))
+        }
+        Event::Said { node, line } => format!("{node} | {line}"),
         Event::Warning { node, message } => format!("{node}: warning: {message}"),
         Event::Failed { node, error, hint } => {
             let hint = hint.map_or_else(String::new, |hint| format!("\nhint: {hint}"));

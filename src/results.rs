@@ -5,7 +5,7 @@ use anyhow::Context;
 use serde::de::DeserializeOwned;
 
 use engine::project::Project;
-use engine::stage::Kind;
+use engine::stage::Stage;
 use report::{AllTimings, Judgement, Results};
 
 /// All results that a benchmark wrote for programs.
@@ -22,7 +22,7 @@ pub(crate) struct Outcomes {
 pub(crate) fn benchmarks(project: &Project, targets: &[String]) -> anyhow::Result<Vec<String>> {
     let targets = project.targets(targets)?;
     let nodes = targets.iter().map(|id| project.graph().node(*id));
-    let benchmarks = nodes.filter(|node| node.stage.makes() == Kind::Report);
+    let benchmarks = nodes.filter(|node| matches!(node.stage, Stage::Benchmark(_)));
     let names: Vec<_> = benchmarks.map(|node| node.name.clone()).collect();
     anyhow::ensure!(!names.is_empty(), "there is no benchmark to report");
     Ok(names)

@@ -16,13 +16,15 @@ use weights::kernels::{Mode, Rounding};
 use weights::rewrite::{Dtype, Mixed, TokenizerOf};
 
 /// A node of each stage that the parser accepts, with its required keys only.
-const NODES: [(&str, &str); 6] = [
+const NODES: [(&str, &str); 8] = [
     ("base", "source: s"),
     ("adapter", "source: s"),
     ("fuse", "model: m, adapter: a"),
     ("quantize", "model: m, bits: 4"),
     ("probe", "model: m, tokens: random"),
     ("benchmark", "suite: s, configs: {c: m}"),
+    ("files", "source: s"),
+    ("run", "makes: files, command: [x]"),
 ];
 
 /// Returns what `pipeline schema` prints.

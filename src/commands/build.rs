@@ -4,7 +4,7 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::commands::status;
+use crate::commands::{forecast, status};
 use crate::outcome::Outcome;
 use crate::progress::observer;
 use crate::shared_args::{ComputeArgs, RemoteArgs};
@@ -32,6 +32,9 @@ pub(crate) struct BuildArgs {
     /// After a failure, go on with what does not depend on it
     #[arg(short = 'k', long)]
     keep_going: bool,
+    /// Build although it will not fit on the disk or into memory
+    #[arg(long)]
+    anyway: bool,
     /// Run the targets even if they are up to date
     #[arg(long)]
     force: bool,
@@ -41,9 +44,15 @@ pub(crate) struct BuildArgs {
     /// Ask the hub again what branches and tags are, and move the lock there
     #[arg(long, conflicts_with_all = ["locked", "dry_run"])]
     update: bool,
+    /// Show what commands write, line by line
+    #[arg(short = 'v', long)]
+    verbose: bool,
     /// Print JSON lines
     #[arg(long)]
     json: bool,
+    /// Run no command of a `run` node; take what they make from the cache or the remote
+    #[arg(long)]
+    no_commands: bool,
     /// Take from the remote, send nothing
     #[arg(long)]
     read_only: bool,
@@ -59,19 +68,22 @@ impl BuildArgs {
             plan: PlanOptions {
                 targets: self.targets.clone(),
                 force: self.force,
+                jobs: self.jobs.map(usize::from),
                 preflight: true,
                 backend: self.compute.backend(),
                 device: self.compute.device(),
                 remote: self.remote.choice(),
             },
-            jobs: self.jobs.map(usize::from),
             keep_going: self.keep_going,
+            anyway: self.anyway,
             revisions: match (self.update, self.locked) {
                 (true, _) => Revisions::Update,
                 (_, true) => Revisions::Locked,
                 _ => Revisions::New,
             },
+            commands: !self.no_commands,
             upload: !self.read_only,
+            verbose: self.verbose,
             ..BuildOptions::default()
         }
     }
@@ -90,7 +102,9 @@ pub(crate) fn run(args: &BuildArgs, path: &ProjectPath) -> anyhow::Result<Outcom
     if args.dry_run {
         let plan = project.plan(&options.plan)?;
         warn(&plan.notices);
-        return status::show(&project, &plan.decisions, args.json, args.exit_code);
+        let shown = status::show(&project, &plan.decisions, args.json, args.exit_code)?;
+        plan.forecast.iter().try_for_each(|forecast| forecast::show(forecast, args.json))?;
+        return Ok(shown);
     }
     let options = BuildOptions { cancel: watch_for_interrupt(), ..options };
     let mut observer = observer(args.json);

@@ -15,7 +15,7 @@ use artifact::{Artifact, AtPath};
 use engine::lockfile::{Locked, Lockfile};
 use engine::plan::{Decision, Verdict};
 use engine::project::{Project, ProjectPath};
-use engine::stage::{BackendKind, Kind};
+use engine::stage::{BackendKind, Stage};
 use report::{AllTimings, Diff, Results, Side};
 
 #[derive(Debug, Args)]
@@ -118,7 +118,7 @@ fn compare(
         return state("as in the lock");
     }
     let words = format!("{} now, {} in the lock", digest.short(), locked.artifact.short());
-    if project.graph().node(decision.id).stage.makes() != Kind::Report {
+    if !matches!(project.graph().node(decision.id).stage, Stage::Benchmark(_)) {
         return Ok((words, Vec::new()));
     }
     let old = project.store().action(&locked.key).map(|action| action.artifact);

@@ -29,6 +29,9 @@ pub(crate) struct VerifyArgs {
     /// Make nothing; check who signed what is recorded of the nodes
     #[arg(long, conflicts_with = "store")]
     attestation: bool,
+    /// Make nodes with `deterministic: false` again too, and say how they differ
+    #[arg(long, conflicts_with_all = ["store", "attestation"])]
+    rerun: bool,
     /// Print JSON lines
     #[arg(long)]
     json: bool,
@@ -48,7 +51,8 @@ pub(crate) fn run(args: &VerifyArgs, path: &ProjectPath) -> anyhow::Result<Outco
         let attestations = project.verify_attestations(&options)?;
         return show_attestations(args, &project, &attestations);
     }
-    let options = VerifyOptions { targets, backend, device, cancel: watch_for_interrupt() };
+    let options =
+        VerifyOptions { targets, backend, device, rerun: args.rerun, cancel: watch_for_interrupt() };
     let mut shown = Shown { json: args.json, problem: None };
     let verified = project.verify(&options, &mut shown);
     if let Some(problem) = shown.problem {
@@ -58,7 +62,9 @@ pub(crate) fn run(args: &VerifyArgs, path: &ProjectPath) -> anyhow::Result<Outco
         Err(error) if error.is_interrupted() => return Ok(Outcome::Interrupted),
         verified => verified?,
     };
-    let failed = comparisons.iter().filter(|(_, comparison)| *comparison != Comparison::Same).count();
+    let is_fine =
+        |comparison: &Comparison| matches!(comparison, Comparison::Same | Comparison::NotRepeatable);
+    let failed = comparisons.iter().filter(|(_, comparison)| !is_fine(comparison)).count();
     total(args, comparisons.len(), failed, "verified")
 }
 
@@ -98,6 +104,7 @@ fn show(is_json: bool, node: &str, comparison: &Comparison) -> anyhow::Result<()
         return print_json(&match comparison {
             Comparison::Same => json!({"node": node, "finding": "same"}),
             Comparison::NotBuilt => json!({"node": node, "finding": "not_built"}),
+            Comparison::NotRepeatable => json!({"node": node, "finding": "not_repeatable"}),
             Comparison::Failed(error) => json!({"node": node, "finding": "failed", "error": error}),
             Comparison::Differs(files) => json!({"node": node, "finding": "differs", "differences": files}),
         });
@@ -105,6 +112,9 @@ fn show(is_json: bool, node: &str, comparison: &Comparison) -> anyhow::Result<()
     match comparison {
         Comparison::Same => Ok(()),
         Comparison::NotBuilt => print(&format!("{node}: not built; `pipeline build {node}` makes it\n")),
+        Comparison::NotRepeatable => print(&format!(
+            "{node}: not made again, because it is not deterministic; its files are as recorded (--rerun compares)\n"
+        )),
         Comparison::Failed(error) => print(&format!("{node}: cannot be made again: {error}\n")),
         Comparison::Differs(files) => {
             files.iter().try_for_each(|file| print(&format!("{node}: {} {}\n", file.file, file.problem)))

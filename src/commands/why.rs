@@ -105,6 +105,10 @@ pub(crate) fn words(change: &Change) -> String {
         Change::NeverBuilt => "it was never built here".to_owned(),
         Change::Forced => "--force".to_owned(),
         Change::Stage { old, new } => format!("stage: {old} -> {new}"),
+        Change::Parameter { name, old, new } if part(old, new).is_some() => {
+            let (place, old, new) = part(old, new).unwrap_or_default();
+            format!("parameter {name}{place}: {} -> {}", shown(&old), shown(&new))
+        }
         // Lists of lists, such as the questions of a benchmark, are for `--json`.
         Change::Parameter { name, old, new } if is_long(old) || is_long(new) => {
             format!("parameter {name} changed")
@@ -132,6 +136,7 @@ pub(crate) fn words(change: &Change) -> String {
         Change::File { path, old, new } => format!("file {path}: {}", old_and_new(*old, *new)),
         Change::Damaged { problem } => format!("damaged: {problem}"),
         Change::FilesLost => "its files are not here, nor in a remote that was asked".to_owned(),
+        Change::Temporary => "it is temporary, and something needs its files again".to_owned(),
         Change::RecordLost => "the record of its last build is gone".to_owned(),
     }
 }
@@ -146,6 +151,28 @@ fn short(origin: &Origin) -> String {
 
 fn is_long(value: &Value) -> bool {
     (value.is_array() || value.is_object()) && value.to_string().len() > LONGEST
+}
+
+/// Returns where two lists or two objects differ, if they differ in one short value: its place, the old and the new one.
+fn part(old: &Value, new: &Value) -> Option<(String, Value, Value)> {
+    let pairs: Vec<(String, &Value, &Value)> = match (old, new) {
+        (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {
+            let pairs = old.iter().zip(new).enumerate();
+            pairs.map(|(index, (old, new))| (format!("[{index}]"), old, new)).collect()
+        }
+        (Value::Object(old), Value::Object(new)) => {
+            let names: std::collections::BTreeSet<_> = old.keys().chain(new.keys()).collect();
+            let null = &Value::Null;
+            let values = |name: &String| (old.get(name).unwrap_or(null), new.get(name).unwrap_or(null));
+            let pair = |name| (format!(".{name}"), values(name).0, values(name).1);
+            names.into_iter().map(pair).collect()
+        }
+        _ => return None,
+    };
+    let mut different = pairs.into_iter().filter(|(_, old, new)| old != new);
+    let (place, old, new) = different.next()?;
+    let is_short = |value: &Value| value.to_string().len() <= LONGEST;
+    (different.next().is_none() && is_short(old) && is_short(new)).then(|| (place, old.clone(), new.clone()))
 }
 
 /// Formats a parameter as the user writes it.

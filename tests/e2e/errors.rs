@@ -112,7 +112,7 @@ fn unknown_stage() {
     insta::assert_snapshot!(edited("{stage: fuse", "{stage: merge"), @r"
     exit 2
     stderr:
-    error: pipeline.yaml:5:18: `stage` must be one of base, adapter, fuse, quantize, probe, benchmark, not `merge`
+    error: pipeline.yaml:5:18: `stage` must be one of base, adapter, files, fuse, quantize, probe, benchmark, run, not `merge`
       5 |   fused: {stage: merge, model: base, adapter: adapter}
         |                  ^
     ");

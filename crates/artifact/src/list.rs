@@ -1,7 +1,7 @@
 //! An artifact: a sorted list of files with their digests.
 //! Knows nothing of where the bytes lie, nor of who made them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -117,6 +117,23 @@ impl Artifact {
         found.ok().and_then(|index| self.files().get(index))
     }
 
+    /// Returns the files in the folder `path` of this artifact, with their paths in that folder; or the one file at
+    /// `path`, with its name. If there is nothing at `path`, the artifact has no files.
+    pub fn below(&self, path: &str) -> Self {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let inside = |file: &FileEntry| match file.path.strip_prefix(path)? {
+            "" => Some(FileEntry { path: name.to_owned(), ..file.clone() }),
+            rest => Some(FileEntry { path: rest.strip_prefix('/')?.to_owned(), ..file.clone() }),
+        };
+        Self::new(self.files().iter().filter_map(inside).collect())
+    }
+
+    /// Returns the folders of this artifact, as paths, each once.
+    pub fn folders(&self) -> BTreeSet<&str> {
+        let parents = |file: &FileEntry| file.path.match_indices('/').map(|(end, _)| end).collect::<Vec<_>>();
+        self.files().iter().flat_map(|file| parents(file).into_iter().map(|end| &file.path[..end])).collect()
+    }
+
     /// Checks that a folder can hold these files. A list that comes from outside must be checked.
     ///
     /// # Errors
@@ -206,6 +223,20 @@ mod tests {
         let two = Artifact::new(vec![entry("a", false), entry("b", false)]);
         assert_eq!(one.digest(), two.digest());
         assert_eq!(one.file("b").unwrap().path, "b");
+    }
+
+    #[test]
+    fn a_folder_inside_is_an_artifact_of_its_own() {
+        let files = ["a/1/x", "a/1/y/z", "a/10/x", "b"].map(|path| entry(path, false));
+        let whole = Artifact::new(files.to_vec());
+        let paths = |path: &str| {
+            let below = whole.below(path);
+            below.files().iter().map(|file| file.path.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(paths("a/1"), ["x", "y/z"]);
+        assert_eq!(paths("a/1/x"), ["x"]);
+        assert_eq!(paths("b"), ["b"]);
+        assert_eq!(paths("a/2"), [""; 0]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub struct Output {
     files: Mutex<Vec<FileEntry>>,
     warnings: Mutex<Vec<String>>,
     failure: Mutex<Option<String>>,
+    tool: Mutex<Option<String>>,
 }
 
 /// The result of a stage.
@@ -34,12 +35,15 @@ pub struct Made {
     pub warnings: Vec<String>,
     /// Why the node fails although everything was made, such as a gate that failed.
     pub failure: Option<String>,
+    /// What is said of the program that made it.
+    pub tool: Option<String>,
 }
 
 impl Output {
     /// Takes over `folder`, which must be empty.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, files: Mutex::default(), warnings: Mutex::default(), failure: Mutex::default() }
+        let (files, warnings, failure, tool) = Default::default();
+        Self { folder, files, warnings, failure, tool }
     }
 
     /// Returns the folder, for a worker process that fills it.
@@ -116,13 +120,19 @@ impl Output {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
     }
 
-    /// Returns the files, the warnings and the failure.
+    /// Keeps what is said of the program that makes the output.
+    pub fn note_tool(&self, said: String) {
+        *self.tool.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
+    }
+
+    /// Returns the files, the warnings, the failure, and what is said of the program.
     pub fn finish(self) -> Made {
         let files = self.files.into_inner().unwrap_or_else(PoisonError::into_inner);
         Made {
             artifact: Artifact::new(files),
             warnings: self.warnings.into_inner().unwrap_or_else(PoisonError::into_inner),
             failure: self.failure.into_inner().unwrap_or_else(PoisonError::into_inner),
+            tool: self.tool.into_inner().unwrap_or_else(PoisonError::into_inner),
         }
     }
 }

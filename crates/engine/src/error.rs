@@ -52,6 +52,9 @@ pub enum Error {
     /// The worker process could not be started, or failed.
     #[error("{0}")]
     Worker(String),
+    /// A command of a `run` node failed, or did what it must not.
+    #[error("{0}")]
+    Command(String),
     /// Something differs from `pipeline.lock`, or the lock has no entry for it.
     #[error("{0}")]
     Locked(String),
@@ -61,6 +64,9 @@ pub enum Error {
     /// Something that is needed is not built, and this operation must not build it.
     #[error("{0}")]
     NotBuilt(String),
+    /// A build would not fit on the disk or into memory.
+    #[error("{0}")]
+    Room(String),
     /// Somebody asked to stop.
     #[error("interrupted")]
     Interrupted(#[from] Interrupted),
@@ -83,12 +89,15 @@ impl Error {
         match self {
             Self::Usage(_) => ErrorKind::Usage,
             Self::Weights(error) => error.kind(),
-            Self::Source(_) | Self::Locked(_) | Self::Gate(_) | Self::NotBuilt(_) => ErrorKind::Input,
+            Self::Source(_) | Self::Command(_) | Self::Locked(_) | Self::Gate(_) | Self::NotBuilt(_) => {
+                ErrorKind::Input
+            }
             Self::Io(_)
             | Self::Store(_)
             | Self::NoLinks { .. }
             | Self::Remote(_)
             | Self::Hub(_)
+            | Self::Room(_)
             | Self::Key(_)
             | Self::Worker(_) => ErrorKind::System,
             Self::Interrupted(_) => ErrorKind::Interrupted,

@@ -23,6 +23,8 @@ pub enum Event<'a> {
         #[serde(flatten)]
         measuring: &'a Measuring,
     },
+    /// A command wrote this line.
+    Said { node: &'a str, line: String },
     /// A stage ran, and its artifact was stored.
     Built { node: &'a str, stage: &'a str, seconds: f64, bytes: u64, artifact: Digest },
     /// The artifact was taken from the cache. If a file of the node was changed by hand, `edited` is its
@@ -38,6 +40,10 @@ pub enum Event<'a> {
     Sending { node: &'a str },
     /// The artifact is in the remote: `bytes` were uploaded, `already_there` bytes were there before.
     Sent { node: &'a str, bytes: u64, already_there: u64 },
+    /// The files of a temporary node were removed, because no node needs them any more.
+    Released { node: &'a str, bytes: u64 },
+    /// What is not current was removed from the cache, because it had more than `max_size`.
+    Collected { records: usize, bytes: u64 },
     /// Something about the remote that the user should know.
     Notice { message: String },
     /// Something about a node that the user should know.

@@ -1,7 +1,7 @@
 //! The graph of nodes: all names are resolved, the kinds of the inputs fit, and there is no cycle.
 //! Knows nothing of hashes, stores or the disk.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -27,6 +27,7 @@ pub struct Graph {
     written: Vec<usize>,
     /// All nodes, each after its inputs. Otherwise nodes that are written first come first.
     order: Vec<NodeId>,
+    pools: BTreeMap<String, usize>,
 }
 
 impl Graph {
@@ -47,7 +48,26 @@ impl Graph {
         check_kept(&nodes, &inputs)?;
         let written = inputs.iter().map(Vec::len).collect();
         add_fine_tunings(&mut nodes, &mut inputs, &order);
-        Ok(Self { nodes, inputs, written, order })
+        Ok(Self { nodes, inputs, written, order, pools: manifest.pools })
+    }
+
+    /// Sets the values of the environment variables that are part of keys. `variable` returns the value of one.
+    pub fn read_environment(&mut self, variable: &dyn Fn(&str) -> Option<String>) {
+        for node in &mut self.nodes {
+            if let Stage::Run(run) = &mut node.stage {
+                run.key_env.iter_mut().for_each(|(name, value)| *value = variable(name));
+            }
+        }
+    }
+
+    /// Whether the key of a node depends on the environment.
+    pub fn reads_environment(&self) -> bool {
+        self.nodes.iter().any(|node| matches!(&node.stage, Stage::Run(run) if !run.key_env.is_empty()))
+    }
+
+    /// Returns how many nodes of each named pool may run at once.
+    pub fn pools(&self) -> &BTreeMap<String, usize> {
+        &self.pools
     }
 
     /// Returns the node with this index.
@@ -67,8 +87,12 @@ impl Graph {
     /// Returns the inputs of `id` with the role of each, including those that the pipeline file does not
     /// name.
     pub fn inputs(&self, id: NodeId) -> impl Iterator<Item = (&str, NodeId)> {
-        let roles = self.nodes[id.0].inputs.iter().map(|input| input.role.as_str());
-        roles.zip(self.inputs[id.0].iter().copied())
+        self.edges(id).map(|(input, node)| (input.role.as_str(), node))
+    }
+
+    /// Returns the same inputs as [`Self::inputs`], as they are written.
+    pub fn edges(&self, id: NodeId) -> impl Iterator<Item = (&Input, NodeId)> {
+        self.nodes[id.0].inputs.iter().zip(self.inputs[id.0].iter().copied())
     }
 
     /// Returns the inputs of `id` that the pipeline file names. All other inputs are ancestors of these.
@@ -147,9 +171,8 @@ fn resolve(
         return Err(Problem::new(input.at, message));
     };
     let (made, taken) = (nodes[id.0].stage.makes(), node.stage.takes(&input.role));
-    if made == taken {
-        return Ok(id);
-    }
+    // What a folder inside an artifact is shows when it is read.
+    let Some(taken) = taken.filter(|taken| *taken != made && input.path.is_none()) else { return Ok(id) };
     let message = format!("`{}` must be {taken}, but node `{}` is {made}", input.role, input.node);
     Err(Problem::new(input.at, message))
 }
@@ -210,10 +233,11 @@ fn add_fine_tunings(nodes: &mut [Node], inputs: &mut [Vec<NodeId>], order: &[Nod
             _ => {}
         }
         let (Some(fuse), Stage::Quantize(_)) = (fused[index], &nodes[index].stage) else { continue };
-        let apart = (inputs[index][0] != fuse).then_some((FUSED_ROLE, fuse));
-        for (role, input) in apart.into_iter().chain([(BASE_ROLE, inputs[fuse.0][0])]) {
+        let apart = (inputs[index][0] != fuse).then_some((FUSED_ROLE, fuse, None));
+        let base = (BASE_ROLE, inputs[fuse.0][0], nodes[fuse.0].inputs[0].path.clone());
+        for (role, input, path) in apart.into_iter().chain([base]) {
             let (node, at) = (nodes[input.0].name.clone(), nodes[index].at);
-            nodes[index].inputs.push(Input { role: role.to_owned(), node, at });
+            nodes[index].inputs.push(Input { role: role.to_owned(), node, at, path });
             inputs[index].push(input);
         }
     }

@@ -6,15 +6,17 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use crate::error::{OrBug, Result, fail};
-use crate::git_head;
-use crate::graph::NodeId;
+use crate::error::{OrBug, Result, fail, require};
+use crate::graph::{Graph, NodeId};
 use crate::manifest::SourceLocation;
 use crate::plan::Planner;
-use crate::stage::{Inputs, Quoting, Stage};
-use crate::store::{ArtifactState, restrict_to};
+use crate::sources::Sources;
+use crate::stage::{InputFile, Inputs, Quoting, Run, Stage};
+use crate::store::{ArtifactState, LocalStore, StatCache, hash_source, restrict_to};
+use crate::{git_head, paths};
 use artifact::{Artifact, AtPath, FileEntry, IoError};
 use report::SourceFacts;
+use text::nearest;
 
 /// Returns the inputs of a node, which must all be built. `made` returns the artifact of an input.
 ///
@@ -25,23 +27,96 @@ pub(crate) fn find<'a>(
     id: NodeId,
     made: &dyn Fn(NodeId) -> Option<&'a Artifact>,
 ) -> Result<Inputs> {
+    find_with(planner, id, made, &BTreeMap::new())
+}
+
+/// Like [`find`]. The files of the nodes in `elsewhere` are in these folders.
+///
+/// # Errors
+/// Fails as [`find`] does.
+pub(crate) fn find_with<'a>(
+    planner: &mut Planner<'_>,
+    id: NodeId,
+    made: &dyn Fn(NodeId) -> Option<&'a Artifact>,
+    elsewhere: &BTreeMap<NodeId, PathBuf>,
+) -> Result<Inputs> {
     let (graph, sources) = (planner.graph, planner.sources);
     let mut folders = BTreeMap::new();
-    for (role, input) in graph.inputs(id) {
-        let artifact = made(input).or_bug("the inputs of a started node are made")?;
-        folders.insert(role.to_owned(), absolute(folder(planner, input, artifact)?)?);
+    for (input, node) in graph.edges(id) {
+        let artifact = made(node).or_bug("the inputs of a started node are made")?;
+        let folder = match elsewhere.get(&node) {
+            Some(folder) => folder.clone(),
+            None => folder(planner, node, artifact)?,
+        };
+        let folder = absolute(folder)?;
+        let part = input.path.as_ref().map(|path| part(&folder, artifact, path, &input.node)).transpose()?;
+        folders.insert(input.role.clone(), part.unwrap_or(folder));
     }
     let is_rewrite = matches!(graph.node(id).stage, Stage::Fuse(_) | Stage::Quantize(_));
     let origin = if is_rewrite { sources.origin(graph, id) } else { None };
     let source = sources.path(graph, id).map(absolute).transpose()?;
     let quoting = if sources.is_of_the_project(id) { Quoting::Allowed } else { Quoting::Forbidden };
     let inputs = Inputs { folders, source, quoting, origin: origin.map(Into::into), ..Inputs::default() };
-    Ok(match graph.node(id).stage {
+    match &graph.node(id).stage {
         Stage::Benchmark(_) => {
-            Inputs { previous: previous(planner, id), about: about(planner, id, made), ..inputs }
+            Ok(Inputs { previous: previous(planner, id), about: about(planner, id, made), ..inputs })
         }
-        _ => inputs,
-    })
+        Stage::Run(run) => of_a_command(planner, id, run, inputs, made),
+        _ => Ok(inputs),
+    }
+}
+
+/// Adds what only a command needs.
+fn of_a_command<'a>(
+    planner: &mut Planner<'_>,
+    id: NodeId,
+    run: &Run,
+    inputs: Inputs,
+    made: &dyn Fn(NodeId) -> Option<&'a Artifact>,
+) -> Result<Inputs> {
+    let Planner { graph, sources, state, .. } = planner;
+    let mut files = Vec::new();
+    for (input, node) in graph.edges(id) {
+        let artifact = made(node).or_bug("the inputs of a started node are made")?;
+        check_source(graph, sources, node, artifact, &mut state.stats)?;
+        let folder = inputs.folders.get(&input.role).or_bug("an input has a folder")?;
+        let part = input.path.as_ref().map(|path| artifact.below(path));
+        for file in part.as_ref().unwrap_or(artifact).files() {
+            let path = if folder.is_dir() { folder.join(&file.path) } else { folder.clone() };
+            let (role, name) = (input.role.clone(), file.path.clone());
+            files.push(InputFile { role, name, path, digest: file.digest });
+        }
+    }
+    let mut project_files = BTreeMap::new();
+    for (name, path) in sources.project_files(id) {
+        let path = absolute(path.to_owned())?;
+        let (digest, _) = state.stats.digest_of(&path).at("read", &path)?;
+        project_files.insert(name.to_owned(), (path, digest));
+    }
+    let root = paths::absolute(sources.root());
+    let is_unnamed = |word: &String| {
+        let is_plain = !word.is_empty() && !word.starts_with('/') && !word.contains("..");
+        is_plain && root.join(word).is_file()
+    };
+    let words = run.templates().into_iter().skip(1).filter_map(|template| template.constant());
+    let unnamed_files = words.filter(is_unnamed).collect();
+    Ok(Inputs { root, files, project_files, unnamed_files, ..inputs })
+}
+
+/// Checks that an input which is a source on disk is still what was planned with. A command may begin hours after that.
+fn check_source(
+    graph: &Graph,
+    sources: &Sources,
+    id: NodeId,
+    artifact: &Artifact,
+    stats: &mut StatCache,
+) -> Result<()> {
+    let node = graph.node(id);
+    let source = sources.path(graph, id).filter(|_| node.stage.is_reference());
+    let Some(source) = source.filter(|_| sources.own_origin(graph, id).is_none()) else { return Ok(()) };
+    let is_same = hash_source(&source, stats)?.digest() == artifact.digest();
+    require!(is_same, Source, "its input `{}` was changed while the build ran; build again", node.name);
+    Ok(())
 }
 
 /// Returns the files of the last run of a benchmark here, as far as they are still there.
@@ -105,6 +180,16 @@ fn folder(planner: &mut Planner<'_>, id: NodeId, artifact: &Artifact) -> Result<
     Ok(link_all(artifact, scratch.join(format!("{}.links", node.name)), &object)?)
 }
 
+/// Returns where the files at `path` in the artifact of `node` are, which lies in `folder`.
+fn part(folder: &Path, artifact: &Artifact, path: &str, node: &str) -> Result<PathBuf> {
+    if !artifact.below(path).files().is_empty() {
+        return Ok(folder.join(path));
+    }
+    let near = nearest(path, artifact.folders());
+    let near = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    fail!(Source, "its input `{node}` has nothing at `{path}`{near}")
+}
+
 /// Makes a folder of symbolic links to the files of `artifact`. Hard links would change the state of the
 /// stored objects, which must stay as they are.
 fn link_all(
@@ -127,4 +212,37 @@ fn link_all(
 /// Makes a path absolute, because a worker process may have another working directory.
 fn absolute(path: PathBuf) -> Result<PathBuf, IoError> {
     std::path::absolute(&path).at("find", Path::new(&path))
+}
+
+/// Runs a stage. After a command, its inputs and the cache must be as they were.
+///
+/// # Errors
+/// Fails as `run` does, or if a command changed an input or wrote into the cache.
+pub(crate) fn guarded<T>(
+    store: &LocalStore,
+    stage: &Stage,
+    inputs: &Inputs,
+    run: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    if !matches!(stage, Stage::Run(_)) {
+        return run();
+    }
+    let files: Vec<_> = inputs.files.iter().map(|file| (file.path.as_path(), file.digest)).collect();
+    let before = store.snapshot(&files)?;
+    let ran = run();
+    if let Some(path) = store.trespass(&before)? {
+        let input = inputs.files.iter().find(|file| file.path == path);
+        match input {
+            Some(InputFile { role, name, .. }) => fail!(
+                Command,
+                "the command changed `{name}` of its input `{role}`; inputs are read-only: what it makes goes into {{out}}"
+            ),
+            None => fail!(
+                Command,
+                "while the command ran, somebody else wrote into the cache: {}; what a command makes goes into {{out}}",
+                path.display()
+            ),
+        }
+    }
+    ran
 }

@@ -40,6 +40,7 @@
 pub mod attestation;
 mod error;
 pub mod event;
+pub mod forecast;
 mod git_head;
 pub mod graph;
 pub mod hub;
@@ -49,8 +50,10 @@ mod machine;
 pub mod manifest;
 mod measurements;
 pub mod origin;
+mod own_program;
 pub mod paths;
 pub mod plan;
+pub mod process;
 pub mod project;
 pub mod recipe;
 pub mod schedule;

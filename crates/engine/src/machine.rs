@@ -36,6 +36,18 @@ pub(crate) fn load_average() -> Option<f64> {
     text.split_whitespace().next()?.parse().ok()
 }
 
+/// Returns how much memory this machine has, in bytes; `None` if the system does not tell.
+pub(crate) fn memory_bytes() -> Option<u64> {
+    if OS == "macos" {
+        let output = Command::new("sysctl").args(["-n", "hw.memsize"]).output().ok()?;
+        return String::from_utf8(output.stdout).ok()?.trim().parse().ok();
+    }
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    kilobytes.checked_mul(1024)
+}
+
 /// Asks the operating system for the name of the processor.
 fn ask_chip() -> Option<String> {
     if OS == "macos" {

@@ -140,6 +140,8 @@ pub enum Change {
     },
     /// It was built, here or elsewhere, but its files are not here and cannot be fetched.
     FilesLost,
+    /// It was built, but it is temporary: its files went when no node needed them.
+    Temporary,
     /// It was built, but the record of it is gone.
     RecordLost,
 }

@@ -2,7 +2,7 @@
 //! Knows nothing of the network: a commit comes from the pipeline file, from the lock, or from a caller that
 //! asked the hub.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use crate::graph::{Graph, NodeId};
@@ -11,6 +11,7 @@ use crate::lockfile::{Lockfile, Pin};
 use crate::manifest::{Source, SourceLocation};
 use crate::origin::{Commit, HubSource, Origin};
 use crate::paths::{expand, is_inside, is_of_the_system, real};
+use crate::stage::Stage;
 use artifact::Digest;
 use text::yaml::Problem;
 
@@ -21,6 +22,8 @@ pub struct Sources {
     root: PathBuf,
     /// The paths of the sources on disk, expanded and relative to the root.
     paths: HashMap<NodeId, PathBuf>,
+    /// The files of the project that commands name, by their paths as written.
+    files: HashMap<NodeId, BTreeMap<String, PathBuf>>,
     cache: HubCache,
     commits: HashMap<NodeId, Commit>,
     /// The digest of the files of each of these nodes, if `pipeline.lock` has one.
@@ -59,8 +62,14 @@ impl Sources {
             }
             paths.insert(id, path);
         }
+        let files = project_files(&root, graph)?;
         let (cache, commits, contents) = (HubCache::from_env(), HashMap::new(), HashMap::new());
-        Ok(Self { root, paths, cache, commits, contents })
+        Ok(Self { root, paths, files, cache, commits, contents })
+    }
+
+    /// Returns the files of the project that the command of a node names, by their paths as written.
+    pub fn project_files(&self, id: NodeId) -> impl Iterator<Item = (&str, &Path)> {
+        self.files.get(&id).into_iter().flatten().map(|(name, path)| (name.as_str(), path.as_path()))
     }
 
     /// Takes over the commits in `lock`, for the sources that the pipeline file still names in the same way.
@@ -90,8 +99,11 @@ impl Sources {
     }
 
     /// Returns the path of the source of a node as the pipeline file has it, if it is one on disk that is not
-    /// there.
-    pub fn missing<'a>(&self, graph: &'a Graph, id: NodeId) -> Option<&'a str> {
+    /// there. So it does for a file of the project that the command of a node names.
+    pub fn missing<'a>(&'a self, graph: &'a Graph, id: NodeId) -> Option<&'a str> {
+        if let Some((name, _)) = self.project_files(id).find(|(_, path)| !path.exists()) {
+            return Some(name);
+        }
         let path = self.root.join(self.paths.get(&id)?);
         graph.node(id).source.as_ref()?.path().filter(|_| !path.exists())
     }
@@ -131,6 +143,10 @@ impl Sources {
 
     /// Returns the repository and commit that the weights of a node descend from, if its base is on the hub.
     pub fn origin(&self, graph: &Graph, id: NodeId) -> Option<Origin> {
+        // What a command makes of a model is not known to descend from it.
+        if matches!(graph.node(id).stage, Stage::Run(_)) {
+            return None;
+        }
         match graph.inputs(id).find(|(role, _)| *role == "model") {
             Some((_, model)) => self.origin(graph, model),
             None => self.own_origin(graph, id),
@@ -163,6 +179,27 @@ impl Sources {
             _ => self.path(graph, id),
         }
     }
+}
+
+/// Finds the files of the project that commands name. Each must lie in the project, through all links.
+fn project_files(root: &Path, graph: &Graph) -> Result<HashMap<NodeId, BTreeMap<String, PathBuf>>, Problem> {
+    let mut files = HashMap::new();
+    for &id in graph.order() {
+        let node = graph.node(id);
+        for name in node.stage.project_files() {
+            let path = root.join(&name);
+            let problem = match (is_inside(&path, root), path.is_dir()) {
+                (false, _) => "leads out of the folder of the pipeline file",
+                (_, true) => "is a folder; a `files` node takes in a folder, as an input",
+                _ => {
+                    files.entry(id).or_insert_with(BTreeMap::new).insert(name, path);
+                    continue;
+                }
+            };
+            return Err(Problem::new(node.at, format!("node `{}`: `{{file:{name}}}` {problem}", node.name)));
+        }
+    }
+    Ok(files)
 }
 
 fn hub_source(graph: &Graph, id: NodeId) -> Option<&HubSource> {

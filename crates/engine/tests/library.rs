@@ -43,7 +43,10 @@ fn with_remote(remote: RemoteChoice) -> BuildOptions<'static> {
 #[test]
 fn no_jobs_are_one_job() {
     let folder = folder();
-    let options = BuildOptions { jobs: Some(0), ..BuildOptions::default() };
+    let options = BuildOptions {
+        plan: PlanOptions { jobs: Some(0), ..PlanOptions::default() },
+        ..BuildOptions::default()
+    };
     let built = open(&folder).unwrap().build(&options, &mut Silent).unwrap();
     assert!(built.is_success());
     assert_eq!(built.summary.done.len(), 2);

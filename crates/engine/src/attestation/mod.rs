@@ -10,10 +10,10 @@
 //! | the key | `runDetails.metadata.invocationId` |
 //! | when it was signed | `runDetails.metadata.finishedOn` |
 //! | the artifact's digest | `digest` of the entry `artifact` in `runDetails.byproducts` |
-//! | the seconds and the failure | `annotations` of the same entry |
+//! | the seconds, the failure and the tool | `annotations` of the same entry |
 //!
 //! Fields that other programs add are ignored, as both standards demand. Our own fields are required, except
-//! the machine, the inputs, the failure, and what older versions did not write: the time and the sha256.
+//! the machine, the inputs, the failure, the tool, and what older versions did not write: the time and the sha256.
 
 mod statement;
 
@@ -127,7 +127,7 @@ impl Claim {
     }
 
     fn run_details(&self) -> RunDetails {
-        let Action { artifact, failure, seconds, .. } = &self.action;
+        let Action { artifact, failure, seconds, tool, .. } = &self.action;
         RunDetails {
             builder: Builder {
                 id: BUILDER.to_owned(),
@@ -137,7 +137,7 @@ impl Claim {
             byproducts: vec![Byproduct {
                 name: ARTIFACT.to_owned(),
                 digest: DigestSet::of(artifact.digest()),
-                annotations: RunNotes { seconds: *seconds, failure: failure.clone() },
+                annotations: RunNotes { seconds: *seconds, failure: failure.clone(), tool: tool.clone() },
             }],
         }
     }
@@ -167,10 +167,10 @@ impl Claim {
         let sha256 = sha256.filter_map(|file| Some((file.name.clone(), file.digest.sha256?))).collect();
         let artifact = Artifact::new(statement.subject.into_iter().map(Subject::into_file).collect());
         artifact.check()?;
-        let RunNotes { seconds, failure } = read_byproduct(run.byproducts, artifact.digest())?;
+        let RunNotes { seconds, failure, tool } = read_byproduct(run.byproducts, artifact.digest())?;
         let recipe = put_inputs_back(definition.external_parameters, definition.resolved_dependencies)?;
         let machine = definition.internal_parameters.and_then(|parameters| parameters.machine);
-        let action = Action { artifact, failure, recipe, seconds };
+        let action = Action { artifact, failure, recipe, seconds, tool };
         let Metadata { invocation_id: key, finished_on: signed } = run.metadata;
         Ok(Self { key, action, machine, signed, sha256 })
     }
@@ -251,7 +251,8 @@ mod tests {
             "stage": {"stage": "quantize", "parameters": {"bits": 8, "scale": 0.1}}, "version": 3,
         });
         let files = vec![file("model.safetensors", u64::MAX - 1, false), file("timings.json", 1, true)];
-        let action = Action { artifact: Artifact::new(files), failure: None, recipe, seconds: 0.1 + 0.2 };
+        let action =
+            Action { artifact: Artifact::new(files), failure: None, recipe, seconds: 0.1 + 0.2, tool: None };
         let signed = Some("2026-11-27T02:18:37Z".parse().unwrap());
         let sha256: Sha256 = serde_json::from_value(json!("ab".repeat(32))).unwrap();
         let sha256 = BTreeMap::from([("model.safetensors".to_owned(), sha256)]);
@@ -302,7 +303,7 @@ mod tests {
                 roles.iter().map(|(role, bytes)| (role, Digest::of(bytes))).collect();
             let recipe = json!({"backend": number, "inputs": inputs, "stage": {"a": [null, true]}});
             let files = paths.iter().map(|(path, (size, volatile))| file(path, u64::from(*size), *volatile));
-            let action = Action { artifact: Artifact::new(files.collect()), failure, recipe, seconds };
+            let action = Action { artifact: Artifact::new(files.collect()), failure, recipe, seconds, tool: None };
             let key = Digest::of(b"k");
             let claim = Claim { key, action, machine, signed: None, sha256: BTreeMap::new() };
             prop_assert_eq!(text(&Claim::parse(&claim.to_json()).unwrap()), text(&claim));

@@ -119,6 +119,8 @@ pub(super) struct RunNotes {
     pub(super) seconds: f64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) failure: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) tool: Option<String>,
 }
 
 impl Subject {

@@ -1,8 +1,8 @@
 //! The fields of a `benchmark` node: configurations, gates and verdicts.
 //! Knows nothing of the suite, so it cannot check whether the suite measures what they ask for.
 
-use super::Input;
 use super::matrix::Patterns;
+use super::{Input, read_input, read_part};
 use crate::stage::{Benchmark, Config, DeviceChoice};
 use report::suite::read_template_args;
 use report::{Bound, Criterion, Gate, Quantity, Verdict};
@@ -49,20 +49,20 @@ fn read_configs(
     let at = configs.at();
     let (mut read, mut names) = (Vec::new(), Vec::new());
     for (key, tree) in configs.rest() {
-        let Named { model: (node, at), adapter, tokenizer, template_args } = read_config(&key, tree)?;
+        let Named { model, adapter, tokenizer, template_args } = read_config(&key, tree)?;
         let mut made = Vec::new();
-        for variant in patterns.variants(&node) {
+        for variant in patterns.variants(&model.node) {
             let name = variant.fill(&key.text);
             if read.iter().any(|config: &Config| config.name == name) {
                 return Err(Problem::new(key.at, format!("there are two configs called `{name}`")));
             }
-            let input = |role: &str, node: &str, at| Input {
-                role: format!("{name}.{role}"),
-                node: variant.fill(node),
-                at,
+            let filled = |input: &Input| Input {
+                role: format!("{name}.{}", input.role),
+                node: variant.fill(&input.node),
+                at: input.at,
+                path: input.path.as_ref().map(|path| variant.fill(path)),
             };
-            inputs.push(input("model", &node, at));
-            inputs.extend(adapter.iter().map(|(node, at)| input("adapter", node, *at)));
+            inputs.extend([&model].into_iter().chain(&adapter).map(filled));
             let template_args = template_args.clone();
             read.push(Config { adapter: adapter.is_some(), name: name.clone(), tokenizer, template_args });
             made.push(name);
@@ -77,22 +77,20 @@ fn read_configs(
 
 /// A configuration as it is written.
 struct Named {
-    /// The node of the model.
-    model: (String, At),
-    /// The node of the adapter.
-    adapter: Option<(String, At)>,
+    model: Input,
+    adapter: Option<Input>,
     tokenizer: TokenizerOf,
     template_args: Map<String, Json>,
 }
 
 fn read_config(key: &Key, tree: Tree) -> Result<Named, Problem> {
-    if let Value::Text(node) = tree.value {
+    if matches!(tree.value, Value::Text(_)) {
         let (adapter, tokenizer, template_args) = (None, TokenizerOf::Base, Map::new());
-        return Ok(Named { model: (node, tree.at), adapter, tokenizer, template_args });
+        return Ok(Named { model: read_part("model", tree)?, adapter, tokenizer, template_args });
     }
     let mut fields = Fields::open(tree, format!("config `{}`", key.text))?;
-    let model = fields.text("model")?;
-    let adapter = fields.optional_text("adapter")?;
+    let model = read_input(&mut fields, "model")?;
+    let adapter = fields.take("adapter").map(|tree| read_part("adapter", tree)).transpose()?;
     let at = fields.at();
     let tokenizer = fields.word("tokenizer", &TokenizerOf::WORDS)?.unwrap_or_default();
     if tokenizer == TokenizerOf::Adapter && adapter.is_none() {

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use crate::sign::PublicKey;
+use text::units::parse_size;
 use text::yaml::{Fields, Key, Problem, Tree, Value};
 
 /// The cache folder if the file names none, relative to the file.
@@ -26,6 +27,8 @@ pub struct Cache {
     pub trusted_keys: Vec<TrustedKey>,
     /// Whether contents are compressed before they are uploaded.
     pub compress: bool,
+    /// How many bytes the contents may take, if a build is to remove what is not current.
+    pub max_size: Option<u64>,
 }
 
 /// A key whose signatures are trusted.
@@ -39,7 +42,13 @@ pub struct TrustedKey {
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { dir: DEFAULT_DIR.to_owned(), remote: None, trusted_keys: Vec::new(), compress: false }
+        Self {
+            dir: DEFAULT_DIR.to_owned(),
+            remote: None,
+            trusted_keys: Vec::new(),
+            compress: false,
+            max_size: None,
+        }
     }
 }
 
@@ -50,8 +59,10 @@ pub(super) fn read(tree: Tree) -> Result<Cache, Problem> {
     let remote = read_remote(&mut fields)?;
     let trusted_keys = fields.take("trusted_keys").map_or_else(|| Ok(Vec::new()), read_keys)?;
     let compress = fields.flag("compress")?;
+    let max_size = fields.optional_text("max_size")?;
+    let max_size = max_size.map(|(text, at)| parse_size(&text).map_err(|message| Problem::new(at, message)));
     fields.finish()?;
-    Ok(Cache { dir, remote, trusted_keys, compress })
+    Ok(Cache { dir, remote, trusted_keys, compress, max_size: max_size.transpose()? })
 }
 
 /// Reads a file that holds only trusted keys: a mapping as the value of `trusted_keys`.
@@ -137,7 +148,7 @@ mod tests {
     fn all_of_it() {
         let other = SecretKey::generate().unwrap().public();
         let text = format!(
-            "{{dir: d, remote: s3://bucket/prefix, trusted_keys: {{z@a.b: \"{}\", 8: \"{other}\"}}, compress: true}}",
+            "{{dir: d, remote: s3://bucket/prefix, trusted_keys: {{z@a.b: \"{}\", 8: \"{other}\"}}, compress: true, max_size: 200GB}}",
             key()
         );
         let trusted = |name: &str, key: PublicKey| TrustedKey { name: name.to_owned(), key };
@@ -146,6 +157,7 @@ mod tests {
             remote: Some("s3://bucket/prefix".to_owned()),
             trusted_keys: vec![trusted("z@a.b", key().parse().unwrap()), trusted("8", other)],
             compress: true,
+            max_size: Some(200_000_000_000),
         };
         assert_eq!(cache(&text).as_ref(), Ok(&expected));
         let bytes = postcard::to_stdvec(&expected).unwrap();
@@ -174,6 +186,7 @@ mod tests {
             "2:8: the value of `ana` is no public key: after `ed25519:` come 32 bytes in base64, which are 44 characters"
         );
         assert!(wrong("trusted_keys: {ana: ed25519-secret:hush}").contains("this is a secret key"));
+        assert!(wrong("max_size: 200").starts_with("1:11: expected a whole number and a unit"));
         assert!(wrong("trusted_keys: {a b: x}").contains("1:16: `a b` cannot name a key"));
         assert_eq!(
             wrong(&format!("trusted_keys:\n  ana: {0}\n  ci: {0}", key())),

@@ -4,9 +4,11 @@
 //! [`Stage`] itself is tagged for people to read, and leaves out fields that have their default, so that keys
 //! stay as they are. Only formats that describe themselves can read that back, and postcard does not.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::stage::{Benchmark, Config, Device, DeviceChoice, Probe, Stage};
+use crate::stage::{Benchmark, Config, Device, DeviceChoice, Kind, Probe, Run, Stage};
 use report::{Bound, Criterion, Gate, Quantity, Verdict};
 use weights::checkpoint::Towers;
 use weights::kernels::{Mode, Rounding};
@@ -24,6 +26,23 @@ pub(super) enum PlainStage {
     Probe(Probe),
     #[serde(with = "PlainBenchmark")]
     Benchmark(Benchmark),
+    Files,
+    #[serde(with = "PlainRun")]
+    Run(Run),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Run")]
+struct PlainRun {
+    command: Vec<String>,
+    deterministic: bool,
+    env: Vec<String>,
+    key_env: BTreeMap<String, Option<String>>,
+    makes: Kind,
+    outputs: Vec<String>,
+    timeout: Option<u64>,
+    tool: Vec<String>,
+    version: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]

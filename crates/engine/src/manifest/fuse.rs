@@ -5,7 +5,7 @@ use text::yaml::{Fields, Problem, Tree, Value};
 use weights::kernels::Rounding;
 use weights::rewrite::{Dtype, Fuse, Scale, TokenizerOf};
 
-use super::{Input, quantize, read_input};
+use super::{Input, quantize, read_input, read_part};
 use crate::stage::ADAPTERS;
 
 /// Reads the fields, and adds the adapters to `inputs`.
@@ -44,20 +44,22 @@ fn read_adapters(fields: &mut Fields, inputs: &mut Vec<Input>) -> Result<Vec<Sca
     }
     let mut scales = Vec::new();
     for tree in fields.list("adapters")? {
-        let (node, at, scale) = read_adapter(tree)?;
-        inputs.push(Input { role: format!("{ADAPTERS}{}", scales.len()), node, at });
+        let (input, scale) = read_adapter(tree)?;
+        inputs.push(Input { role: format!("{ADAPTERS}{}", scales.len()), ..input });
         scales.push(scale);
     }
     Ok(scales)
 }
 
-/// Reads the name of an adapter node, or `{adapter: NAME, scale: NUMBER}`.
-fn read_adapter(tree: Tree) -> Result<(String, text::yaml::At, Scale), Problem> {
-    if let Value::Text(node) = tree.value {
-        return Ok((node, tree.at, Scale::ONE));
+/// Reads an adapter: the name of a node or a folder in its artifact, or `{adapter: …, scale: NUMBER}`.
+fn read_adapter(tree: Tree) -> Result<(Input, Scale), Problem> {
+    let has_scale =
+        matches!(&tree.value, Value::Map(entries) if !entries.iter().any(|(key, _)| key.text == "node"));
+    if !has_scale {
+        return Ok((read_part("adapter", tree)?, Scale::ONE));
     }
     let mut fields = Fields::open(tree, "an entry of `adapters`")?;
-    let (node, at) = fields.text("adapter")?;
+    let input = read_input(&mut fields, "adapter")?;
     let scale = match fields.take("scale") {
         None => Scale::ONE,
         Some(tree) => {
@@ -71,5 +73,5 @@ fn read_adapter(tree: Tree) -> Result<(String, text::yaml::At, Scale), Problem> 
         }
     };
     fields.finish()?;
-    Ok((node, at, scale))
+    Ok((input, scale))
 }

@@ -56,11 +56,23 @@ impl Patterns {
 }
 
 impl Variant {
-    /// Replaces each key in braces with the text of its value.
+    /// Replaces each key in braces with the text of its value. Double braces are left as they are: a command means
+    /// single braces by them.
     pub(super) fn fill(&self, text: &str) -> String {
-        self.0
-            .iter()
-            .fold(text.to_owned(), |text, (word, _, shown)| text.replace(&format!("{{{word}}}"), shown))
+        let mut filled = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(index) = rest.find(['{', '}']) {
+            let (before, after) = rest.split_at(index);
+            filled += before;
+            let word = self.0.iter().find_map(|(word, _, shown)| {
+                Some((shown, after.strip_prefix('{')?.strip_prefix(word.as_str())?.strip_prefix('}')?))
+            });
+            let length = if after.starts_with("{{") || after.starts_with("}}") { 2 } else { 1 };
+            let (kept, next) = after.split_at(length);
+            filled += word.map_or(kept, |(shown, _)| shown);
+            rest = word.map_or(next, |(_, next)| next);
+        }
+        filled + rest
     }
 
     /// Returns the fields of the node that this variant makes.
@@ -71,11 +83,25 @@ impl Variant {
             if let Some((key, _)) = node.iter().find(|(key, _)| key.text == *word) {
                 return Err(Problem::new(key.at, format!("`{word}` is in the matrix already")));
             }
-            if !entries.iter().any(|(_, tree)| names(tree, &format!("{{{word}}}"))) {
+            if !entries.iter().any(|(_, tree)| self.is_named(tree, word)) {
                 node.push((Key { at: value.at, text: word.clone() }, value.clone()));
             }
         }
         Ok(node)
+    }
+
+    /// Whether a text or a key in `tree` has a place for `word`.
+    fn is_named(&self, tree: &Tree, word: &str) -> bool {
+        let place = format!("{{{word}}}");
+        let has = |text: &str| text.contains(&place) && self.fill(text) != text;
+        match &tree.value {
+            Value::Text(text) => has(text),
+            Value::List(items) => items.iter().any(|item| self.is_named(item, word)),
+            Value::Map(entries) => {
+                entries.iter().any(|(key, tree)| has(&key.text) || self.is_named(tree, word))
+            }
+            _ => false,
+        }
     }
 
     fn fill_tree(&self, tree: &Tree) -> Tree {
@@ -91,16 +117,6 @@ impl Variant {
             other => other.clone(),
         };
         Tree { at: tree.at, value }
-    }
-}
-
-/// Whether a text or a key in `tree` contains `word`.
-fn names(tree: &Tree, word: &str) -> bool {
-    match &tree.value {
-        Value::Text(text) => text.contains(word),
-        Value::List(items) => items.iter().any(|item| names(item, word)),
-        Value::Map(entries) => entries.iter().any(|(key, tree)| key.text.contains(word) || names(tree, word)),
-        _ => false,
     }
 }
 

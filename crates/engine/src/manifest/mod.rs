@@ -9,12 +9,13 @@ mod fuse;
 mod matrix;
 mod probe;
 mod quantize;
+mod run;
 mod trust;
 
 pub use cache::{Cache, DEFAULT_DIR, TrustedKey, read_trusted_keys};
 pub use trust::{NotTrusted, trust};
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use matrix::Patterns;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,8 @@ pub struct Manifest {
     pub cache: Cache,
     /// The nodes, in the order written.
     pub nodes: Vec<Node>,
+    /// How many nodes of each named pool run at once.
+    pub pools: BTreeMap<String, usize>,
 }
 
 /// One node as written.
@@ -50,6 +53,10 @@ pub struct Node {
     pub inputs: Vec<Input>,
     /// The file or folder outside the graph that it is made from.
     pub source: Option<Source>,
+    /// The named pool that it runs in.
+    pub pool: Option<String>,
+    /// Whether its files go when no node needs them any more.
+    pub temporary: bool,
 }
 
 /// An input that is another node.
@@ -62,6 +69,8 @@ pub struct Input {
     pub node: String,
     /// Where it is written.
     pub at: At,
+    /// The folder or the file inside the node's artifact that is meant; `None` if all of it is.
+    pub path: Option<String>,
 }
 
 /// An input outside the graph.
@@ -129,10 +138,25 @@ impl Manifest {
         let mut top = Fields::open(Tree::parse(text)?, "the pipeline file")?;
         read_version(&mut top)?;
         let cache = top.take("cache").map(cache::read).transpose()?;
+        let pools = top.take("pools").map(read_pools).transpose()?.unwrap_or_default();
         let nodes = Fields::open(top.need("nodes")?, "`nodes`")?;
         top.finish()?;
-        Ok(Self { cache: cache.unwrap_or_default(), nodes: read_nodes(nodes)? })
+        Ok(Self { cache: cache.unwrap_or_default(), nodes: read_nodes(nodes, &pools)?, pools })
     }
+}
+
+/// Reads the named pools, each with how many nodes run in it at once.
+fn read_pools(tree: Tree) -> Result<BTreeMap<String, usize>, Problem> {
+    let mut pools = BTreeMap::new();
+    for (name, tree) in Fields::open(tree, "`pools`")?.rest() {
+        let size = match tree.value {
+            Value::Int(number) if number >= 1 => usize::try_from(number).ok(),
+            _ => None,
+        };
+        let message = || format!("`{}` must be how many nodes run at once, 1 or more", name.text);
+        pools.insert(name.text.clone(), size.ok_or_else(|| Problem::new(tree.at, message()))?);
+    }
+    Ok(pools)
 }
 
 fn read_version(top: &mut Fields) -> Result<(), Problem> {
@@ -144,10 +168,11 @@ fn read_version(top: &mut Fields) -> Result<(), Problem> {
 }
 
 /// Reads the nodes. First every `matrix` is expanded, because a benchmark may name what it expands to.
-fn read_nodes(nodes: Fields) -> Result<Vec<Node>, Problem> {
+fn read_nodes(nodes: Fields, pools: &BTreeMap<String, usize>) -> Result<Vec<Node>, Problem> {
     let mut patterns = Patterns::default();
     let mut written = Vec::new();
     for (key, tree) in nodes.rest() {
+        run::check_matrix(&tree)?;
         written.extend(patterns.expand(key, tree)?);
     }
     let mut names = HashSet::with_capacity(written.len());
@@ -163,22 +188,43 @@ fn read_nodes(nodes: Fields) -> Result<Vec<Node>, Problem> {
         }
     }
     drop(folded);
-    written.into_iter().map(|(key, tree)| read_node(key, tree, &patterns)).collect()
+    written.into_iter().map(|(key, tree)| read_node(key, tree, &patterns, pools)).collect()
 }
 
-fn read_node(key: Key, tree: Tree, patterns: &Patterns) -> Result<Node, Problem> {
+fn read_node(
+    key: Key,
+    tree: Tree,
+    patterns: &Patterns,
+    pools: &BTreeMap<String, usize>,
+) -> Result<Node, Problem> {
     check_name(&key)?;
     let mut fields = Fields::open(tree, format!("node `{}`", key.text))?;
-    let words = ["base", "adapter", "fuse", "quantize", "probe", "benchmark"].map(|word| (word, word));
+    let words = ["base", "adapter", "files", "fuse", "quantize", "probe", "benchmark", "run"]
+        .map(|word| (word, word));
     let Some(word) = fields.word("stage", &words)? else {
         return Err(fields.missing("stage"));
     };
     let mut inputs = Vec::new();
-    let mut source = None;
+    let (mut source, mut pool) = (None, None);
     let stage = match word {
         "base" | "adapter" => {
             source = Some(read_source(&mut fields)?);
             if word == "base" { Stage::Base } else { Stage::Adapter }
+        }
+        "files" => {
+            source = Some(read_source(&mut fields)?);
+            let hub = source.as_ref().filter(|source| source.hub().is_some());
+            if let Some(Source { at, .. }) = hub {
+                return Err(Problem::new(
+                    *at,
+                    "`files` takes in a file or a folder that is here, not one of the hub",
+                ));
+            }
+            Stage::Files
+        }
+        "run" => {
+            pool = run::read_pool(&mut fields, pools)?;
+            Stage::Run(run::read(&mut fields, &mut inputs)?)
         }
         "fuse" => {
             inputs = vec![read_input(&mut fields, "model")?];
@@ -186,9 +232,9 @@ fn read_node(key: Key, tree: Tree, patterns: &Patterns) -> Result<Node, Problem>
         }
         "quantize" => {
             inputs = vec![read_input(&mut fields, "model")?];
-            let probe = fields.optional_text(PROBE_ROLE)?;
-            let at = probe.as_ref().map(|(_, at)| *at);
-            inputs.extend(probe.map(|(node, at)| Input { role: PROBE_ROLE.to_owned(), node, at }));
+            let probe = fields.take(PROBE_ROLE).map(|tree| read_part(PROBE_ROLE, tree)).transpose()?;
+            let at = probe.as_ref().map(|probe| probe.at);
+            inputs.extend(probe);
             Stage::Quantize(quantize::read(&mut fields, at)?)
         }
         "probe" => {
@@ -202,8 +248,14 @@ fn read_node(key: Key, tree: Tree, patterns: &Patterns) -> Result<Node, Problem>
             Stage::Benchmark(benchmark::read(&mut fields, &mut inputs, patterns)?)
         }
     };
+    let temporary = !stage.is_reference() && fields.flag("temporary")?;
+    if temporary && !stage.is_deterministic() {
+        let message =
+            "a node with `deterministic: false` cannot be temporary: made again, it would be another";
+        return Err(Problem::new(key.at, message));
+    }
     fields.finish()?;
-    Ok(Node { name: key.text, at: key.at, stage, inputs, source })
+    Ok(Node { name: key.text, at: key.at, stage, inputs, source, pool, temporary })
 }
 
 /// Checks the name of a node. It becomes a link in `artifacts/`, so it must be a plain file name.
@@ -238,8 +290,41 @@ fn read_source(fields: &mut Fields) -> Result<Source, Problem> {
 }
 
 fn read_input(fields: &mut Fields, role: &'static str) -> Result<Input, Problem> {
-    let (node, at) = fields.text(role)?;
-    Ok(Input { role: role.to_owned(), node, at })
+    read_part(role, fields.need(role)?)
+}
+
+/// Reads an input in the role `role`: the name of a node, or `{node: NAME, path: PATH}` for a folder inside its
+/// artifact.
+fn read_part(role: &str, tree: Tree) -> Result<Input, Problem> {
+    let (at, kind) = (tree.at, tree.kind());
+    match tree.value {
+        Value::Text(node) => Ok(Input { role: role.to_owned(), node, at, path: None }),
+        Value::Map(_) => {
+            let mut fields = Fields::open(tree, format!("`{role}`"))?;
+            let (node, at) = fields.text("node")?;
+            let (path, place) = fields.text("path")?;
+            fields.finish()?;
+            Ok(Input { role: role.to_owned(), node, at, path: Some(check_path(path, place)?) })
+        }
+        _ => {
+            let message =
+                format!("`{role}` must be the name of a node or `{{node: NAME, path: PATH}}`, not {kind}");
+            Err(Problem::new(at, message))
+        }
+    }
+}
+
+/// Checks a path inside an artifact.
+fn check_path(path: String, at: At) -> Result<String, Problem> {
+    let plain = path.strip_suffix('/').unwrap_or(&path).to_owned();
+    let is_inside = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', '\0']);
+    match plain.split('/').all(is_inside) {
+        true => Ok(plain),
+        false => Err(Problem::new(
+            at,
+            format!("`{path}` is not a path inside an artifact, such as `checkpoints/600`"),
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -289,7 +374,7 @@ mod tests {
         assert_eq!(message("nodes: {}"), "1:1: the pipeline file needs `version`");
         assert_eq!(
             message("version: 1\nnodes:\n  q: {stage: quantise, model: m}"),
-            "3:14: `stage` must be one of base, adapter, fuse, quantize, probe, benchmark, not `quantise`; did you mean `quantize`?"
+            "3:14: `stage` must be one of base, adapter, files, fuse, quantize, probe, benchmark, run, not `quantise`; did you mean `quantize`?"
         );
         let two = "version: 1\nnodes:\n  q8: {stage: base, source: s}\n  Q8: {stage: base, source: s}\n";
         assert!(message(two).starts_with("4:3: `Q8` and `q8` are alike: many disks"), "{}", message(two));

@@ -119,7 +119,7 @@ impl<'a> Measurements<'a> {
             let artifact = output.finish().artifact;
             self.store.put_files(&folder, &artifact)?;
             let recipe = serde_json::to_value(subject).expect("BUG: a subject has a JSON form");
-            let action = Action { artifact, failure: None, recipe, seconds: 0.0 };
+            let action = Action { artifact, failure: None, recipe, seconds: 0.0, tool: None };
             self.store.put_record(&key, &action, RecordOrigin::Here)?;
             Journal::of(self.store, key).remove()?;
         }
@@ -248,7 +248,7 @@ impl Host for Measurements<'_> {
         let _gc_lock = self.store.gc_lock()?;
         self.store.put_files(&folder, &artifact)?;
         let recipe = json!({ "log_probabilities": self.subject(config)?, "text": text });
-        let action = Action { artifact, failure: None, recipe, seconds: 0.0 };
+        let action = Action { artifact, failure: None, recipe, seconds: 0.0, tool: None };
         self.store.put_record(&key, &action, RecordOrigin::Here)?;
         self.files().insert(key, self.store.object_path(&digest));
         Ok(())

@@ -125,7 +125,11 @@ impl Planner<'_> {
             return Availability::new(Verdict::Remote, change, Some(shared));
         }
         let was_shared = self.share.is_some() || self.store.attestation(key).is_some();
-        let change = if is_missing && was_shared { Change::FilesLost } else { damaged };
+        let change = match is_missing {
+            true if self.graph.node(id).temporary => Change::Temporary,
+            true if was_shared => Change::FilesLost,
+            _ => damaged,
+        };
         Availability::new(Verdict::Stale, Some(change), Some(result))
     }
 

@@ -9,7 +9,7 @@ mod decision;
 
 pub use decision::{Decision, Verdict};
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
@@ -20,9 +20,9 @@ use crate::graph::{Graph, NodeId};
 use crate::recipe::{Change, Recipe};
 use crate::share::{LocalRecords, Share, SharePolicy};
 use crate::sources::Sources;
-use crate::stage::{BASE_ROLE, BackendKind, Device, Stage};
+use crate::stage::{BASE_ROLE, BackendKind, Device, FILE_ROLE, Stage};
 use crate::store::{ArtifactsDir, LocalState, LocalStore, StatCache, hash_source};
-use artifact::{Artifact, Digest, FileEntry};
+use artifact::{Artifact, AtPath, Digest, FileEntry};
 use report::suite::Suite;
 
 /// Decides what to do for each node, from the graph, the disk, the local state and the remote.
@@ -58,6 +58,11 @@ pub struct Request {
     /// If the source of one of these nodes is on the hub, missing files are downloaded again. A caller lists
     /// the nodes that the user named; [`Planner::plan`] adds the inputs of nodes that may have to run.
     pub download: HashSet<NodeId>,
+    /// The nodes that the user named. If one of them is temporary, its files stay.
+    pub kept: HashSet<NodeId>,
+    /// The artifacts that must not be made anew: the reproducible digest in the lock of each node that would come out
+    /// differently.
+    pub locked: HashMap<NodeId, Digest>,
 }
 
 impl Planner<'_> {
@@ -89,25 +94,28 @@ impl Planner<'_> {
     /// Decides on each node once. The artifacts of the nodes in `recorded` are known, even if these nodes
     /// must run because their files are needed.
     fn plan_once(&mut self, ids: &[NodeId], recorded: &HashSet<NodeId>) -> Result<Vec<Decision>> {
-        let mut made: Vec<Option<Digest>> = vec![None; self.graph.len()];
+        let mut made: Vec<Option<Artifact>> = vec![None; self.graph.len()];
         let mut decisions = Vec::with_capacity(ids.len());
         self.artifacts_dir.observe(&mut self.state.stats);
         for &id in ids {
-            let decision = self.decide(id, &|input| made[input.index()])?;
+            let decision = self.decide(id, &|input| made[input.index()].as_ref())?;
             if !decision.is_stale() || recorded.contains(&id) {
-                made[id.index()] = decision.artifact.as_ref().map(Artifact::reproducible_digest);
+                made[id.index()] = decision.artifact.clone();
             }
             decisions.push(decision);
         }
         Ok(decisions)
     }
 
-    /// Decides on one node. `made` returns the reproducible digest of an input, or `None` if the input must
-    /// run first.
+    /// Decides on one node. `made` returns the artifact of an input, or `None` if the input must run first.
     ///
     /// # Errors
     /// Fails if its source cannot be read.
-    pub fn decide(&mut self, id: NodeId, made: &dyn Fn(NodeId) -> Option<Digest>) -> Result<Decision> {
+    pub fn decide<'m>(
+        &mut self,
+        id: NodeId,
+        made: &dyn Fn(NodeId) -> Option<&'m Artifact>,
+    ) -> Result<Decision> {
         if let Some(source) = self.sources.unresolved(self.graph, id) {
             let (repo, revision) = (source.repo.clone(), source.revision.clone());
             return Ok(Decision::new(id, Verdict::Stale, vec![Change::Unresolved { repo, revision }]));
@@ -118,7 +126,7 @@ impl Planner<'_> {
             return Ok(Decision::new(id, Verdict::Stale, vec![Change::SourceMissing { path }]));
         }
         let source_files = if missing.is_some() { None } else { self.source_files(id)? };
-        let recipe = self.recipe(id, source_files.as_ref(), made);
+        let recipe = self.recipe(id, source_files.as_ref(), made)?;
         // The inputs that the pipeline file does not name are ancestors of those that it names, so they are
         // done before.
         let inputs = self.graph.written_inputs(id).map(|(_, input)| input);
@@ -132,20 +140,30 @@ impl Planner<'_> {
     }
 
     /// Returns the recipe of a node, as far as its inputs are known.
-    fn recipe(
-        &self,
+    fn recipe<'m>(
+        &mut self,
         id: NodeId,
         source_files: Option<&Artifact>,
-        made: &dyn Fn(NodeId) -> Option<Digest>,
-    ) -> Recipe {
+        made: &dyn Fn(NodeId) -> Option<&'m Artifact>,
+    ) -> Result<Recipe> {
         let stage = &self.graph.node(id).stage;
         let origin = match stage {
-            Stage::Benchmark(_) | Stage::Probe(_) => None,
+            Stage::Benchmark(_) | Stage::Probe(_) | Stage::Run(_) => None,
             _ => self.sources.origin(self.graph, id),
         };
         let mut inputs = BTreeMap::new();
-        for (role, input) in self.graph.inputs(id) {
-            inputs.extend(made(input).map(|digest| (role.to_owned(), digest)));
+        for (input, node) in self.graph.edges(id) {
+            // Of a folder inside an artifact, only its own files count.
+            let content = |artifact: &Artifact| match &input.path {
+                Some(path) => artifact.below(path).reproducible_digest(),
+                None => artifact.reproducible_digest(),
+            };
+            inputs.extend(made(node).map(|artifact| (input.role.clone(), content(artifact))));
+        }
+        for (name, path) in self.sources.project_files(id) {
+            let digest = self.state.stats.digest_of(path).at("read", path);
+            let (digest, _) = digest.within(|| format!("node `{}`", self.graph.node(id).name))?;
+            inputs.insert(format!("{FILE_ROLE}{name}"), digest);
         }
         let source = match (source_files, &origin) {
             (Some(files), _) => Some(files.digest()),
@@ -156,7 +174,7 @@ impl Planner<'_> {
         };
         inputs.extend(source.map(|digest| ("source".to_owned(), digest)));
         let is_measured = self.graph.inputs(id).any(|(role, _)| role == BASE_ROLE);
-        Recipe::new(stage.clone(), stage.backend(self.backend), inputs, is_measured).with_origin(origin)
+        Ok(Recipe::new(stage.clone(), stage.backend(self.backend), inputs, is_measured).with_origin(origin))
     }
 
     /// Hashes the source of a node, if it is on disk. A source on the hub is identified by its commit
@@ -177,9 +195,13 @@ impl Planner<'_> {
     fn decide_known(&mut self, id: NodeId, recipe: Recipe, source_files: Option<Artifact>) -> Decision {
         let key = recipe.key();
         let is_forced = self.request.force.contains(&id);
-        let mut cached = self.cached_result(id, &key);
+        let locked = self.request.locked.get(&id).copied();
+        let is_meant = |result: &CachedResult| {
+            locked.is_none_or(|locked| result.artifact.reproducible_digest() == locked)
+        };
+        let mut cached = self.cached_result(id, &key).filter(is_meant);
         if cached.is_none() && !is_forced {
-            cached = self.shared_result(id, &key, source_files.as_ref());
+            cached = self.shared_result(id, &key, source_files.as_ref()).filter(is_meant);
         }
         let missing = self.sources.missing(self.graph, id);
         let missing = missing.map(|path| Change::SourceMissing { path: path.to_owned() });
@@ -250,8 +272,8 @@ impl Planner<'_> {
 /// Returns which parts of the actions of a stage are shared.
 pub fn share_policy(stage: &Stage) -> SharePolicy {
     match stage {
-        Stage::Base | Stage::Adapter => SharePolicy::Source,
-        Stage::Fuse(_) | Stage::Quantize(_) | Stage::Probe(_) => SharePolicy::Made,
+        Stage::Base | Stage::Adapter | Stage::Files => SharePolicy::Source,
+        Stage::Fuse(_) | Stage::Quantize(_) | Stage::Probe(_) | Stage::Run(_) => SharePolicy::Made,
         // The CPU runtime gives the same results everywhere. Times are those of a machine.
         Stage::Benchmark(benchmark) if benchmark.runs_on == Device::Cpu && !benchmark.judges_timings() => {
             SharePolicy::Made

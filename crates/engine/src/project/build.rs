@@ -1,22 +1,22 @@
 //! Builds a project: resolves commits, plans, checks, runs stages, signs, and writes the lock.
 //! Knows nothing of how a stage works, nor of how progress is shown.
 
+use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
-use std::thread::available_parallelism;
 
-use super::plan::request;
+use super::plan::jobs;
 use super::up_to_date::question;
 use super::{NEVER, PlanOptions, Project};
 use crate::error::Result;
 use crate::event::{Event, Observer};
 use crate::graph::NodeId;
 use crate::lockfile::Lockfile;
-use crate::plan::{Decision, Request, share_policy};
+use crate::plan::{Decision, Request, Verdict, share_policy};
 use crate::schedule::{self, Options, Summary};
 use crate::share::{self, Believed};
 use crate::sign::signer;
 use crate::store::{Action, Counters, Repair, has_no_locks};
-use artifact::{FileEntry, in_one_line};
+use artifact::{Digest, FileEntry, in_one_line};
 
 const NO_LOCKS: &str = "the file system of the cache has no locks; do not run two builds on it at once";
 
@@ -25,15 +25,18 @@ const NO_LOCKS: &str = "the file system of the cache has no locks; do not run tw
 pub struct BuildOptions<'a> {
     /// Which nodes to build, and with which backend and remote.
     pub plan: PlanOptions,
-    /// How many stages run at once, at least one; if `None`, as many as there are processors. MLX always runs
-    /// one.
-    pub jobs: Option<usize>,
     /// Whether to go on with nodes that do not depend on a failed one.
     pub keep_going: bool,
+    /// Whether to build what will not fit on the disk or into memory.
+    pub anyway: bool,
     /// Which revisions of sources on the hub are resolved.
     pub revisions: Revisions,
+    /// Whether the commands of `run` nodes may run.
+    pub commands: bool,
     /// Whether new artifacts are uploaded to the remote.
     pub upload: bool,
+    /// Whether the observer gets each line that a command writes.
+    pub verbose: bool,
     /// The caller sets this flag to stop the build.
     pub cancel: &'a AtomicBool,
 }
@@ -42,10 +45,12 @@ impl Default for BuildOptions<'_> {
     fn default() -> Self {
         Self {
             plan: PlanOptions::default(),
-            jobs: None,
             keep_going: false,
+            anyway: false,
             revisions: Revisions::default(),
+            commands: true,
             upload: true,
+            verbose: false,
             cancel: &NEVER,
         }
     }
@@ -130,10 +135,60 @@ impl Project {
         let targets = self.targets(&options.plan.targets)?;
         let (nodes, wanted) = (self.graph.closure(&targets), targets.clone());
         self.resolve(&nodes, options.revisions)?;
-        let mut request = request(&options.plan.targets, &targets);
+        let mut request = self.request(&options.plan.targets, &targets);
         if options.plan.force {
             request.force = targets.into_iter().collect();
         }
+        self.put_right(observer)?;
+        let lock = self.lockfile()?;
+        self.connect(&options.plan.remote, &lock)?;
+        let is_locked = options.revisions == Revisions::Locked;
+        if is_locked && (self.keys_are_given || !self.cache.trusted_keys.is_empty()) {
+            let locked = nodes.iter().filter_map(|id| lock.get(&self.graph.node(*id).name));
+            let locked = locked.map(|locked| (locked.key, locked.artifact)).collect();
+            self.believed = Some(Believed { keys: self.trusted()?, locked });
+        }
+        if is_locked {
+            request.locked = self.never_made_anew(&nodes, &lock);
+        }
+        let mut planner = self.planner(options.plan.backend, request);
+        let decisions = planner.plan(&nodes)?;
+        let request = planner.request;
+        self.preflight(&decisions, is_locked)?;
+        self.check_targets(&decisions, &wanted, observer)?;
+        let is_left = |decision: &Decision| {
+            let is_here = decision.verdict == Verdict::Fresh && !request.kept.contains(&decision.id);
+            is_here && self.graph.node(decision.id).temporary
+        };
+        let all_done = decisions.iter().all(|decision| decision.is_done() && !is_left(decision));
+        let summary = if all_done && !is_locked {
+            self.nothing_to_do(&decisions)?
+        } else {
+            let request = match options.anyway {
+                true => request,
+                false => self.check_room(&decisions, request, &options.plan)?,
+            };
+            self.run(options, &nodes, request, &lock, observer)?
+        };
+        let relocked = if is_locked { Ok(false) } else { self.update_lock(lock, &summary) };
+        self.save_state();
+        if let Some(question) = question(&self.path, options)
+            && all_done
+            && !decisions.iter().any(Decision::lacks_source)
+            && relocked.as_ref().is_ok_and(|written| !written)
+        {
+            self.write_stamp(question, nodes.len());
+        }
+        self.store.finish()?;
+        relocked?;
+        if !all_done {
+            self.collect(observer)?;
+        }
+        Ok(BuildOutcome { nodes, summary })
+    }
+
+    /// Puts right what was found damaged in the cache, and tells the observer.
+    fn put_right(&mut self, observer: &mut dyn Observer) -> Result<()> {
         for (object, repair) in self.repair_store()? {
             let message = match repair {
                 Repair::Sound => continue,
@@ -149,37 +204,14 @@ impl Project {
             };
             observer.event(&Event::Notice { message });
         }
-        let lock = self.lockfile()?;
-        self.connect(&options.plan.remote, &lock)?;
-        let is_locked = options.revisions == Revisions::Locked;
-        if is_locked && (self.keys_are_given || !self.cache.trusted_keys.is_empty()) {
-            let locked = nodes.iter().filter_map(|id| lock.get(&self.graph.node(*id).name));
-            let locked = locked.map(|locked| (locked.key, locked.artifact)).collect();
-            self.believed = Some(Believed { keys: self.trusted()?, locked });
-        }
-        let mut planner = self.planner(options.plan.backend, request);
-        let decisions = planner.plan(&nodes)?;
-        let request = planner.request;
-        self.preflight(&decisions)?;
-        self.check_targets(&decisions, &wanted, observer)?;
-        let all_done = decisions.iter().all(Decision::is_done);
-        let summary = if all_done && !is_locked {
-            self.nothing_to_do(&decisions)?
-        } else {
-            self.run(options, &nodes, request, &lock, observer)?
-        };
-        let relocked = if is_locked { Ok(false) } else { self.update_lock(lock, &summary) };
-        self.save_state();
-        if let Some(question) = question(&self.path, options)
-            && all_done
-            && !decisions.iter().any(Decision::lacks_source)
-            && relocked.as_ref().is_ok_and(|written| !written)
-        {
-            self.write_stamp(question, nodes.len());
-        }
-        self.store.finish()?;
-        relocked?;
-        Ok(BuildOutcome { nodes, summary })
+        Ok(())
+    }
+
+    /// Returns the artifacts in the lock of the nodes that would come out differently if they were made again.
+    fn never_made_anew(&self, nodes: &[NodeId], lock: &Lockfile) -> HashMap<NodeId, Digest> {
+        let random = nodes.iter().map(|id| (*id, self.graph.node(*id)));
+        let random = random.filter(|(_, node)| !node.stage.is_deterministic());
+        random.filter_map(|(id, node)| Some((id, lock.get(&node.name)?.artifact))).collect()
     }
 
     /// Returns the summary of a build in which every node is in place. No thread is started and nothing is
@@ -212,11 +244,13 @@ impl Project {
         let worker = self.worker.clone();
         let backend = options.plan.backend;
         let options = Options {
-            jobs: options.jobs.unwrap_or_else(|| available_parallelism().map_or(1, usize::from)).max(1),
+            jobs: jobs(options.plan.jobs),
             keep_going: options.keep_going,
             locked: (options.revisions == Revisions::Locked).then_some(lock),
             fetch_only: false,
+            commands: options.commands,
             upload: options.upload,
+            verbose: options.verbose,
             worker: &worker,
             cancel: options.cancel,
         };

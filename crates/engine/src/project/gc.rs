@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use super::{Project, ProjectPath, RemoteChoice};
 use crate::error::{OrBug, Result};
+use crate::event::{Event, Observer};
 use crate::measurements::Subject;
 use crate::recipe::Recipe;
 use crate::share::{RemoteGcPlan, Retention, Share};
 use crate::store::{GcPlan, Limits};
 use artifact::Digest;
+use text::units::bytes;
 
 /// How to collect the cache.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,6 +55,30 @@ impl Project {
             project.save_state();
         }
         Ok(plan)
+    }
+
+    /// Removes from the cache what is not current, if the contents take more than `cache: {max_size: …}` allows. Nothing of
+    /// this project may be running.
+    pub(super) fn collect(&self, observer: &mut dyn Observer) -> Result<()> {
+        let Some(limit) = self.cache.max_size else { return Ok(()) };
+        if self.store.totals()?.bytes <= limit {
+            return Ok(());
+        }
+        let path = ProjectPath { folder: None, file: self.path.clone(), trusted_keys: None };
+        let limits = Limits { max_size: Some(limit), older_than: None };
+        let plan = Self::gc(&path, GcOptions { limits, dry_run: false })?;
+        if plan.bytes > 0 {
+            observer.event(&Event::Collected { records: plan.records.len(), bytes: plan.bytes });
+        }
+        if plan.left.bytes > limit {
+            let message = format!(
+                "the cache has {}, and `max_size` is {}; what is left is current or in use",
+                bytes(plan.left.bytes),
+                bytes(limit)
+            );
+            observer.event(&Event::Notice { message });
+        }
+        Ok(())
     }
 
     /// Removes from the remote what is not current; returns what was removed, or would be. Records of other

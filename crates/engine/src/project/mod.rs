@@ -51,7 +51,7 @@ use crate::store::{ArtifactsDir, Counters, LocalState, LocalStore};
 use text::yaml::Problem;
 
 /// Increased when [`Manifest`] changes, so that an older encoded one is not misread.
-const MANIFEST_FORMAT: u32 = 8;
+const MANIFEST_FORMAT: u32 = 9;
 
 /// The folder with a name for each node.
 const ARTIFACTS: &str = "artifacts";

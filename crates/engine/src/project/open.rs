@@ -118,6 +118,7 @@ impl Project {
             worker,
             opened,
         };
+        project.graph.read_environment(&|name| std::env::var(name).ok());
         project.use_locked_sources()?;
         Ok(project)
     }

@@ -51,20 +51,22 @@ impl Project {
         Ok(())
     }
 
-    /// Checks what can be checked before anything runs.
-    pub(super) fn preflight(&self, decisions: &[Decision]) -> Result<()> {
+    /// Checks what can be checked before anything runs. If the artifacts must be those of the lock, a node that would come
+    /// out differently does not run.
+    pub(super) fn preflight(&self, decisions: &[Decision], is_locked: bool) -> Result<()> {
         self.check_needed_sources(decisions)?;
         let mut known = BTreeSet::new();
         for decision in decisions.iter().filter(|decision| decision.is_stale()) {
             let node = self.graph.node(decision.id);
-            if self.is_on_hub(decision.id) {
+            let runs = node.stage.is_deterministic() || !is_locked;
+            if self.is_on_hub(decision.id) || !runs {
                 continue;
             }
             let source = self.sources.path(&self.graph, decision.id);
             let bases = self.bases(decision.id);
             let is_ours = self.sources.is_of_the_project(decision.id);
             let quoting = if is_ours { Quoting::Allowed } else { Quoting::Forbidden };
-            let checked = stage::preflight(&node.stage, source.as_deref(), quoting, &bases);
+            let checked = stage::preflight(&node.stage, source.as_deref(), quoting, &bases, &self.root);
             checked.and_then(|()| self.check_models(&node.stage, bases, &mut known)).map_err(|error| {
                 let message = format!("node `{}`: {}", node.name, in_one_line(&error));
                 self.problem(&Problem::new(node.at, message))
@@ -96,9 +98,15 @@ impl Project {
         Ok(())
     }
 
-    /// Returns the model folders outside the graph that a node descends from, if they are on this machine.
+    /// Returns the model folders outside the graph that a node descends from, if they are on this machine. What a command
+    /// makes of a model may be of another form.
     fn bases(&self, id: NodeId) -> Vec<PathBuf> {
-        let above = self.graph.closure(&[id]);
+        let (mut above, mut next) = (BTreeSet::new(), vec![id]);
+        while let Some(id) = next.pop() {
+            if above.insert(id) && !matches!(self.graph.node(id).stage, Stage::Run(_)) {
+                next.extend(self.graph.inputs(id).map(|(_, input)| input));
+            }
+        }
         let bases = above.into_iter().filter(|id| self.graph.node(*id).stage == Stage::Base);
         let bases = bases.filter_map(|id| Some((id, self.sources.path(&self.graph, id)?)));
         bases.filter(|(id, path)| !self.is_on_hub(*id) || path.exists()).map(|(_, path)| path).collect()

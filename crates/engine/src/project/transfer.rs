@@ -4,7 +4,6 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::plan::request;
 use super::{NEVER, PlanOptions, Project};
 use crate::Error;
 use crate::error::{OrBug, Result};
@@ -82,11 +81,13 @@ impl Project {
             keep_going: true,
             locked: None,
             fetch_only: true,
+            commands: false,
             upload: false,
+            verbose: false,
             worker: &worker,
             cancel: options.cancel,
         };
-        let request = request(&options.plan.targets, &targets);
+        let request = self.request(&options.plan.targets, &targets);
         let planner = self.planner(options.plan.backend, request);
         let summary = schedule::run(planner, &ids, &fetch, observer);
         self.save_state();

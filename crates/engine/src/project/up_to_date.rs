@@ -41,8 +41,8 @@ impl Project {
     /// Writes the stamp: all `count` nodes of `question` are up to date. It depends on the pipeline file, the
     /// lock, the sources, `artifacts/`, the local state and this program itself.
     pub(super) fn write_stamp(&mut self, question: Digest, count: usize) {
-        // The stamp is only read from the default place.
-        if self.cache.dir != DEFAULT_DIR {
+        // The stamp is only read from the default place, and nobody reads the environment for it.
+        if self.cache.dir != DEFAULT_DIR || self.graph.reads_environment() {
             return;
         }
         // A file that changed just before it was read may change again within the same tick of the file

@@ -26,6 +26,8 @@ pub struct VerifyOptions<'a> {
     pub backend: BackendKind,
     /// What runs the models of benchmarks that do not say it themselves.
     pub device: DeviceChoice,
+    /// Whether nodes with `deterministic: false` are made again too.
+    pub rerun: bool,
     /// The caller sets this flag to stop the verification.
     pub cancel: &'a AtomicBool,
 }
@@ -36,6 +38,7 @@ impl Default for VerifyOptions<'_> {
             targets: Vec::new(),
             backend: BackendKind::default(),
             device: DeviceChoice::Auto,
+            rerun: false,
             cancel: &NEVER,
         }
     }
@@ -100,7 +103,7 @@ impl Project {
         let names: Vec<_> = ids.iter().map(|id| self.graph.node(*id).name.clone()).collect();
         let worker = self.worker.clone();
         let planner = self.planner(options.backend, Request::default());
-        let mut verifier = Verifier::new(planner, &worker, ids)?;
+        let mut verifier = Verifier::new(planner, &worker, ids, options.rerun)?;
         let mut comparisons = Vec::with_capacity(ids.len());
         for (id, node) in ids.iter().zip(&names) {
             observer.event(&Event::Verifying { node });

@@ -14,6 +14,7 @@ mod link;
 mod locked;
 mod pool;
 mod records;
+mod release;
 mod state;
 mod task;
 mod upload;
@@ -22,30 +23,37 @@ pub(crate) use upload::{MaySign, place_of, send};
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, Scope};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use pool::Pool;
+use pool::{Pool, Urgency};
 use state::NodeState;
-use task::{Download, Executed, Task, execute};
+use task::{Download, Executed, Listeners, Task, execute};
 use upload::{UploadEvent, Uploads};
 
-use crate::error::{OrBug, Result, fail};
+use crate::error::{OrBug, Result, fail, require};
 use crate::event::{Event, Observer};
 use crate::graph::NodeId;
 use crate::lockfile::Lockfile;
 use crate::plan::{Decision, Planner, Verdict};
 use crate::recipe::Change;
 use crate::share::Miss;
-use crate::stage::{Counted, Measuring, Unit, WorkerProgram};
+use crate::stage::{Counted, FILE_ROLE, Measuring, Stage, Unit, WorkerProgram};
 use crate::store::Stat;
 use crate::{Error, inputs};
 use artifact::{Artifact, Digest, Interrupted};
 
 /// How often the owner checks the cancel flag.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How many lines of commands may wait to be told.
+const LINES: usize = 1000;
+
+/// How long a command waits until its line is told. After that, the line is left out.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// How to build.
 #[derive(Debug)]
@@ -59,8 +67,12 @@ pub struct Options<'a> {
     /// Take what the cache and the remote have, and fail a node that would have to run. `base` and `adapter`
     /// nodes may run.
     pub fetch_only: bool,
+    /// Run the commands of `run` nodes.
+    pub commands: bool,
     /// Upload new artifacts to the remote, if there is one.
     pub upload: bool,
+    /// Tell the observer each line that a command writes.
+    pub verbose: bool,
     /// The worker program, which runs what needs MLX.
     pub worker: &'a WorkerProgram,
     /// The caller sets this flag to stop the build.
@@ -94,6 +106,7 @@ pub struct Summary {
 enum Message {
     Progress(NodeId, u64, u64),
     Measuring(NodeId, Measuring),
+    Said(NodeId, String),
     Ended(NodeId, Result<Executed>),
     Fetched(NodeId, Result<Vec<(Stat, Digest)>, Miss>),
     Upload(UploadEvent),
@@ -116,7 +129,7 @@ pub(crate) fn run(
         scheduler.start_uploads(scope);
         let built = scheduler.build(scope, &receiver);
         scheduler.finish_uploads(&receiver);
-        built.map(|()| scheduler.summary)
+        built.and_then(|()| scheduler.release_all()).map(|()| scheduler.summary)
     })
 }
 
@@ -132,9 +145,19 @@ struct Scheduler<'a, 'p> {
     cpu: Pool,
     mlx: Pool,
     remote: Pool,
+    /// The pools that the pipeline file names.
+    named: BTreeMap<String, Pool>,
     uploads: Uploads,
+    /// How many lines of commands were sent to the owner and not told yet.
+    lines: Arc<AtomicUsize>,
     /// The nodes that are done, but whose files are not here.
     absent: HashSet<NodeId>,
+    /// The nodes that have been made, and so need their inputs no more.
+    finished: HashSet<NodeId>,
+    /// Those of them whose inputs may be released now.
+    leaving: Vec<NodeId>,
+    /// For each temporary node, the nodes of this build that read it.
+    readers: Vec<Vec<NodeId>>,
     decisions: BTreeMap<NodeId, Decision>,
     artifacts: BTreeMap<NodeId, Artifact>,
     summary: Summary,
@@ -150,8 +173,13 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     ) -> Self {
         let count = planner.graph.len();
         let (mut states, mut dependents) = (vec![None; count], vec![Vec::new(); count]);
-        let mut ready = VecDeque::new();
+        let (mut ready, mut readers) = (VecDeque::new(), vec![Vec::new(); count]);
         for &id in ids {
+            for (_, input) in
+                planner.graph.inputs(id).filter(|(_, input)| planner.graph.node(*input).temporary)
+            {
+                readers[input.index()].push(id);
+            }
             // The inputs that the pipeline file does not name are ancestors of those that it names, so they
             // are done before.
             let inputs: Vec<_> = planner.graph.written_inputs(id).map(|(_, input)| input).collect();
@@ -162,7 +190,6 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             inputs.iter().for_each(|input| dependents[input.index()].push(id));
         }
         Self {
-            planner,
             options,
             observer,
             sender,
@@ -172,11 +199,22 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             cpu: Pool::new(options.jobs),
             mlx: Pool::new(1),
             remote: Pool::new(fetch::AT_ONCE),
+            named: planner
+                .graph
+                .pools()
+                .iter()
+                .map(|(name, size)| (name.clone(), Pool::new(*size)))
+                .collect(),
+            lines: Arc::default(),
             uploads: Uploads::default(),
             absent: HashSet::new(),
+            finished: HashSet::new(),
+            leaving: Vec::new(),
+            readers,
             decisions: BTreeMap::new(),
             artifacts: BTreeMap::new(),
             summary: Summary::default(),
+            planner,
         }
     }
 
@@ -196,7 +234,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 self.decide(id)?;
             }
             while !self.stops() {
-                if let Some(id) = self.cpu.next().or_else(|| self.mlx.next()) {
+                if let Some(id) = self.next() {
                     self.start(id, scope)?;
                 } else if let Some(id) = self.remote.next() {
                     self.fetch(id, scope)?;
@@ -204,7 +242,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                     break;
                 }
             }
-            if self.cpu.running() + self.mlx.running() + self.remote.running() == 0 {
+            self.release_all()?;
+            if self.pools().map(|pool| pool.running()).sum::<usize>() + self.remote.running() == 0 {
                 return Ok(());
             }
             match receiver.recv_timeout(POLL_INTERVAL) {
@@ -212,6 +251,10 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 Ok(Message::Measuring(id, measuring)) => {
                     let node = &self.planner.graph.node(id).name;
                     self.observer.event(&Event::Measuring { node, measuring: &measuring });
+                }
+                Ok(Message::Said(id, line)) => {
+                    self.lines.fetch_sub(1, Ordering::Relaxed);
+                    self.observer.event(&Event::Said { node: &self.planner.graph.node(id).name, line });
                 }
                 Ok(Message::Ended(id, outcome)) => self.ended(id, outcome)?,
                 Ok(Message::Fetched(id, outcome)) => self.fetched(id, outcome)?,
@@ -229,8 +272,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
 
     fn decide(&mut self, id: NodeId) -> Result<()> {
         let artifacts = &self.artifacts;
-        let made = |input: NodeId| artifacts.get(&input).map(Artifact::reproducible_digest);
-        let decision = self.planner.decide(id, &made)?;
+        let decision = self.planner.decide(id, &|input| artifacts.get(&input))?;
         self.tell_notices();
         if matches!(decision.verdict, Verdict::Fresh | Verdict::Cached | Verdict::Recorded) {
             self.keep_record(&decision)?;
@@ -254,7 +296,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             }
             (Verdict::Remote, Some(_)) => {
                 self.set(id, NodeState::Queued);
-                self.remote.enqueue(id);
+                self.remote.enqueue(id, self.urgency(id));
                 self.decisions.insert(id, decision);
             }
             (Verdict::Waits, _) => fail!(Bug, "a node is decided on when its inputs are done"),
@@ -262,10 +304,19 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 let problem = "neither the cache nor the remote has it; `pipeline build` makes it";
                 self.failed(id, &Error::NotBuilt(problem.to_owned()));
             }
+            _ if !self.options.commands && matches!(node.stage, Stage::Run(_)) => {
+                let problem = "neither the cache nor the remote has it, and its command may not run";
+                self.failed(id, &Error::NotBuilt(problem.to_owned()));
+            }
+            _ if self.options.locked.is_some() && !node.stage.is_deterministic() => {
+                let problem = "`deterministic: false`: it would come out differently than in the lock, so it is not made                                again; neither the cache nor the remote has what the lock names";
+                self.failed(id, &Error::Locked(problem.to_owned()));
+            }
             _ if self.lacks_inputs(id) => {}
             _ => {
                 self.set(id, NodeState::Queued);
-                self.pool(id).enqueue(id);
+                let urgency = self.urgency(id);
+                self.pool(id).enqueue(id, urgency);
                 self.decisions.insert(id, decision);
             }
         }
@@ -274,8 +325,34 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
 
     /// Returns the pool that the stage of a node runs in.
     fn pool(&mut self, id: NodeId) -> &mut Pool {
-        let uses_worker = self.planner.graph.node(id).stage.uses_worker(self.planner.backend);
-        if uses_worker { &mut self.mlx } else { &mut self.cpu }
+        let node = self.planner.graph.node(id);
+        let named = node.pool.as_ref().and_then(|name| self.named.get_mut(name));
+        match named {
+            Some(pool) => pool,
+            None if node.stage.uses_worker(self.planner.backend) => &mut self.mlx,
+            None => &mut self.cpu,
+        }
+    }
+
+    fn urgency(&self, id: NodeId) -> Urgency {
+        let is_temporary = |id: NodeId| self.planner.graph.node(id).temporary;
+        if self.planner.graph.inputs(id).any(|(_, input)| is_temporary(input)) {
+            Urgency::UsesUp
+        } else if is_temporary(id) {
+            Urgency::MakesTemporary
+        } else {
+            Urgency::Ordinary
+        }
+    }
+
+    /// Returns all pools that stages run in.
+    fn pools(&mut self) -> impl Iterator<Item = &mut Pool> {
+        [&mut self.cpu, &mut self.mlx].into_iter().chain(self.named.values_mut())
+    }
+
+    /// Takes the next node that a pool has room for.
+    fn next(&mut self) -> Option<NodeId> {
+        self.pools().find_map(Pool::next)
     }
 
     /// Starts a stage on a thread of its own.
@@ -306,7 +383,13 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let Planner { store, share, backend, records, .. } = self.planner;
         let computed_with = (backend, self.options.worker);
         let (sender, cancel) = (self.sender.clone(), self.options.cancel);
+        let (is_verbose, lines) = (self.options.verbose, Arc::clone(&self.lines));
         let started = artifact::start(scope, move || {
+            let line = |line: &str| {
+                if is_verbose && has_room(&lines) {
+                    let _ = sender.send(Message::Said(id, line.to_owned()));
+                }
+            };
             let tick = |done, total| {
                 // The owner outlives the stages, and a lost message does no harm.
                 let _ = sender.send(Message::Progress(id, done, total));
@@ -316,8 +399,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 let _ = sender.send(Message::Measuring(id, measuring.clone()));
                 if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
             };
-            let run =
-                AssertUnwindSafe(|| execute(&task, store, records, share, computed_with, (&tick, &tell)));
+            let listeners = Listeners { tick: &tick, tell: &tell, line: &line };
+            let run = AssertUnwindSafe(|| execute(&task, store, records, share, computed_with, listeners));
             let outcome = catch_unwind(run)
                 .unwrap_or_else(|_| Err(Error::Bug("the stage panicked; see above".to_owned())));
             let _ = sender.send(Message::Ended(task.id, outcome));
@@ -333,6 +416,11 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let artifacts = &self.artifacts;
         let inputs = inputs::find(&mut self.planner, id, &|input| artifacts.get(&input))?;
         let decision = self.decisions.get(&id).or_bug("a queued node was decided on")?;
+        let recipe = decision.recipe.clone().or_bug("a queued node has a recipe")?;
+        for (name, (_, digest)) in &inputs.project_files {
+            let is_planned = recipe.input(&format!("{FILE_ROLE}{name}")) == Some(*digest);
+            require!(is_planned, Source, "`{name}` was changed while the build ran; build again");
+        }
         let Planner { graph, sources, .. } = &self.planner;
         let download = sources.own_origin(graph, id).map(|origin| Download {
             cache: sources.cache().clone(),
@@ -343,7 +431,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             id,
             stage: graph.node(id).stage.clone(),
             inputs,
-            recipe: decision.recipe.clone().or_bug("a queued node has a recipe")?,
+            recipe,
             source_files: decision.source_files.clone(),
             download,
             rerun: !decision.changes.is_empty() && decision.artifact.is_some(),
@@ -360,4 +448,17 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             self.observer.event(&Event::Progress { node: &node.name, unit, done, total });
         }
     }
+}
+
+/// Counts one more line, if there is room for it or comes up soon.
+fn has_room(lines: &AtomicUsize) -> bool {
+    let start = Instant::now();
+    while lines.load(Ordering::Relaxed) >= LINES {
+        if start.elapsed() > LONGEST_WAIT {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    lines.fetch_add(1, Ordering::Relaxed);
+    true
 }

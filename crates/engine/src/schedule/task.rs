@@ -2,20 +2,22 @@
 //! Knows nothing of the graph, nor of the other nodes.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::records::records;
 use crate::error::Result;
 use crate::graph::NodeId;
 use crate::hub::{self, HubCache};
+use crate::inputs::guarded;
 use crate::measurements::{Measurements, Source, Tell};
 use crate::origin::Origin;
 use crate::plan::share_policy;
 use crate::recipe::Recipe;
 use crate::share::{LocalRecords, Share};
-use crate::stage::{self, BackendKind, Counted, Environment, Inputs, Stage, WorkerProgram};
+use crate::stage::{self, BackendKind, Console, Counted, Environment, Inputs, Stage, WorkerProgram};
 use crate::store::{Action, LocalStore, RecordOrigin, Stat, hash_files, is_content, owned_file};
-use artifact::{Artifact, Digest, FileEntry, Made, Output, Tick};
+use artifact::{Artifact, Digest, FileEntry, IoError, Made, Output, Tick};
 
 /// The longest file of an earlier measurement that is read, in bytes.
 const LONGEST_RESULT: u64 = 1 << 30;
@@ -49,6 +51,15 @@ pub(super) struct Task {
     pub(super) forced: bool,
 }
 
+/// Who is told what happens in a stage.
+#[derive(Clone, Copy)]
+pub(super) struct Listeners<'a> {
+    pub(super) tick: Tick<'a>,
+    pub(super) tell: Tell<'a>,
+    /// Gets each line that a command writes.
+    pub(super) line: &'a dyn Fn(&str),
+}
+
 /// A source on the hub.
 pub(super) struct Download {
     pub(super) cache: HubCache,
@@ -64,7 +75,7 @@ pub(super) fn execute(
     believed: LocalRecords<'_>,
     share: Option<&Share>,
     (backend, worker): (BackendKind, &WorkerProgram),
-    (tick, tell): (Tick<'_>, Tell<'_>),
+    Listeners { tick, tell, line }: Listeners<'_>,
 ) -> Result<Executed> {
     let key = task.recipe.key();
     let _lock = store.lock(&key, &|| tick(0, 0))?;
@@ -91,10 +102,14 @@ pub(super) fn execute(
     let known = Source::Known { share, tick, forced: task.forced };
     let host = Measurements::new(store, &task.recipe, known, tell);
     let _locks = host.lock(tick)?;
-    let environment = Environment { backend, worker, host: &host };
-    let counted = stage::run(&task.stage, &inputs, &output, &environment, tick)?;
+    let log = task.log(store, &key)?;
+    let environment =
+        Environment { backend, worker, host: &host, console: Console { log: log.as_deref(), line } };
+    let counted = guarded(store, &task.stage, &inputs, || {
+        stage::run(&task.stage, &inputs, &output, &environment, tick)
+    })?;
     host.finish()?;
-    let Made { artifact: made, warnings, failure } = output.finish();
+    let Made { artifact: made, warnings, failure, tool } = output.finish();
     // Until the record is written, only this lock tells the collector that the contents are needed.
     let gc_lock = store.gc_lock()?;
     let (artifact, stats) = match (downloaded, &task.source_files) {
@@ -107,7 +122,7 @@ pub(super) fn execute(
     };
     let seconds = start.elapsed().as_secs_f64();
     let recipe = serde_json::to_value(&task.recipe).expect("BUG: a recipe has a JSON form");
-    let action = Action { artifact: artifact.clone(), failure: failure.clone(), recipe, seconds };
+    let action = Action { artifact: artifact.clone(), failure: failure.clone(), recipe, seconds, tool };
     for (key, action) in records(&task.recipe, action) {
         store.put_record(&key, &action, RecordOrigin::Here)?;
     }
@@ -116,6 +131,11 @@ pub(super) fn execute(
 }
 
 impl Task {
+    /// Returns the file that the output of a command goes to.
+    fn log(&self, store: &LocalStore, key: &Digest) -> Result<Option<PathBuf>, IoError> {
+        matches!(self.stage, Stage::Run(_)).then(|| store.log_file(key)).transpose()
+    }
+
     /// Whether the files of an artifact that somebody else recorded meanwhile are really in the store. A source
     /// is not stored.
     fn is_stored(&self, store: &LocalStore, artifact: &Artifact) -> bool {

@@ -1,6 +1,7 @@
 //! Uploads what a build makes while the build goes on: each artifact as soon as its node has run.
 //! Knows nothing of how files are transferred. A failed upload is reported, but never fails a build.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -50,6 +51,15 @@ pub(super) struct Uploads {
     is_running: bool,
     /// Whether the build is over and only the uploads are waited for.
     is_last: bool,
+    /// The nodes that are queued or on their way.
+    nodes: HashSet<String>,
+}
+
+impl Uploads {
+    /// Whether a node is queued or on its way.
+    pub(super) fn has(&self, node: &str) -> bool {
+        self.is_running && self.nodes.contains(node)
+    }
 }
 
 /// Tells the owner that the thread has ended, even if it panics.
@@ -77,7 +87,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             send_all(share, store, cancel, &receiver, &tell);
         });
         match started {
-            Ok(_) => self.uploads = Uploads { queue: Some(queue), is_running: true, is_last: false },
+            Ok(_) => self.uploads = Uploads { queue: Some(queue), is_running: true, ..Uploads::default() },
             Err(error) => {
                 let message = format!("nothing is sent: cannot start a thread: {error}");
                 self.observer.event(&Event::Notice { message });
@@ -86,10 +96,11 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     }
 
     /// Queues the artifact of a node for upload.
-    pub(super) fn upload(&self, id: NodeId, key: Digest, artifact: Artifact) {
+    pub(super) fn upload(&mut self, id: NodeId, key: Digest, artifact: Artifact) {
         let Planner { graph, sources, .. } = &self.planner;
         if let Some(queue) = &self.uploads.queue {
             let (node, source) = (graph.node(id).name.clone(), sources.path(graph, id));
+            self.uploads.nodes.insert(node.clone());
             // If this fails, the thread has ended early: an upload failed, and the owner was told.
             let _ = queue.send(Upload { node, key, artifact, source });
         }
@@ -123,6 +134,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 self.observer.event(&Event::Progress { node: &node, unit: Unit::Bytes, done, total });
             }
             UploadEvent::Sent { node, bytes, already_there } => {
+                self.uploads.nodes.remove(&node);
                 self.observer.event(&Event::Sent { node: &node, bytes, already_there });
             }
             UploadEvent::Failed(Unsent::Interrupted(_) | Unsent::AlreadyReported) => {}

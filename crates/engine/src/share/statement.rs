@@ -155,6 +155,7 @@ mod tests {
                 failure: None,
                 recipe: serde_json::json!({}),
                 seconds: 1.0,
+                tool: None,
             };
             let machine = machine.map(str::to_owned);
             let claim = Claim { key, action, machine, signed: None, sha256: BTreeMap::new() };

@@ -7,7 +7,7 @@
 
 use std::env;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::key::PublicKey;
 use super::{Envelope, VARIABLE, base64_text, key_file};
-use crate::Error;
 use crate::error::{OrBug, Result};
+use crate::{Error, own_program};
 
 /// The arguments with which the program `pipeline` is a signer.
 pub const ARGUMENTS: [&str; 2] = ["keys", "sign"];
@@ -63,16 +63,13 @@ pub fn signer() -> Result<Option<&'static Signer>> {
     static SIGNER: OnceLock<Result<Option<Signer>, String>> = OnceLock::new();
     let started = SIGNER.get_or_init(|| {
         let has_key = key_file::is_configured();
-        if has_key { Signer::start(&program()).map_err(|error| error.to_string()) } else { Ok(None) }
+        if has_key {
+            Signer::start(&own_program::path()).map_err(|error| error.to_string())
+        } else {
+            Ok(None)
+        }
     });
     started.as_ref().map(Option::as_ref).map_err(|error| Error::Key(error.clone()))
-}
-
-/// Returns the path of `pipeline`: this program itself, or the one beside it.
-fn program() -> PathBuf {
-    let ours = env::current_exe().unwrap_or_default();
-    let is_it = ours.file_name().is_some_and(|name| name == "pipeline");
-    if is_it { ours } else { ours.parent().unwrap_or(Path::new(".")).join("pipeline") }
 }
 
 impl Signer {

@@ -5,6 +5,7 @@ mod base;
 mod benchmark;
 mod params;
 mod probe;
+mod run;
 mod worker;
 
 pub(crate) use benchmark::prompts;
@@ -13,19 +14,21 @@ pub(crate) use params::ADAPTERS;
 pub use params::{
     BackendKind, Benchmark, Config, Device, DeviceChoice, Kind, Probe, Stage, UndeclaredVolatile,
 };
+pub(crate) use run::is_name;
+pub use run::{FILE_ROLE, OUT, Run, Template};
 pub use worker::WorkerProgram;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{OrBug, Result, fail};
-use artifact::{Output, Tick};
+use artifact::{Digest, Output, Tick};
 use report::SourceFacts;
 pub use report::suite::Quoting;
 use weights::adapter::Adapter;
 use weights::checkpoint::{ModelOrigin, check_adapter_folder, check_model_folder, describe_file};
 use weights::kernels::Cpu;
-use weights::rewrite::{FineTuning, Job, Operation};
+use weights::rewrite::{FineTuning, Fuse, Job, Operation, Quantize, TokenizerOf};
 
 /// The role of the model before fine-tuning, for a `quantize` node below a `fuse` node.
 pub const BASE_ROLE: &str = "base";
@@ -54,6 +57,27 @@ pub struct Inputs {
     pub previous: BTreeMap<String, Vec<u8>>,
     /// What a benchmark is about: the bases and adapters, and the commit around the project.
     pub about: (Vec<SourceFacts>, Option<String>),
+    /// The folder of the pipeline file, for a command.
+    pub root: PathBuf,
+    /// The files of the input folders, for a command.
+    pub files: Vec<InputFile>,
+    /// The files of the project that a command names, by path: where they are, and their digests.
+    pub project_files: BTreeMap<String, (PathBuf, Digest)>,
+    /// Arguments of a command that are also paths of files in the project.
+    pub unnamed_files: Vec<String>,
+}
+
+/// A file of an input.
+#[derive(Clone, Debug)]
+pub struct InputFile {
+    /// The role of the input.
+    pub role: String,
+    /// Its path in the input.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its digest.
+    pub digest: Digest,
 }
 
 impl Inputs {
@@ -75,6 +99,17 @@ pub struct Environment<'a> {
     pub worker: &'a WorkerProgram,
     /// What knows the earlier measurements of a benchmark.
     pub host: &'a dyn Host,
+    /// Where the output of a command goes.
+    pub console: Console<'a>,
+}
+
+/// Where the output of a command goes.
+#[derive(Clone, Copy)]
+pub struct Console<'a> {
+    /// The file that all of it is written to.
+    pub log: Option<&'a Path>,
+    /// Gets each line.
+    pub line: &'a dyn Fn(&str),
 }
 
 /// The unit of the progress of a stage.
@@ -90,7 +125,7 @@ impl Stage {
     /// Returns the name of the backend in a recipe. It is `none` for stages that compute nothing.
     pub fn backend(&self, chosen: BackendKind) -> &'static str {
         match self {
-            Self::Base | Self::Adapter => "none",
+            Self::Base | Self::Adapter | Self::Files | Self::Run(_) => "none",
             Self::Fuse(_) | Self::Quantize(_) => chosen.id(),
             // A probe is part of what weights are made from, so it is the same on every machine.
             Self::Probe(_) => Device::Cpu.id(),
@@ -102,7 +137,7 @@ impl Stage {
     /// for each other.
     pub fn uses_worker(&self, chosen: BackendKind) -> bool {
         match self {
-            Self::Base | Self::Adapter => false,
+            Self::Base | Self::Adapter | Self::Files | Self::Run(_) => false,
             Self::Fuse(_) | Self::Quantize(_) => chosen == BackendKind::Mlx,
             Self::Probe(_) | Self::Benchmark(_) => true,
         }
@@ -140,41 +175,94 @@ fn make(
     environment: &Environment<'_>,
     tick: Tick<'_>,
 ) -> Result<()> {
-    let operation = match stage {
-        Stage::Base => return base::check(inputs.source()?, output),
-        Stage::Adapter => return Ok(Adapter::open(inputs.source()?)?.check()?),
+    match stage {
+        Stage::Base => base::check(inputs.source()?, output),
+        Stage::Adapter => Ok(Adapter::open(inputs.source()?)?.check()?),
+        // Any files will do.
+        Stage::Files => Ok(()),
+        Stage::Run(parameters) => run::run(parameters, inputs, output, environment.console, tick),
         Stage::Benchmark(_) => fail!(Bug, "a benchmark makes no model"),
-        Stage::Probe(parameters) => return probe::run(parameters, inputs, output, environment.worker, tick),
-        Stage::Fuse(options) => {
-            let count = options.scales.len();
-            let roles: Vec<_> = (0..count).map(|number| format!("{ADAPTERS}{number}")).collect();
-            let roles = if count == 0 { vec!["adapter".to_owned()] } else { roles };
-            let folders = roles.iter().map(|role| Ok(inputs.folder(role)?.to_owned()));
-            Operation::Fuse { adapters: folders.collect::<Result<_>>()?, options: options.clone() }
-        }
-        Stage::Quantize(options) => {
-            let fused = inputs.folders.get(FUSED_ROLE).cloned();
-            let base = inputs.folders.get(BASE_ROLE).cloned();
-            let fine_tuning = base.map(|base| FineTuning { base, fused });
-            let probe = inputs.folders.get(PROBE_ROLE).cloned();
-            Operation::Quantize { options: options.clone(), fine_tuning, probe }
-        }
-    };
-    let job = Job { model: inputs.folder("model")?.to_owned(), operation, origin: inputs.origin.clone() };
+        Stage::Probe(parameters) => probe::run(parameters, inputs, output, environment.worker, tick),
+        Stage::Fuse(options) => rewrite(fuse_job(options, inputs)?, output, environment, tick),
+        Stage::Quantize(options) => rewrite(quantize_job(options, inputs)?, output, environment, tick),
+    }
+}
+
+fn rewrite(job: Job, output: &Output, environment: &Environment<'_>, tick: Tick<'_>) -> Result<()> {
     match environment.backend {
         BackendKind::Mlx => environment.worker.rewrite(job, output, tick),
         BackendKind::Cpu => Ok(job.run(output, &Cpu::default(), tick)?),
     }
 }
 
+fn fuse_job(options: &Fuse, inputs: &Inputs) -> Result<Job> {
+    let folders = adapter_roles(options).into_iter().map(|role| Ok(inputs.folder(&role)?.to_owned()));
+    let operation = Operation::Fuse { adapters: folders.collect::<Result<_>>()?, options: options.clone() };
+    Ok(Job { model: inputs.folder("model")?.to_owned(), operation, origin: inputs.origin.clone() })
+}
+
+fn adapter_roles(options: &Fuse) -> Vec<String> {
+    match options.scales.len() {
+        0 => vec!["adapter".to_owned()],
+        count => (0..count).map(|number| format!("{ADAPTERS}{number}")).collect(),
+    }
+}
+
+fn quantize_job(options: &Quantize, inputs: &Inputs) -> Result<Job> {
+    let fused = inputs.folders.get(FUSED_ROLE).cloned();
+    let base = inputs.folders.get(BASE_ROLE).cloned();
+    let fine_tuning = base.map(|base| FineTuning { base, fused });
+    let probe = inputs.folders.get(PROBE_ROLE).cloned();
+    let operation = Operation::Quantize { options: options.clone(), fine_tuning, probe };
+    Ok(Job { model: inputs.folder("model")?.to_owned(), operation, origin: inputs.origin.clone() })
+}
+
+/// What an outline says of the model.
+pub(crate) struct Outlined {
+    /// Whether the model will have exactly its size.
+    pub(crate) is_exact: bool,
+    /// How much memory it takes to make the model, in bytes.
+    pub(crate) memory: u64,
+}
+
+/// Writes the outline of what a `fuse` or `quantize` node makes into `output`: all files, with holes for the numbers. An
+/// adapter that is not known yet is left out.
+///
+/// # Errors
+/// Fails if an input cannot be read, or if `output` cannot be written.
+pub(crate) fn outline(stage: &Stage, inputs: &Inputs, output: &Output) -> Result<Outlined> {
+    let (job, is_exact) = match stage {
+        Stage::Fuse(options) => {
+            let is_known = adapter_roles(options).iter().all(|role| inputs.folders.contains_key(role));
+            let bare = Fuse { scales: Vec::new(), tokenizer: TokenizerOf::Base, ..options.clone() };
+            let operation = Operation::Fuse { adapters: Vec::new(), options: bare };
+            let origin = inputs.origin.clone();
+            let without = || Ok(Job { model: inputs.folder("model")?.to_owned(), operation, origin });
+            (if is_known { fuse_job(options, inputs) } else { without() }?, is_known)
+        }
+        Stage::Quantize(options) => (quantize_job(options, inputs)?, options.auto.is_none()),
+        _ => fail!(Bug, "only models are outlined"),
+    };
+    job.outline(output)?;
+    Ok(Outlined { is_exact, memory: job.memory()? })
+}
+
 /// Checks what can be known before anything runs, so that a mistake at the end of a graph is not found after
-/// an hour of work. `bases` are the model folders outside the graph that the node descends from.
+/// an hour of work. `bases` are the model folders outside the graph that the node descends from, and `root` is the
+/// folder of the pipeline file.
 ///
 /// # Errors
 /// Fails if a source is not a folder, if the parameters of a `quantize` node do not fit a base, or if a suite
 /// cannot answer what a benchmark asks.
-pub fn preflight(stage: &Stage, source: Option<&Path>, quoting: Quoting, bases: &[PathBuf]) -> Result<()> {
+pub fn preflight(
+    stage: &Stage,
+    source: Option<&Path>,
+    quoting: Quoting,
+    bases: &[PathBuf],
+    root: &Path,
+) -> Result<()> {
     match stage {
+        Stage::Run(parameters) => run::preflight(parameters, root)?,
         Stage::Base | Stage::Adapter => {
             let source = source.or_bug("there is no source")?;
             if !source.is_dir() {
@@ -193,7 +281,7 @@ pub fn preflight(stage: &Stage, source: Option<&Path>, quoting: Quoting, bases: 
             benchmark::preflight(parameters, source.or_bug("there is no suite")?, quoting)?;
         }
         Stage::Probe(_) => probe::preflight(source)?,
-        Stage::Fuse(_) => {}
+        Stage::Fuse(_) | Stage::Files => {}
     }
     Ok(())
 }

@@ -2,12 +2,13 @@
 //! `run`.
 //! Knows nothing of files: inputs are named by the graph, contents by the recipe.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::PROBE_ROLE;
+use super::{PROBE_ROLE, Run};
 use artifact::Artifact;
 use protocol::{CPU_ID, MLX_ID};
 use report::{Gate, Quantity, Verdict};
@@ -29,6 +30,10 @@ pub enum Stage {
     Probe(Probe),
     /// Runs models on a suite of queries and compares them.
     Benchmark(Benchmark),
+    /// Takes in a file or a folder of any kind, which is referenced in place.
+    Files,
+    /// Runs a command of the user.
+    Run(Run),
 }
 
 /// Parameters of `probe`. What the model reads is a source, or else random tokens.
@@ -90,13 +95,25 @@ pub struct Config {
 pub(crate) const ADAPTERS: &str = "adapters.";
 
 /// The kind of thing that a node makes. It decides what the node can be an input for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Kind {
     Model,
     Adapter,
     Probe,
     Report,
+    Files,
+}
+
+impl Kind {
+    /// What a command may make, each with its word in `pipeline.yaml`.
+    pub const OF_A_COMMAND: [(&'static str, Self); 4] = [
+        ("model", Self::Model),
+        ("adapter", Self::Adapter),
+        ("report", Self::Report),
+        ("files", Self::Files),
+    ];
 }
 
 impl fmt::Display for Kind {
@@ -105,7 +122,8 @@ impl fmt::Display for Kind {
             Self::Model => "a model",
             Self::Adapter => "an adapter",
             Self::Probe => "a probe",
-            Self::Report => "a benchmark",
+            Self::Report => "a report",
+            Self::Files => "files",
         })
     }
 }
@@ -120,6 +138,8 @@ impl Stage {
             Self::Quantize(_) => "quantize",
             Self::Probe(_) => "probe",
             Self::Benchmark(_) => "benchmark",
+            Self::Files => "files",
+            Self::Run(_) => "run",
         }
     }
 
@@ -130,27 +150,32 @@ impl Stage {
             Self::Adapter => Kind::Adapter,
             Self::Probe(_) => Kind::Probe,
             Self::Benchmark(_) => Kind::Report,
+            Self::Files => Kind::Files,
+            Self::Run(run) => run.makes,
         }
     }
 
-    /// Returns what the input in `role` must be.
-    pub fn takes(&self, role: &str) -> Kind {
-        match role {
+    /// Returns what the input in `role` must be; `None` if it may be anything.
+    pub fn takes(&self, role: &str) -> Option<Kind> {
+        if matches!(self, Self::Run(_)) {
+            return None;
+        }
+        Some(match role {
             PROBE_ROLE => Kind::Probe,
             "adapter" => Kind::Adapter,
             _ if matches!(self, Self::Fuse(_)) && role.starts_with(ADAPTERS) => Kind::Adapter,
             _ if role.ends_with(".adapter") => Kind::Adapter,
             _ => Kind::Model,
-        }
+        })
     }
 
     /// Returns the files that the stage writes and that differ from run to run. A stage that makes weights has
     /// none. The CPU runtime gives the same readings everywhere.
     pub fn volatile_files(&self) -> &'static [&'static str] {
         match self {
-            Self::Base | Self::Adapter | Self::Fuse(_) | Self::Quantize(_) | Self::Probe(_) => &[],
             Self::Benchmark(Benchmark { runs_on: Device::Cpu, .. }) => &BENCHMARK_VOLATILE[1..],
             Self::Benchmark(_) => &BENCHMARK_VOLATILE,
+            _ => &[],
         }
     }
 
@@ -167,7 +192,23 @@ impl Stage {
 
     /// Whether the output is the source itself, referenced in place.
     pub fn is_reference(&self) -> bool {
-        matches!(self, Self::Base | Self::Adapter)
+        matches!(self, Self::Base | Self::Adapter | Self::Files)
+    }
+
+    /// Whether the same inputs give the same bytes. The files that a stage declares volatile do not count.
+    pub fn is_deterministic(&self) -> bool {
+        match self {
+            Self::Run(run) => run.deterministic,
+            _ => true,
+        }
+    }
+
+    /// Returns the paths of the files of the project that the stage names itself.
+    pub fn project_files(&self) -> BTreeSet<String> {
+        match self {
+            Self::Run(run) => run.files(),
+            _ => BTreeSet::new(),
+        }
     }
 
     /// Returns the version of the code of the stage. It is increased when the bytes that the stage writes, or
@@ -175,7 +216,7 @@ impl Stage {
     /// writes `survival.json`.
     pub fn version(&self, is_measured: bool) -> u32 {
         match self {
-            Self::Base | Self::Probe(_) => 1,
+            Self::Base | Self::Probe(_) | Self::Files | Self::Run(_) => 1,
             Self::Fuse(fuse) if fuse.requantize => 4,
             Self::Adapter | Self::Fuse(_) => 2,
             Self::Quantize(_) if is_measured => 4,

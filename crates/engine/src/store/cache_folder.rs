@@ -31,7 +31,8 @@ const MARKER_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This folder is a cache of pipeline. It may be removed; `pipeline build` makes again what is missing.\n";
 
 /// The folders in a cache.
-pub(super) const FOLDERS: [&str; 6] = ["actions", "attestations", "chunks", "measuring", "objects", "tmp"];
+pub(super) const FOLDERS: [&str; 7] =
+    ["actions", "attestations", "chunks", "logs", "measuring", "objects", "tmp"];
 
 /// The beginnings of the names of the files in a cache.
 const FILES: [&str; 5] = ["memo", "witness", "stats", "gc.lock", MARKER];
@@ -108,6 +109,11 @@ fn check_names(root: &Path) -> Result<()> {
 /// Whether `name` is that of a file or folder directly in a cache.
 fn is_our_name(name: &str) -> bool {
     FOLDERS.contains(&name) || FILES.iter().any(|file| name.starts_with(file))
+}
+
+/// Whether `name` is that of a file that may be written directly in a cache.
+pub(super) fn is_known(name: &str) -> bool {
+    is_our_name(name) || is_unfinished(name) || STRANGERS.contains(&name)
 }
 
 /// Whether `name` is one that a process leaves which is killed while it makes a cache.

@@ -74,6 +74,15 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Returns how many bytes this user may still write to the disk that `path` is on or will be on; `None` if the system
+/// does not tell.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let whole = std::path::absolute(path).ok()?;
+    let there = whole.ancestors().find(|path| path.exists())?;
+    let disk = rustix::fs::statvfs(there).ok()?;
+    disk.f_bavail.checked_mul(disk.f_frsize)
+}
+
 /// Whether the system says that the file system cannot do it at all.
 fn lacks(error: &io::Error) -> bool {
     let lacking = [Errno::NOSYS, Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOLCK];

@@ -26,7 +26,7 @@ const SETTLED: Duration = Duration::from_secs(3600);
 /// A partial file is removed if no download continued it for longer than this.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
-/// A journal of a measurement is removed if nothing was added to it for longer than this. It is work that somebody may
+/// A journal of a measurement, and the output of a command that failed, is removed if nothing was added to it for longer than this. It is work that somebody may
 /// still continue.
 const GIVEN_UP: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -56,7 +56,8 @@ pub struct GcPlan {
     pub folders: Vec<PathBuf>,
     /// The contents.
     pub objects: Vec<Digest>,
-    /// The abandoned partial files, and the journals of measurements that were given up.
+    /// The abandoned partial files, the journals of measurements that were given up, and the output of commands that
+    /// failed long ago.
     pub partials: Vec<PathBuf>,
     /// The size of the contents and the partial files, in bytes.
     pub bytes: u64,
@@ -169,6 +170,7 @@ impl Collector<'_> {
     pub fn sweep(&self, plan: &GcPlan, stats: &mut StatCache) -> Result<()> {
         for record in &plan.records {
             remove(&self.store.action_path(&record.key))?;
+            remove(&self.store.logs().join(record.key.to_string()))?;
         }
         for folder in &plan.folders {
             self.artifacts_dir.discard(folder, self.store, stats)?;
@@ -223,6 +225,13 @@ impl Collector<'_> {
         let mut found = list(&self.store.tmp())?;
         found.retain(|path| is_partial(path) && older(path, ABANDONED));
         found.extend(list(&self.store.measuring())?.into_iter().filter(|path| older(path, GIVEN_UP)));
+        // The output of a command that failed has no record.
+        let has_record = |path: &Path| {
+            let key = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+            key.is_some_and(|key| self.store.action_path(&key).exists())
+        };
+        let logs = list(&self.store.logs())?.into_iter();
+        found.extend(logs.filter(|path| !has_record(path) && older(path, GIVEN_UP)));
         Ok(found)
     }
 

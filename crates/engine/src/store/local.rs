@@ -4,6 +4,7 @@
 //! ```text
 //! objects/ab/cdef…    the content whose blake3 begins with ab
 //! actions/KEY.json    the record of an action, written after the objects it names
+//! logs/KEY            what the command of a `run` node wrote
 //! measuring/          the journals of measurements that are not finished
 //! gc.lock             the GC lock: shared while something is put in place, exclusive for the collector
 //! memo, witness       files that only save time: the local state, and the up-to-date stamp; in a cache that
@@ -17,11 +18,12 @@
 //! record that names it is written last. A record without content is a miss; content without a record is
 //! waste.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::cache_folder::{self, make_folder};
 use super::files::{is_content, list, move_file, read_checked, remove};
@@ -40,6 +42,8 @@ pub struct LocalStore {
     user: OnceLock<String>,
     pub(super) workspace: Option<Workspace>,
     shared: Shared,
+    /// The contents that this process has put into the cache.
+    stored: Mutex<HashSet<PathBuf>>,
 }
 
 impl LocalStore {
@@ -51,6 +55,7 @@ impl LocalStore {
             user: OnceLock::new(),
             workspace: None,
             shared: Shared::default(),
+            stored: Mutex::default(),
         }
     }
 
@@ -154,6 +159,20 @@ impl LocalStore {
         make_folder(&self.measuring())
     }
 
+    /// Returns the file for the output of the command of `key`. Its folder is made.
+    ///
+    /// # Errors
+    /// Fails if the folder cannot be created.
+    pub fn log_file(&self, key: &Digest) -> Result<PathBuf, IoError> {
+        make_folder(&self.logs())?;
+        Ok(self.logs().join(key.to_string()))
+    }
+
+    /// Returns the folder of the outputs of commands.
+    pub(super) fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
     pub(super) fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
     }
@@ -226,8 +245,14 @@ impl LocalStore {
         let parent = object.parent().expect("BUG: an object lies in a folder");
         make_folder(parent)?;
         file_system::protect(written).at("protect", written)?;
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).insert(object.to_owned());
         fs::rename(written, object).at("store", object)?;
         file_system::sync_folder(parent).at("sync", parent)
+    }
+
+    /// Whether this process has put the content at `object` into the cache.
+    pub(super) fn has_put(&self, object: &Path) -> bool {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).contains(object)
     }
 
     /// Checks that the content of `file` is there and matches its digest. Reads it only if it may have

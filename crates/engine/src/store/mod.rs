@@ -19,8 +19,10 @@ mod lock;
 mod machine_secret;
 pub(crate) mod owned_file;
 mod records;
+mod release;
 mod remote;
 mod repair;
+mod snapshot;
 mod source;
 mod stat_cache;
 mod totals;
@@ -33,7 +35,7 @@ pub use built_nodes::{BuiltNode, BuiltNodes};
 pub use cache_folder::{ALLOWED_VARIABLE, allow, ignore_in_git};
 pub use chunk::{Chunk, ChunkList, LONGEST as LONGEST_CHUNK, read as read_range};
 pub use counters::Counters;
-pub use file_system::has_no_locks;
+pub use file_system::{free_bytes, has_no_locks};
 pub(crate) use files::{is_content, read_checked};
 pub use gc::{Collector, GcPlan, Left, Limits, Unused};
 pub use gc_lock::GcLock;
@@ -44,6 +46,7 @@ pub use machine_secret::MachineSecret;
 pub use records::{Record, RecordOrigin};
 pub use remote::{Remote, RemoteError, RemoteObject};
 pub use repair::Repair;
+pub use snapshot::Snapshot;
 pub use source::{hash_files, hash_source, restrict_to};
 pub use stat_cache::{Stat, StatCache};
 pub use totals::Totals;
@@ -66,4 +69,7 @@ pub struct Action {
     pub recipe: serde_json::Value,
     /// How long it took, in seconds.
     pub seconds: f64,
+    /// What is said of the program that made it, if the user asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
 }

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, LocalStore, owned_file};
+use crate::error::Result;
 use artifact::{Artifact, Digest, IoError};
 
 /// The role of a record among the things that are marked with the machine's secret.
@@ -45,15 +46,18 @@ struct Stored {
     mark: Option<Digest>,
     recipe: serde_json::Value,
     seconds: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tool: Option<String>,
 }
 
 impl LocalStore {
     /// Reads the record under `key`. A record that cannot be read is a miss: the stage runs again.
     pub fn record(&self, key: &Digest) -> Option<Record> {
         let bytes = owned_file::read(&self.action_path(key), LONGEST).ok()?;
-        let Stored { artifact, failure, mark, recipe, seconds } = serde_json::from_slice(&bytes).ok()?;
+        let Stored { artifact, failure, mark, recipe, seconds, tool } =
+            serde_json::from_slice(&bytes).ok()?;
         artifact.check().ok()?;
-        let action = Action { artifact, failure, recipe, seconds };
+        let action = Action { artifact, failure, recipe, seconds, tool };
         let made_here = mark.is_some_and(|mark| self.secret().made(ROLE, &marked(key, &action), &mark));
         Some(Record { action, made_here })
     }
@@ -61,6 +65,16 @@ impl LocalStore {
     /// Reads the action under `key`, whoever recorded it.
     pub fn action(&self, key: &Digest) -> Option<Action> {
         self.record(key).map(|record| record.action)
+    }
+
+    /// Returns the keys and the actions of all records that were made here.
+    ///
+    /// # Errors
+    /// Fails if the cache cannot be listed.
+    pub fn records_made_here(&self) -> Result<Vec<(Digest, Action)>> {
+        let records = self.actions()?.into_iter().filter_map(|(key, _)| Some((key, self.record(&key)?)));
+        let ours = records.filter(|(_, record)| record.made_here);
+        Ok(ours.map(|(key, record)| (key, record.action)).collect())
     }
 
     /// Writes the record under `key`. Must be called last: every object that it names is in place and synced.
@@ -71,8 +85,8 @@ impl LocalStore {
         let _gc_lock = self.gc_lock()?;
         let is_here = origin == RecordOrigin::Here;
         let mark = is_here.then(|| self.secret().mark(ROLE, &marked(key, action))).flatten();
-        let Action { artifact, failure, recipe, seconds } = action.clone();
-        let stored = Stored { artifact, failure, mark, recipe, seconds };
+        let Action { artifact, failure, recipe, seconds, tool } = action.clone();
+        let stored = Stored { artifact, failure, mark, recipe, seconds, tool };
         self.write(
             &self.action_path(key),
             &serde_json::to_vec(&stored).expect("BUG: a record has a JSON form"),
@@ -105,7 +119,8 @@ mod tests {
         store.prepare().unwrap();
         let file = FileEntry { digest: Digest::of(b""), path: "a".into(), size: 0, volatile: false };
         let artifact = Artifact::new(vec![file]);
-        let action = Action { artifact, failure: None, recipe: serde_json::json!({}), seconds: 0.1 };
+        let action =
+            Action { artifact, failure: None, recipe: serde_json::json!({}), seconds: 0.1, tool: None };
         let (ours, theirs) = (Digest::of(b"ours"), Digest::of(b"theirs"));
         store.put_record(&ours, &action, RecordOrigin::Here).unwrap();
         store.put_record(&theirs, &action, RecordOrigin::Elsewhere).unwrap();

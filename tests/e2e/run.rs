@@ -1,0 +1,551 @@
+//! Nodes that run a command of the user: what it sees, what is taken in, and how it may fail.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::faults::signal;
+use crate::pico::{PICO, SLOW, write_adapter, write_model};
+use crate::space::{ALL, Run, Space};
+
+/// A project with one `files` node and one `run` node, with this shell script and these fields more.
+fn project(script: &str, fields: &str) -> Space {
+    let space = Space::empty();
+    space.write("data/a.txt", "one\n").write("data/sub/b.txt", "two\n");
+    let script = serde_json::to_string(script).unwrap();
+    let node = format!("stage: run, inputs: {{data: data}}, command: [sh, -c, {script}], {fields}");
+    space.write(
+        "pipeline.yaml",
+        format!("version: 1\nnodes:\n  data: {{stage: files, source: data}}\n  made: {{{node}}}\n"),
+    );
+    space
+}
+
+/// Builds a project of [`project`] that must fail, and returns what is said of the failure.
+fn failure(script: &str, fields: &str) -> String {
+    let space = project(script, fields);
+    let run = space.run(&["build"]).exits(1);
+    space.is_tidy();
+    said(&run)
+}
+
+fn said(run: &Run<'_>) -> String {
+    let place = run.stderr.find("made: failed: ").unwrap_or_else(|| panic!("{}", run.transcript()));
+    run.stderr[place..].to_owned()
+}
+
+#[test]
+fn a_command_gets_its_inputs_and_what_it_leaves_is_the_artifact() {
+    let space =
+        project("cat {data}/a.txt {data}/sub/b.txt > {out}/both; echo {{}} {out}; ls", "makes: files");
+    let run = space.run(&["build", "-v"]).exits(0);
+    insta::assert_snapshot!(run.transcript(), @r"
+    exit 0
+    stdout:
+    ran 2 nodes
+    stderr:
+    data: running (it was never built here)
+    data: checked, 8 B where it lies, [DIGEST]
+    made: running (it was never built here)
+    made | {} out
+    made | inputs
+    made | out
+    made | project
+    made | tmp
+    made: built in [TIME] s, 8 B, [DIGEST]
+    ");
+    assert_eq!(space.read("artifacts/made/both"), "one\ntwo\n");
+    assert_eq!(space.names("cache/logs").len(), 1);
+    space.build().ran([]);
+    // What the command reads counts, and so does the command. Nothing else does.
+    space.touch("data").build().ran([]);
+    space.write("data/a.txt", "three\n").build().ran(["data", "made"]);
+    space.edit("echo {{}}", "echo  {{}}").build().ran(["made"]);
+    space.write("data/a.txt", "one\n").edit("echo  {{}}", "echo {{}}").build().ran_and_linked([], ["made"]);
+}
+
+#[test]
+fn a_file_of_the_project_is_part_of_the_key_if_the_command_names_it() {
+    let space = project("sh {file:scripts/copy.sh} {data} {out}", "makes: files");
+    let missing = space.run(&["build"]).exits(2);
+    assert!(
+        missing.stderr.contains("the source `scripts/copy.sh` of node `made` does not exist"),
+        "{}",
+        missing.transcript()
+    );
+    space.write("scripts/copy.sh", "cp $1/a.txt $2/copy").build().ran(["data", "made"]);
+    space.write("scripts/copy.sh", "cp $1/a.txt $2/other").build().ran(["made"]);
+    let why = space.write("scripts/copy.sh", "cp $1/a.txt $2/third").run(&["why", "made"]).exits(0);
+    assert!(why.stdout.contains("input file:scripts/copy.sh: [DIGEST] -> [DIGEST]"), "{}", why.stdout);
+    let space = project("true", "makes: files");
+    space.write("train.py", "").edit("[sh, -c, \"true\"]", "[cat, train.py]");
+    let run = space.run(&["build"]).exits(1);
+    assert!(
+        said(&run).contains("which the command sees only if it names it: `{file:train.py}`"),
+        "{}",
+        said(&run)
+    );
+    let space = project("cat {file:../secret}", "makes: files");
+    assert!(space.run(&["build"]).exits(2).stderr.contains("must have the path of a file below"));
+    let space = project("cat {file:link}", "makes: files");
+    std::os::unix::fs::symlink("/etc/passwd", space.path("link")).unwrap();
+    assert!(space.run(&["build"]).exits(2).stderr.contains("leads out of the folder of the pipeline file"));
+}
+
+#[test]
+fn only_outputs_that_match_are_kept() {
+    let script = "mkdir {out}/a {out}/b; touch {out}/a/x.bin {out}/b/y.bin {out}/a/x.txt {out}/.hidden";
+    let space = project(script, "makes: files, outputs: ['a/*.bin']");
+    space.build().ran(["data", "made"]);
+    let made = space.link("artifacts/made");
+    assert_eq!(space.files(&format!("artifacts/{made}")).len(), 1);
+    space.edit(", outputs: ['a/*.bin']", "").build().ran(["made"]);
+    let made = space.link("artifacts/made");
+    assert_eq!(space.files(&format!("artifacts/{made}")).len(), 3, "a hidden file is left out");
+    space.edit("makes: files", "makes: files, outputs: ['c/*']");
+    let run = space.run(&["build"]).exits(1);
+    assert!(
+        said(&run).contains("no file in {out} matches `c/*` of `outputs`; it has `.hidden`, `a/x.bin`"),
+        "{}",
+        said(&run)
+    );
+}
+
+#[test]
+fn what_a_command_makes_is_checked() {
+    assert!(
+        failure("echo hello > {out}/README", "makes: model").contains("what the command made is not a model")
+    );
+    assert!(
+        failure("echo hello > {out}/README", "makes: adapter")
+            .contains("what the command made is not an adapter")
+    );
+    assert!(failure("true", "makes: files").contains("the command left no file in {out}"));
+    assert!(failure("rmdir {out}", "makes: files").contains("the command left no folder {out}"));
+    assert!(failure("mkfifo {out}/pipe", "makes: files").contains("`pipe`, which is not a regular file"));
+    let link = failure("ln -s /etc/passwd {out}/users", "makes: files");
+    assert!(
+        link.contains("the command made `users` a link out of {out}, to /etc/passwd; copy the file"),
+        "{link}"
+    );
+    let name = failure("touch {out}/$(printf 'a\\377')", "makes: files");
+    assert!(name.contains("whose name is not UTF-8"), "{name}");
+    // A link to an input, or a second name of it, becomes a copy.
+    let space = project(
+        "ln -s $PWD/{data}/a.txt {out}/link; cp -lL {data}/a.txt {out}/hard || cp {data}/a.txt {out}/hard",
+        "makes: files",
+    );
+    space.build().ran(["data", "made"]);
+    assert_eq!(space.read("artifacts/made/link"), "one\n");
+    assert!(
+        !fs::metadata(space.path("data/a.txt")).unwrap().permissions().readonly(),
+        "the source stays as it is"
+    );
+}
+
+#[test]
+fn commands_that_fail_say_how() {
+    let failed = failure("echo starting; echo no such layer >&2; exit 3", "makes: files");
+    insta::assert_snapshot!(failed, @r"
+    made: failed: `sh` failed with exit code 3
+      | starting
+      | no such layer
+      all of its output: cache/logs/[DIGEST]
+    ");
+    assert!(
+        failure("kill -9 $$", "makes: files")
+            .contains("`sh` was ended by signal 9 (SIGKILL); it wrote nothing")
+    );
+    let binary = failure("printf '\\000\\033[2J\\377\\n'; exit 1", "makes: files");
+    assert!(binary.contains("  | \\u{0}\\u{1b}[2J\u{fffd}\n"), "{binary:?}");
+    let space = project("true", "makes: files")
+        .edit("[sh, -c,", "[no-such-trainer, -c,")
+        .run(&["build", "-n"])
+        .exits(2)
+        .stderr;
+    assert!(
+        space.contains("the program `no-such-trainer` is not there; install it, or put its folder into PATH"),
+        "{space}"
+    );
+    let loud = failure("yes | head -c 3000000; exit 1", "makes: files");
+    assert!(loud.len() < 1000, "{loud}");
+}
+
+#[test]
+fn what_a_command_leaves_running_is_ended() {
+    let pids =
+        |space: &Space| -> Vec<String> { space.read("pids").split_whitespace().map(str::to_owned).collect() };
+    let is_gone = |pid: &String| !Path::new("/proc").join(pid).exists();
+    // One in the background, and one that leaves the process group.
+    let forks = "sleep 600 & echo $! >> $PIDS; setsid sh -c 'echo $$ >> $PIDS; exec sleep 600' & sleep 0.3; touch {out}/x";
+    let mut space = project(forks, "makes: files, env: [PIDS]");
+    let file = space.path("pids").to_str().unwrap().to_owned();
+    space.set_variable("PIDS", &file);
+    space.build().ran(["data", "made"]);
+    if cfg!(target_os = "linux") {
+        assert_eq!(pids(&space).len(), 2);
+        assert!(pids(&space).iter().all(is_gone));
+    }
+    // One that hangs, and does not listen.
+    let hangs = "trap '' TERM; echo $$ >> $PIDS; sleep 600 & echo $! >> $PIDS; echo waiting; wait; wait";
+    let mut space = project(hangs, "makes: files, timeout: 1s, env: [PIDS]");
+    let file = space.path("pids").to_str().unwrap().to_owned();
+    space.set_variable("PIDS", &file);
+    let start = Instant::now();
+    let run = space.run(&["build"]).exits(1);
+    assert!(
+        said(&run).contains("`sh` was ended after [TIME] s, its `timeout`\n  | waiting"),
+        "{}",
+        said(&run)
+    );
+    assert!(start.elapsed() < Duration::from_secs(30));
+    space.is_tidy();
+    if cfg!(target_os = "linux") {
+        assert!(pids(&space).iter().all(is_gone));
+    }
+    // Ctrl-C, and a build that is killed.
+    for name in ["INT", "KILL"] {
+        fs::remove_file(space.path("pids")).unwrap();
+        space.write("pipeline.yaml", space.read("pipeline.yaml").replace("timeout: 1s, ", ""));
+        let mut build =
+            space.command().arg("build").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_until(|| space.path("pids").exists() && pids(&space).len() == 2);
+        signal(&build, name);
+        assert!(!build.wait().unwrap().success());
+        if cfg!(target_os = "linux") {
+            wait_until(|| pids(&space).iter().all(is_gone));
+        }
+    }
+    let _ = space.edit("trap '' TERM; ", "touch {out}/x; exit; ").run(&["build"]).exits(0);
+    space.is_tidy();
+}
+
+fn wait_until(mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(30), "it takes too long");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_command_that_changes_its_inputs_or_writes_into_the_cache_fails() {
+    let changes = [
+        ("echo x >> {data}/a.txt", "the command changed `a.txt` of its input `data`"),
+        ("rm {data}/a.txt", "the command removed `a.txt` in its input `data`"),
+        ("touch {data}/new", "the command made `new` in its input `data`"),
+        ("sed -i s/one/two/ {data}/a.txt", "the command replaced `a.txt` in its input `data`"),
+        ("echo x > ../../../notes", "somebody else wrote into the cache: [DIR]/cache/notes"),
+        (
+            "mkdir -p ../../../objects/ab; echo x > ../../../objects/ab/cd",
+            "somebody else wrote into the cache: cache/objects/[DIGEST]/cd",
+        ),
+    ];
+    for (script, problem) in changes {
+        let problem = problem.replace("[DIR]/", "");
+        let said = failure(&format!("{script}; touch {{out}}/x"), "makes: files");
+        assert!(said.contains(&problem), "{script}: {said}");
+    }
+    // An input that the cache keeps: what was altered is not used, and is made again.
+    let space = project("cp -r {data}/* {out}", "makes: files");
+    space.write(
+        "pipeline.yaml",
+        space.read("pipeline.yaml")
+            + "  bad: {stage: run, makes: files, inputs: {made: made}, \
+        command: [sh, -c, 'f=$(readlink -f {made}/a.txt); chmod 644 $f; echo x >> $f; cp $f {out}']}\n",
+    );
+    let run = space.run(&["build"]).exits(1);
+    assert!(
+        run.stderr.contains("bad: failed: the command changed `a.txt` of its input `made`"),
+        "{}",
+        run.transcript()
+    );
+    let _ = space.run(&["build", "made"]).exits(0);
+    assert_eq!(space.read("artifacts/made/a.txt"), "one\n");
+    let _ = space.run(&["verify", "--store"]).exits(0);
+}
+
+#[test]
+fn a_command_gets_no_variable_that_it_was_not_given() {
+    let mut space = project("env | sort > {out}/env", "makes: files, env: [HF_HOME], key_env: [SEED]");
+    for (name, value) in
+        [("AWS_SECRET_ACCESS_KEY", "hush"), ("HF_TOKEN", "hush"), ("HF_HOME", "/models"), ("SEED", "7")]
+    {
+        space.set_variable(name, value);
+    }
+    space.build().ran(["data", "made"]);
+    let environment = space.read("artifacts/made/env");
+    assert!(
+        !environment.contains("hush")
+            && environment.contains("HF_HOME=/models\n")
+            && environment.contains("SEED=7\n")
+    );
+    let names: Vec<_> =
+        environment.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+    let known =
+        ["HF_HOME", "HOME", "OLDPWD", "PATH", "PWD", "PYTHONUNBUFFERED", "SEED", "SHLVL", "TMPDIR", "_"];
+    assert!(names.iter().all(|name| known.contains(name)), "{names:?}");
+    space.build().ran([]);
+    space.set_variable("HF_HOME", "/elsewhere");
+    space.build().ran([]);
+    space.set_variable("SEED", "8");
+    let why = space.run(&["why", "made"]).exits(0);
+    assert!(why.stdout.contains("  parameter key_env.SEED: 7 -> 8\n"), "{}", why.stdout);
+    space.build().ran(["made"]);
+}
+
+/// A model that a command converts, an adapter that it trains, and ours after it.
+fn trained() -> Space {
+    let space = Space::empty();
+    write_model(&space.path("model"), PICO);
+    write_adapter(&space.path("lora"), PICO.hidden, PICO.layers);
+    space.write(
+        "pipeline.yaml",
+        "version: 1\nnodes:\n  raw: {stage: files, source: model}\n  lora: {stage: files, source: lora}\n  \
+         base: {stage: run, makes: model, inputs: {raw: raw}, command: [sh, -c, 'cp -L {raw}/* {out}']}\n  \
+         train:\n    stage: run\n    makes: files\n    deterministic: false\n    inputs: {lora: lora, base: base}\n    command:\n    \
+         - sh\n    - -c\n    - 'for step in 1 2; do mkdir -p {out}/checkpoints/$step; cp -L {lora}/* {out}/checkpoints/$step; echo $step > {out}/checkpoints/$step/note; done; date +%N > {out}/when'\n  \
+         \"fused-{step}\": {stage: fuse, model: base, adapter: {node: train, path: \"checkpoints/{step}\"}, matrix: {step: [1, 2]}}\n  \
+         q4: {stage: quantize, model: fused-2, bits: 4}\n",
+    );
+    space
+}
+
+#[test]
+fn what_commands_make_is_fused_and_quantized() {
+    let space = trained();
+    space.build().ran_and_linked(["raw", "lora", "base", "train", "fused-1", "fused-2", "q4"], []);
+    // Both checkpoints have the same weights.
+    assert_eq!(
+        space.bytes("artifacts/fused-1/model.safetensors"),
+        space.bytes("artifacts/fused-2/model.safetensors")
+    );
+    // Only what is in the folder counts for the node that reads it.
+    space.build_with(&["train", "--force"]).ran(["train"]);
+    space.build().ran([]);
+    let wrong = space.edit("matrix: {step: [1, 2]}", "matrix: {step: [2, 20]}").run(&["build"]).exits(1);
+    assert!(wrong.stderr.contains("fused-20: failed: its input `train` has nothing at `checkpoints/20`; did you mean `checkpoints/2`?"), "{}", wrong.transcript());
+}
+
+#[test]
+fn what_is_not_deterministic_is_taken_from_the_lock() {
+    let space = trained();
+    space.build().ran_and_linked(["raw", "lora", "base", "train", "fused-1", "fused-2", "q4"], []);
+    let verified = space.run(&["verify"]).exits(0);
+    assert!(
+        verified.stdout.contains("train: not made again, because it is not deterministic"),
+        "{}",
+        verified.transcript()
+    );
+    let verified = space.run(&["verify", "--rerun"]).exits(1);
+    assert!(
+        verified.stdout.contains("train: when differs: from byte 0 on")
+            || verified.stdout.contains("train: when differs: from byte"),
+        "{}",
+        verified.transcript()
+    );
+    let _ = space.build_with(&["--locked"]).exits(0);
+    // Without the artifact, it is not made anew.
+    let clone = space.cloned();
+    let run = clone.run(&["build", "--locked", "-k"]).exits(1);
+    assert!(
+        run.stderr.contains("train: failed: `deterministic: false`: it would come out differently"),
+        "{}",
+        run.transcript()
+    );
+    // Another one is not taken either.
+    let _ = clone.run(&["build", "train"]).exits(0);
+    clone.write("pipeline.lock", space.read("pipeline.lock"));
+    let run = clone.run(&["build", "--locked"]).exits(1);
+    assert!(run.stderr.contains("train: failed: `deterministic: false`"), "{}", run.transcript());
+}
+
+#[test]
+fn a_pool_limits_how_many_commands_run_at_once() {
+    let space = Space::empty();
+    let script = "mkdir $LOCK || exit 1; sleep 0.2; rmdir $LOCK; touch {out}/x";
+    let node =
+        |pool: &str| format!("stage: run, makes: files, env: [LOCK], command: [sh, -c, \"{script}\"{pool}");
+    let write = |size: usize| {
+        space.write("pipeline.yaml", format!(
+            "version: 1\npools: {{gpu: {size}}}\nnodes:\n  \"r{{n}}\": {{{}, '{{n}}'], pool: gpu, matrix: {{n: [1, 2, 3]}}}}\n", node("")
+        ));
+    };
+    write(1);
+    let mut command = space.command();
+    command.env("LOCK", space.path("lock")).args(["build", "--json", "-j4"]);
+    space.finish(command.output().unwrap()).ran(["r1", "r2", "r3"]);
+}
+
+#[test]
+fn a_full_disk_fails_the_command_and_nothing_else() {
+    let space = project("head -c 200000000 /dev/zero > {out}/big", "makes: files");
+    let folder = space.path("small");
+    fs::create_dir(&folder).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "none"]).arg(&folder).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        println!("skipped: a small disk cannot be mounted here");
+        return;
+    }
+    space.write("pipeline.yaml", format!("cache: {{dir: small/cache}}\n{}", space.read("pipeline.yaml")));
+    let run = space.run(&["build"]).exits(1);
+    let sound = space.run(&["verify", "--store"]).exits(0);
+    let said = (said(&run), sound.stdout.clone(), space.names("small/cache/tmp"));
+    drop(Command::new("umount").arg(&folder).output());
+    assert!(said.0.contains("`sh` failed with exit code 1"), "{}", said.0);
+    assert!(said.0.contains("No space left on device"), "{}", said.0);
+    assert_eq!(said.2, [""; 0]);
+}
+
+/// The pico project with a temporary `fused`.
+fn temporary() -> Space {
+    let space = Space::pico();
+    space.edit("adapter: adapter}", "adapter: adapter, temporary: true}");
+    space
+}
+
+/// The contents of `fused`, as it would be if it were not temporary.
+fn is_fused_here(space: &Space) -> bool {
+    let weights = Space::built().object("artifacts/fused/model.safetensors");
+    space.path(&weights).exists() || space.path("artifacts/fused").is_symlink()
+}
+
+#[test]
+fn a_temporary_node_goes_when_nobody_needs_it_any_more() {
+    let space = temporary();
+    let run = space.build();
+    assert_eq!(run.nodes("released"), ["fused"]);
+    run.ran(ALL);
+    assert!(!is_fused_here(&space));
+    assert!(
+        space.names("artifacts").iter().all(|name| !name.starts_with("fused")),
+        "{:?}",
+        space.names("artifacts")
+    );
+    assert!(space.read("pipeline.lock").contains("fused"));
+    // It is not made because it is absent, only because something that must run needs it.
+    space.build().ran([]);
+    space.settle().build().ran([]);
+    let status = space.run(&["status"]).exits(0);
+    assert!(status.stdout.contains("nothing to do"), "{}", status.stdout);
+    let run = space.edit("bits: 4", "bits: 6").run(&["build", "-n"]).exits(0);
+    assert!(
+        run.stdout.contains("must run (it is temporary, and something needs its files again)"),
+        "{}",
+        run.stdout
+    );
+    space.build().ran(["fused", "q4"]);
+    assert!(!is_fused_here(&space));
+    let _ = space.run(&["verify"]).exits(0);
+    let _ = space.run(&["verify", "--store"]).exits(0);
+    let _ = space.run(&["gc"]).exits(0);
+    space.build().ran([]);
+    // Whoever names it gets it, until the next build that does not.
+    space.build_with(&["fused"]).ran(["fused"]);
+    assert!(space.path("artifacts/fused/model.safetensors").exists());
+    let run = space.build();
+    assert_eq!(run.nodes("released"), ["fused"]);
+    run.ran([]);
+    assert!(!is_fused_here(&space));
+    // If a node that reads it fails, it stays for the next attempt.
+    let fails = "  bad: {stage: run, makes: files, inputs: {m: fused}, command: [sh, -c, 'ls {m} > {out}/x; exit 1']}\n";
+    space.write("pipeline.yaml", space.read("pipeline.yaml") + fails);
+    let run = space.build().exits(1);
+    assert_eq!((run.nodes("built"), run.nodes("released").len()), (vec!["fused".to_owned()], 0));
+    let run = space.edit("; exit 1", "").build();
+    assert_eq!(run.nodes("released"), ["fused"]);
+    run.ran(["bad"]);
+    let wrong = space.edit("temporary: true", "temporary: 1").run(&["build"]).exits(2);
+    assert!(
+        wrong.stderr.contains("`temporary` must be true or false, not a number"),
+        "{}",
+        wrong.transcript()
+    );
+    space.edit("source: model}", "source: model, temporary: true}").edit("temporary: 1", "temporary: true");
+    assert!(space.run(&["build"]).exits(2).stderr.contains("unknown key `temporary` in node `base`"));
+}
+
+/// Returns how many bytes the files below a folder take, each once.
+fn disk_bytes(folder: &Path) -> u64 {
+    let (mut stack, mut seen, mut bytes) = (vec![folder.to_owned()], BTreeSet::new(), 0);
+    while let Some(path) = stack.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if metadata.is_dir() {
+            stack.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        } else if seen.insert(metadata.ino()) {
+            bytes += metadata.len();
+        }
+    }
+    bytes
+}
+
+#[test]
+fn few_temporary_files_are_on_the_disk_at_once() {
+    // Three fine-tunings of a model of 20 MB, each fused, quantized to 8 bits and forgotten.
+    let peak = |temporary: &str| {
+        let space = Space::of(SLOW);
+        for scale in 1..=3 {
+            let folder = space.path(&format!("lora-{scale}"));
+            write_adapter(&folder, SLOW.hidden, SLOW.layers);
+            let config = format!("lora-{scale}/adapter_config.json");
+            let mut read: Value = serde_json::from_str(&space.read(&config)).unwrap();
+            read["lora_parameters"]["scale"] = json!(scale);
+            space.write(&config, read.to_string());
+        }
+        let matrix = "matrix: {n: [1, 2, 3]}";
+        space.write(
+            "pipeline.yaml",
+            format!(
+                "version: 1\nnodes:\n  base: {{stage: base, source: model}}\n  \
+                 \"lora-{{n}}\": {{stage: adapter, source: \"lora-{{n}}\", {matrix}}}\n  \
+                 \"fused-{{n}}\": {{stage: fuse, model: base, adapter: \"lora-{{n}}\", {matrix}{temporary}}}\n  \
+                 \"q-{{n}}\": {{stage: quantize, model: \"fused-{{n}}\", bits: 8, {matrix}}}\n"
+            ),
+        );
+        let mut build = space
+            .command()
+            .args(["build", "-j1"])
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut peak = 0;
+        let status = loop {
+            peak = peak.max(disk_bytes(&space.path("cache")));
+            if let Some(status) = build.try_wait().unwrap() {
+                break status;
+            }
+            thread::sleep(Duration::from_millis(1));
+        };
+        assert!(status.success());
+        (peak, disk_bytes(&space.path("cache")))
+    };
+    let ((whole, kept), (least, left)) = (peak(""), peak(", temporary: true"));
+    let (fused, quantized) = ((kept - left) / 3, left / 3);
+    assert!(whole >= 3 * fused + 3 * quantized, "{whole}");
+    assert!(
+        least <= fused + 3 * quantized + quantized / 2,
+        "{least} of {whole}, {fused} for one that is fused"
+    );
+    assert!(least >= fused, "{least}");
+}
+
+#[test]
+fn no_command_runs_if_none_may() {
+    let space = project("touch {out}/x", "makes: files");
+    let run = space.run(&["build", "--no-commands"]).exits(1);
+    assert!(
+        said(&run).contains("neither the cache nor the remote has it, and its command may not run"),
+        "{}",
+        said(&run)
+    );
+    space.build().ran(["made"]);
+    let _ = space.run(&["build", "--no-commands"]).exits(0);
+    space.remove("artifacts").build_with(&["--no-commands"]).linked(["data", "made"]);
+}
