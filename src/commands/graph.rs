@@ -48,6 +48,9 @@ pub(crate) fn run(args: &GraphArgs, path: &ProjectPath) -> anyhow::Result<Outcom
 fn label(stage: &Stage) -> String {
     match stage {
         Stage::Quantize(quantize) => how_quantized(quantize),
+        Stage::Run(run) => {
+            run.program().map_or_else(|| "run".to_owned(), |program| format!("run, {program}"))
+        }
         Stage::Fuse(fuse) => fuse.dtype.map_or_else(|| "fuse".to_owned(), |dtype| format!("fuse, {dtype}")),
         _ => stage.word().to_owned(),
     }

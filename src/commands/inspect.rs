@@ -13,8 +13,8 @@ use serde_json::json;
 use crate::outcome::Outcome;
 use crate::terminal::{print, print_json};
 use engine::graph::NodeId;
-use engine::project::{Project, ProjectPath};
-use engine::stage::{BASE_ROLE, Kind};
+use engine::project::{LastRun, Project, ProjectPath};
+use engine::stage::{BASE_ROLE, Kind, Stage};
 use report::paragraph;
 use text::units::bytes;
 use weights::arch::LayerName;
@@ -46,23 +46,47 @@ pub(crate) fn run(args: &InspectArgs, path: &ProjectPath) -> anyhow::Result<Outc
         project.graph().find(&args.target).map_err(|unknown| engine::Error::Usage(unknown.to_string()))?;
     let node = project.graph().node(id);
     let (name, made) = (&node.name, node.stage.makes());
+    let is_command = matches!(node.stage, Stage::Run(_));
+    if made != Kind::Model && !is_command {
+        let what = "inspect shows models, and what commands made";
+        return Err(engine::Error::Usage(format!("`{name}` is {made}; {what}")).into());
+    }
     if made != Kind::Model {
-        return Err(engine::Error::Usage(format!("`{name}` is {made}; inspect shows models")).into());
+        let run = project.last_run(name)?;
+        let shown =
+            if args.json { print_json(&json!({"node": name, "run": run})) } else { print(&how(name, &run)) };
+        return shown.map(|()| Outcome::Success);
     }
     let folder = project.root().join("artifacts").join(name);
     anyhow::ensure!(folder.exists(), "`{name}` is not there yet; `pipeline build {name}` makes it");
     let (summary, survival) = look(&folder).with_context(|| format!("in `{name}`"))?;
+    let run = is_command.then(|| project.last_run(name)).transpose()?;
     if args.json {
-        print_json(&json!({"node": name, "model": summary, "survival": survival}))?;
+        print_json(&json!({"node": name, "model": summary, "survival": survival, "run": run}))?;
     } else {
         let shown = if args.all { usize::MAX } else { SHOWN };
         let about = match &survival {
             Some(survival) => describe(survival, shown),
             None => format!("survival: none, {}\n", why_none(&project, id)),
         };
-        print(&format!("{name}: {}{about}", what(&summary)))?;
+        let command = run.map_or_else(String::new, |run| how(name, &run));
+        print(&format!("{command}{name}: {}{about}", what(&summary)))?;
     }
     Ok(Outcome::Success)
+}
+
+/// Describes how a command made a node.
+fn how(name: &str, run: &LastRun) -> String {
+    let LastRun { command, version, seconds, tool, files, log, .. } = run;
+    let mut text = format!("{name}: made in {seconds:.2} s by {}\n", command.join(" "));
+    for (what, said) in [("version", version), ("tool", tool)] {
+        let said = said.as_deref().map(|said| said.trim_end().replace('\n', "\n  "));
+        text += &said.map_or_else(String::new, |said| format!("{what}: {said}\n"));
+    }
+    for (file, size) in files {
+        let _ = writeln!(text, "{file}  {}", bytes(*size));
+    }
+    text + &log.as_ref().map_or_else(String::new, |log| format!("its output: {}\n", log.display()))
 }
 
 fn look(folder: &Path) -> anyhow::Result<(ModelSummary, Option<Survival>)> {

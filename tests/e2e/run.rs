@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::bucket::Bucket;
 use crate::faults::signal;
 use crate::pico::{PICO, SLOW, write_adapter, write_model};
+use crate::remote::Team;
 use crate::space::{ALL, Run, Space};
 
 /// A project with one `files` node and one `run` node, with this shell script and these fields more.
@@ -548,4 +550,61 @@ fn no_command_runs_if_none_may() {
     space.build().ran(["made"]);
     let _ = space.run(&["build", "--no-commands"]).exits(0);
     space.remove("artifacts").build_with(&["--no-commands"]).linked(["data", "made"]);
+}
+
+#[test]
+fn what_a_command_made_is_shared_and_never_made_anew() {
+    let bucket = Bucket::all().into_iter().next().unwrap();
+    let team = Team::on(bucket);
+    let first = team.join(trained(), 0);
+    let built = first.build().exits(0);
+    assert_eq!(built.nodes("built").len(), 7);
+    // A colleague takes the training from the team, also where the lock must hold.
+    let second = team.second(&first);
+    let run = second.build_with(&["--locked"]).exits(0);
+    assert_eq!(run.nodes("built"), [""; 0], "{}", run.transcript());
+    assert_eq!(second.read("artifacts/train/when"), first.read("artifacts/train/when"));
+    // One who trained alone before gets what the lock names.
+    let third = team.second(&first);
+    third.build_with(&["train", "--no-remote"]).ran(["raw", "lora", "base", "train"]);
+    third.write("pipeline.lock", first.read("pipeline.lock"));
+    let run = third.build_with(&["--locked"]).exits(0);
+    assert!(run.nodes("fetched").contains(&"train".to_owned()), "{}", run.transcript());
+    assert_eq!(third.read("artifacts/train/when"), first.read("artifacts/train/when"));
+    // In the record is what is said of the tool; in the artifact it is not.
+    first.edit(
+        "makes: files\n    deterministic",
+        "makes: files\n    tool: [sh, -c, 'echo trainer 1.2']\n    deterministic",
+    );
+    first.build().ran([]);
+    first.build_with(&["train", "--force"]).ran(["train"]);
+    let inspected = first.run(&["inspect", "train"]).exits(0);
+    assert!(inspected.stdout.contains("tool: trainer 1.2\n"), "{}", inspected.stdout);
+}
+
+#[test]
+fn a_temporary_node_of_a_team_is_sent_before_it_goes() {
+    let bucket = Bucket::all().into_iter().next().unwrap();
+    let team = Team::on(bucket);
+    let first = team.join(temporary(), 0);
+    let run = first.build();
+    assert_eq!(
+        (run.nodes("released"), run.nodes("sent").len()),
+        (vec!["fused".to_owned()], 5),
+        "{}",
+        run.transcript()
+    );
+    run.ran(ALL);
+    assert!(!is_fused_here(&first));
+    let second = team.second(&first);
+    let run = second.build().exits(0);
+    assert_eq!((run.nodes("built").len(), run.nodes("fetched")), (0, vec!["q4".to_owned(), "q8".to_owned()]));
+    // What is needed again comes from the team, and goes again.
+    let run = second.edit("bits: 4", "bits: 6").build().exits(0);
+    assert_eq!(run.nodes("fetched"), ["fused"], "{}", run.transcript());
+    assert_eq!(
+        (run.nodes("built"), run.nodes("released")),
+        (vec!["q4".to_owned()], vec!["fused".to_owned()])
+    );
+    drop(first.run(&["push"]).exits(0));
 }

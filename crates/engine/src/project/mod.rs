@@ -28,6 +28,7 @@ pub use connect::RemoteChoice;
 pub use gc::{GcOptions, RemoteGcOptions};
 pub use open::ProjectPath;
 pub use plan::{Plan, PlanOptions};
+pub use results::LastRun;
 pub use text_file::read as read_text;
 pub use transfer::{PullOutcome, PushOutcome, TransferOptions};
 pub use up_to_date::nodes_up_to_date;

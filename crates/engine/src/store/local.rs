@@ -165,7 +165,12 @@ impl LocalStore {
     /// Fails if the folder cannot be created.
     pub fn log_file(&self, key: &Digest) -> Result<PathBuf, IoError> {
         make_folder(&self.logs())?;
-        Ok(self.logs().join(key.to_string()))
+        Ok(self.log_path(key))
+    }
+
+    /// Returns the path of the output of the command of `key`, whether it exists or not.
+    pub fn log_path(&self, key: &Digest) -> PathBuf {
+        self.logs().join(key.to_string())
     }
 
     /// Returns the folder of the outputs of commands.
