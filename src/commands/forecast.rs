@@ -19,7 +19,9 @@ fn lines(forecast: &Forecast) -> String {
     let Forecast { nodes, written_bytes, peak_disk_bytes, free_disk_bytes, .. } = forecast;
     let is_rough = nodes.iter().any(|node| matches!(node.size, Size::About(_)));
     let about = if is_rough { "about " } else { "" };
-    let mut disk = format!("disk: {about}{} to write", bytes(*written_bytes));
+    // If an input comes out as it was, what waits for it does not run.
+    let most = if forecast.is_most { "up to " } else { "" };
+    let mut disk = format!("disk: {most}{about}{} to write", bytes(*written_bytes));
     if peak_disk_bytes < written_bytes {
         disk += &format!(", {} of them at once", bytes(*peak_disk_bytes));
     }
@@ -35,7 +37,7 @@ fn lines(forecast: &Forecast) -> String {
     let time = match forecast.seconds {
         seconds if seconds > 0.0 => {
             let unknown = unknown(nodes, is_timeless, "the time");
-            format!("time: about {} by earlier runs here{unknown}\n", duration(seconds))
+            format!("time: {most}about {} by earlier runs here{unknown}\n", duration(seconds))
         }
         _ => String::new(),
     };

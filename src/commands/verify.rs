@@ -65,7 +65,13 @@ pub(crate) fn run(args: &VerifyArgs, path: &ProjectPath) -> anyhow::Result<Outco
     let is_fine =
         |comparison: &Comparison| matches!(comparison, Comparison::Same | Comparison::NotRepeatable);
     let failed = comparisons.iter().filter(|(_, comparison)| !is_fine(comparison)).count();
-    total(args, comparisons.len(), failed, "verified")
+    let is_kept = |comparison: &Comparison| *comparison == Comparison::NotRepeatable;
+    let kept = comparisons.iter().filter(|(_, comparison)| is_kept(comparison)).count();
+    let what = match kept {
+        0 => "verified".to_owned(),
+        kept => format!("verified, {kept} of them only hashed"),
+    };
+    total(args, comparisons.len(), failed, &what)
 }
 
 /// Prints how many nodes were checked, and how many failed.

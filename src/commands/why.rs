@@ -1,6 +1,7 @@
 //! `pipeline why`, and the words for what changed.
 //! Knows nothing of how the changes are found.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use clap::Args;
@@ -107,7 +108,7 @@ pub(crate) fn words(change: &Change) -> String {
         Change::Stage { old, new } => format!("stage: {old} -> {new}"),
         Change::Parameter { name, old, new } if part(old, new).is_some() => {
             let (place, old, new) = part(old, new).unwrap_or_default();
-            format!("parameter {name}{place}: {} -> {}", shown(&old), shown(&new))
+            format!("parameter {name}{place}: {old} -> {new}")
         }
         // Lists of lists, such as the questions of a benchmark, are for `--json`.
         Change::Parameter { name, old, new } if is_long(old) || is_long(new) => {
@@ -153,26 +154,36 @@ fn is_long(value: &Value) -> bool {
     (value.is_array() || value.is_object()) && value.to_string().len() > LONGEST
 }
 
-/// Returns where two lists or two objects differ, if they differ in one short value: its place, the old and the new one.
-fn part(old: &Value, new: &Value) -> Option<(String, Value, Value)> {
-    let pairs: Vec<(String, &Value, &Value)> = match (old, new) {
-        (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {
-            let pairs = old.iter().zip(new).enumerate();
-            pairs.map(|(index, (old, new))| (format!("[{index}]"), old, new)).collect()
-        }
+/// Returns where two lists or two objects differ, if what differs is short: its place, the old and the new values.
+fn part(old: &Value, new: &Value) -> Option<(String, String, String)> {
+    let (place, old, new) = match (old, new) {
+        (Value::Array(old), Value::Array(new)) => middle(old, new),
         (Value::Object(old), Value::Object(new)) => {
-            let names: std::collections::BTreeSet<_> = old.keys().chain(new.keys()).collect();
-            let null = &Value::Null;
-            let values = |name: &String| (old.get(name).unwrap_or(null), new.get(name).unwrap_or(null));
-            let pair = |name| (format!(".{name}"), values(name).0, values(name).1);
-            names.into_iter().map(pair).collect()
+            let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+            let mut different = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
+            let name = different.next().filter(|_| different.next().is_none())?;
+            let value = |map: &serde_json::Map<String, Value>| shown(map.get(name).unwrap_or(&Value::Null));
+            (format!(".{name}"), value(old), value(new))
         }
         _ => return None,
     };
-    let mut different = pairs.into_iter().filter(|(_, old, new)| old != new);
-    let (place, old, new) = different.next()?;
-    let is_short = |value: &Value| value.to_string().len() <= LONGEST;
-    (different.next().is_none() && is_short(old) && is_short(new)).then(|| (place, old.clone(), new.clone()))
+    (old.len() <= LONGEST && new.len() <= LONGEST).then_some((place, old, new))
+}
+
+/// Returns what lies between the beginning and the end that two lists have in common, and its place.
+fn middle(old: &[Value], new: &[Value]) -> (String, String, String) {
+    let start = old.iter().zip(new).take_while(|(old, new)| old == new).count();
+    let rest = |list: &[Value]| list.iter().skip(start).cloned().collect::<Vec<_>>();
+    let (mut old, mut new) = (rest(old), rest(new));
+    while old.last().is_some_and(|last| new.last() == Some(last)) {
+        old.pop();
+        new.pop();
+    }
+    let words = |list: &[Value]| match list {
+        [] => "nothing".to_owned(),
+        list => list.iter().map(shown).collect::<Vec<_>>().join(", "),
+    };
+    (format!("[{start}]"), words(&old), words(&new))
 }
 
 /// Formats a parameter as the user writes it.

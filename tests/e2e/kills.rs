@@ -43,11 +43,11 @@ const GC: &[&str] = &["gc", "--max-size", "0B", "--older-than", "0s"];
 const JOBS: [Job; 12] = [
     Job { command: BUILD, project: tiny, bucket: Bucket::folder },
     Job { command: BUILD, project: small, bucket: Bucket::folder },
-    Job { command: BUILD, project: small, bucket: Bucket::folder },
+    Job { command: BUILD, project: commanded, bucket: Bucket::folder },
     Job { command: PUSH, project: small, bucket: Bucket::s3 },
     Job { command: PULL, project: small, bucket: Bucket::s3 },
     Job { command: PULL, project: small, bucket: Bucket::folder },
-    Job { command: PULL, project: small, bucket: Bucket::folder },
+    Job { command: PULL, project: commanded, bucket: Bucket::folder },
     Job { command: PUSH, project: tiny, bucket: Bucket::folder },
     Job { command: PUSH, project: small, bucket: Bucket::folder },
     Job { command: GC, project: small, bucket: Bucket::folder },
@@ -71,6 +71,15 @@ fn tiny() -> Space {
 
 fn small() -> Space {
     Space::of(Size { hidden: 256, layers: 1 })
+}
+
+/// The same, with an adapter that a command makes.
+fn commanded() -> Space {
+    let space = small();
+    let copy = "cp {file:lora/adapters.safetensors} {file:lora/adapter_config.json} {out}";
+    let command = format!("{{stage: run, makes: adapter, command: [sh, -c, \"{copy}; sleep 0.05\"]}}");
+    space.edit("{stage: adapter, source: lora}", &command);
+    space
 }
 
 /// Copies a folder with its times, modes and links.

@@ -1,7 +1,7 @@
 //! Finds what a stage needs to start: the folders of its inputs, its source, and the origin of its weights.
 //! Knows nothing of threads, nor of whether the output is kept or only compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -99,8 +99,23 @@ fn of_a_command<'a>(
         is_plain && root.join(word).is_file()
     };
     let words = run.templates().into_iter().skip(1).filter_map(|template| template.constant());
-    let unnamed_files = words.filter(is_unnamed).collect();
-    Ok(Inputs { root, files, project_files, unnamed_files, ..inputs })
+    let words: Vec<_> = words.flat_map(|words| words_of(&words)).collect();
+    let unnamed_files = words.iter().filter(|word| is_unnamed(word)).cloned().collect();
+    let bypassing = words.iter().filter(|word| is_bypassing(Path::new(word), &root));
+    let bypassing_files = bypassing.cloned().collect();
+    Ok(Inputs { root, files, project_files, unnamed_files, bypassing_files, ..inputs })
+}
+
+/// Returns the words of an argument, which may be a script of a shell, and the argument itself.
+fn words_of(argument: &str) -> BTreeSet<String> {
+    let words =
+        argument.split(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | ';' | '(' | ')' | '='));
+    words.chain([argument]).map(str::to_owned).collect()
+}
+
+/// Whether `path` is the whole path of a file in the project, which the command reads past its key.
+fn is_bypassing(path: &Path, root: &Path) -> bool {
+    path.is_absolute() && path.starts_with(root) && path.is_file() && paths::is_inside(path, root)
 }
 
 /// Checks that an input which is a source on disk is still what was planned with. A command may begin hours after that.
@@ -182,12 +197,18 @@ fn folder(planner: &mut Planner<'_>, id: NodeId, artifact: &Artifact) -> Result<
 
 /// Returns where the files at `path` in the artifact of `node` are, which lies in `folder`.
 fn part(folder: &Path, artifact: &Artifact, path: &str, node: &str) -> Result<PathBuf> {
-    if !artifact.below(path).files().is_empty() {
-        return Ok(folder.join(path));
+    match nothing_at(artifact, path, node) {
+        Some(problem) => fail!(Source, "{problem}"),
+        None => Ok(folder.join(path)),
     }
+}
+
+/// Says that the artifact of `node` has nothing at `path`, if it has not.
+pub(crate) fn nothing_at(artifact: &Artifact, path: &str, node: &str) -> Option<String> {
     let near = nearest(path, artifact.folders());
     let near = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-    fail!(Source, "its input `{node}` has nothing at `{path}`{near}")
+    let is_nothing = artifact.below(path).files().is_empty();
+    is_nothing.then(|| format!("its input `{node}` has nothing at `{path}`{near}"))
 }
 
 /// Makes a folder of symbolic links to the files of `artifact`. Hard links would change the state of the
@@ -229,7 +250,17 @@ pub(crate) fn guarded<T>(
     }
     let files: Vec<_> = inputs.files.iter().map(|file| (file.path.as_path(), file.digest)).collect();
     let before = store.snapshot(&files)?;
+    let known: HashSet<_> = inputs.files.iter().map(|file| file.path.clone()).collect();
     let ran = run();
+    for (role, folder) in &inputs.folders {
+        if let Some(path) = added(folder, &known)? {
+            let path = path.display();
+            fail!(
+                Command,
+                "the command made {path} in its input `{role}`; inputs are read-only: what it makes goes into {{out}}"
+            );
+        }
+    }
     if let Some(path) = store.trespass(&before)? {
         let input = inputs.files.iter().find(|file| file.path == path);
         match input {
@@ -245,4 +276,27 @@ pub(crate) fn guarded<T>(
         }
     }
     ran
+}
+
+/// Returns a file below `folder` that is not among the known ones, if there is one. Hidden names do not count.
+fn added(folder: &Path, known: &HashSet<PathBuf>) -> Result<Option<PathBuf>, IoError> {
+    if !folder.is_dir() {
+        return Ok(None);
+    }
+    for entry in fs::read_dir(folder).at("read", folder)? {
+        let entry = entry.at("read", folder)?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let path = folder.join(entry.file_name());
+        let found = if path.is_dir() {
+            added(&path, known)?
+        } else {
+            Some(path).filter(|path| !known.contains(path))
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }

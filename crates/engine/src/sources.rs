@@ -198,6 +198,11 @@ fn project_files(root: &Path, graph: &Graph) -> Result<HashMap<NodeId, BTreeMap<
             };
             return Err(Problem::new(node.at, format!("node `{}`: `{{file:{name}}}` {problem}", node.name)));
         }
+        // The Python of a virtual environment is a link out of the project, as a rule, and `version` is for it.
+        let program = node.stage.project_program().map(|name| (root.join(&name), name));
+        if let Some((path, name)) = program.filter(|(path, _)| path.is_file() && is_inside(path, root)) {
+            files.entry(id).or_insert_with(BTreeMap::new).insert(name, path);
+        }
     }
     Ok(files)
 }

@@ -31,6 +31,8 @@ const LOADED: f64 = 1.15;
 pub struct Forecast {
     /// What each node takes that will run or be fetched.
     pub nodes: Vec<NodeForecast>,
+    /// Whether it may be less: a node that was made before waits for an input, which may come out as it was.
+    pub is_most: bool,
     /// How many bytes are written in all, as far as it is known.
     pub written_bytes: u64,
     /// How many of them are on the disk at once, at most.
@@ -144,7 +146,13 @@ pub(crate) fn forecast(
         });
     }
     let steps = nodes.iter().map(|node| Step::new(planner, node, decisions)).collect::<Vec<_>>();
+    let may_stay = |decision: &Decision| {
+        let name = &planner.graph.node(decision.id).name;
+        decision.verdict == Verdict::Waits && planner.state.nodes.get(name).is_some()
+    };
+    let is_most = decisions.iter().any(may_stay);
     Ok(Forecast {
+        is_most,
         written_bytes: nodes.iter().map(|node| node.size.bytes()).sum(),
         peak_disk_bytes: peak(&steps, jobs),
         free_disk_bytes: free_bytes(planner.store.root()),

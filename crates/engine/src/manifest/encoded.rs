@@ -36,6 +36,7 @@ pub(super) enum PlainStage {
 struct PlainRun {
     command: Vec<String>,
     deterministic: bool,
+    files: Vec<String>,
     env: Vec<String>,
     key_env: BTreeMap<String, Option<String>>,
     makes: Kind,

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use text::nearest;
 use text::yaml::{At, Fields, Key, Problem, Tree, Value};
 
 /// The most nodes that one matrix may stand for.
@@ -84,6 +85,11 @@ impl Variant {
                 return Err(Problem::new(key.at, format!("`{word}` is in the matrix already")));
             }
             if !entries.iter().any(|(_, tree)| self.is_named(tree, word)) {
+                if let Some((at, place)) = entries.iter().find_map(|(_, tree)| misspelt(tree, word)) {
+                    let message =
+                        format!("`{{{place}}}` is no key of the matrix; did you mean `{{{word}}}`?");
+                    return Err(Problem::new(at, message));
+                }
                 node.push((Key { at: value.at, text: word.clone() }, value.clone()));
             }
         }
@@ -117,6 +123,20 @@ impl Variant {
             other => other.clone(),
         };
         Tree { at: tree.at, value }
+    }
+}
+
+/// Returns a place in a text of `tree` that looks like a misspelt `word`, if there is one.
+fn misspelt<'t>(tree: &'t Tree, word: &str) -> Option<(At, &'t str)> {
+    let in_text = |text: &'t str| {
+        let places = text.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0));
+        places.into_iter().find(|place| nearest(place, [word]).is_some())
+    };
+    match &tree.value {
+        Value::Text(text) => in_text(text).map(|place| (tree.at, place)),
+        Value::List(items) => items.iter().find_map(|item| misspelt(item, word)),
+        Value::Map(entries) => entries.iter().find_map(|(_, tree)| misspelt(tree, word)),
+        _ => None,
     }
 }
 

@@ -26,6 +26,7 @@ pub(super) fn read(fields: &mut Fields, inputs: &mut Vec<Input>) -> Result<Run, 
         }
     }
     let command = read_command(fields, inputs)?;
+    let files = fields.list("files")?.into_iter().map(read_file).collect::<Result<_, _>>()?;
     let tool = words("tool", fields.list("tool")?)?;
     let env = read_variables(fields, "env")?;
     let key_env = read_variables(fields, "key_env")?;
@@ -42,6 +43,7 @@ pub(super) fn read(fields: &mut Fields, inputs: &mut Vec<Input>) -> Result<Run, 
     Ok(Run {
         command,
         deterministic,
+        files,
         env: env.into_iter().map(|(name, _)| name).collect(),
         key_env: read_key_env(key_env)?,
         makes,
@@ -126,6 +128,10 @@ fn read_command(fields: &mut Fields, inputs: &[Input]) -> Result<Vec<String>, Pr
         let template = Template::parse(word).map_err(|message| Problem::new(*at, message))?;
         let is_known = |name: &&str| *name == OUT || inputs.iter().any(|input| input.role == *name);
         if let Some(name) = template.names().find(|name| !is_known(name)) {
+            // With `input` for `inputs`, no input is known.
+            if let Some(problem) = fields.misspelt("inputs").filter(|_| inputs.is_empty()) {
+                return Err(problem);
+            }
             let known: Vec<_> = inputs.iter().map(|input| input.role.as_str()).chain([OUT]).collect();
             let hint = match nearest(name, known.iter().copied()) {
                 Some(near) => format!("did you mean `{{{near}}}`?"),
@@ -200,13 +206,23 @@ fn read_key_env(names: Vec<(String, At)>) -> Result<BTreeMap<String, Option<Stri
     names.into_iter().map(name).collect()
 }
 
+fn read_file(tree: Tree) -> Result<String, Problem> {
+    let Value::Text(text) = &tree.value else {
+        let message = format!("`files` is a list of paths in the project, and this is {}", tree.kind());
+        return Err(Problem::new(tree.at, message));
+    };
+    let checked = Template::parse(&format!("{{file:{text}}}"));
+    checked.map(|_| text.clone()).map_err(|message| Problem::new(tree.at, message))
+}
+
 fn read_pattern(tree: Tree) -> Result<String, Problem> {
     let Value::Text(text) = &tree.value else {
         let message =
             format!("`outputs` is a list of patterns such as `*.safetensors`, and this is {}", tree.kind());
         return Err(Problem::new(tree.at, message));
     };
-    let is_inside = text.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    let is_inside =
+        text.split('/').all(|part| !matches!(part, "" | "." | "..")) && !text.starts_with("{out}");
     match Pattern::new(text) {
         Ok(_) if is_inside => Ok(text.clone()),
         Ok(_) => Err(Problem::new(tree.at, format!("`{text}` is not a pattern of paths below {{out}}"))),
@@ -234,7 +250,7 @@ mod tests {
         let run = read(
             "makes: adapter, inputs: {base: b, data: {node: d, path: train}}, version: mlx-lm 0.32.2, tool: [pip, freeze], \
              command: [train, --model, '{base}', '--data={data}', --iters, 600, '{file:lora.py}', '{{x}}'], timeout: 4h, \
-             env: [HF_HOME], key_env: [SEED], outputs: ['*.safetensors', a/**], deterministic: false, pool: gpu",
+             files: [lib/data.py], env: [HF_HOME], key_env: [SEED], outputs: ['*.safetensors', a/**], deterministic: false, pool: gpu",
         );
         let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let expected = Run {
@@ -249,6 +265,7 @@ mod tests {
                 "{{x}}",
             ]),
             deterministic: false,
+            files: text(&["lib/data.py"]),
             env: text(&["HF_HOME"]),
             key_env: [("SEED".to_owned(), None)].into(),
             makes: Kind::Adapter,
@@ -258,7 +275,7 @@ mod tests {
             version: Some("mlx-lm 0.32.2".to_owned()),
         };
         assert_eq!(run.as_ref(), Ok(&expected));
-        assert_eq!(expected.files(), ["lora.py".to_owned()].into());
+        assert_eq!(expected.project_files(), ["lib/data.py".to_owned(), "lora.py".to_owned()].into());
     }
 
     #[test]
@@ -272,6 +289,10 @@ mod tests {
         assert_eq!(
             command("[x, '{bsae}']"),
             "`{bsae}` is not an input; did you mean `{base}`?; `{{` is a brace itself"
+        );
+        assert_eq!(
+            wrong("makes: files, input: {base: b}, command: [x, '{base}']"),
+            "unknown key `input` in node `r`; did you mean `inputs`?"
         );
         assert!(command("[x, '{']").contains("has a single brace"));
         assert!(command("[x, 1e-5]").contains("in quotes: it would be a number"));

@@ -2,16 +2,19 @@
 //! Knows nothing of how it is decided what is removed.
 
 use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
-use super::{Project, ProjectPath, RemoteChoice};
+use super::{Project, ProjectPath, RemoteChoice, text_file};
 use crate::error::{OrBug, Result};
 use crate::event::{Event, Observer};
+use crate::lockfile::Lockfile;
 use crate::measurements::Subject;
 use crate::recipe::Recipe;
 use crate::share::{RemoteGcPlan, Retention, Share};
 use crate::store::{GcPlan, Limits};
-use artifact::Digest;
+use artifact::{AtPath, Digest};
 use text::units::bytes;
 
 /// How to collect the cache.
@@ -99,14 +102,25 @@ impl Project {
         Ok(plan)
     }
 
+    /// Returns the keys in the locks of all pipeline files beside this one. They share its cache, as a rule.
+    fn locked_keys(&mut self) -> Result<HashSet<Digest>> {
+        let own = self.lockfile()?;
+        let folder = if self.root.as_os_str().is_empty() { Path::new(".") } else { &self.root };
+        let entries = fs::read_dir(folder).at("read", folder)?.flatten().map(|entry| entry.path());
+        let locks = entries.filter(|path| path.extension().is_some_and(|ending| ending == "lock"));
+        let texts = locks.filter_map(|path| text_file::read(&path).ok());
+        let others = texts.flat_map(|text| Lockfile::parse("", &text).keys().collect::<Vec<_>>());
+        Ok(own.keys().chain(others).collect())
+    }
+
     /// Returns the keys in the lock, the keys that the nodes of the graph were last built with here, and those of what was
     /// measured for these.
     fn current_keys(&mut self) -> Result<HashSet<Digest>> {
-        let lock = self.lockfile()?;
+        let locked = self.locked_keys()?;
         let graph = &self.graph;
         let names: HashSet<_> = graph.order().iter().map(|id| graph.node(*id).name.as_str()).collect();
         let built = self.state.nodes.iter().filter(|(name, _)| names.contains(name));
-        let keys: HashSet<_> = lock.keys().chain(built.map(|(_, built)| built.key)).collect();
+        let keys: HashSet<_> = locked.into_iter().chain(built.map(|(_, built)| built.key)).collect();
         let recipes = keys.iter().filter_map(|key| Recipe::read(&self.store.action(key)?.recipe));
         let subjects: Vec<_> = recipes.flat_map(|recipe| Subject::all(&recipe).into_values()).collect();
         let members = self.share.as_ref().map(Share::members).unwrap_or_default();

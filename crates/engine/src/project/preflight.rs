@@ -2,13 +2,14 @@
 //! read what it is given, as far as that can be known.
 //! Knows nothing of how a stage works.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::Project;
 use crate::error::{Result, fail};
 use crate::event::{Event, Observer};
 use crate::graph::NodeId;
+use crate::inputs;
 use crate::plan::Decision;
 use crate::stage::{self, Device, Quoting, Stage};
 use artifact::in_one_line;
@@ -51,10 +52,28 @@ impl Project {
         Ok(())
     }
 
+    /// Fails if a node that must run reads a folder that the artifact of its input, as far as it is known, does not have.
+    fn check_parts(&self, decisions: &[Decision]) -> Result<()> {
+        let known = decisions.iter().filter(|decision| !decision.is_stale());
+        let known: BTreeMap<_, _> =
+            known.filter_map(|decision| Some((decision.id, decision.artifact.as_ref()?))).collect();
+        for decision in decisions.iter().filter(|decision| decision.is_stale()) {
+            for (input, of) in self.graph.edges(decision.id) {
+                let (Some(path), Some(artifact)) = (&input.path, known.get(&of)) else { continue };
+                if let Some(problem) = inputs::nothing_at(artifact, path, &input.node) {
+                    let message = format!("node `{}`: {problem}", self.graph.node(decision.id).name);
+                    return Err(self.problem(&Problem::new(input.at, message)));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Checks what can be checked before anything runs. If the artifacts must be those of the lock, a node that would come
     /// out differently does not run.
     pub(super) fn preflight(&self, decisions: &[Decision], is_locked: bool) -> Result<()> {
         self.check_needed_sources(decisions)?;
+        self.check_parts(decisions)?;
         let mut known = BTreeSet::new();
         for decision in decisions.iter().filter(|decision| decision.is_stale()) {
             let node = self.graph.node(decision.id);

@@ -14,6 +14,7 @@ mod link;
 mod locked;
 mod pool;
 mod records;
+mod refusal;
 mod release;
 mod state;
 mod task;
@@ -41,7 +42,7 @@ use crate::lockfile::Lockfile;
 use crate::plan::{Decision, Planner, Verdict};
 use crate::recipe::Change;
 use crate::share::Miss;
-use crate::stage::{Counted, FILE_ROLE, Measuring, Stage, Unit, WorkerProgram};
+use crate::stage::{Counted, FILE_ROLE, Measuring, Unit, WorkerProgram};
 use crate::store::Stat;
 use crate::{Error, inputs};
 use artifact::{Artifact, Digest, Interrupted};
@@ -300,18 +301,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 self.decisions.insert(id, decision);
             }
             (Verdict::Waits, _) => fail!(Bug, "a node is decided on when its inputs are done"),
-            _ if self.options.fetch_only && !node.stage.is_reference() => {
-                let problem = "neither the cache nor the remote has it; `pipeline build` makes it";
-                self.failed(id, &Error::NotBuilt(problem.to_owned()));
-            }
-            _ if !self.options.commands && matches!(node.stage, Stage::Run(_)) => {
-                let problem = "neither the cache nor the remote has it, and its command may not run";
-                self.failed(id, &Error::NotBuilt(problem.to_owned()));
-            }
-            _ if self.options.locked.is_some() && !node.stage.is_deterministic() => {
-                let problem = "`deterministic: false`: it would come out differently than in the lock, so it is not made                                again; neither the cache nor the remote has what the lock names";
-                self.failed(id, &Error::Locked(problem.to_owned()));
-            }
+            _ if let Some(error) = self.refusal(id, &decision) => self.failed(id, &error),
             _ if self.lacks_inputs(id) => {}
             _ => {
                 self.set(id, NodeState::Queued);

@@ -63,8 +63,11 @@ pub struct Inputs {
     pub files: Vec<InputFile>,
     /// The files of the project that a command names, by path: where they are, and their digests.
     pub project_files: BTreeMap<String, (PathBuf, Digest)>,
-    /// Arguments of a command that are also paths of files in the project.
+    /// Words of a command that are also paths of files in the project. The command does not see these.
     pub unnamed_files: Vec<String>,
+    /// Words of a command that are whole paths of files in the project. The command sees them, and they are not part of its
+    /// key.
+    pub bypassing_files: Vec<String>,
 }
 
 /// A file of an input.

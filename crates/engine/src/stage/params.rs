@@ -206,8 +206,16 @@ impl Stage {
     /// Returns the paths of the files of the project that the stage names itself.
     pub fn project_files(&self) -> BTreeSet<String> {
         match self {
-            Self::Run(run) => run.files(),
+            Self::Run(run) => run.project_files(),
             _ => BTreeSet::new(),
+        }
+    }
+
+    /// Returns the path of the program of a command, if it may be a file of the project.
+    pub fn project_program(&self) -> Option<String> {
+        match self {
+            Self::Run(run) => run.project_program(),
+            _ => None,
         }
     }
 

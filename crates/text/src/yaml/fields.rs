@@ -1,6 +1,8 @@
 //! Takes the fields of a map one by one; a field that nobody takes is an unknown key, which is an error.
 //! Knows nothing of what the fields are for.
 
+use std::collections::HashSet;
+
 use super::{At, Key, Problem, Tree, Value};
 use crate::nearest;
 
@@ -55,6 +57,13 @@ impl Fields {
             Some((key, _)) => self.unknown(key, &format!("did you mean `{name}`?")),
             None => Problem::new(self.at, format!("{} needs `{name}`", self.owner)),
         }
+    }
+
+    /// Returns the problem of a key that looks like a misspelt `name`, if there is one.
+    pub fn misspelt(&self, name: &str) -> Option<Problem> {
+        let near =
+            self.entries.iter().find(|(key, _)| key.text != name && nearest(&key.text, [name]).is_some());
+        near.map(|(key, _)| self.unknown(key, &format!("did you mean `{name}`?")))
     }
 
     fn unknown(&self, key: &Key, hint: &str) -> Problem {
@@ -220,7 +229,11 @@ impl Fields {
         let Some((key, _)) = self.entries.first() else { return Ok(()) };
         let hint = match nearest(&key.text, self.asked.iter().copied()) {
             Some(word) => format!("did you mean `{word}`?"),
-            None => format!("it may have {}", self.asked.join(", ")),
+            None => {
+                let mut seen = HashSet::new();
+                let known: Vec<_> = self.asked.iter().copied().filter(|word| seen.insert(*word)).collect();
+                format!("it may have {}", known.join(", "))
+            }
         };
         Err(self.unknown(key, &hint))
     }

@@ -74,7 +74,7 @@ impl<'a> Log<'a> {
     /// Returns the last lines for a message, and where all of them are.
     pub(super) fn last_words(&self) -> String {
         let bytes: Vec<u8> = self.last.iter().copied().collect();
-        let text = String::from_utf8_lossy(&bytes);
+        let text = without_colors(&String::from_utf8_lossy(&bytes));
         let whole =
             |line: &str| line.rsplit('\r').find(|part| !part.is_empty()).unwrap_or_default().to_owned();
         let lines: Vec<_> = text.lines().map(whole).filter(|line| !line.trim().is_empty()).collect();
@@ -104,9 +104,20 @@ impl<'a> Log<'a> {
     }
 
     fn pass_on(&mut self) {
-        (self.console.line)(&String::from_utf8_lossy(&self.line));
+        (self.console.line)(&without_colors(&String::from_utf8_lossy(&self.line)));
         self.line.clear();
     }
+}
+
+/// Returns a text without what it says to a terminal about colors and the like: `ESC [`, parameters, and a letter.
+fn without_colors(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let after = |part: &str| {
+        let end = part.find(|c: char| matches!(c, '@'..='~'));
+        end.and_then(|end| part.get(end + 1..)).unwrap_or_default().to_owned()
+    };
+    parts.fold(first, |text, part| text + &after(part))
 }
 
 #[cfg(test)]
@@ -114,6 +125,13 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+
+    #[test]
+    fn colors_are_left_out() {
+        assert_eq!(without_colors("\u{1b}[1;34mtrain\u{1b}[0m 3\u{1b}[K"), "train 3");
+        assert_eq!(without_colors("plain [0m"), "plain [0m");
+        assert_eq!(without_colors("cut \u{1b}[3"), "cut ");
+    }
 
     #[test]
     fn lines_are_passed_on_and_the_end_is_kept() {

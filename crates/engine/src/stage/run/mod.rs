@@ -48,6 +48,9 @@ pub struct Run {
     /// Whether the same inputs give the same bytes.
     #[serde(skip)]
     pub deterministic: bool,
+    /// Files of the project that the command sees without naming them.
+    #[serde(skip)]
+    pub files: Vec<String>,
     /// The environment variables that are passed through and are not part of the key.
     #[serde(skip)]
     pub env: Vec<String>,
@@ -73,9 +76,17 @@ impl Run {
         self.command.iter().filter_map(|argument| Template::parse(argument).ok()).collect()
     }
 
-    /// Returns the paths of the files of the project that the command names.
-    pub fn files(&self) -> BTreeSet<String> {
-        self.templates().iter().flat_map(Template::files).map(str::to_owned).collect()
+    /// Returns the paths of the files of the project that the command sees: those that it names, and those in `files`.
+    pub fn project_files(&self) -> BTreeSet<String> {
+        let templates = self.templates();
+        let named = templates.iter().flat_map(Template::files).map(str::to_owned);
+        named.chain(self.files.iter().cloned()).collect()
+    }
+
+    /// Returns the path of the program, if it may be a file of the project: it has a `/`, and is relative.
+    pub fn project_program(&self) -> Option<String> {
+        let is_plain = |part: &str| !matches!(part, "" | "." | "..");
+        self.program().filter(|program| program.contains('/') && program.split('/').all(is_plain))
     }
 
     /// Returns the program, if its name does not depend on an input.
@@ -123,7 +134,13 @@ pub(super) fn run(
     log.finish();
     check_end(ended, parameters, inputs, &program, &log)?;
     scratch.check_inputs()?;
-    output::take(&scratch, &parameters.outputs, output)?;
+    output::take(&scratch, parameters, output)?;
+    for file in &inputs.bypassing_files {
+        output.warn(format!(
+            "`{file}` is a file of the project that is not part of the key, so a change of it goes unnoticed; name it as \
+             `{{file:…}}`"
+        ));
+    }
     check_kind(parameters.makes, output)
 }
 
@@ -217,15 +234,19 @@ fn check_end(
 fn check_kind(makes: Kind, output: &Output) -> Result<()> {
     let folder: &Path = output.folder();
     match makes {
-        Kind::Model => {
-            base::check(folder, output).within(|| "what the command made is not a model".to_owned())
-        }
+        Kind::Model => base::check(folder, output).within(|| format!("{} is not a model", made(folder))),
         Kind::Adapter => {
             let checked = Adapter::open(folder).and_then(|adapter| adapter.check());
-            checked.within(|| "what the command made is not an adapter".to_owned())
+            checked.within(|| format!("{} is not an adapter", made(folder)))
         }
         Kind::Files | Kind::Report | Kind::Probe => Ok(()),
     }
+}
+
+/// Names the files that the command made.
+fn made(folder: &Path) -> String {
+    let names = output::files_below(folder).unwrap_or_default();
+    format!("what the command made, {},", output::listed(&names))
 }
 
 /// Checks what can be known before the command runs: that its program is there.
@@ -233,15 +254,12 @@ pub(super) fn preflight(parameters: &Run, root: &Path) -> Result<()> {
     let tool = parameters.tool.first().cloned();
     for program in parameters.program().into_iter().chain(tool) {
         let path = scratch::resolve(root, &program);
-        require!(
-            process::is_there(&path),
-            Command,
-            "the program `{program}` is not there; {}",
-            match program.contains('/') {
-                true => "its path is relative to the folder of the pipeline file",
-                false => "install it, or put its folder into PATH",
-            }
-        );
+        let problem = match (program.contains('/'), path.is_file()) {
+            (true, true) => "is not executable; `chmod +x` makes it so, or put its interpreter before it",
+            (true, false) => "is not there; its path is relative to the folder of the pipeline file",
+            (false, _) => "is not there; install it, or put its folder into PATH",
+        };
+        require!(process::is_there(&path), Command, "the program `{program}` {problem}");
     }
     Ok(())
 }

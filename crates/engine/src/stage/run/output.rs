@@ -9,6 +9,7 @@ use std::path::Path;
 use glob::{MatchOptions, Pattern};
 
 use super::scratch::Scratch;
+use super::{OUT, Run};
 use crate::error::{Error, Result, fail, require};
 use artifact::{Artifact, AtPath, Digest, FileEntry, Output};
 
@@ -30,7 +31,7 @@ const MATCHING: MatchOptions = MatchOptions {
 
 /// Moves the files that match one of `patterns` into the folder of `output`, and lists them there. Without patterns,
 /// all files are taken but those whose names begin with a dot.
-pub(super) fn take(scratch: &Scratch, patterns: &[String], output: &Output) -> Result<()> {
+pub(super) fn take(scratch: &Scratch, parameters: &Run, output: &Output) -> Result<()> {
     let out = scratch.out();
     let metadata = fs::symlink_metadata(&out);
     require!(
@@ -38,15 +39,24 @@ pub(super) fn take(scratch: &Scratch, patterns: &[String], output: &Output) -> R
         Command,
         "the command left no folder {{out}}; what it makes goes there"
     );
-    let patterns: Vec<_> = patterns.iter().filter_map(|text| Pattern::new(text).ok()).collect();
-    let mut found = Vec::new();
-    list(&out, "", &mut found)?;
+    let patterns: Vec<_> = parameters.outputs.iter().filter_map(|text| Pattern::new(text).ok()).collect();
+    let mut found = files_below(&out)?;
     for pattern in &patterns {
+        let (text, is_met) =
+            (pattern.as_str(), found.iter().any(|path| pattern.matches_with(path, MATCHING)));
+        let has_folder = |path: &String| {
+            path.match_indices('/')
+                .any(|(end, _)| path.get(..end).is_some_and(|part| pattern.matches_with(part, MATCHING)))
+        };
+        let hint = if found.iter().any(has_folder) {
+            format!("; it matches a folder, whose files are `{text}/**`")
+        } else {
+            String::new()
+        };
         require!(
-            found.iter().any(|path| pattern.matches_with(path, MATCHING)),
+            is_met,
             Command,
-            "no file in {{out}} matches `{}` of `outputs`; {}",
-            pattern.as_str(),
+            "no file in {{out}} matches `{text}` of `outputs`: {{out}} has {}{hint}",
             listed(&found)
         );
     }
@@ -55,7 +65,13 @@ pub(super) fn take(scratch: &Scratch, patterns: &[String], output: &Output) -> R
         false => patterns.iter().any(|pattern| pattern.matches_with(path, MATCHING)),
     };
     found.retain(is_wanted);
-    require!(!found.is_empty(), Command, "the command left no file in {{out}}; what it makes goes there");
+    let is_named = parameters.templates().iter().any(|template| template.names().any(|name| name == OUT));
+    let hint = if is_named { "" } else { ", and it does not name it" };
+    require!(
+        !found.is_empty(),
+        Command,
+        "the command left no file in {{out}}; what it makes goes there{hint}"
+    );
     let files = found.into_iter().map(|path| take_file(scratch, &out, path)).collect::<Result<Vec<_>>>()?;
     let artifact = Artifact::new(files);
     artifact.check().map_err(|problem| Error::Command(format!("what the command made: {problem}")))?;
@@ -65,7 +81,14 @@ pub(super) fn take(scratch: &Scratch, patterns: &[String], output: &Output) -> R
     Ok(())
 }
 
-/// Lists the files below `folder`, as paths from `out`. A link counts as a file.
+/// Returns the paths of the files below `folder`, sorted. A link counts as a file.
+pub(super) fn files_below(folder: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    list(folder, "", &mut found)?;
+    found.sort();
+    Ok(found)
+}
+
 fn list(folder: &Path, prefix: &str, found: &mut Vec<String>) -> Result<()> {
     for entry in fs::read_dir(folder).at("read", folder)? {
         let entry = entry.at("read", folder)?;
@@ -80,7 +103,6 @@ fn list(folder: &Path, prefix: &str, found: &mut Vec<String>) -> Result<()> {
             false => found.push(path),
         }
     }
-    found.sort();
     Ok(())
 }
 
@@ -121,12 +143,13 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn listed(found: &[String]) -> String {
+/// Lists the first of these files in words.
+pub(super) fn listed(found: &[String]) -> String {
     if found.is_empty() {
-        return "it is empty".to_owned();
+        return "nothing".to_owned();
     }
     let names: Vec<_> = found.iter().take(SHOWN).map(|path| format!("`{}`", text::shown(path))).collect();
     let more = found.len().saturating_sub(SHOWN);
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-    format!("it has {}{more}", names.join(", "))
+    format!("{}{more}", names.join(", "))
 }

@@ -56,7 +56,7 @@ impl Scratch {
         for (name, path) in &inputs.folders {
             scratch.add_input(name, path)?;
         }
-        for file in parameters.files() {
+        for file in parameters.project_files() {
             let (path, digest) =
                 inputs.project_files.get(&file).or_bug("the files of a command are known")?;
             scratch.add_file(&file, path, *digest)?;
