@@ -453,6 +453,8 @@ fn a_temporary_node_goes_when_nobody_needs_it_any_more() {
     space.build().ran(["fused", "q4"]);
     assert!(!is_fused_here(&space));
     let _ = space.run(&["verify"]).exits(0);
+    let verified = space.run(&["verify", "q4"]).exits(0);
+    assert_eq!(verified.stdout, "1 node verified, 0 failed\n");
     let _ = space.run(&["verify", "--store"]).exits(0);
     let _ = space.run(&["gc"]).exits(0);
     space.build().ran([]);

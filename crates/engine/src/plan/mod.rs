@@ -153,10 +153,11 @@ impl Planner<'_> {
         };
         let mut inputs = BTreeMap::new();
         for (input, node) in self.graph.edges(id) {
-            // Of a folder inside an artifact, only its own files count.
-            let content = |artifact: &Artifact| match &input.path {
-                Some(path) => artifact.below(path).reproducible_digest(),
-                None => artifact.reproducible_digest(),
+            let content = |artifact: &Artifact| {
+                // Of a folder inside an artifact, only its own files count.
+                let read = input.path.as_ref().map_or_else(|| artifact.clone(), |path| artifact.below(path));
+                // A command may read all files, also those that differ from run to run.
+                if matches!(stage, Stage::Run(_)) { read.digest() } else { read.reproducible_digest() }
             };
             inputs.extend(made(node).map(|artifact| (input.role.clone(), content(artifact))));
         }

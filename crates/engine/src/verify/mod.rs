@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use crate::error::{OrBug, Result};
+use crate::error::{OrBug, Result, require};
 use crate::graph::NodeId;
 use crate::inputs;
 use crate::measurements::{Measurements, Source};
@@ -116,9 +116,32 @@ impl<'a> Verifier<'a> {
         Ok(store.put_record(&key, &record.action, RecordOrigin::Here)?)
     }
 
+    /// Builds the temporary nodes again that a node reads and whose files are not here. They must come out the same.
+    fn remake_inputs(&mut self, id: NodeId, tick: Tick<'_>) -> Result<()> {
+        let graph = self.planner.graph;
+        let temporary = graph.inputs(id).map(|(_, input)| input).filter(|input| graph.node(*input).temporary);
+        for input in temporary.collect::<Vec<_>>() {
+            let Some(recorded) = recorded(&self.decisions, input).cloned() else { continue };
+            let store = self.planner.store;
+            let is_here = recorded.files().iter().all(|file| store.object_path(&file.digest).exists());
+            if is_here || self.remade.contains_key(&input) {
+                continue;
+            }
+            let differences = self.compare(input, &recorded, tick)?;
+            let name = &graph.node(input).name;
+            require!(
+                differences.is_empty(),
+                Source,
+                "its input `{name}` comes out differently; `pipeline verify {name}` says how"
+            );
+        }
+        Ok(())
+    }
+
     fn compare(&mut self, id: NodeId, recorded: &Artifact, tick: Tick<'_>) -> Result<Vec<Difference>> {
         let key = self.decisions.get(&id).and_then(|decision| decision.key);
         let folder = self.planner.store.output_folder(&key.or_bug("a node that is built has a key")?)?;
+        self.remake_inputs(id, tick)?;
         let decisions = &self.decisions;
         let made = |input| self::recorded(decisions, input);
         let inputs = inputs::find_with(&mut self.planner, id, &made, &self.remade)?;
