@@ -138,7 +138,8 @@ fn sentence(built: &BuildOutcome) -> String {
     if fresh == count {
         return status::nothing_to_do(count);
     }
-    let Summary { ran, linked, fetched, failed, skipped, interrupted, in_benchmark, done, counted } = summary;
+    let Summary { ran, linked, fetched, failed, skipped, interrupted, in_benchmark, done, counted, .. } =
+        summary;
     let started = done.len() + failed.len() + skipped;
     let mut parts = vec![format!("ran {}", status::nodes(ran.len()))];
     let mut part = |count: usize, what: &str| {

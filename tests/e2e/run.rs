@@ -539,6 +539,7 @@ fn few_temporary_files_are_on_the_disk_at_once() {
         (peak, disk_bytes(&space.path("cache")))
     };
     let ((whole, kept), (least, left)) = (peak(""), peak(", temporary: true"));
+    println!("peak {whole}, with temporary nodes {least}; at the end {kept} and {left} bytes");
     let (fused, quantized) = ((kept - left) / 3, left / 3);
     assert!(whole >= 3 * fused + 3 * quantized, "{whole}");
     assert!(
@@ -670,4 +671,124 @@ fn a_script_of_the_project_is_not_read_past_the_key() {
         .ran(["data", "made"]);
     space.write("lib/more.sh", "2\n").build().ran(["made"]);
     assert_eq!(space.read("artifacts/made/more.sh"), "2\n");
+}
+
+/// Writes a pipeline file of nodes that run shell scripts: name, more fields, script.
+fn scripts(space: &Space, nodes: &[(&str, &str, &str)]) {
+    let node = |(name, fields, script): &(&str, &str, &str)| {
+        let script = serde_json::to_string(script).unwrap();
+        format!("  {name}: {{stage: run, makes: files, {fields} command: [sh, -c, {script}]}}\n")
+    };
+    let nodes: String = nodes.iter().map(node).collect();
+    space.write("pipeline.yaml", format!("version: 1\nnodes:\n{nodes}"));
+}
+
+#[test]
+fn what_a_temporary_node_shares_with_others_stays() {
+    let space = Space::empty();
+    scripts(
+        &space,
+        &[
+            ("train", "deterministic: false,", "date +%N > out/w"),
+            ("pick", "temporary: true, inputs: {t: train},", "cp inputs/t/w out/w"),
+            ("use", "inputs: {p: pick},", "cat inputs/p/w > out/u; echo u >> out/u"),
+        ],
+    );
+    let run = space.build().exits(0);
+    assert_eq!(run.nodes("released"), ["pick"]);
+    // The training is in the cache still, and the build comes to rest.
+    space.remove("artifacts").build_with(&["--locked"]).linked(["train", "use"]);
+    space.build().ran([]);
+    let run = space.build();
+    assert_eq!((run.nodes("released").len(), run.nodes("linked").len()), (0, 0), "{}", run.transcript());
+}
+
+#[test]
+fn a_temporary_node_stays_while_one_that_is_made_again_reads_it() {
+    let space = Space::empty();
+    let nodes = |version: &'static str| {
+        [
+            ("t1", "temporary: true,", format!("echo one > out/f; : {version}")),
+            (
+                "t2",
+                "temporary: true, inputs: {a: t1},",
+                "sleep 0.3; cat inputs/a/f > out/g; echo two >> out/g".to_owned(),
+            ),
+            ("c", "inputs: {a: t2},", format!("cat inputs/a/g > out/h; echo c >> out/h; : {version}")),
+        ]
+    };
+    for version in ["1", "2", "3"] {
+        let nodes = nodes(version);
+        let nodes: Vec<_> =
+            nodes.iter().map(|(name, fields, script)| (*name, *fields, script.as_str())).collect();
+        scripts(&space, &nodes);
+        let run = space.build_with(&["-j1"]).exits(0);
+        assert_eq!(run.nodes("released"), ["t1", "t2"], "{}", run.transcript());
+        assert_eq!(run.nodes("built"), ["c", "t1", "t2"], "{}", run.transcript());
+        space.build().ran([]);
+    }
+    assert_eq!(space.names("cache/objects").len(), 1, "only what `c` made is left");
+}
+
+#[test]
+fn a_command_finds_only_what_it_may() {
+    // A program in an input, hidden files of an artifact, a pipe in the place of a script.
+    let space = Space::empty();
+    space.write("tools/run.sh", "#!/bin/sh\nls -A $1 > out/list\n");
+    fs::set_permissions(space.path("tools/run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    space.write(
+        "pipeline.yaml",
+        "version: 1\nnodes:\n  tools: {stage: files, source: tools}\n  \
+         made: {stage: run, makes: files, outputs: ['*'], command: [sh, -c, 'touch out/.hidden out/seen']}\n  \
+         list: {stage: run, makes: files, inputs: {t: tools, made: made}, command: ['{t}/run.sh', '{made}']}\n",
+    );
+    space.build().ran(["tools", "made", "list"]);
+    assert_eq!(space.read("artifacts/list/list"), ".hidden\nseen\n");
+    let space = project("cat {file:script.sh}", "makes: files");
+    assert!(Command::new("mkfifo").arg(space.path("script.sh")).status().unwrap().success());
+    let run = space.run(&["build", "-n"]).exits(2);
+    assert!(run.stderr.contains("`{file:script.sh}` is not a regular file"), "{}", run.transcript());
+    // What `tool` does is no part of the artifact, and there is no terminal to wait for.
+    let space = project(
+        "exec 2>&1; read x < /dev/tty; touch {out}/x",
+        "makes: files, tool: [sh, -c, 'touch out/stale; echo v1']",
+    );
+    space.build().ran(["data", "made"]);
+    assert_eq!(space.files(&format!("artifacts/{}", space.link("artifacts/made"))).len(), 1);
+    // The supervisor may be killed, and the command ends all the same.
+    let mut space =
+        project("sleep 0.2; kill -9 $PPID; sleep 1; touch $ALIVE; sleep 1", "makes: files, env: [ALIVE]");
+    let alive = space.path("alive").to_str().unwrap().to_owned();
+    space.set_variable("ALIVE", &alive);
+    let run = space.run(&["build"]).exits(1);
+    assert!(said(&run).contains("it was killed, perhaps for lack of memory"), "{}", said(&run));
+    thread::sleep(Duration::from_millis(1500));
+    assert!(!space.path("alive").exists(), "the command runs on");
+}
+
+#[test]
+fn folders_that_a_user_may_not_change_are_removed_all_the_same() {
+    // Root may change all folders, so somebody else runs this.
+    let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+    let space = project(
+        "mkdir tmp/ro out/ro out/.none; echo 1 > tmp/ro/f; echo 1 > out/ro/f; chmod a-w tmp/ro out/ro; chmod 0 out/.none",
+        "makes: files",
+    );
+    let may = Command::new("setpriv").args(nobody).arg("true").status().is_ok_and(|status| status.success());
+    let mut command = space.command();
+    if may {
+        assert!(
+            Command::new("chown").args(["-R", "65534:65534"]).arg(space.path("")).status().unwrap().success()
+        );
+        command = space.command_of("setpriv");
+        let state = space.path("state");
+        command
+            .args(nobody)
+            .arg(env!("CARGO_BIN_EXE_pipeline"))
+            .env("XDG_STATE_HOME", state)
+            .env("HOME", space.path(""));
+    }
+    let run = space.finish(command.args(["build", "--json"]).output().unwrap());
+    run.ran(["data", "made"]);
+    assert_eq!(space.read("artifacts/made/ro/f"), "1\n");
 }

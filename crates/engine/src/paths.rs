@@ -3,6 +3,8 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Folders in which files are views of the system, such as the environment of this process.
@@ -112,6 +114,22 @@ pub fn real(path: &Path) -> PathBuf {
         }
     }
     whole
+}
+
+/// Lets this user list and change all folders below `folder`, as far as they are this user's. Links are not followed. A
+/// command may have left folders that its own user may not change.
+pub fn open_up(folder: &Path) {
+    let Ok(metadata) = fs::symlink_metadata(folder) else { return };
+    if !metadata.is_dir() {
+        return;
+    }
+    let mode = metadata.permissions().mode();
+    if mode & 0o700 != 0o700 {
+        // If this fails, what follows says why.
+        let _ = fs::set_permissions(folder, Permissions::from_mode(mode | 0o700));
+    }
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.for_each(|entry| open_up(&entry.path()));
 }
 
 /// Whether `path` is `folder` or lies in it, through all links.

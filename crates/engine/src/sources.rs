@@ -188,9 +188,11 @@ fn project_files(root: &Path, graph: &Graph) -> Result<HashMap<NodeId, BTreeMap<
         let node = graph.node(id);
         for name in node.stage.project_files() {
             let path = root.join(&name);
+            let is_odd = path.exists() && !path.is_file();
             let problem = match (is_inside(&path, root), path.is_dir()) {
                 (false, _) => "leads out of the folder of the pipeline file",
                 (_, true) => "is a folder; a `files` node takes in a folder, as an input",
+                (_, false) if is_odd => "is not a regular file",
                 _ => {
                     files.entry(id).or_insert_with(BTreeMap::new).insert(name, path);
                     continue;

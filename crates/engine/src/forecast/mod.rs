@@ -132,7 +132,8 @@ pub(crate) fn forecast(
                 continue;
             }
         };
-        sizes.insert(decision.id, size.bytes());
+        let source = decision.source_files.as_ref().map(artifact::Artifact::size);
+        sizes.insert(decision.id, source.unwrap_or(size.bytes()));
         let node = planner.graph.node(decision.id);
         nodes.push(NodeForecast {
             id: decision.id,

@@ -58,7 +58,7 @@ impl Outlines {
         let output = Output::new(folder.clone());
         let Ok(outlined) = stage::outline(&node.stage, &inputs, &output) else { return Ok(None) };
         self.memory.insert(id, outlined.memory);
-        let bytes = size_below(&folder);
+        let bytes = size_below(&folder).max(outlined.budget.unwrap_or(0));
         self.made.insert(id, folder);
         Ok(Some(if is_exact && outlined.is_exact { Size::Exact(bytes) } else { Size::About(bytes) }))
     }

@@ -98,8 +98,8 @@ impl Variant {
 
     /// Whether a text or a key in `tree` has a place for `word`.
     fn is_named(&self, tree: &Tree, word: &str) -> bool {
-        let place = format!("{{{word}}}");
-        let has = |text: &str| text.contains(&place) && self.fill(text) != text;
+        let alone = Self(self.0.iter().filter(|(own, ..)| own == word).cloned().collect());
+        let has = |text: &str| alone.fill(text) != text;
         match &tree.value {
             Value::Text(text) => has(text),
             Value::List(items) => items.iter().any(|item| self.is_named(item, word)),

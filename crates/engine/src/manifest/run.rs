@@ -13,8 +13,11 @@ use text::units::parse_age;
 use text::yaml::{At, Fields, Problem, Tree, Value};
 
 /// Words in the names of environment variables that hold secrets.
-const SECRETS: [&str; 9] =
-    ["APIKEY", "AUTH", "COOKIE", "CREDENTIAL", "CREDENTIALS", "KEY", "PASSWORD", "SECRET", "TOKEN"];
+const SECRETS: [&str; 10] =
+    ["AUTH", "COOKIE", "CREDENTIAL", "CREDENTIALS", "KEYS", "PASS", "PASSPHRASE", "PASSWD", "PAT", "SECRETS"];
+
+/// How such words may end.
+const SECRET_ENDINGS: [&str; 4] = ["KEY", "PASSWORD", "SECRET", "TOKEN"];
 
 /// Reads the fields, and adds the inputs to `inputs`.
 pub(super) fn read(fields: &mut Fields, inputs: &mut Vec<Input>) -> Result<Run, Problem> {
@@ -30,7 +33,9 @@ pub(super) fn read(fields: &mut Fields, inputs: &mut Vec<Input>) -> Result<Run, 
     let tool = words("tool", fields.list("tool")?)?;
     let env = read_variables(fields, "env")?;
     let key_env = read_variables(fields, "key_env")?;
-    let outputs = fields.list("outputs")?.into_iter().map(read_pattern).collect::<Result<_, _>>()?;
+    let outputs = fields.list("outputs")?.into_iter().map(read_pattern);
+    // Their order makes no difference, so it is not part of the key.
+    let outputs: BTreeSet<String> = outputs.collect::<Result<_, _>>()?;
     let deterministic = !fields.has("deterministic") || fields.flag("deterministic")?;
     let timeout = fields.optional_text("timeout")?;
     let read_timeout = |(text, at): (String, At)| {
@@ -47,7 +52,7 @@ pub(super) fn read(fields: &mut Fields, inputs: &mut Vec<Input>) -> Result<Run, 
         env: env.into_iter().map(|(name, _)| name).collect(),
         key_env: read_key_env(key_env)?,
         makes,
-        outputs,
+        outputs: outputs.into_iter().collect(),
         timeout: timeout.map(read_timeout).transpose()?,
         tool: tool.into_iter().map(|(word, _)| word).collect(),
         version: fields.optional_text("version")?.map(|(text, _)| text),
@@ -192,11 +197,7 @@ fn read_variables(fields: &mut Fields, field: &'static str) -> Result<Vec<(Strin
 
 /// Returns the variables whose values are part of the key. They stand in the record, which is shared.
 fn read_key_env(names: Vec<(String, At)>) -> Result<BTreeMap<String, Option<String>>, Problem> {
-    let name = |(name, at): (String, At)| match name
-        .to_ascii_uppercase()
-        .split('_')
-        .any(|word| SECRETS.contains(&word))
-    {
+    let name = |(name, at): (String, At)| match name.to_ascii_uppercase().split('_').any(is_secret) {
         true => {
             let why = "its name is that of a secret, and values in `key_env` stand in the record";
             Err(Problem::new(at, format!("`{name}`: {why}; `env` passes it through")))
@@ -204,6 +205,10 @@ fn read_key_env(names: Vec<(String, At)>) -> Result<BTreeMap<String, Option<Stri
         false => Ok((name, None)),
     };
     names.into_iter().map(name).collect()
+}
+
+fn is_secret(word: &str) -> bool {
+    SECRETS.contains(&word) || SECRET_ENDINGS.iter().any(|ending| word.ends_with(ending))
 }
 
 fn read_file(tree: Tree) -> Result<String, Problem> {

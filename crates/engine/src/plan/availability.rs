@@ -82,6 +82,10 @@ impl Planner<'_> {
             ArtifactState::Absent => None,
             ArtifactState::Edited(path) => Some(path),
         };
+        // Nobody needs it, so it is not linked, although its files may be here for another node.
+        if self.graph.node(id).temporary && !self.request.materialize.contains(&id) {
+            return Availability::new(Verdict::Recorded, None, Some(result));
+        }
         let mut files = result.artifact.files().iter();
         match files.find_map(|file| self.store.check(file, &mut self.state.stats).err()) {
             None => Availability { edited, ..Availability::new(Verdict::Cached, None, Some(result)) },

@@ -10,12 +10,14 @@
 pub mod supervisor;
 
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::Error;
 use crate::error::{OrBug, Result};
@@ -91,13 +93,14 @@ pub fn run(
         }
     }
     let report = running.report.recv();
-    ended(report.unwrap_or_else(|_| Err(lost("it was killed")))?, program)
+    ended(report.unwrap_or_else(|_| Err(lost("it said nothing")))?, program)
 }
 
 fn ended(report: Report, program: &Program) -> Result<Ended> {
     match report {
         Report::Code(code) => Ok(Ended::Code(code)),
         Report::Signal(signal) => Ok(Ended::Signal(signal)),
+        Report::Started(_) => Err(lost("it says that it has started")),
         Report::NotStarted(problem) => {
             Err(Error::Command(format!("cannot start `{}`: {problem}", program.program.display())))
         }
@@ -190,10 +193,20 @@ fn pass_on(mut output: impl Read, sender: &SyncSender<Vec<u8>>) {
     }
 }
 
-fn read_report(mut replies: ChildStdout) -> Result<Report> {
-    let mut text = String::new();
-    replies.read_to_string(&mut text).map_err(|error| lost(&error.to_string()))?;
-    serde_json::from_str(&text).map_err(|_| lost(&format!("it said {}", text::shown(&text))))
+/// Reads how the program ended. If the supervisor does not say it, the program is ended here, as far as it can be reached.
+fn read_report(replies: ChildStdout) -> Result<Report> {
+    let mut started = None;
+    for line in BufReader::new(replies).lines().map_while(io::Result::ok) {
+        match serde_json::from_str(&line) {
+            Ok(Report::Started(group)) => started = Pid::from_raw(group),
+            Ok(report) => return Ok(report),
+            Err(_) => return Err(lost(&format!("it said {}", text::shown(&line)))),
+        }
+    }
+    if let Some(group) = started {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    Err(lost("it was killed, perhaps for lack of memory"))
 }
 
 /// Whether `program` can be started: it is a path to a program, or a name that is found in `PATH`.

@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, setsid, waitid};
 use serde::{Deserialize, Serialize};
 
 use super::Program;
@@ -29,10 +29,12 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long it takes at most until all of a program has ended.
 pub(super) const LONGEST_END: Duration = Duration::from_secs(10);
 
-/// How a program ended.
+/// What a supervisor says of its program, as lines of JSON: that it started, and how it ended.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Report {
+    /// It has started, in the process group with this number.
+    Started(i32),
     /// With this exit code.
     Code(i32),
     /// By this signal.
@@ -41,8 +43,7 @@ pub(super) enum Report {
     NotStarted(String),
 }
 
-/// Returns the command that supervises `program`. `pipeline` is the path of the program `pipeline`. Ctrl-C does not
-/// reach it: it has a process group of its own.
+/// Returns the command that supervises `program`. `pipeline` is the path of the program `pipeline`.
 pub(super) fn command(pipeline: &Path, program: &Program) -> Command {
     let mut command = Command::new(pipeline);
     command
@@ -52,17 +53,22 @@ pub(super) fn command(pipeline: &Path, program: &Program) -> Command {
         .args(&program.arguments)
         .current_dir(&program.folder)
         .env_clear()
-        .envs(program.environment.iter().map(|(name, value)| (name, value)))
-        .process_group(0);
+        .envs(program.environment.iter().map(|(name, value)| (name, value)));
     command
 }
 
 /// Is the supervisor of `command`: a program and its arguments.
 pub fn serve(command: &[OsString]) {
-    let report = supervise(command).unwrap_or_else(|error| Report::NotStarted(error.to_string()));
-    let json = serde_json::to_string(&report).expect("BUG: a report has a JSON form");
+    // Ctrl-C does not reach a session of its own, and no program in it can wait for the terminal.
+    let _ = setsid();
+    tell(&supervise(command).unwrap_or_else(|error| Report::NotStarted(error.to_string())));
+}
+
+fn tell(report: &Report) {
+    let json = serde_json::to_string(report).expect("BUG: a report has a JSON form");
+    let mut stdout = io::stdout();
     // If nobody listens any more, there is nobody to tell.
-    let _ = io::stdout().write_all(json.as_bytes());
+    let _ = writeln!(stdout, "{json}").and_then(|()| stdout.flush());
 }
 
 fn supervise(command: &[OsString]) -> io::Result<Report> {
@@ -79,6 +85,7 @@ fn supervise(command: &[OsString]) -> io::Result<Report> {
         .process_group(0)
         .spawn()?;
     let group = Pid::from_child(&child);
+    tell(&Report::Started(group.as_raw_nonzero().get()));
     thread::Builder::new().spawn(move || end_with_the_input(group))?;
     wait(&mut child, group)
 }

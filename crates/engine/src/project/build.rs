@@ -11,12 +11,12 @@ use crate::error::Result;
 use crate::event::{Event, Observer};
 use crate::graph::NodeId;
 use crate::lockfile::Lockfile;
-use crate::plan::{Decision, Request, Verdict, share_policy};
+use crate::plan::{Decision, Request, Verdict};
 use crate::schedule::{self, Options, Summary};
-use crate::share::{self, Believed};
-use crate::sign::signer;
-use crate::store::{Action, Counters, Repair, has_no_locks};
-use artifact::{Digest, FileEntry, in_one_line};
+use crate::share::Believed;
+use crate::stage::BackendKind;
+use crate::store::{Counters, Repair, has_no_locks};
+use artifact::{Digest, in_one_line};
 
 const NO_LOCKS: &str = "the file system of the cache has no locks; do not run two builds on it at once";
 
@@ -260,7 +260,7 @@ impl Project {
             self.store.count(&self.counters(summary));
         }
         match &outcome {
-            Ok(summary) => self.attest(summary, observer),
+            Ok(summary) => self.attest(backend, summary, observer),
             Err(_) => {
                 self.save_state();
                 self.store.finish()?;
@@ -280,26 +280,18 @@ impl Project {
     }
 
     /// Signs the records of the nodes that ran here, if the user has a key that can be used. Otherwise they
-    /// stay unsigned: only sharing them requires a signature. So an error here is told, and ends nothing.
-    fn attest(&self, summary: &Summary, observer: &mut dyn Observer) {
-        let Ok(Some(own)) = signer() else { return };
+    /// stay unsigned: only sharing them requires a signature. So an error here is told, and ends nothing. What was temporary
+    /// is signed already.
+    fn attest(&mut self, backend: BackendKind, summary: &Summary, observer: &mut dyn Observer) {
+        let planner = self.planner(backend, Request::default());
         for (id, (key, _)) in summary.done.iter().filter(|(id, _)| summary.ran.contains(id)) {
-            // Others may write to a shared cache: only what this build made is signed.
-            let built = self.state.nodes.get(&self.graph.node(*id).name);
-            let is_built = |action: &Action| {
-                built
-                    .is_some_and(|built| built.artifact == action.artifact && built.failure == action.failure)
-            };
-            let Some(action) = self.store.action(key).filter(is_built) else { continue };
-            let stage = &self.graph.node(*id).stage;
-            let source = self.sources.path(&self.graph, *id).filter(|_| stage.is_reference());
-            let place = |file: &FileEntry| schedule::place_of(&self.store, source.as_deref(), file);
-            let sealed = share::seal(key, share_policy(stage), &action, own, &place);
-            let kept = sealed.and_then(|statement| Ok(self.store.put_attestation(key, &statement)?));
-            if let Err(error) = kept {
-                let node = &self.graph.node(*id).name;
+            let node = planner.graph.node(*id);
+            if node.temporary && !summary.kept.contains(id) {
+                continue;
+            }
+            if let Err(error) = schedule::attest(&planner, *id, key) {
                 let message = format!("it is not signed: {}", in_one_line(&error));
-                observer.event(&Event::Warning { node, message });
+                observer.event(&Event::Warning { node: &node.name, message });
             }
         }
     }

@@ -138,6 +138,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         for input in absent {
             self.dependents[input.index()].push(id);
             if self.state(input) == Some(NodeState::Done) {
+                self.needs_inputs_again(input);
                 self.set(input, NodeState::Waiting(0));
                 self.ready.push_back(input);
             }

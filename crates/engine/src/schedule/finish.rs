@@ -32,7 +32,13 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             self.planner.state.stats.remember(*stat, *digest);
         }
         if let Err(error) = self.put_in_place(id, &executed.artifact) {
-            self.failed(id, &error);
+            if self.is_stored(&executed.artifact) || !self.is_gone(id, &executed.artifact) {
+                self.failed(id, &error);
+                return Ok(());
+            }
+            // A file that it shares with a temporary node went with that one. It is decided on again.
+            self.set(id, NodeState::Waiting(0));
+            self.ready.push_back(id);
             return Ok(());
         }
         self.executed(id, &decision, executed)

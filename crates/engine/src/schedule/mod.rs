@@ -8,6 +8,7 @@
 //! out the same, the node is fresh, and the rebuild stops there. One more thread uploads new artifacts to the
 //! remote while the build goes on.
 
+mod attest;
 mod fetch;
 mod finish;
 mod link;
@@ -20,6 +21,7 @@ mod state;
 mod task;
 mod upload;
 
+pub(crate) use attest::attest;
 pub(crate) use upload::{MaySign, place_of, send};
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -99,6 +101,8 @@ pub struct Summary {
     pub interrupted: bool,
     /// Whether a benchmark was running then. What it has measured is kept.
     pub in_benchmark: bool,
+    /// The nodes that ran, and whose files are still here: all but the temporary ones that were released.
+    pub kept: Vec<NodeId>,
     /// Key and reproducible digest of each node that is done.
     pub done: BTreeMap<NodeId, (Digest, Digest)>,
 }
@@ -130,7 +134,10 @@ pub(crate) fn run(
         scheduler.start_uploads(scope);
         let built = scheduler.build(scope, &receiver);
         scheduler.finish_uploads(&receiver);
-        built.and_then(|()| scheduler.release_all()).map(|()| scheduler.summary)
+        built.and_then(|()| scheduler.release_all())?;
+        let ran = scheduler.summary.ran.clone();
+        scheduler.summary.kept = ran.into_iter().filter(|id| !scheduler.absent.contains(id)).collect();
+        Ok(scheduler.summary)
     })
 }
 

@@ -112,6 +112,8 @@ pub(super) fn execute(
     let Made { artifact: made, warnings, failure, tool } = output.finish();
     // Until the record is written, only this lock tells the collector that the contents are needed.
     let gc_lock = store.gc_lock()?;
+    let is_new = |file: &&FileEntry| !store.object_path(&file.digest).exists();
+    let new: Vec<_> = made.files().iter().filter(is_new).cloned().collect();
     let (artifact, stats) = match (downloaded, &task.source_files) {
         (Some(downloaded), _) => downloaded,
         (None, Some(source_files)) if task.stage.is_reference() => (source_files.clone(), Vec::new()),
@@ -123,8 +125,12 @@ pub(super) fn execute(
     let seconds = start.elapsed().as_secs_f64();
     let recipe = serde_json::to_value(&task.recipe).expect("BUG: a recipe has a JSON form");
     let action = Action { artifact: artifact.clone(), failure: failure.clone(), recipe, seconds, tool };
-    for (key, action) in records(&task.recipe, action) {
-        store.put_record(&key, &action, RecordOrigin::Here)?;
+    let mut records = records(&task.recipe, action).into_iter();
+    let recorded = records.try_for_each(|(key, action)| store.put_record(&key, &action, RecordOrigin::Here));
+    if let Err(error) = recorded {
+        // The disk may be full: what no record names is not left on it.
+        store.forget(&new);
+        return Err(error.into());
     }
     drop(gc_lock);
     Ok(Executed { artifact, stats, seconds: Some(seconds), warnings, counted, failure })

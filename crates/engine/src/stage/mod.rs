@@ -226,6 +226,8 @@ pub(crate) struct Outlined {
     pub(crate) is_exact: bool,
     /// How much memory it takes to make the model, in bytes.
     pub(crate) memory: u64,
+    /// The most bytes that the weights may take, with `bits: auto`.
+    pub(crate) budget: Option<u64>,
 }
 
 /// Writes the outline of what a `fuse` or `quantize` node makes into `output`: all files, with holes for the numbers. An
@@ -247,7 +249,7 @@ pub(crate) fn outline(stage: &Stage, inputs: &Inputs, output: &Output) -> Result
         _ => fail!(Bug, "only models are outlined"),
     };
     job.outline(output)?;
-    Ok(Outlined { is_exact, memory: job.memory()? })
+    Ok(Outlined { is_exact, memory: job.memory()?, budget: job.budget()? })
 }
 
 /// Checks what can be known before anything runs, so that a mistake at the end of a graph is not found after

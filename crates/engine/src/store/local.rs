@@ -255,6 +255,14 @@ impl LocalStore {
         file_system::sync_folder(parent).at("sync", parent)
     }
 
+    /// Removes contents that were put into the cache and that no record names. The caller holds the GC lock.
+    pub fn forget(&self, files: &[FileEntry]) {
+        for file in files {
+            // What cannot be removed is waste, and the collector removes it.
+            let _ = remove(&self.object_path(&file.digest));
+        }
+    }
+
     /// Whether this process has put the content at `object` into the cache.
     pub(super) fn has_put(&self, object: &Path) -> bool {
         self.stored.lock().unwrap_or_else(PoisonError::into_inner).contains(object)

@@ -6,13 +6,13 @@ use std::fs;
 
 use super::files::{list, remove};
 use super::unfinished::try_take;
-use super::{ArtifactsDir, LocalStore, StatCache};
+use super::{Action, ArtifactsDir, LocalStore, StatCache};
 use crate::error::Result;
-use artifact::{Artifact, AtPath, IoError};
+use artifact::{Artifact, AtPath, Digest, IoError};
 
 impl LocalStore {
-    /// Removes the files of the node `name` from `artifacts_dir`, and those contents of `artifact` that no record of
-    /// another artifact names. Returns how many bytes that freed. Returns `None` and does nothing if another process
+    /// Removes the files of the node `name` from `artifacts_dir`, and those contents of `artifact` that no record names which
+    /// needs them. `is_spare` says of a record that it does not. Returns how many bytes that freed. Returns `None` and does nothing if another process
     /// uses the cache, because it may be reading them.
     ///
     /// # Errors
@@ -21,6 +21,7 @@ impl LocalStore {
         &self,
         name: &str,
         artifact: &Artifact,
+        is_spare: &dyn Fn(&Digest, &Action) -> bool,
         artifacts_dir: &ArtifactsDir,
         stats: &mut StatCache,
     ) -> Result<Option<u64>> {
@@ -28,7 +29,10 @@ impl LocalStore {
         if self.is_shared_now()? {
             return Ok(None);
         }
-        let needed = self.needed_by_others(artifact)?;
+        let actions = self.actions()?.into_iter().filter_map(|(key, _)| Some((key, self.action(&key)?)));
+        let others = actions.filter(|(key, action)| !is_spare(key, action));
+        let needed: HashSet<_> =
+            others.flat_map(|(_, action)| action.artifact.files().to_vec()).map(|file| file.digest).collect();
         artifacts_dir.remove(name, artifact, self, stats)?;
         let mut freed = 0;
         for file in artifact.files().iter().filter(|file| !needed.contains(&file.digest)) {
@@ -41,13 +45,6 @@ impl LocalStore {
             let _ = object.parent().map(fs::remove_dir);
         }
         Ok(Some(freed))
-    }
-
-    /// Returns the contents that records of other artifacts name.
-    fn needed_by_others(&self, artifact: &Artifact) -> Result<HashSet<artifact::Digest>> {
-        let actions = self.actions()?.into_iter().filter_map(|(key, _)| self.action(&key));
-        let others = actions.filter(|action| action.artifact.digest() != artifact.digest());
-        Ok(others.flat_map(|action| action.artifact.files().to_vec()).map(|file| file.digest).collect())
     }
 
     /// Whether another process has a workspace here.
@@ -88,8 +85,8 @@ impl ArtifactsDir {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Action, RecordOrigin};
-    use artifact::{Digest, FileEntry};
+    use crate::store::RecordOrigin;
+    use artifact::FileEntry;
 
     /// Stores an artifact of these contents, each under its own text as a name, and records it.
     fn put(store: &LocalStore, contents: &[&str]) -> Artifact {
@@ -120,7 +117,8 @@ mod tests {
         let mut neighbour =
             LocalStore::with_secret(folder.path().join("cache"), folder.path().join("secret"));
         neighbour.prepare().unwrap();
-        let mut release = || store.release("own", &own, &artifacts_dir, &mut stats).unwrap();
+        let is_spare = |key: &Digest, _: &Action| *key == own.digest();
+        let mut release = || store.release("own", &own, &is_spare, &artifacts_dir, &mut stats).unwrap();
         assert_eq!(release(), None, "another process may be reading it");
         neighbour.finish().unwrap();
         drop(neighbour);

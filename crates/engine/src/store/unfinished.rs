@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use super::files::{list, remove};
 use super::{KeyLock, LocalStore, cache_folder, file_system};
 use crate::error::Result;
+use crate::paths;
 use artifact::{AtPath, Digest, Interrupted, IoError};
 
 /// How often a process that waits for another tries again.
@@ -58,9 +59,14 @@ impl LocalStore {
     /// Removes the workspace of this process.
     ///
     /// # Errors
-    /// Fails if the workspace cannot be removed.
+    /// None at present: what cannot be removed is left for the next process.
     pub fn finish(&mut self) -> Result<()> {
-        self.workspace.take().map_or(Ok(()), |workspace| Ok(remove(&workspace.folder)?))
+        if let Some(workspace) = self.workspace.take() {
+            paths::open_up(&workspace.folder);
+            // What cannot be removed is left for the next process.
+            let _ = remove(&workspace.folder);
+        }
+        Ok(())
     }
 
     /// Returns when the oldest running process made its workspace, or `None` if none runs.
@@ -120,10 +126,10 @@ impl LocalStore {
             let lock = path.with_extension("lock");
             let Some(_held) = try_take(&lock, &path)? else { continue };
             if path != lock {
-                match remove(&path) {
-                    Err(error) if error.source.kind() == ErrorKind::PermissionDenied => {}
-                    removed => removed?,
-                }
+                paths::open_up(&path);
+                // What cannot be removed now is left for the next time: a command that is just being ended may still
+                // write there.
+                let _ = remove(&path);
             }
         }
         Ok(())

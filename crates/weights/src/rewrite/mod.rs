@@ -141,6 +141,20 @@ impl Job {
         Ok(BESIDE_WEIGHTS + 2 * 2 * floats.max().unwrap_or(0))
     }
 
+    /// Returns the most bytes that the weights may take, if that was asked for with `bits: auto`.
+    ///
+    /// # Errors
+    /// Fails if the model cannot be opened.
+    pub fn budget(&self) -> Result<Option<u64>> {
+        let Operation::Quantize { options: Quantize { auto: Some(auto), towers, .. }, .. } = &self.operation
+        else {
+            return Ok(None);
+        };
+        let checkpoint = Checkpoint::open_with(&self.model, *towers)?;
+        #[expect(clippy::cast_possible_truncation, reason = "a size is not negative, and far below 2^53")]
+        Ok(Some(auto.target_bits.bytes(checkpoint.parameters()) as u64))
+    }
+
     /// Returns the folder of the adapter whose tokenizer the new model has.
     fn tokenizer(&self) -> Option<&Path> {
         match &self.operation {

@@ -127,11 +127,15 @@ pub(super) fn run(
     tick: Tick<'_>,
 ) -> Result<()> {
     let scratch = Scratch::make(output.folder(), parameters, inputs)?;
-    note_tool(parameters, &scratch, output, tick)?;
+    if !parameters.tool.is_empty() {
+        note_tool(parameters, &scratch, output, tick)?;
+        scratch.empty()?;
+    }
     let mut log = Log::open(console)?;
     let program = program(parameters, &scratch)?;
     let ended = process::run(&program, &mut |piece| log.add(piece), &|| tick(0, 0))?;
     log.finish();
+    scratch.open_up();
     check_end(ended, parameters, inputs, &program, &log)?;
     scratch.check_inputs()?;
     output::take(&scratch, parameters, output)?;
@@ -149,7 +153,7 @@ fn program(parameters: &Run, scratch: &Scratch) -> Result<Program> {
         parameters.templates().into_iter().map(|template| template.fill(&|name| scratch.path_of(name)));
     let Some(program) = words.next() else { fail!(Bug, "a command has a program") };
     Ok(Program {
-        program: scratch.program(&program),
+        program: scratch.program(&program, parameters.program().is_some()),
         arguments: words.collect(),
         folder: scratch.folder().to_owned(),
         environment: parameters.environment(scratch),
@@ -162,7 +166,7 @@ fn program(parameters: &Run, scratch: &Scratch) -> Result<Program> {
 fn note_tool(parameters: &Run, scratch: &Scratch, output: &Output, tick: Tick<'_>) -> Result<()> {
     let Some((program, arguments)) = parameters.tool.split_first() else { return Ok(()) };
     let program = Program {
-        program: scratch.program(program),
+        program: scratch.program(program, true),
         arguments: arguments.to_vec(),
         folder: scratch.folder().to_owned(),
         environment: parameters.environment(scratch),
@@ -175,7 +179,7 @@ fn note_tool(parameters: &Run, scratch: &Scratch, output: &Output, tick: Tick<'_
     };
     let problem = match process::run(&program, &mut keep, &|| tick(0, 0)) {
         Ok(Ended::Code(0)) => None,
-        Ok(ended) => Some(how(ended, parameters)),
+        Ok(ended) => Some(how(ended, Some(TOOL_TIMEOUT.as_secs()))),
         Err(error) if error.is_interrupted() => return Err(error),
         Err(error) => Some(artifact::in_one_line(&error)),
     };
@@ -188,11 +192,11 @@ fn note_tool(parameters: &Run, scratch: &Scratch, output: &Output, tick: Tick<'_
 }
 
 /// Describes an end that is a failure. It follows the name of the program.
-fn how(ended: Ended, parameters: &Run) -> String {
+fn how(ended: Ended, timeout: Option<u64>) -> String {
     match ended {
         Ended::Code(code) => format!("failed with exit code {code}"),
         Ended::Signal(signal) => format!("was ended by signal {signal}{}", signal_name(signal)),
-        Ended::TimedOut => match parameters.timeout {
+        Ended::TimedOut => match timeout {
             Some(seconds) => {
                 format!("was ended after {}, its `timeout`", text::units::age(Duration::from_secs(seconds)))
             }
@@ -220,7 +224,7 @@ fn check_end(
     let mut message = format!(
         "`{}` {}",
         parameters.program().unwrap_or_else(|| program.program.display().to_string()),
-        how(ended, parameters)
+        how(ended, parameters.timeout)
     );
     for file in &inputs.unnamed_files {
         message += &format!(

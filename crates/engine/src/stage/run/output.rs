@@ -16,11 +16,14 @@ use artifact::{Artifact, AtPath, Digest, FileEntry, Output};
 /// The most files that a command may make.
 const MOST_FILES: usize = 1 << 20;
 
+/// How deep its folders may be.
+const DEEPEST: usize = 128;
+
 /// How many files a message lists.
 const SHOWN: usize = 8;
 
-/// What is added to the name of a copy while it is made.
-const COPY: &str = ".copy-of-a-link";
+/// The name of a copy while it is made.
+const COPY: &str = "pipeline-copy";
 
 /// A `*` stays within one name, as in a shell; `**` does not.
 const MATCHING: MatchOptions = MatchOptions {
@@ -99,7 +102,15 @@ fn list(folder: &Path, prefix: &str, found: &mut Vec<String>) -> Result<()> {
         let path = format!("{prefix}{name}");
         require!(found.len() < MOST_FILES, Command, "the command made more than {MOST_FILES} files");
         match entry.file_type().at("read", &entry.path())?.is_dir() {
-            true => list(&entry.path(), &format!("{path}/"), found)?,
+            true => {
+                let depth = path.matches('/').count();
+                require!(
+                    depth < DEEPEST,
+                    Command,
+                    "the command made folders {DEEPEST} levels deep; move its files up"
+                );
+                list(&entry.path(), &format!("{path}/"), found)?;
+            }
             false => found.push(path),
         }
     }
@@ -121,11 +132,11 @@ fn take_file(scratch: &Scratch, out: &Path, path: String) -> Result<FileEntry> {
             target.display()
         );
         require!(target.is_file(), Command, "the command made `{path}` a link to a folder; copy the folder");
-        copy(&target, &file)?;
+        copy(scratch, &target, &file)?;
     } else {
         require!(metadata.is_file(), Command, "the command made `{path}`, which is not a regular file");
         if metadata.nlink() > 1 {
-            copy(&file, &file)?;
+            copy(scratch, &file, &file)?;
         }
     }
     let (digest, size) = Digest::of_file(&file).at("read", &file)?;
@@ -134,12 +145,10 @@ fn take_file(scratch: &Scratch, out: &Path, path: String) -> Result<FileEntry> {
 }
 
 /// Puts a copy of `from` in the place of `to`.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let mut name = to.as_os_str().to_owned();
-    name.push(COPY);
-    let unfinished = Path::new(&name);
-    fs::copy(from, unfinished).at("copy", from)?;
-    fs::rename(unfinished, to).at("put in place", to)?;
+fn copy(scratch: &Scratch, from: &Path, to: &Path) -> Result<()> {
+    let unfinished = scratch.temporary().join(COPY);
+    fs::copy(from, &unfinished).at("copy", from)?;
+    fs::rename(&unfinished, to).at("put in place", to)?;
     Ok(())
 }
 

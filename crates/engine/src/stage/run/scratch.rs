@@ -18,12 +18,16 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::{OUT, Run};
-use crate::error::{Error, OrBug, Result, fail, require};
-use crate::stage::Inputs;
+use crate::error::{Error, OrBug, Result, require};
+use crate::paths::open_up;
+use crate::stage::{InputFile, Inputs};
 use artifact::{AtPath, Digest, IoError};
 
 /// The folder with the inputs.
 const INPUTS: &str = "inputs";
+
+/// The folder for temporary files.
+const TEMPORARY: &str = "tmp";
 
 /// The folder with the files of the project.
 const PROJECT: &str = "project";
@@ -50,11 +54,15 @@ impl Scratch {
             paths: [(OUT.to_owned(), OUT.to_owned())].into(),
             links: BTreeMap::new(),
         };
-        for name in [OUT, INPUTS, PROJECT, "tmp"] {
+        for name in [OUT, INPUTS, PROJECT, TEMPORARY] {
             scratch.make_folder(name)?;
         }
-        for (name, path) in &inputs.folders {
-            scratch.add_input(name, path)?;
+        for name in inputs.folders.keys() {
+            scratch.make_folder(&format!("{INPUTS}/{name}"))?;
+            scratch.paths.insert(name.clone(), format!("{INPUTS}/{name}"));
+        }
+        for file in &inputs.files {
+            scratch.add_input(file, inputs)?;
         }
         for file in parameters.project_files() {
             let (path, digest) =
@@ -76,15 +84,29 @@ impl Scratch {
 
     /// Returns the folder for temporary files.
     pub(super) fn temporary(&self) -> PathBuf {
-        self.folder.join("tmp")
+        self.folder.join(TEMPORARY)
     }
 
-    /// Returns the path of a program: one with a `/` is relative to the folder of the pipeline file.
-    pub(super) fn program(&self, program: &str) -> PathBuf {
-        if self.paths.values().any(|path| path == program) {
-            return self.folder.join(program);
+    /// Returns the path of a program: one of the user with a `/` is relative to the folder of the pipeline file, and one
+    /// that stands in a place lies here.
+    pub(super) fn program(&self, program: &str, is_constant: bool) -> PathBuf {
+        if is_constant { resolve(&self.root, program) } else { self.folder.join(program) }
+    }
+
+    /// Empties the folders that a command may write to.
+    pub(super) fn empty(&self) -> Result<(), IoError> {
+        for name in [OUT, TEMPORARY] {
+            let folder = self.folder.join(name);
+            open_up(&folder);
+            remove(&folder)?;
+            self.make_folder(name)?;
         }
-        resolve(&self.root, program)
+        Ok(())
+    }
+
+    /// Makes all folders readable that the command has left otherwise.
+    pub(super) fn open_up(&self) {
+        open_up(&self.folder);
     }
 
     /// Returns the path that stands in a place of the command.
@@ -126,42 +148,17 @@ impl Scratch {
         fs::create_dir_all(&path).at("create", &path)
     }
 
-    /// Links to the files of an input. If it is a single file, the link has the name of the file.
-    fn add_input(&mut self, name: &str, input: &Path) -> Result<()> {
-        let within = format!("{INPUTS}/{name}");
-        self.make_folder(&within)?;
-        if fs::metadata(input).at("read", input)?.is_dir() {
-            self.link_all(input, &within)?;
-            self.paths.insert(name.to_owned(), within);
-            return Ok(());
+    /// Links to a file of an input. If the input is a single file, the file stands for it.
+    fn add_input(&mut self, file: &InputFile, inputs: &Inputs) -> Result<()> {
+        let InputFile { role, name, path, .. } = file;
+        let link = format!("{INPUTS}/{role}/{name}");
+        if let Some((folder, _)) = link.rsplit_once('/') {
+            self.make_folder(folder)?;
         }
-        let file = input.file_name().and_then(|file| file.to_str());
-        let Some(file) = file else { fail!(Source, "the file name {} is not UTF-8", input.display()) };
-        let path = format!("{within}/{file}");
-        self.link(input.to_owned(), path.clone())?;
-        self.paths.insert(name.to_owned(), path);
-        Ok(())
-    }
-
-    fn link_all(&mut self, folder: &Path, within: &str) -> Result<()> {
-        self.make_folder(within)?;
-        for found in fs::read_dir(folder).at("read", folder)? {
-            let found = found.at("read", folder)?;
-            let name = found.file_name();
-            let Some(name) = name.to_str() else {
-                fail!(Source, "the file name {} is not UTF-8", found.path().display())
-            };
-            // These are no part of an artifact.
-            if name.starts_with('.') {
-                continue;
-            }
-            let path = format!("{within}/{name}");
-            match found.path().is_dir() {
-                true => self.link_all(&found.path(), &path)?,
-                false => self.link(found.path(), path)?,
-            }
+        if inputs.folders.get(role) == Some(path) {
+            self.paths.insert(role.clone(), link.clone());
         }
-        Ok(())
+        Ok(self.link(path.clone(), link)?)
     }
 
     fn link(&mut self, target: PathBuf, path: String) -> Result<(), IoError> {
@@ -187,6 +184,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        open_up(&self.folder);
         // What cannot be removed now goes with the workspace of this process.
         let _ = remove(&self.folder);
     }
