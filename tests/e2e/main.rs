@@ -40,6 +40,7 @@ mod situations;
 mod soak;
 mod space;
 mod survival;
+mod temporary;
 mod trust;
 mod verify;
 mod weights;
