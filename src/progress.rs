@@ -134,6 +134,7 @@ fn style(template: &str) -> ProgressStyle {
 fn reason(change: &Change) -> String {
     match change {
         Change::Damaged { .. } => "its artifact is damaged".to_owned(),
+        Change::CommandFailed { .. } => "its last run did not succeed".to_owned(),
         other => words(other),
     }
 }

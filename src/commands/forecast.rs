@@ -22,9 +22,7 @@ fn lines(forecast: &Forecast) -> String {
     // If an input comes out as it was, what waits for it does not run.
     let most = if forecast.is_most { "up to " } else { "" };
     let mut disk = format!("disk: {most}{about}{} to write", bytes(*written_bytes));
-    if peak_disk_bytes < written_bytes {
-        disk += &format!(", {} of them at once", bytes(*peak_disk_bytes));
-    }
+    disk += &format!(", {} at the peak", bytes(*peak_disk_bytes));
     disk += &free_disk_bytes.map_or_else(String::new, |free| format!("; {} are free", bytes(free)));
     disk += &unknown(nodes, |node| node.size == Size::Unknown, "the size");
     let memory = match (forecast.peak_memory_bytes, forecast.memory_bytes) {

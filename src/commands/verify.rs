@@ -119,7 +119,7 @@ fn show(is_json: bool, node: &str, comparison: &Comparison) -> anyhow::Result<()
         Comparison::Same => Ok(()),
         Comparison::NotBuilt => print(&format!("{node}: not built; `pipeline build {node}` makes it\n")),
         Comparison::NotRepeatable => print(&format!(
-            "{node}: not made again, because it is not deterministic; its files are as recorded (--rerun compares)\n"
+            "{node}: cannot be made again, because it is not deterministic; its files are as recorded (--rerun compares)\n"
         )),
         Comparison::Failed(error) => print(&format!("{node}: cannot be made again: {error}\n")),
         Comparison::Differs(files) => {

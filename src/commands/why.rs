@@ -137,6 +137,9 @@ pub(crate) fn words(change: &Change) -> String {
         Change::File { path, old, new } => format!("file {path}: {}", old_and_new(*old, *new)),
         Change::Damaged { problem } => format!("damaged: {problem}"),
         Change::FilesLost => "its files are not here, nor in a remote that was asked".to_owned(),
+        Change::CommandFailed { log } => {
+            format!("its last run did not succeed; its output is in {}", log.display())
+        }
         Change::Temporary => "it is temporary, and something needs its files again".to_owned(),
         Change::RecordLost => "the record of its last build is gone".to_owned(),
     }

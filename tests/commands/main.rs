@@ -126,7 +126,8 @@ fn an_adapter_is_trained_by_mlx_lm() {
     assert!(String::from_utf8_lossy(&again.stdout).starts_with("nothing to do"));
     let verified = project.run(&["verify", "adapter"]);
     assert!(
-        String::from_utf8_lossy(&verified.stdout).contains("not made again, because it is not deterministic")
+        String::from_utf8_lossy(&verified.stdout)
+            .contains("cannot be made again, because it is not deterministic")
     );
 }
 

@@ -108,7 +108,8 @@ fn a_dry_run_runs_nothing_and_agrees_with_the_build() {
     2 to run, 3 waiting for an input
     ");
     assert!(
-        takes.starts_with("171.0 kB to write; ") && takes.contains("\nmemory: about 300.0 MB of "),
+        takes.starts_with("171.0 kB to write, 171.0 kB at the peak; ")
+            && takes.contains("\nmemory: about 300.0 MB of "),
         "{takes}"
     );
     assert_eq!(space.files(""), before, "a dry run writes nothing");

@@ -346,7 +346,7 @@ fn what_is_not_deterministic_is_taken_from_the_lock() {
     space.build().ran_and_linked(["raw", "lora", "base", "train", "fused-1", "fused-2", "q4"], []);
     let verified = space.run(&["verify"]).exits(0);
     assert!(
-        verified.stdout.contains("train: not made again, because it is not deterministic"),
+        verified.stdout.contains("train: cannot be made again, because it is not deterministic"),
         "{}",
         verified.transcript()
     );

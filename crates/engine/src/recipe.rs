@@ -20,6 +20,7 @@
 //! | order of maps | two runs would differ |
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -140,6 +141,11 @@ pub enum Change {
     },
     /// It was built, here or elsewhere, but its files are not here and cannot be fetched.
     FilesLost,
+    /// Its command ran here with this recipe, and did not succeed.
+    CommandFailed {
+        /// Where its output is.
+        log: PathBuf,
+    },
     /// It was built, but it is temporary: its files went when no node needed them.
     Temporary,
     /// It was built, but the record of it is gone.

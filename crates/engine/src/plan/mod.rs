@@ -242,6 +242,10 @@ impl Planner<'_> {
             return Vec::new();
         }
         let mut changes = self.changes(id, recipe, source_files);
+        let log = self.store.log_path(&recipe.key());
+        if matches!(recipe.stage(), Stage::Run(_)) && availability.result.is_none() && log.exists() {
+            changes.push(Change::CommandFailed { log });
+        }
         if availability.verdict != Verdict::Stale {
             let never =
                 |change: &Change| matches!(change, Change::NeverBuilt | Change::NeverDownloaded { .. });

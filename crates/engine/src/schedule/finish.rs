@@ -32,7 +32,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             self.planner.state.stats.remember(*stat, *digest);
         }
         if let Err(error) = self.put_in_place(id, &executed.artifact) {
-            if self.is_stored(&executed.artifact) || !self.is_gone(id, &executed.artifact) {
+            if !self.is_gone(id, &executed.artifact) {
                 self.failed(id, &error);
                 return Ok(());
             }

@@ -10,7 +10,7 @@ use crate::graph::NodeId;
 use crate::plan::Planner;
 use crate::recipe::Recipe;
 use crate::store::Action;
-use artifact::{Artifact, Digest, in_one_line};
+use artifact::{Digest, in_one_line};
 
 impl Scheduler<'_, '_> {
     /// Releases the temporary nodes that the nodes made since the last call needed, and those among these themselves.
@@ -94,10 +94,5 @@ impl Scheduler<'_, '_> {
             let message = format!("it is not signed: {}", in_one_line(&error));
             self.observer.event(&Event::Warning { node, message });
         }
-    }
-
-    /// Whether all files of an artifact are in the store.
-    pub(super) fn is_stored(&self, artifact: &Artifact) -> bool {
-        artifact.files().iter().all(|file| self.planner.store.object_path(&file.digest).exists())
     }
 }
