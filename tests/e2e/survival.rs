@@ -124,7 +124,7 @@ fn inspect_shows_the_worst_layers() {
     insta::assert_snapshot!(run.transcript(), @r"
     exit 2
     stderr:
-    error: `adapter` is an adapter; inspect shows models
+    error: `adapter` is an adapter; inspect shows models, and what commands made
     ");
 }
 
