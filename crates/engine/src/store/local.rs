@@ -23,6 +23,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::cache_folder::{self, make_folder};
@@ -44,6 +45,8 @@ pub struct LocalStore {
     shared: Shared,
     /// The contents that this process has put into the cache.
     stored: Mutex<HashSet<PathBuf>>,
+    /// How many files were written.
+    writes: AtomicU64,
 }
 
 impl LocalStore {
@@ -56,6 +59,7 @@ impl LocalStore {
             workspace: None,
             shared: Shared::default(),
             stored: Mutex::default(),
+            writes: AtomicU64::new(0),
         }
     }
 
@@ -215,7 +219,9 @@ impl LocalStore {
     /// # Errors
     /// Fails if the workspace or `path` cannot be written.
     pub(crate) fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), IoError> {
-        let unfinished = self.workspace().join(Digest::of(path.as_os_str().as_encoded_bytes()).short());
+        // Two threads may write the same file at once: each has its own until it is renamed.
+        let number = self.writes.fetch_add(1, Ordering::Relaxed);
+        let unfinished = self.workspace().join(format!("write-{number}"));
         let written = owned_file::create(&unfinished).and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()
@@ -340,4 +346,24 @@ pub enum Damage {
         /// What the system says.
         error: io::Error,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_may_write_the_same_file_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = LocalStore::with_secret(folder.path().join("cache"), folder.path().join("secret"));
+        store.prepare().unwrap();
+        let path = store.root().join("list");
+        let write = || (0..200).try_for_each(|_| store.write(&path, b"the same"));
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(write)).collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+        });
+        assert_eq!(fs::read(&path).unwrap(), b"the same");
+        store.finish().unwrap();
+    }
 }
