@@ -26,7 +26,7 @@ docs: mlx
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --features mlx --no-deps
 
 soak: setup ## Hundreds of kills and full disks, thousands of changed files; about twenty minutes
-	PIPELINE_SOAK=1 $(CARGO) test --locked --features mlx --test e2e -- --nocapture --test-threads 1 soak:: kills:: measurements::
+	PIPELINE_SOAK=1 $(CARGO) test --locked --features mlx --test e2e -- --nocapture --test-threads 1 soak:: kills:: measurements:: workers::whatever
 
 deny: ## Licences and advisories of the dependencies (needs cargo-deny)
 	$(CARGO) deny check
@@ -42,9 +42,10 @@ bench: setup ## Measure beside ninja and make, beside mlx-lm and llama.cpp; writ
 	python3 bench/decode.py
 	python3 bench/remote.py
 
-setup: mlx ## MLX for the build, mlx-lm and an S3 server for the tests and the benchmarks
+setup: mlx ## MLX for the build, mlx-lm, an S3 server, sshd and Slurm for the tests and the benchmarks
 	@scripts/mlx-lm/setup.sh
 	@scripts/seaweedfs/setup.sh
+	@scripts/engines/setup.sh
 
 cargo:
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing; install it with: https://rustup.rs"; exit 1; }
