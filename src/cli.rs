@@ -58,6 +58,8 @@ enum Verb {
     Push(commands::transfer::PushArgs),
     /// Make nodes again in a scratch folder and compare, or hash everything that is stored again
     Verify(commands::verify::VerifyArgs),
+    /// Make on this machine what another one asks for in a remote: the work of a worker
+    Exec(commands::exec::ExecArgs),
     /// Say what is in the cache and what it was good for
     Cache(commands::cache::CacheArgs),
     /// Remove from the cache what is not current
@@ -110,6 +112,7 @@ impl Cli {
             Verb::Pull(args) => commands::transfer::pull(&args, &path),
             Verb::Push(args) => commands::transfer::push(&args, &path),
             Verb::Verify(args) => commands::verify::run(&args, &path),
+            Verb::Exec(args) => commands::exec::run(&args, &path),
             Verb::Cache(args) => commands::cache::run(&args, &path),
             Verb::Gc(args) => commands::gc::run(&args, &path),
             Verb::Keys(args) => commands::keys::run(&args, &path),

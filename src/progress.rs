@@ -56,7 +56,13 @@ struct LiveProgress {
 impl Observer for LiveProgress {
     fn event(&mut self, event: &Event<'_>) {
         match event {
-            Event::Started { node, stage, .. } => self.begin(node, stage),
+            Event::Started { node, stage, .. } | Event::Submitted { node, stage, .. } => {
+                self.begin(node, stage);
+            }
+            Event::Waiting { node, worker, reason } => {
+                self.place(node, &format!("waits on {worker}: {reason}"));
+            }
+            Event::Running { node, worker, host } => self.place(node, &format!("runs on {worker}: {host}")),
             Event::Fetching { node, .. } => self.begin(node, "fetching"),
             Event::Sending { node } => self.begin(node, "sending"),
             // A benchmark says more of itself.
@@ -77,6 +83,7 @@ impl Observer for LiveProgress {
                 }
             }
             Event::Built { node, .. }
+            | Event::Made { node, .. }
             | Event::Failed { node, .. }
             | Event::Fetched { node, .. }
             | Event::Sent { node, .. } => {
@@ -86,7 +93,7 @@ impl Observer for LiveProgress {
             }
             _ => {}
         }
-        if !matches!(event, Event::Started { .. } | Event::Fetching { .. })
+        if !is_live(event)
             && let Some(line) = line(event)
         {
             let _ = self.lines.println(harmless(&line));
@@ -94,7 +101,26 @@ impl Observer for LiveProgress {
     }
 }
 
+/// Whether a live line shows an event.
+fn is_live(event: &Event<'_>) -> bool {
+    matches!(
+        event,
+        Event::Started { .. }
+            | Event::Submitted { .. }
+            | Event::Waiting { .. }
+            | Event::Running { .. }
+            | Event::Fetching { .. }
+    )
+}
+
 impl LiveProgress {
+    /// Says where a node is.
+    fn place(&self, node: &str, place: &str) {
+        if let Some(bar) = self.running.get(node) {
+            bar.set_message(place.to_owned());
+        }
+    }
+
     fn begin(&mut self, node: &str, what: &str) {
         let bar = self.lines.add(ProgressBar::new_spinner().with_style(waiting_style()));
         bar.set_prefix(node.to_owned());
@@ -157,6 +183,16 @@ fn line(event: &Event<'_>) -> Option<String> {
             let why: Vec<_> = changes.iter().map(reason).collect();
             format!("{node}: running ({})", why.join("; "))
         }
+        Event::Submitted { node, worker, changes, .. } => {
+            let why: Vec<_> = changes.iter().map(reason).collect();
+            format!("{node}: given to the worker {worker} ({})", why.join("; "))
+        }
+        Event::Waiting { node, worker, reason } => format!("{node}: waits on {worker}: {reason}"),
+        Event::Running { node, worker, host } => format!("{node}: runs on {worker}: {host}"),
+        Event::Made { node, worker, host, seconds: Some(seconds) } => {
+            format!("{node}: made by {worker} on {host} in {seconds:.2} s")
+        }
+        Event::Made { node, worker, .. } => format!("{node}: {worker} finds it in the remote"),
         Event::Built { node, stage: "base" | "adapter" | "files", bytes: size, artifact, .. } => {
             format!("{node}: checked, {} where it lies, {}", bytes(*size), artifact.short())
         }

@@ -3,7 +3,7 @@
 
 use clap::{Args, ValueEnum};
 
-use engine::project::RemoteChoice;
+use engine::project::{Placing, RemoteChoice};
 use engine::stage::{BackendKind, DeviceChoice};
 
 /// The environment variable that names a remote.
@@ -58,11 +58,18 @@ pub(crate) struct ComputeArgs {
     /// What models run on, where a benchmark does not say it
     #[arg(long, value_enum, default_value_t)]
     device: DeviceArg,
+    /// Make everything on this machine, whatever workers there are
+    #[arg(long)]
+    local: bool,
 }
 
 impl ComputeArgs {
     pub(crate) fn backend(self) -> BackendKind {
         self.backend.into()
+    }
+
+    pub(crate) fn placing(self) -> Placing {
+        if self.local { Placing::Here } else { Placing::All }
     }
 
     pub(crate) fn device(self) -> DeviceChoice {

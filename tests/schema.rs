@@ -27,6 +27,10 @@ const NODES: [(&str, &str); 8] = [
     ("run", "makes: files, command: [x]"),
 ];
 
+/// A worker of each kind that the parser accepts, with its required keys only.
+const WORKERS: [(&str, &str); 3] =
+    [("ssh", "hosts: [h]"), ("slurm", "for: [run]"), ("command", "run: ['{line}']")];
+
 /// Returns what `pipeline schema` prints.
 fn schema() -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_pipeline")).arg("schema").output().unwrap();
@@ -90,6 +94,27 @@ fn every_key_is_one_of_the_parser() {
         let refused = refusal(&format!("{{n: {{stage: {stage}, {fields}, zzz: 1}}}}")).unwrap();
         assert!(refused.contains("unknown key `zzz`"), "{stage}: {refused}");
         assert_eq!(schema["$defs"][stage]["additionalProperties"], json!(false), "{stage}");
+    }
+}
+
+#[test]
+fn every_key_of_a_worker_is_one_of_the_parser() {
+    let schema = schema();
+    let refusal = |worker: &str| {
+        let text = format!("version: 1\nworkers: {{w: {worker}}}\nnodes: {{n: {{stage: base, source: s}}}}");
+        Manifest::parse(&text).err().map(|problem| problem.message)
+    };
+    for (kind, fields) in WORKERS {
+        assert_eq!(refusal(&format!("{{executor: {kind}, {fields}}}")), None);
+        let properties = schema["$defs"][kind]["properties"].as_object().unwrap();
+        for key in properties.keys().filter(|key| *key != "executor" && !fields.contains(&format!("{key}:")))
+        {
+            let refused = refusal(&format!("{{executor: {kind}, {fields}, {key}: [[1]]}}"));
+            let is_unknown = refused.as_ref().is_some_and(|message| message.contains("unknown key"));
+            assert!(!is_unknown, "{kind}.{key}: {refused:?}");
+        }
+        let refused = refusal(&format!("{{executor: {kind}, {fields}, zzz: 1}}")).unwrap();
+        assert!(refused.contains("unknown key `zzz`"), "{kind}: {refused}");
     }
 }
 

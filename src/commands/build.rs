@@ -53,6 +53,9 @@ pub(crate) struct BuildArgs {
     /// Run no command of a `run` node; take what they make from the cache or the remote
     #[arg(long)]
     no_commands: bool,
+    /// End when only workers have something to do; a later build finds their jobs again
+    #[arg(long, conflicts_with = "dry_run")]
+    detach: bool,
     /// Take from the remote, send nothing
     #[arg(long)]
     read_only: bool,
@@ -73,6 +76,7 @@ impl BuildArgs {
                 backend: self.compute.backend(),
                 device: self.compute.device(),
                 remote: self.remote.choice(),
+                placing: self.compute.placing(),
             },
             keep_going: self.keep_going,
             anyway: self.anyway,
@@ -82,6 +86,7 @@ impl BuildArgs {
                 _ => Revisions::New,
             },
             commands: !self.no_commands,
+            detach: self.detach,
             upload: !self.read_only,
             verbose: self.verbose,
             ..BuildOptions::default()
@@ -121,7 +126,8 @@ fn finish(args: &BuildArgs, project: &Project, built: &BuildOutcome) -> anyhow::
             ids.iter().map(|id| project.graph().node(*id).name.clone()).collect::<Vec<_>>()
         };
         print_json(&json!({
-            "event": "finished", "ran": names(&summary.ran), "linked": summary.linked,
+            "event": "finished", "ran": names(&summary.ran), "by_workers": names(&summary.by_workers),
+            "left": names(&summary.left), "linked": summary.linked,
             "fetched": summary.fetched, "fresh": built.up_to_date(),
             "failed": names(&summary.failed), "skipped": summary.skipped, "interrupted": summary.interrupted,
             "counted": summary.counted,
@@ -140,13 +146,15 @@ fn sentence(built: &BuildOutcome) -> String {
     }
     let Summary { ran, linked, fetched, failed, skipped, interrupted, in_benchmark, done, counted, .. } =
         summary;
-    let started = done.len() + failed.len() + skipped;
+    let started = done.len() + failed.len() + skipped + summary.left.len();
     let mut parts = vec![format!("ran {}", status::nodes(ran.len()))];
     let mut part = |count: usize, what: &str| {
         if count > 0 {
             parts.push(format!("{count} {what}"));
         }
     };
+    part(summary.by_workers.len(), "made by workers");
+    part(summary.left.len(), "left to workers; `pipeline build` finds them again");
     part(*linked, "from the cache");
     part(*fetched, "from the remote");
     part(fresh, "up to date");
@@ -155,8 +163,10 @@ fn sentence(built: &BuildOutcome) -> String {
     if *interrupted {
         let kept = if *in_benchmark { "what was measured is kept" } else { "nothing half-made was kept" };
         parts.push(format!("interrupted; {kept}"));
-    } else {
+    } else if summary.left.is_empty() {
         part(count.saturating_sub(started), "not started (-k goes on)");
+    } else {
+        part(count.saturating_sub(started), "not started");
     }
     parts.extend(measured(counted));
     parts.join(", ") + "\n"

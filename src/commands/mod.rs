@@ -4,6 +4,7 @@
 pub(crate) mod build;
 pub(crate) mod cache;
 pub(crate) mod diff;
+pub(crate) mod exec;
 pub(crate) mod forecast;
 pub(crate) mod gc;
 pub(crate) mod graph;

@@ -36,6 +36,7 @@ pub(crate) fn run(args: &StatusArgs, path: &ProjectPath) -> anyhow::Result<Outco
         backend: args.compute.backend(),
         device: args.compute.device(),
         remote: args.remote.choice(),
+        placing: args.compute.placing(),
         ..PlanOptions::default()
     };
     let plan = project.plan(&options)?;
@@ -73,10 +74,14 @@ fn table(project: &Project, decisions: &[Decision]) -> String {
     let name = |decision: &Decision| project.graph().node(decision.id).name.as_str();
     let width = decisions.iter().map(|decision| name(decision).chars().count()).max().unwrap_or(0);
     let mut text = String::new();
+    let jobs = project.worker_jobs();
     for decision in decisions {
         let why: Vec<_> = decision.changes.iter().map(words).collect();
         let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) };
-        let _ = writeln!(text, "{:width$}  {}{why}", name(decision), sentence(project, decision));
+        let job = jobs.iter().find(|job| decision.is_stale() && job.node == name(decision));
+        let job =
+            job.map_or_else(String::new, |job| format!("; on the worker {}: {}", job.worker, job.place));
+        let _ = writeln!(text, "{:width$}  {}{why}{job}", name(decision), sentence(project, decision));
     }
     let count = |verdict| decisions.iter().filter(|decision| decision.verdict == verdict).count();
     let failed = decisions.iter().filter(|decision| decision.failure.is_some()).count();

@@ -42,6 +42,7 @@ impl TransferArgs {
             backend: self.compute.backend(),
             device: self.compute.device(),
             remote: self.remote.choice(),
+            placing: self.compute.placing(),
             ..PlanOptions::default()
         };
         TransferOptions { plan, adopt: false, cancel: watch_for_interrupt() }

@@ -46,13 +46,14 @@ pub(crate) fn run(args: &VerifyArgs, path: &ProjectPath) -> anyhow::Result<Outco
     }
     let targets = args.nodes.clone();
     let (backend, device) = (args.compute.backend(), args.compute.device());
+    let placing = args.compute.placing();
     if args.attestation {
-        let options = VerifyOptions { targets, backend, device, ..VerifyOptions::default() };
+        let options = VerifyOptions { targets, backend, device, placing, ..VerifyOptions::default() };
         let attestations = project.verify_attestations(&options)?;
         return show_attestations(args, &project, &attestations);
     }
     let options =
-        VerifyOptions { targets, backend, device, rerun: args.rerun, cancel: watch_for_interrupt() };
+        VerifyOptions { targets, backend, device, placing, rerun: args.rerun, cancel: watch_for_interrupt() };
     let mut shown = Shown { json: args.json, problem: None };
     let verified = project.verify(&options, &mut shown);
     if let Some(problem) = shown.problem {

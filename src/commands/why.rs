@@ -40,6 +40,7 @@ pub(crate) fn run(args: &WhyArgs, path: &ProjectPath) -> anyhow::Result<Outcome>
             backend: args.compute.backend(),
             device: args.compute.device(),
             remote: args.remote.choice(),
+            placing: args.compute.placing(),
             ..PlanOptions::default()
         },
     )?;
@@ -76,7 +77,10 @@ pub(crate) fn sentence(project: &Project, decision: &Decision) -> String {
         },
         Verdict::Recorded => "made before; its files are not here, and nothing needs them".to_owned(),
         Verdict::Remote => "made by the team; it is fetched from the remote".to_owned(),
-        Verdict::Stale => "must run".to_owned(),
+        Verdict::Stale => match project.worker_of(decision.id) {
+            Some(worker) => format!("must run on the worker {worker}"),
+            None => "must run".to_owned(),
+        },
         Verdict::Waits => {
             let names = decision.waits_for.iter().map(|id| project.graph().node(*id).name.as_str());
             format!("waits for {}", names.collect::<Vec<_>>().join(", "))
@@ -96,6 +100,7 @@ pub(crate) fn to_json(project: &Project, decision: &Decision) -> Value {
         "edited": decision.edited,
         "failure": decision.failure,
         "key": decision.key,
+        "worker": project.worker_of(decision.id),
         "artifact": decision.artifact.as_ref().map(artifact::Artifact::digest),
     })
 }

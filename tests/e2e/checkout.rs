@@ -29,7 +29,7 @@ fn a_parsed_pipeline_file_that_came_with_the_checkout_is_not_used() {
     let good = space.read("pipeline.yaml");
     space.edit("bits: 8", "bits: 2").build().ran(["q8"]);
     let evil = space.bytes("cache/memo");
-    let name = |text: &str| artifact::Digest::of(&[&9_u32.to_le_bytes(), text.as_bytes()].concat());
+    let name = |text: &str| artifact::Digest::of(&[&10_u32.to_le_bytes(), text.as_bytes()].concat());
     let (from, to) = (name(&space.read("pipeline.yaml")), name(&good));
     let place = evil.windows(32).position(|window| window == from.as_bytes()).unwrap();
     let mut body = evil[32..].to_vec();

@@ -229,6 +229,8 @@ impl Space {
         }
         // The secret of this machine must not be that of the person who runs the tests.
         command.env("XDG_STATE_HOME", STATE_HOME);
+        // Nor must their workers be used.
+        command.env("XDG_CONFIG_HOME", format!("{STATE_HOME}/config"));
         command.envs(self.variables.iter().cloned());
         command
     }

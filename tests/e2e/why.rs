@@ -194,6 +194,7 @@ fn the_three_print_the_same_verdicts() {
       "edited": null,
       "failure": null,
       "key": null,
+      "worker": null,
       "artifact": null
     }
     "#);

@@ -15,6 +15,14 @@ use artifact::Digest;
 pub enum Event<'a> {
     /// A stage starts.
     Started { node: &'a str, stage: &'a str, changes: &'a [Change] },
+    /// A node is given to a worker.
+    Submitted { node: &'a str, worker: &'a str, stage: &'a str, changes: &'a [Change] },
+    /// A node waits at its worker.
+    Waiting { node: &'a str, worker: &'a str, reason: &'a str },
+    /// A node runs on a host of its worker.
+    Running { node: &'a str, worker: &'a str, host: &'a str },
+    /// A worker made a node: in so many seconds, or it was there already.
+    Made { node: &'a str, worker: &'a str, host: &'a str, seconds: Option<f64> },
     /// A stage or a transfer made progress.
     Progress { node: &'a str, unit: Unit, done: u64, total: u64 },
     /// A benchmark made progress.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use crate::manifest::{Input, Manifest, Node};
+use crate::manifest::{Input, Manifest, Node, Worker};
 use crate::stage::{BASE_ROLE, DeviceChoice, FUSED_ROLE, Kind, Stage};
 use text::nearest;
 use text::yaml::Problem;
@@ -28,6 +28,8 @@ pub struct Graph {
     /// All nodes, each after its inputs. Otherwise nodes that are written first come first.
     order: Vec<NodeId>,
     pools: BTreeMap<String, usize>,
+    /// Per node, the number of the worker that makes it; `None` if it is made here.
+    placed: Vec<Option<usize>>,
 }
 
 impl Graph {
@@ -48,7 +50,8 @@ impl Graph {
         check_kept(&nodes, &inputs)?;
         let written = inputs.iter().map(Vec::len).collect();
         add_fine_tunings(&mut nodes, &mut inputs, &order);
-        Ok(Self { nodes, inputs, written, order, pools: manifest.pools })
+        let placed = vec![None; nodes.len()];
+        Ok(Self { nodes, inputs, written, order, pools: manifest.pools, placed })
     }
 
     /// Sets the values of the environment variables that are part of keys. `variable` returns the value of one.
@@ -75,13 +78,23 @@ impl Graph {
         &self.nodes[id.0]
     }
 
-    /// Lets the benchmarks whose device the pipeline file leaves open run on `device`.
-    pub fn choose_device(&mut self, device: DeviceChoice) {
-        for node in &mut self.nodes {
+    /// Decides where each node is made: by the first of `workers` that takes it, else here. The benchmarks whose device the
+    /// pipeline file leaves open run on `device`, or on what their worker has.
+    pub fn place(&mut self, workers: &[Worker], device: DeviceChoice) {
+        for (node, placed) in self.nodes.iter_mut().zip(&mut self.placed) {
+            *placed = workers.iter().position(|worker| worker.takes(node));
             if let Stage::Benchmark(benchmark) = &mut node.stage {
-                benchmark.runs_on = benchmark.device.or(device).device();
+                let worker = placed.and_then(|number| workers.get(number));
+                let asked = benchmark.device.or(device);
+                benchmark.runs_on =
+                    worker.map_or_else(|| asked.device(), |worker| worker.device.choose(asked));
             }
         }
+    }
+
+    /// Returns the number of the worker that makes a node; `None` if it is made here.
+    pub fn placed(&self, id: NodeId) -> Option<usize> {
+        self.placed.get(id.0).copied().flatten()
     }
 
     /// Returns the inputs of `id` with the role of each, including those that the pipeline file does not

@@ -40,6 +40,7 @@
 pub mod attestation;
 mod error;
 pub mod event;
+pub mod executor;
 pub mod forecast;
 mod git_head;
 pub mod graph;
@@ -56,6 +57,7 @@ pub mod plan;
 pub mod process;
 pub mod project;
 pub mod recipe;
+pub mod request;
 pub mod schedule;
 pub mod share;
 pub mod sign;

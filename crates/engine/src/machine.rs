@@ -17,6 +17,11 @@ pub(crate) fn class() -> &'static str {
     })
 }
 
+/// Returns the name of this machine in its network.
+pub(crate) fn name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// Returns the name of the processor.
 pub(crate) fn chip() -> Option<&'static str> {
     static CHIP: OnceLock<Option<String>> = OnceLock::new();

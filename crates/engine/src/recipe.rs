@@ -171,9 +171,7 @@ impl Recipe {
     pub fn read(recorded: &Value) -> Option<Self> {
         let mut recipe: Self = serde_json::from_value(recorded.clone()).ok()?;
         if let Stage::Benchmark(benchmark) = &mut recipe.stage {
-            let devices = [Device::Cpu, Device::Mlx];
-            benchmark.runs_on =
-                devices.into_iter().find(|device| device.id() == recipe.backend).unwrap_or(Device::Mlx);
+            benchmark.runs_on = Device::of_id(&recipe.backend).unwrap_or(Device::Mlx);
         }
         Some(recipe)
     }
@@ -183,9 +181,24 @@ impl Recipe {
         &self.stage
     }
 
+    /// Returns the repository and commit that the weights descend from.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
+    }
+
     /// Returns what computes.
     pub fn backend(&self) -> &str {
         &self.backend
+    }
+
+    /// Returns the version of the stage's code.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Returns the digests of the inputs, by role.
+    pub fn inputs(&self) -> &BTreeMap<String, Digest> {
+        &self.inputs
     }
 
     /// Returns the digest of the input in a role, if it is known.

@@ -37,6 +37,10 @@ use weights::rewrite::Job;
 /// stale. The worker checks the device.
 pub const MLX_ID: &str = if cfg!(target_os = "macos") { "mlx 0.32.2 gpu" } else { "mlx 0.32.2 cpu" };
 
+/// The same release of MLX on the other kind of system, for what is measured on another machine.
+pub const MLX_ELSEWHERE_ID: &str =
+    if cfg!(target_os = "macos") { "mlx 0.32.2 cpu" } else { "mlx 0.32.2 gpu" };
+
 /// The version of the CPU runtime's arithmetic. It is part of the keys of what is measured there, and it is increased
 /// when a result changes in a single bit.
 pub const CPU_ID: &str = "cpu runtime 1";

@@ -80,7 +80,7 @@ fn previous(planner: &Planner<'_>, id: NodeId) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// Returns the bases and adapters that a benchmark descends from, and the commit around the project.
-fn about<'a>(
+pub(crate) fn about<'a>(
     planner: &Planner<'_>,
     id: NodeId,
     made: &dyn Fn(NodeId) -> Option<&'a Artifact>,
@@ -148,7 +148,7 @@ pub(crate) fn nothing_at(artifact: &Artifact, path: &str, node: &str) -> Option<
 
 /// Makes a folder of symbolic links to the files of `artifact`. Hard links would change the state of the
 /// stored objects, which must stay as they are.
-fn link_all(
+pub(crate) fn link_all(
     artifact: &Artifact,
     folder: PathBuf,
     object: &dyn Fn(&FileEntry) -> PathBuf,

@@ -11,9 +11,12 @@ mod probe;
 mod quantize;
 mod run;
 mod trust;
+mod workers;
 
 pub use cache::{Cache, DEFAULT_DIR, TrustedKey, read_trusted_keys};
 pub use trust::{NotTrusted, trust};
+pub(crate) use workers::is_host;
+pub use workers::{Engine, Hosts, Worker, WorkerDevice, read_workers};
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -37,6 +40,8 @@ pub struct Manifest {
     pub nodes: Vec<Node>,
     /// How many nodes of each named pool run at once.
     pub pools: BTreeMap<String, usize>,
+    /// The machines that make nodes.
+    pub workers: Vec<Worker>,
 }
 
 /// One node as written.
@@ -139,9 +144,13 @@ impl Manifest {
         read_version(&mut top)?;
         let cache = top.take("cache").map(cache::read).transpose()?;
         let pools = top.take("pools").map(read_pools).transpose()?.unwrap_or_default();
+        let workers = top.take("workers").map(workers::read).transpose()?.unwrap_or_default();
+        // A worker is a pool with machines of its own.
+        let own = workers.iter().map(|worker| (worker.name.clone(), worker.slots));
+        let known = pools.clone().into_iter().chain(own).collect();
         let nodes = Fields::open(top.need("nodes")?, "`nodes`")?;
         top.finish()?;
-        Ok(Self { cache: cache.unwrap_or_default(), nodes: read_nodes(nodes, &pools)?, pools })
+        Ok(Self { cache: cache.unwrap_or_default(), nodes: read_nodes(nodes, &known)?, pools, workers })
     }
 }
 

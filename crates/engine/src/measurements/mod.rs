@@ -147,7 +147,7 @@ impl<'a> Measurements<'a> {
     fn shared(&self, share: &Share, subject: &Subject, tick: Tick<'_>) -> Measured {
         let mut measured = Measured::default();
         for member in share.members() {
-            let action = share.record(&subject.key_of(&member), POLICY);
+            let action = share.record(&subject.key_of(&member), &POLICY);
             let pulled = action.filter(|action| share.pull(self.store, &action.artifact, tick).is_ok());
             measured.merge(pulled.and_then(|action| self.read(&action)).unwrap_or_default());
         }

@@ -2,7 +2,7 @@
 //! nowhere.
 //! Knows nothing of why a recipe changed.
 
-use super::{Planner, Verdict, share_policy};
+use super::{Planner, Verdict};
 use crate::graph::NodeId;
 use crate::recipe::{Change, Recipe};
 use crate::store::{Action, ArtifactState, Damage};
@@ -44,7 +44,7 @@ impl Planner<'_> {
         let built = self.state.nodes.get(&node.name).filter(|built| built.key == *key);
         let result = match built.filter(|_| !self.records.are_strict()) {
             Some(built) => CachedResult { artifact: built.artifact.clone(), failure: built.failure.clone() },
-            None => self.records.get(key, share_policy(&node.stage))?.into(),
+            None => self.records.get(key, &self.local_policy(id))?.into(),
         };
         node.stage.check_volatile(&result.artifact).is_ok().then_some(result)
     }
@@ -58,7 +58,7 @@ impl Planner<'_> {
         source_files: Option<&Artifact>,
     ) -> Option<CachedResult> {
         let stage = &self.graph.node(id).stage;
-        let action = self.share?.record(key, share_policy(stage))?;
+        let action = self.share?.record(key, &self.remote_policy(id, key)?)?;
         // The signature only shows who made the record. That its recipe has this key is checked here.
         let recipe = Recipe::read(&action.recipe)?;
         if let Err(problem) = stage.check_volatile(&action.artifact) {

@@ -18,6 +18,7 @@ use availability::{Availability, CachedResult};
 use crate::error::{Context, Result};
 use crate::graph::{Graph, NodeId};
 use crate::recipe::{Change, Recipe};
+use crate::request::{OUTCOMES, WorkOutcome};
 use crate::share::{LocalRecords, Share, SharePolicy};
 use crate::sources::Sources;
 use crate::stage::{BASE_ROLE, BackendKind, Device, FILE_ROLE, Stage};
@@ -45,6 +46,32 @@ pub struct Planner<'a> {
     pub backend: BackendKind,
     /// What is asked of the nodes.
     pub request: Request,
+}
+
+impl Planner<'_> {
+    /// Returns which local records of a node are believed.
+    fn local_policy(&self, id: NodeId) -> SharePolicy {
+        policy_here(self.graph, id)
+    }
+
+    /// Returns under what the remote has the record of a node. What a worker measured is kept under the worker's class of
+    /// machine, which its outcome names. Returns `None` if no worker has answered yet.
+    fn remote_policy(&self, id: NodeId, key: &Digest) -> Option<SharePolicy> {
+        let policy = policy_here(self.graph, id);
+        let SharePolicy::MeasuredOn(_) = policy else { return Some(policy) };
+        let (text, _) = self.share?.text(OUTCOMES, key, WorkOutcome::TYPE).ok()??;
+        let outcome = WorkOutcome::parse(&text, key).ok()?;
+        Some(SharePolicy::MeasuredOn(outcome.machine.into()))
+    }
+}
+
+/// Returns what is shared of a node, as it is looked for in a cache. A measurement of a worker is one of any class of
+/// machine.
+pub fn policy_here(graph: &Graph, id: NodeId) -> SharePolicy {
+    match share_policy(&graph.node(id).stage) {
+        SharePolicy::Measured if graph.placed(id).is_some() => SharePolicy::MeasuredOn("".into()),
+        policy => policy,
+    }
 }
 
 /// What is asked of nodes besides being up to date.
@@ -267,7 +294,10 @@ impl Planner<'_> {
         if absent.is_empty() {
             return absent;
         }
-        let stale = decisions.iter().filter(|decision| decision.is_stale());
+        // A worker brings its inputs from the remote.
+        let runs_here =
+            |decision: &&Decision| decision.is_stale() && self.graph.placed(decision.id).is_none();
+        let stale = decisions.iter().filter(runs_here);
         let read: HashSet<_> =
             stale.flat_map(|decision| self.graph.inputs(decision.id).map(|(_, input)| input)).collect();
         absent.into_iter().filter(|id| read.contains(id)).collect()

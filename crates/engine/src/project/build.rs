@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::plan::jobs;
 use super::up_to_date::question;
+use super::workers::Placing;
 use super::{NEVER, PlanOptions, Project};
 use crate::error::Result;
 use crate::event::{Event, Observer};
@@ -31,8 +32,11 @@ pub struct BuildOptions<'a> {
     pub anyway: bool,
     /// Which revisions of sources on the hub are resolved.
     pub revisions: Revisions,
-    /// Whether the commands of `run` nodes may run.
+    /// Whether the commands of `run` nodes may run. If not, workers of the pipeline file are not used either, because
+    /// their engines are commands.
     pub commands: bool,
+    /// Whether to end when only workers have something to do, and to let them go on.
+    pub detach: bool,
     /// Whether new artifacts are uploaded to the remote.
     pub upload: bool,
     /// Whether the observer gets each line that a command writes.
@@ -49,6 +53,7 @@ impl Default for BuildOptions<'_> {
             anyway: false,
             revisions: Revisions::default(),
             commands: true,
+            detach: false,
             upload: true,
             verbose: false,
             cancel: &NEVER,
@@ -80,13 +85,21 @@ pub struct BuildOutcome {
 impl BuildOutcome {
     /// Returns how many nodes were up to date.
     pub fn up_to_date(&self) -> usize {
-        let Summary { ran, linked, fetched, done, .. } = &self.summary;
-        done.keys().filter(|id| !ran.contains(id)).count().saturating_sub(linked + fetched)
+        let Summary { ran, by_workers, linked, fetched, done, .. } = &self.summary;
+        let is_same = |id: &&NodeId| !ran.contains(id) && !by_workers.contains(id);
+        done.keys().filter(is_same).count().saturating_sub(linked + fetched)
     }
 
     /// Whether every node is done.
     pub fn is_success(&self) -> bool {
         self.summary.failed.is_empty() && !self.summary.interrupted
+    }
+}
+
+impl BuildOptions<'_> {
+    /// Returns which workers are used.
+    pub(super) fn placing(&self) -> Placing {
+        if self.commands { self.plan.placing } else { self.plan.placing.without_commands() }
     }
 }
 
@@ -131,7 +144,7 @@ impl Project {
     /// known to fail, or if the cache, `artifacts/` or the lock cannot be written. A node that fails is not
     /// an error: it is in the summary, and the observer was told.
     pub fn build(&mut self, options: &BuildOptions<'_>, observer: &mut dyn Observer) -> Result<BuildOutcome> {
-        self.graph.choose_device(options.plan.device);
+        self.place_nodes(options.placing(), options.plan.device);
         let targets = self.targets(&options.plan.targets)?;
         let (nodes, wanted) = (self.graph.closure(&targets), targets.clone());
         self.resolve(&nodes, options.revisions)?;
@@ -242,6 +255,7 @@ impl Project {
             observer.event(&Event::Notice { message: NO_LOCKS.to_owned() });
         }
         let worker = self.worker.clone();
+        let crews = self.crews(options.placing())?;
         let backend = options.plan.backend;
         let options = Options {
             jobs: jobs(options.plan.jobs),
@@ -252,6 +266,8 @@ impl Project {
             upload: options.upload,
             verbose: options.verbose,
             worker: &worker,
+            crews: &crews,
+            detach: options.detach,
             cancel: options.cancel,
         };
         let planner = self.planner(backend, request);

@@ -4,8 +4,9 @@
 use super::Project;
 use crate::Error;
 use crate::error::Result;
+use crate::graph::NodeId;
 use crate::lockfile::Lockfile;
-use crate::plan::share_policy;
+use crate::plan::policy_here;
 use crate::share::{Settings, Share, SharePolicy};
 use crate::sign::signer;
 use artifact::Digest;
@@ -65,12 +66,15 @@ impl Project {
 
     /// Returns the locked keys that were not built here, each with what is shared of it.
     fn not_built_here(&self, lock: &Lockfile) -> Vec<(Digest, SharePolicy)> {
-        let nodes = self.graph.order().iter().map(|id| self.graph.node(*id));
-        let locked = nodes.filter_map(|node| Some((node, lock.get(&node.name)?.key)));
-        let unknown = locked.filter(|(node, key)| {
-            self.state.nodes.get(&node.name).is_none_or(|built| built.key != *key)
+        let nodes = self.graph.order().iter().map(|id| (*id, &self.graph.node(*id).name));
+        let locked = nodes.filter_map(|(id, name)| Some((id, name, lock.get(name)?.key)));
+        let unknown = locked.filter(|(_, name, key)| {
+            self.state.nodes.get(name).is_none_or(|built| built.key != *key)
                 && self.store.action(key).is_none()
         });
-        unknown.map(|(node, key)| (key, share_policy(&node.stage))).collect()
+        let with_policy = |(id, _, key): (NodeId, &String, Digest)| (key, policy_here(&self.graph, id));
+        // Only the worker that measured knows under which class its record is kept.
+        let is_named = |policy: &SharePolicy| !matches!(policy, SharePolicy::MeasuredOn(_));
+        unknown.map(with_policy).filter(|(_, policy)| is_named(policy)).collect()
     }
 }

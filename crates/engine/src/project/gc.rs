@@ -12,6 +12,7 @@ use crate::event::{Event, Observer};
 use crate::lockfile::Lockfile;
 use crate::measurements::Subject;
 use crate::recipe::Recipe;
+use crate::request;
 use crate::share::{RemoteGcPlan, Retention, Share};
 use crate::store::{GcPlan, Limits};
 use artifact::{AtPath, Digest};
@@ -95,7 +96,7 @@ impl Project {
         let current = self.current_keys()?;
         let share = self.share.as_ref().or_bug("a connected project has a remote")?;
         let retention = Retention { older_than: options.older_than, grace: options.grace };
-        let plan = share.plan_gc(&current, retention)?;
+        let plan = share.plan_gc(&current, retention, &request::files_of)?;
         if !options.dry_run {
             share.collect(&plan)?;
         }

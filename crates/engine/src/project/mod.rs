@@ -22,6 +22,8 @@ mod text_file;
 mod transfer;
 mod up_to_date;
 mod verify;
+mod work;
+mod workers;
 
 pub use build::{BuildOptions, BuildOutcome, Revisions};
 pub use connect::RemoteChoice;
@@ -33,6 +35,8 @@ pub use text_file::read as read_text;
 pub use transfer::{PullOutcome, PushOutcome, TransferOptions};
 pub use up_to_date::nodes_up_to_date;
 pub use verify::{Attestation, DamagedObject, StoreVerification, VerifyOptions};
+pub use work::{WorkListener, WorkOptions};
+pub use workers::{Placing, WorkerJob};
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -50,9 +54,10 @@ use crate::sources::Sources;
 use crate::stage::{BackendKind, WorkerProgram};
 use crate::store::{ArtifactsDir, Counters, LocalState, LocalStore};
 use text::yaml::Problem;
+use workers::Workers;
 
 /// Increased when [`Manifest`] changes, so that an older encoded one is not misread.
-const MANIFEST_FORMAT: u32 = 9;
+const MANIFEST_FORMAT: u32 = 10;
 
 /// The folder with a name for each node.
 const ARTIFACTS: &str = "artifacts";
@@ -79,6 +84,8 @@ pub struct Project {
     /// The remote, once it is connected; `None` if there is none.
     share: Option<Share>,
     worker: WorkerProgram,
+    /// The workers that nodes may be placed on: first those of the user, then those of the pipeline file.
+    workers: Workers,
     /// When it was opened. Everything else was read later.
     opened: SystemTime,
 }

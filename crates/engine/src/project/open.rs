@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::workers::Workers;
 use super::{ARTIFACTS, MANIFEST_FORMAT, Project, text_file, usage};
 use crate::error::{Result, require};
 use crate::graph::Graph;
@@ -95,6 +96,7 @@ impl Project {
         if let Ok(stat) = stat {
             state.stats.log(&path, stat);
         }
+        let workers = Workers::read(&manifest.workers)?;
         let graph = Graph::check(manifest).map_err(|problem| usage(&problem, &path, &text))?;
         let artifacts_dir = ArtifactsDir::new(root.join(ARTIFACTS));
         artifacts_dir.check()?;
@@ -116,6 +118,7 @@ impl Project {
             believed: None,
             share: None,
             worker,
+            workers,
             opened,
         };
         project.graph.read_environment(&|name| std::env::var(name).ok());

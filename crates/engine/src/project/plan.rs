@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::thread::available_parallelism;
 
+use super::workers::Placing;
 use super::{Project, RemoteChoice};
 use crate::error::{OrBug, Result, fail};
 use crate::forecast::{self, Forecast};
@@ -30,6 +31,8 @@ pub struct PlanOptions {
     pub device: DeviceChoice,
     /// Which remote is asked.
     pub remote: RemoteChoice,
+    /// Which workers nodes are placed on.
+    pub placing: Placing,
 }
 
 /// What a build would do.
@@ -62,7 +65,7 @@ impl Project {
     /// Fails if a target does not exist, if a source cannot be read, or if `preflight` is set and a stage
     /// that would run is known to fail.
     pub fn plan(&mut self, options: &PlanOptions) -> Result<Plan> {
-        self.graph.choose_device(options.device);
+        self.place_nodes(options.placing, options.device);
         let targets = self.targets(&options.targets)?;
         let ids = self.graph.closure(&targets);
         let lock = self.lockfile()?;

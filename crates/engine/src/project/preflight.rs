@@ -78,7 +78,9 @@ impl Project {
         for decision in decisions.iter().filter(|decision| decision.is_stale()) {
             let node = self.graph.node(decision.id);
             let runs = node.stage.is_deterministic() || !is_locked;
-            if self.is_on_hub(decision.id) || !runs {
+            // What a worker makes is checked by the worker.
+            let is_elsewhere = self.graph.placed(decision.id).is_some();
+            if self.is_on_hub(decision.id) || !runs || is_elsewhere {
                 continue;
             }
             let source = self.sources.path(&self.graph, decision.id);

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Project;
+use super::workers::Placing;
 use crate::error::{OrBug, Result, fail};
 use crate::inputs;
 use crate::plan::Request;
@@ -17,7 +18,7 @@ impl Project {
     /// Fails if there is no such benchmark, if an input of it is not built, or if its suite, a tokenizer or a chat
     /// template cannot be read. A query that cannot be rendered is not an error.
     pub fn prompts(&mut self, node: &str, device: DeviceChoice) -> Result<Vec<Prompt>> {
-        self.graph.choose_device(device);
+        self.place_nodes(Placing::Here, device);
         let id = *self.targets(&[node.to_owned()])?.first().or_bug("one target was asked for")?;
         let Stage::Benchmark(parameters) = self.graph.node(id).stage.clone() else {
             fail!(Usage, "`{node}` is no benchmark, so it has no queries");

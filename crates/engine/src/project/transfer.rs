@@ -69,7 +69,7 @@ impl Project {
         options: &TransferOptions<'_>,
         observer: &mut dyn Observer,
     ) -> Result<PullOutcome> {
-        self.graph.choose_device(options.plan.device);
+        self.place_nodes(options.plan.placing, options.plan.device);
         self.must_connect(&options.plan.remote)?;
         let targets = self.targets(&options.plan.targets)?;
         let ids = self.graph.closure(&targets);
@@ -85,6 +85,8 @@ impl Project {
             upload: false,
             verbose: false,
             worker: &worker,
+            crews: &[],
+            detach: false,
             cancel: options.cancel,
         };
         let request = self.request(&options.plan.targets, &targets);
@@ -111,7 +113,7 @@ impl Project {
         options: &TransferOptions<'_>,
         observer: &mut dyn Observer,
     ) -> Result<PushOutcome> {
-        self.graph.choose_device(options.plan.device);
+        self.place_nodes(options.plan.placing, options.plan.device);
         self.must_connect(&options.plan.remote)?;
         let targets = self.targets(&options.plan.targets)?;
         let ids = self.graph.closure(&targets);

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::{BuildOptions, PlanOptions, Project, ProjectPath, Revisions};
+use super::{BuildOptions, PlanOptions, Project, ProjectPath, Revisions, workers};
 use crate::error::Result;
 use crate::hub::HubCache;
 use crate::manifest::DEFAULT_DIR;
@@ -32,7 +32,7 @@ pub(super) fn question(path: &Path, options: &BuildOptions<'_>) -> Option<Digest
     let is_plain = options.revisions == Revisions::New && !options.plan.force;
     is_plain.then(|| {
         let PlanOptions { targets, backend, device, .. } = &options.plan;
-        let computing = (backend.id(), device.device().id());
+        let computing = (backend.id(), device.device().id(), options.placing(), workers::own_file());
         Digest::of_json(&(path.file_name(), targets, computing, HubCache::from_env().root()))
     })
 }

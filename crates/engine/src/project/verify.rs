@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::workers::Placing;
 use super::{NEVER, Project};
 use crate::error::Result;
 use crate::event::{Event, Observer};
 use crate::graph::NodeId;
-use crate::plan::{Decision, Request, share_policy};
+use crate::plan::{Decision, Request, policy_here};
 use crate::recipe::Recipe;
 use crate::share;
 use crate::sign::{PublicKey, Signer, signer};
@@ -26,6 +27,8 @@ pub struct VerifyOptions<'a> {
     pub backend: BackendKind,
     /// What runs the models of benchmarks that do not say it themselves.
     pub device: DeviceChoice,
+    /// Which workers nodes are placed on. A verification runs here; this decides only what is looked for.
+    pub placing: Placing,
     /// Whether nodes with `deterministic: false` are made again too.
     pub rerun: bool,
     /// The caller sets this flag to stop the verification.
@@ -38,6 +41,7 @@ impl Default for VerifyOptions<'_> {
             targets: Vec::new(),
             backend: BackendKind::default(),
             device: DeviceChoice::Auto,
+            placing: Placing::default(),
             rerun: false,
             cancel: &NEVER,
         }
@@ -97,7 +101,7 @@ impl Project {
         options: &VerifyOptions<'_>,
         observer: &mut dyn Observer,
     ) -> Result<Vec<(NodeId, Comparison)>> {
-        self.graph.choose_device(options.device);
+        self.place_nodes(options.placing, options.device);
         let cancel = options.cancel;
         let tick = |_, _| if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) };
         let names: Vec<_> = ids.iter().map(|id| self.graph.node(*id).name.clone()).collect();
@@ -172,7 +176,7 @@ impl Project {
     /// Fails if a target does not exist or a source cannot be read. A node that nobody signed is not an
     /// error.
     pub fn verify_attestations(&mut self, options: &VerifyOptions<'_>) -> Result<Vec<Attestation>> {
-        self.graph.choose_device(options.device);
+        self.place_nodes(options.placing, options.device);
         let ids = self.in_order(&options.targets)?;
         let closure = self.graph.closure(&ids);
         let decisions = self.planner(options.backend, Request::default()).plan(&closure)?;
@@ -194,8 +198,8 @@ impl Project {
         let Some((key, artifact)) = decision.key.zip(decision.artifact.as_ref()) else { return Ok(None) };
         let made_here = || self.store.record(&key).is_some_and(|record| record.made_here);
         let Some(statement) = self.store.attestation(&key) else { return Ok(None) };
-        let policy = share_policy(&self.graph.node(decision.id).stage);
-        Ok(match share::vouched(&statement, &self.trusted()?, &key, policy) {
+        let policy = policy_here(&self.graph, decision.id);
+        Ok(match share::vouched(&statement, &self.trusted()?, &key, &policy) {
             Ok((claim, _)) if claim.action.artifact == *artifact => None,
             _ if made_here() => None,
             Ok(_) => Some("its statement is about other files".to_owned()),
@@ -219,7 +223,7 @@ impl Project {
             .ok_or("nobody attested it; what is built with a signing key is, see `pipeline keys init`")?;
         let trusted = self.trusted().map_err(|error| error.to_string())?;
         let stage = &self.graph.node(decision.id).stage;
-        let opened = share::vouched(&statement, &trusted, &key, share_policy(stage));
+        let opened = share::vouched(&statement, &trusted, &key, &policy_here(&self.graph, decision.id));
         let (claim, signer) = opened.map_err(|problem| problem.to_string())?;
         let recipe = Recipe::read(&claim.action.recipe).map(|recipe| recipe.key());
         if recipe != Some(key) {

@@ -26,6 +26,6 @@ pub(crate) fn attest(planner: &Planner<'_>, id: NodeId, key: &Digest) -> Result<
     let Some(action) = store.action(key).filter(is_built) else { return Ok(()) };
     let source = sources.path(graph, id).filter(|_| node.stage.is_reference());
     let place = |file: &FileEntry| place_of(store, source.as_deref(), file);
-    let statement = share::seal(key, share_policy(&node.stage), &action, own, &place)?;
+    let statement = share::seal(key, &share_policy(&node.stage), &action, own, &place)?;
     Ok(store.put_attestation(key, &statement)?)
 }

@@ -111,7 +111,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let (bytes, digest) = (artifact.size(), artifact.digest());
         self.observer.event(&Event::Fetched { node, bytes, artifact: digest });
         self.done(id, &decision, artifact, decision.failure.clone())?;
-        self.summary.fetched += usize::from(self.summary.done.contains_key(&id));
+        let counts = self.summary.done.contains_key(&id) && !self.summary.by_workers.contains(&id);
+        self.summary.fetched += usize::from(counts);
         Ok(())
     }
 
@@ -125,13 +126,19 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
 
     /// Whether inputs of a node that must run are not here. If so, their files are requested, and the node
     /// waits for them.
-    pub(super) fn lacks_inputs(&mut self, id: NodeId) -> bool {
+    pub(super) fn lacks_inputs(&mut self, id: NodeId) -> Result<bool> {
         let inputs = self.planner.graph.inputs(id).map(|(_, input)| input);
         let mut absent: Vec<_> = inputs.filter(|input| self.absent.contains(input)).collect();
         absent.sort();
         absent.dedup();
+        if self.planner.graph.placed(id).is_some() {
+            // A worker brings its inputs from the remote.
+            let is_there = absent.iter().map(|input| self.is_in_remote(*input));
+            let is_there = is_there.collect::<Result<Vec<_>>>()?;
+            absent = absent.into_iter().zip(is_there).filter(|(_, there)| !there).map(|(id, _)| id).collect();
+        }
         if absent.is_empty() {
-            return false;
+            return Ok(false);
         }
         self.planner.materialize(&absent);
         self.set(id, NodeState::Waiting(absent.len()));
@@ -143,7 +150,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 self.ready.push_back(input);
             }
         }
-        true
+        Ok(true)
     }
 
     /// Notes a node whose source on the hub is known by its commit, but whose files are not here.

@@ -13,7 +13,7 @@ use artifact::{Artifact, in_one_line};
 impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     /// Handles the end of a stage.
     pub(super) fn ended(&mut self, id: NodeId, outcome: Result<Executed>) -> Result<()> {
-        self.pool(id).leave();
+        self.slots(id).leave();
         let decision = self.decisions.remove(&id).or_bug("a running node was decided on")?;
         let executed = match outcome {
             Ok(executed) => executed,

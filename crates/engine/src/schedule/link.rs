@@ -27,7 +27,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let edited = decision.edited.as_deref();
         self.observer.event(&Event::Linked { node, edited, artifact: artifact.digest() });
         self.done(id, decision, artifact, decision.failure.clone())?;
-        self.summary.linked += usize::from(self.summary.done.contains_key(&id));
+        let counts = self.summary.done.contains_key(&id) && !self.summary.by_workers.contains(&id);
+        self.summary.linked += usize::from(counts);
         Ok(())
     }
 

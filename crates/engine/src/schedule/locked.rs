@@ -40,7 +40,7 @@ impl Scheduler<'_, '_> {
         // The artifact that was recorded before the stage ran. The store already has the record of the new
         // one.
         let ours = || decision.artifact.clone();
-        let theirs = || Some(self.planner.share?.record(&locked.key, SharePolicy::Made)?.artifact);
+        let theirs = || Some(self.planner.share?.record(&locked.key, &SharePolicy::Made)?.artifact);
         let old = ours().filter(is_it).or_else(|| theirs().filter(is_it))?;
         let describe = |old: &FileEntry, new: &FileEntry| self.describe(old, new);
         differences(&old, made, &describe).into_iter().next()

@@ -8,7 +8,9 @@
 //! out the same, the node is fresh, and the rebuild stops there. One more thread uploads new artifacts to the
 //! remote while the build goes on.
 
+mod assign;
 mod attest;
+mod driver;
 mod fetch;
 mod finish;
 mod link;
@@ -17,14 +19,17 @@ mod pool;
 mod records;
 mod refusal;
 mod release;
+mod seat;
 mod state;
 mod task;
 mod upload;
 
 pub(crate) use attest::attest;
+pub(crate) use driver::Note;
+pub(crate) use task::{Listeners, Task, execute};
 pub(crate) use upload::{MaySign, place_of, send};
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -32,13 +37,17 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
+use assign::Worked;
+use driver::Report;
 use pool::{Pool, Urgency};
+use seat::Seats;
 use state::NodeState;
-use task::{Download, Executed, Listeners, Task, execute};
+use task::{Download, Executed};
 use upload::{UploadEvent, Uploads};
 
 use crate::error::{OrBug, Result, fail, require};
 use crate::event::{Event, Observer};
+use crate::executor::Crew;
 use crate::graph::NodeId;
 use crate::lockfile::Lockfile;
 use crate::plan::{Decision, Planner, Verdict};
@@ -78,6 +87,10 @@ pub struct Options<'a> {
     pub verbose: bool,
     /// The worker program, which runs what needs MLX.
     pub worker: &'a WorkerProgram,
+    /// The workers that nodes are placed on, in the order of their numbers.
+    pub crews: &'a [Crew],
+    /// End when only workers have something to do, and let them go on.
+    pub detach: bool,
     /// The caller sets this flag to stop the build.
     pub cancel: &'a AtomicBool,
 }
@@ -87,6 +100,10 @@ pub struct Options<'a> {
 pub struct Summary {
     /// The nodes whose stage ran.
     pub ran: Vec<NodeId>,
+    /// The nodes that workers made.
+    pub by_workers: Vec<NodeId>,
+    /// The nodes that workers were left with.
+    pub left: Vec<NodeId>,
     /// How many nodes were taken from the cache.
     pub linked: usize,
     /// How many nodes were fetched from the remote.
@@ -115,6 +132,8 @@ enum Message {
     Ended(NodeId, Result<Executed>),
     Fetched(NodeId, Result<Vec<(Stat, Digest)>, Miss>),
     Upload(UploadEvent),
+    Worker(NodeId, Report),
+    Notice(String),
 }
 
 /// Runs the stale nodes of `ids`, which must be in an order with inputs first. A node that fails is not an
@@ -150,11 +169,18 @@ struct Scheduler<'a, 'p> {
     states: Vec<Option<NodeState>>,
     dependents: Vec<Vec<NodeId>>,
     ready: VecDeque<NodeId>,
-    cpu: Pool,
-    mlx: Pool,
+    /// Where nodes run.
+    seats: Seats,
+    /// The transfers from the remote.
     remote: Pool,
-    /// The pools that the pipeline file names.
-    named: BTreeMap<String, Pool>,
+    /// What workers have made, until the node is decided on again.
+    worked: BTreeMap<NodeId, Worked>,
+    /// The notes on jobs of earlier builds, by the keys of the nodes.
+    notes: HashMap<Digest, Vec<u8>>,
+    /// The contents that the remote is known to have.
+    in_remote: HashSet<Digest>,
+    /// Set when the build leaves its workers alone.
+    leaving_workers: Arc<AtomicBool>,
     uploads: Uploads,
     /// How many lines of commands were sent to the owner and not told yet.
     lines: Arc<AtomicUsize>,
@@ -204,15 +230,12 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             states,
             dependents,
             ready,
-            cpu: Pool::new(options.jobs),
-            mlx: Pool::new(1),
+            seats: Seats::new(options, planner.graph),
             remote: Pool::new(fetch::AT_ONCE),
-            named: planner
-                .graph
-                .pools()
-                .iter()
-                .map(|(name, size)| (name.clone(), Pool::new(*size)))
-                .collect(),
+            worked: BTreeMap::new(),
+            notes: if options.crews.is_empty() { HashMap::new() } else { planner.store.job_notes() },
+            in_remote: HashSet::new(),
+            leaving_workers: Arc::default(),
             lines: Arc::default(),
             uploads: Uploads::default(),
             absent: HashSet::new(),
@@ -243,7 +266,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             }
             while !self.stops() {
                 if let Some(id) = self.next() {
-                    self.start(id, scope)?;
+                    self.begin(id, scope)?;
                 } else if let Some(id) = self.remote.next() {
                     self.fetch(id, scope)?;
                 } else {
@@ -251,9 +274,10 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 }
             }
             self.release_all()?;
-            if self.pools().map(|pool| pool.running()).sum::<usize>() + self.remote.running() == 0 {
+            if self.seats.running() + self.remote.running() == 0 {
                 return Ok(());
             }
+            self.leave_workers();
             match receiver.recv_timeout(POLL_INTERVAL) {
                 Ok(Message::Progress(id, done, total)) => self.progress(id, done, total),
                 Ok(Message::Measuring(id, measuring)) => {
@@ -267,6 +291,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 Ok(Message::Ended(id, outcome)) => self.ended(id, outcome)?,
                 Ok(Message::Fetched(id, outcome)) => self.fetched(id, outcome)?,
                 Ok(Message::Upload(event)) => self.uploaded(event),
+                Ok(Message::Worker(id, report)) => self.reported(id, report)?,
+                Ok(Message::Notice(message)) => self.observer.event(&Event::Notice { message }),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => fail!(Bug, "the scheduler holds a sender itself"),
             }
@@ -275,7 +301,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
 
     fn stops(&mut self) -> bool {
         self.summary.interrupted |= self.options.cancel.load(Ordering::Relaxed);
-        self.summary.interrupted || (!self.summary.failed.is_empty() && !self.options.keep_going)
+        let leaves = self.leaving_workers.load(Ordering::Relaxed);
+        leaves || self.summary.interrupted || (!self.summary.failed.is_empty() && !self.options.keep_going)
     }
 
     fn decide(&mut self, id: NodeId) -> Result<()> {
@@ -286,6 +313,10 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             self.keep_record(&decision)?;
         }
         let node = self.planner.graph.node(id);
+        let worked = self.worked.remove(&id);
+        if worked.is_some() && decision.artifact.is_some() && !decision.is_stale() {
+            self.summary.by_workers.push(id);
+        }
         match (decision.verdict, decision.artifact.clone()) {
             (Verdict::Fresh, Some(artifact)) => {
                 self.done(id, &decision, artifact, decision.failure.clone())?;
@@ -308,27 +339,22 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 self.decisions.insert(id, decision);
             }
             (Verdict::Waits, _) => fail!(Bug, "a node is decided on when its inputs are done"),
+            _ if let Some(worked) = worked => self.failed(id, &worked.refused()),
             _ if let Some(error) = self.refusal(id, &decision) => self.failed(id, &error),
-            _ if self.lacks_inputs(id) => {}
+            _ if self.lacks_inputs(id)? => {}
             _ => {
                 self.set(id, NodeState::Queued);
                 let urgency = self.urgency(id);
-                self.pool(id).enqueue(id, urgency);
+                self.slots(id).enqueue(id, urgency);
                 self.decisions.insert(id, decision);
             }
         }
         Ok(())
     }
 
-    /// Returns the pool that the stage of a node runs in.
-    fn pool(&mut self, id: NodeId) -> &mut Pool {
-        let node = self.planner.graph.node(id);
-        let named = node.pool.as_ref().and_then(|name| self.named.get_mut(name));
-        match named {
-            Some(pool) => pool,
-            None if node.stage.uses_worker(self.planner.backend) => &mut self.mlx,
-            None => &mut self.cpu,
-        }
+    /// Returns the slots that a node runs in.
+    fn slots(&mut self, id: NodeId) -> &mut Pool {
+        self.seats.of(id, self.planner.graph, self.planner.backend)
     }
 
     fn urgency(&self, id: NodeId) -> Urgency {
@@ -342,14 +368,20 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         }
     }
 
-    /// Returns all pools that stages run in.
-    fn pools(&mut self) -> impl Iterator<Item = &mut Pool> {
-        [&mut self.cpu, &mut self.mlx].into_iter().chain(self.named.values_mut())
+    /// Takes the next node that there is a slot for.
+    fn next(&mut self) -> Option<NodeId> {
+        self.seats.next()
     }
 
-    /// Takes the next node that a pool has room for.
-    fn next(&mut self) -> Option<NodeId> {
-        self.pools().find_map(Pool::next)
+    /// Starts a node: on a thread of its own, or on the worker that it is placed on.
+    fn begin<'s>(&mut self, id: NodeId, scope: &'s Scope<'s, 'a>) -> Result<()>
+    where
+        'p: 's,
+    {
+        match self.planner.graph.placed(id) {
+            Some(number) => self.assign(id, number, scope),
+            None => self.start(id, scope),
+        }
     }
 
     /// Starts a stage on a thread of its own.
@@ -360,7 +392,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let task = match self.task(id) {
             Ok(task) => task,
             Err(error) => {
-                self.pool(id).leave();
+                self.slots(id).leave();
                 self.decisions.remove(&id);
                 self.failed(id, &error);
                 return Ok(());
@@ -400,7 +432,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             let run = AssertUnwindSafe(|| execute(&task, store, records, share, computed_with, listeners));
             let outcome = catch_unwind(run)
                 .unwrap_or_else(|_| Err(Error::Bug("the stage panicked; see above".to_owned())));
-            let _ = sender.send(Message::Ended(task.id, outcome));
+            let _ = sender.send(Message::Ended(id, outcome));
         });
         match started {
             Ok(_) => Ok(()),
@@ -425,7 +457,6 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             content: sources.content(id),
         });
         Ok(Task {
-            id,
             stage: graph.node(id).stage.clone(),
             inputs,
             recipe,

@@ -21,6 +21,9 @@ impl Scheduler<'_, '_> {
             let problem = "neither the cache nor the remote has it, and its command may not run";
             return Some(Error::NotBuilt(problem.to_owned()));
         }
+        if let Err(error) = self.unplaceable(id) {
+            return Some(error);
+        }
         if stage.is_deterministic() {
             return None;
         }

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use super::records::records;
 use crate::error::Result;
-use crate::graph::NodeId;
 use crate::hub::{self, HubCache};
 use crate::inputs::guarded;
 use crate::measurements::{Measurements, Source, Tell};
@@ -23,53 +22,52 @@ use artifact::{Artifact, Digest, FileEntry, IoError, Made, Output, Tick};
 const LONGEST_RESULT: u64 = 1 << 30;
 
 /// What the thread of a stage returns.
-pub(super) struct Executed {
-    pub(super) artifact: Artifact,
-    pub(super) stats: Vec<(Stat, Digest)>,
+pub(crate) struct Executed {
+    pub(crate) artifact: Artifact,
+    pub(crate) stats: Vec<(Stat, Digest)>,
     /// How long it took, in seconds; `None` if another process ran it meanwhile.
-    pub(super) seconds: Option<f64>,
-    pub(super) warnings: Vec<String>,
+    pub(crate) seconds: Option<f64>,
+    pub(crate) warnings: Vec<String>,
     /// What a benchmark measured.
-    pub(super) counted: Counted,
+    pub(crate) counted: Counted,
     /// Why the node fails although the artifact was made.
-    pub(super) failure: Option<String>,
+    pub(crate) failure: Option<String>,
 }
 
 /// What a thread needs to run a stage.
-pub(super) struct Task {
-    pub(super) id: NodeId,
-    pub(super) stage: Stage,
-    pub(super) inputs: Inputs,
-    pub(super) recipe: Recipe,
-    pub(super) source_files: Option<Artifact>,
+pub(crate) struct Task {
+    pub(crate) stage: Stage,
+    pub(crate) inputs: Inputs,
+    pub(crate) recipe: Recipe,
+    pub(crate) source_files: Option<Artifact>,
     /// The source, if it is on the hub.
-    pub(super) download: Option<Download>,
+    pub(crate) download: Option<Download>,
     /// Whether to run it although it is recorded: the build was forced, or recorded files are damaged or
     /// gone.
-    pub(super) rerun: bool,
+    pub(crate) rerun: bool,
     /// Whether the build was forced.
-    pub(super) forced: bool,
+    pub(crate) forced: bool,
 }
 
 /// Who is told what happens in a stage.
 #[derive(Clone, Copy)]
-pub(super) struct Listeners<'a> {
-    pub(super) tick: Tick<'a>,
-    pub(super) tell: Tell<'a>,
+pub(crate) struct Listeners<'a> {
+    pub(crate) tick: Tick<'a>,
+    pub(crate) tell: Tell<'a>,
     /// Gets each line that a command writes.
-    pub(super) line: &'a dyn Fn(&str),
+    pub(crate) line: &'a dyn Fn(&str),
 }
 
 /// A source on the hub.
-pub(super) struct Download {
-    pub(super) cache: HubCache,
-    pub(super) origin: Origin,
+pub(crate) struct Download {
+    pub(crate) cache: HubCache,
+    pub(crate) origin: Origin,
     /// The reproducible digest of its files, if the lock has it.
-    pub(super) content: Option<Digest>,
+    pub(crate) content: Option<Digest>,
 }
 
 /// Runs one stage and stores its artifact, under the lock of its key.
-pub(super) fn execute(
+pub(crate) fn execute(
     task: &Task,
     store: &LocalStore,
     believed: LocalRecords<'_>,
@@ -80,7 +78,7 @@ pub(super) fn execute(
     let key = task.recipe.key();
     let _lock = store.lock(&key, &|| tick(0, 0))?;
     if !task.rerun
-        && let Some(action) = believed.get(&key, share_policy(&task.stage))
+        && let Some(action) = believed.get(&key, &share_policy(&task.stage))
         && task.stage.check_volatile(&action.artifact).is_ok()
         && task.is_stored(store, &action.artifact)
     {
@@ -164,10 +162,10 @@ impl Task {
         }
         let (key, policy) = (self.recipe.measurement()?.key(), share_policy(&self.stage));
         let theirs = || {
-            let action = share?.record(&key, policy)?;
+            let action = share?.record(&key, &policy)?;
             share?.pull(store, &action.artifact, tick).ok().map(|_| action)
         };
-        let action = believed.get(&key, policy).or_else(theirs)?;
+        let action = believed.get(&key, &policy).or_else(theirs)?;
         self.stage.check_volatile(&action.artifact).ok()?;
         let read = |file: &FileEntry| {
             let bytes = owned_file::read(&store.object_path(&file.digest), LONGEST_RESULT).ok()?;

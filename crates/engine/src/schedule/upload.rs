@@ -15,8 +15,8 @@ use crate::graph::NodeId;
 use crate::measurements::{POLICY, Subject};
 use crate::plan::{Planner, share_policy};
 use crate::recipe::Recipe;
-use crate::share::{Outgoing, Share, Signing, Unsent};
-use crate::stage::Unit;
+use crate::share::{self, Outgoing, Share, SharePolicy, Signing, Unsent};
+use crate::stage::{Stage, Unit};
 use crate::store::{Action, LocalStore};
 use artifact::{Artifact, Digest, FileEntry, Interrupted, Tick, start};
 
@@ -211,7 +211,7 @@ pub(crate) fn send(
     let recipe = Recipe::read(&record.action.recipe).ok_or_else(gone)?;
     let stage = recipe.stage();
     stage.check_volatile(&record.action.artifact).map_err(|problem| Error::Store(problem.to_string()))?;
-    let policy = share_policy(stage);
+    let policy = policy_of(store, key, stage);
     let is_allowed = match may_sign {
         MaySign::MadeHere => record.made_here,
         MaySign::This(artifact) => record.action.artifact == *artifact,
@@ -221,10 +221,20 @@ pub(crate) fn send(
     let place = |file: &FileEntry| place_of(store, source.filter(|_| stage.is_reference()), file);
     let place = &place;
     let push = |(key, action): &(Digest, Action)| {
-        share.push(store, &Outgoing { key, policy, action, signing, place }, tick)
+        share.push(store, &Outgoing { key, policy: &policy, action, signing, place }, tick)
     };
     records(&recipe, record.action).iter().try_for_each(push)?;
     send_measurements(share, store, &recipe, tick)
+}
+
+/// Returns what is shared of an action. A measurement of a worker is shared under the worker's class of machine.
+fn policy_of(store: &LocalStore, key: &Digest, stage: &Stage) -> SharePolicy {
+    let policy = share_policy(stage);
+    let theirs = || share::stated_machine(&store.attestation(key)?);
+    match policy {
+        SharePolicy::Measured => theirs().map_or(policy, |machine| SharePolicy::MeasuredOn(machine.into())),
+        _ => policy,
+    }
 }
 
 /// Uploads what was measured here of the configurations of a benchmark.
@@ -240,7 +250,7 @@ fn send_measurements(
         let Some(record) = store.record(&subject.key()).filter(|record| record.made_here) else { continue };
         let (key, action) = (&subject.key_of(&own), &record.action);
         let signing = Signing::Allowed;
-        share.push(store, &Outgoing { key, policy: POLICY, action, signing, place: &place }, tick)?;
+        share.push(store, &Outgoing { key, policy: &POLICY, action, signing, place: &place }, tick)?;
     }
     Ok(())
 }

@@ -47,8 +47,8 @@ impl RemoteGcPlan {
 }
 
 impl Share {
-    /// Decides what to remove. `current` holds the keys that are in use. A failed read ends this: nothing is
-    /// removed on incomplete knowledge.
+    /// Decides what to remove. `current` holds the keys that are in use, and `asked` returns the files that a request to
+    /// a worker names. A failed read ends this: nothing is removed on incomplete knowledge.
     ///
     /// # Errors
     ///
@@ -57,6 +57,7 @@ impl Share {
         &self,
         current: &HashSet<Digest>,
         retention: Retention,
+        asked: &(dyn Fn(&[u8]) -> Vec<FileEntry> + Sync),
     ) -> Result<RemoteGcPlan, RemoteError> {
         let remote = self.remote()?;
         let now = SystemTime::now();
@@ -76,14 +77,20 @@ impl Share {
             None => age(held) > retention.grace,
         };
         let (gone, left): (Vec<_>, Vec<_>) = records.into_iter().partition(goes);
-        let named = self.names(&left)?;
+        let mut named = self.names(&left)?;
+        // A request that is young may still be worked on. The others, and what was answered, are of no use.
+        let mut texts = [remote.list("requests")?, remote.list("outcomes")?].concat();
+        texts.retain(|held| is_text_name(&held.name));
+        let (texts, open): (Vec<_>, Vec<_>) = texts.into_iter().partition(|held| age(held) > retention.grace);
+        named.extend(self.names_asked(&open, asked)?);
         let mut contents = [remote.list("files")?, remote.list("chunks")?].concat();
         // Only what has a name of ours is removed.
         contents.retain(|held| is_content_name(&held.name));
         let (contents, rest): (Vec<_>, Vec<_>) =
             contents.into_iter().partition(|held| !named.contains(&held.name) && age(held) > retention.grace);
-        let left_bytes = left.iter().map(|(held, _)| held).chain(&rest).map(|held| held.size).sum();
-        let records = gone.into_iter().map(|(held, _)| held).collect();
+        let left_bytes =
+            left.iter().map(|(held, _)| held).chain(&rest).chain(&open).map(|held| held.size).sum();
+        let records = gone.into_iter().map(|(held, _)| held).chain(texts).collect();
         Ok(RemoteGcPlan { records, contents, left_records: left.len(), left_bytes })
     }
 
@@ -112,6 +119,30 @@ impl Share {
             &claims,
             |_| 0,
             |claim| claim.action.artifact.files().iter().try_for_each(|file| self.mark(file, &named)),
+        )?;
+        Ok(named.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the names of all chunks and chunk lists that requests need.
+    fn names_asked(
+        &self,
+        texts: &[RemoteObject],
+        asked: &(dyn Fn(&[u8]) -> Vec<FileEntry> + Sync),
+    ) -> Result<HashSet<String>, RemoteError> {
+        let named: Mutex<HashSet<String>> = Mutex::default();
+        let requests: Vec<_> = texts.iter().filter(|held| held.name.starts_with("requests/")).collect();
+        each(
+            &requests,
+            |held| held.size,
+            |held| {
+                let json = match self.remote()?.get(&held.name, LONGEST_RECORD) {
+                    Err(RemoteError::TooLong { .. }) => None,
+                    found => found?,
+                };
+                let text = json.and_then(|json| Envelope::parse(&json).ok()).map(|envelope| envelope.payload);
+                let files = text.map(|text| asked(&text)).unwrap_or_default();
+                files.iter().try_for_each(|file| self.mark(file, &named))
+            },
         )?;
         Ok(named.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
@@ -160,6 +191,12 @@ impl Share {
 fn is_record_name(name: &str) -> bool {
     let key = name.strip_prefix("actions/").and_then(|name| name.strip_suffix(".json"));
     key.is_some_and(|key| key.parse::<Digest>().is_ok())
+}
+
+/// Whether a name is that of a request to a worker or of its outcome: `requests/KEY.json`.
+fn is_text_name(name: &str) -> bool {
+    let key = ["requests/", "outcomes/"].iter().find_map(|folder| name.strip_prefix(folder));
+    key.and_then(|name| name.strip_suffix(".json")).is_some_and(|key| key.parse::<Digest>().is_ok())
 }
 
 /// Whether a name is that of a chunk or of a list of chunks: `chunks/ab/cdef…`, `files/ab/cdef…`.

@@ -41,7 +41,7 @@ impl<'a> LocalRecords<'a> {
     }
 
     /// Returns the action recorded under `key`, if its record is believed.
-    pub fn get(&self, key: &Digest, policy: SharePolicy) -> Option<Action> {
+    pub fn get(&self, key: &Digest, policy: &SharePolicy) -> Option<Action> {
         let record = self.store.record(key)?;
         let Some(believed) = self.believed.filter(|_| !record.made_here) else { return Some(record.action) };
         let is_locked = believed.locked.get(key);

@@ -3,6 +3,7 @@
 //! failure.
 //!
 //! ```text
+//! requests/KEY.json   what a worker is asked to make, signed; outcomes/KEY.json what it answers
 //! actions/KEY.json    the signed record of an action; written last, replaces an older one
 //! files/ab/cdef…      the chunk list of the file whose blake3 begins with ab, if it has several chunks
 //! chunks/ab/cdef…     the chunk whose blake3 begins with ab, plain or as a zstd frame
@@ -20,6 +21,7 @@ mod packing;
 mod partial_file;
 mod pull;
 mod push;
+mod signed_text;
 mod sources;
 mod statement;
 
@@ -27,10 +29,11 @@ pub use collect::{RemoteGcPlan, Retention};
 pub use local_records::{Believed, LocalRecords};
 pub use pull::Miss;
 pub use push::{Outgoing, Signing, Unsent};
-pub use statement::{Age, NotUsed, open, seal, vouched};
+pub use signed_text::Unread;
+pub use statement::{Age, NotUsed, open, seal, stated_machine, vouched};
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use crate::machine;
@@ -45,7 +48,7 @@ const LONGEST_RECORD: u64 = 16 << 20;
 const LONGEST_LIST: u64 = 64 << 20;
 
 /// Which parts of an action are shared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SharePolicy {
     /// The record and the files.
     Made,
@@ -53,6 +56,8 @@ pub enum SharePolicy {
     Source,
     /// The record and the files, but only between machines of one class, because they contain times.
     Measured,
+    /// The same, measured by a worker on a machine of this class.
+    MeasuredOn(Arc<str>),
 }
 
 /// What is needed to use a remote.
@@ -118,6 +123,11 @@ impl Share {
         Self { url: url.to_owned(), remote: OnceLock::new(), settings, state: Mutex::default() }
     }
 
+    /// Returns the address of the storage.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Returns the storage, and opens it on the first call.
     ///
     /// # Errors
@@ -129,7 +139,7 @@ impl Share {
 
     /// Returns the record of the action of `key`, if the remote has one that is trusted. Each key is
     /// requested once; the answer is remembered.
-    pub fn record(&self, key: &Digest, kind: SharePolicy) -> Option<Action> {
+    pub fn record(&self, key: &Digest, kind: &SharePolicy) -> Option<Action> {
         let known = |state: &State| state.records.get(key).cloned();
         if let Some(known) = known(&self.state()) {
             return known.map(|known| known.action);
@@ -145,7 +155,7 @@ impl Share {
             wanted,
             |_| 0,
             |(key, kind)| {
-                self.record(key, *kind);
+                self.record(key, kind);
                 if self.is_down() { Err(()) } else { Ok(()) }
             },
         );
@@ -171,7 +181,7 @@ impl Share {
         self.state().records.insert(*key, None);
     }
 
-    fn ask(&self, key: &Digest, kind: SharePolicy) -> Option<Known> {
+    fn ask(&self, key: &Digest, kind: &SharePolicy) -> Option<Known> {
         let asked = self.remote().and_then(|remote| remote.ask(&record_name(key, kind), LONGEST_RECORD));
         let json = match asked {
             Ok(found) => found?,
@@ -191,7 +201,7 @@ impl Share {
 
     /// Checks that a trusted key signed a record, that it is the record of `key`, and that it agrees with
     /// `pipeline.lock`.
-    fn believe(&self, key: &Digest, kind: SharePolicy, json: &[u8]) -> Result<Action, NotUsed> {
+    fn believe(&self, key: &Digest, kind: &SharePolicy, json: &[u8]) -> Result<Action, NotUsed> {
         let (claim, _) = vouched(json, &self.believed(), key, kind)?;
         let made = claim.action.artifact.reproducible_digest();
         match self.settings.locked.get(key) {
@@ -274,9 +284,10 @@ impl Share {
 
 /// Returns the name of a record. For a measurement the name depends on the machine's class too, because a
 /// slower machine measures other times.
-fn record_name(key: &Digest, kind: SharePolicy) -> String {
+fn record_name(key: &Digest, kind: &SharePolicy) -> String {
     match kind {
         SharePolicy::Measured => format!("actions/{}.json", Digest::of_json(&(key, machine::class()))),
+        SharePolicy::MeasuredOn(class) => format!("actions/{}.json", Digest::of_json(&(key, class.as_ref()))),
         SharePolicy::Made | SharePolicy::Source => format!("actions/{key}.json"),
     }
 }

@@ -26,7 +26,7 @@ pub struct Outgoing<'a> {
     /// Its key.
     pub key: &'a Digest,
     /// What of it is shared.
-    pub policy: SharePolicy,
+    pub policy: &'a SharePolicy,
     /// The action.
     pub action: &'a Action,
     /// Whether our own key may sign it.
@@ -97,16 +97,12 @@ impl Share {
     fn push_action(&self, store: &LocalStore, outgoing: &Outgoing<'_>, tick: Tick<'_>) -> Result<(), Unsent> {
         let Outgoing { key, policy, action, .. } = *outgoing;
         let statement = self.statement(store, outgoing)?;
-        if policy != SharePolicy::Source {
+        if *policy != SharePolicy::Source {
             let (done, total) = (AtomicU64::new(0), action.artifact.size());
             let add = |bytes: u64| tick(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
-            // Small files are uploaded in parallel, because each waits for two answers. Large files go one
-            // after the other, with their chunks in parallel.
-            let push = |file: &&FileEntry| self.push_file(store, file, &add);
-            let (large, small): (Vec<_>, Vec<_>) =
-                action.artifact.files().iter().partition(|file| super::may_be_cut(&file.path, file.size));
-            each(&small, |file| 2 * file.size, push)?;
-            large.iter().try_for_each(push)?;
+            let files: Vec<_> = action.artifact.files().iter().collect();
+            let stored = |file: &FileEntry| store.object_path(&file.digest);
+            self.push_files(store, &files, &stored, &add)?;
         }
         // A trusted record with the same artifact is not replaced, whoever signed it: others may not trust
         // our key.
@@ -115,6 +111,22 @@ impl Share {
             self.remote()?.put(&record_name(key, policy), statement)?;
         }
         Ok(())
+    }
+
+    /// Uploads the contents of files: small ones in parallel, because each waits for two answers. Large files go one
+    /// after the other, with their chunks in parallel.
+    pub(super) fn push_files(
+        &self,
+        store: &LocalStore,
+        files: &[&FileEntry],
+        place: &(dyn Fn(&FileEntry) -> PathBuf + Sync),
+        add: &(dyn Fn(u64) -> Result<(), Interrupted> + Sync),
+    ) -> Result<(), Unsent> {
+        let push = |file: &&&FileEntry| self.push_file(store, file, &place(file), add);
+        let (large, small): (Vec<_>, Vec<_>) =
+            files.iter().partition(|file| super::may_be_cut(&file.path, file.size));
+        each(&small, |file| 2 * file.size, push)?;
+        large.iter().try_for_each(push)
     }
 
     /// Returns the statement to upload: the one in the local cache if it is trusted and still right, whoever
@@ -140,21 +152,21 @@ impl Share {
         &self,
         store: &LocalStore,
         file: &FileEntry,
+        path: &Path,
         add: &(dyn Fn(u64) -> Result<(), Interrupted> + Sync),
     ) -> Result<(), Unsent> {
-        let path = store.object_path(&file.digest);
         // A chunk list may have been made from a file that was damaged already, so the file is hashed first.
-        if !is_content(&path, &file.digest) {
-            return Err(altered(&path).into());
+        if !is_content(path, &file.digest) {
+            return Err(altered(path).into());
         }
-        let list = cut(store, &path, file)?;
-        let opened = File::open(&path).at("read", &path)?;
+        let list = cut(store, path, file)?;
+        let opened = File::open(path).at("read", path)?;
         let places: Vec<_> = list.places().collect();
         each(
             &places,
             |(_, chunk)| 2 * chunk.length,
             |(at, chunk)| {
-                self.push_chunk(&path, &opened, *at, chunk)?;
+                self.push_chunk(path, &opened, *at, chunk)?;
                 Ok::<_, Unsent>(add(chunk.length)?)
             },
         )?;
@@ -186,7 +198,7 @@ impl Share {
     /// Whether the remote has an object under `name`. After damage was found in the remote, the answer is
     /// always no, so everything is uploaded again. This repairs damaged objects when the affected nodes are
     /// built.
-    fn has(&self, name: &str) -> Result<bool, RemoteError> {
+    pub(super) fn has(&self, name: &str) -> Result<bool, RemoteError> {
         if self.state().is_damaged {
             return Ok(false);
         }

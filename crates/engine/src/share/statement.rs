@@ -85,6 +85,13 @@ pub fn open(json: &[u8], believed: &[PublicKey]) -> Result<(Claim, PublicKey), N
     Ok((claim, signer))
 }
 
+/// Returns the class of machine that a signed statement names, if it is not that of this machine. The signature is not
+/// checked.
+pub fn stated_machine(json: &[u8]) -> Option<String> {
+    let claim = Claim::parse(&Envelope::parse(json).ok()?.payload).ok()?;
+    claim.machine.filter(|machine| machine != machine::class())
+}
+
 /// Opens the signed statement of the action of `key`; returns it and the key that signed it. A measurement must
 /// be one of this class of machines.
 ///
@@ -95,18 +102,20 @@ pub fn vouched(
     json: &[u8],
     believed: &[PublicKey],
     key: &Digest,
-    policy: SharePolicy,
+    policy: &SharePolicy,
 ) -> Result<(Claim, PublicKey), NotUsed> {
     let (claim, signer) = open(json, believed)?;
     if claim.key != *key {
         return Err(NotUsed::Other(claim.key));
     }
-    match &claim.machine {
-        Some(machine) if policy == SharePolicy::Measured && machine == machine::class() => {}
-        machine if policy == SharePolicy::Measured => {
+    match (policy, &claim.machine) {
+        (SharePolicy::Measured, Some(machine)) if machine == machine::class() => {}
+        // A worker measures on the machine that it has.
+        (SharePolicy::MeasuredOn(_), Some(_)) => {}
+        (SharePolicy::Measured | SharePolicy::MeasuredOn(_), machine) => {
             return Err(NotUsed::Machine(machine.clone().unwrap_or_default()));
         }
-        _ => {}
+        (SharePolicy::Made | SharePolicy::Source, _) => {}
     }
     Ok((claim, signer))
 }
@@ -120,12 +129,12 @@ pub fn vouched(
 /// Fails if a file cannot be read or has other content, or if the signer has ended.
 pub fn seal(
     key: &Digest,
-    kind: SharePolicy,
+    kind: &SharePolicy,
     action: &Action,
     own: &Signer,
     path: &dyn Fn(&FileEntry) -> PathBuf,
 ) -> Result<Vec<u8>, Error> {
-    let machine = (kind == SharePolicy::Measured).then(|| machine::class().to_owned());
+    let machine = (*kind == SharePolicy::Measured).then(|| machine::class().to_owned());
     let mut sha256 = BTreeMap::new();
     for file in action.artifact.files() {
         let path = path(file);
@@ -160,7 +169,7 @@ mod tests {
             let machine = machine.map(str::to_owned);
             let claim = Claim { key, action, machine, signed: None, sha256: BTreeMap::new() };
             let sealed = Envelope::seal(attestation::PAYLOAD_TYPE, claim.to_json(), &secret).to_json();
-            vouched(&sealed, &[secret.public()], &key, policy).map(drop).map_err(|error| error.to_string())
+            vouched(&sealed, &[secret.public()], &key, &policy).map(drop).map_err(|error| error.to_string())
         };
         assert_eq!(judge(Some(machine::class()), SharePolicy::Measured), Ok(()));
         assert_eq!(judge(None, SharePolicy::Made), Ok(()));

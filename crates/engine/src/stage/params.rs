@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{PROBE_ROLE, Run};
 use artifact::Artifact;
-use protocol::{CPU_ID, MLX_ID};
+use protocol::{CPU_ID, MLX_ELSEWHERE_ID, MLX_ID};
 use report::{Gate, Quantity, Verdict};
 use weights::rewrite::{Fuse, Quantize, TokenizerOf};
 
@@ -273,6 +273,8 @@ pub enum Device {
     Cpu,
     /// MLX on its device.
     Mlx,
+    /// MLX on a machine of the other kind: a Mac with its GPU, seen from Linux, or Linux, seen from a Mac.
+    MlxElsewhere,
 }
 
 impl Default for Device {
@@ -287,7 +289,13 @@ impl Device {
         match self {
             Self::Cpu => CPU_ID,
             Self::Mlx => MLX_ID,
+            Self::MlxElsewhere => MLX_ELSEWHERE_ID,
         }
+    }
+
+    /// Returns the device with this name in a recipe.
+    pub fn of_id(id: &str) -> Option<Self> {
+        [Self::Cpu, Self::Mlx, Self::MlxElsewhere].into_iter().find(|device| device.id() == id)
     }
 }
 

@@ -32,7 +32,7 @@ use weights::rewrite::Job;
 fn program(device: Device) -> &'static str {
     match device {
         Device::Cpu => "pipeline-cpu",
-        Device::Mlx => "pipeline-mlx",
+        Device::Mlx | Device::MlxElsewhere => "pipeline-mlx",
     }
 }
 
@@ -67,6 +67,13 @@ impl WorkerProgram {
     /// Returns the path of a worker: the explicit one, else that in `PIPELINE_WORKER`, else the one beside this
     /// program.
     fn path(&self, device: Device) -> Result<PathBuf> {
+        if device == Device::MlxElsewhere {
+            let id = device.id();
+            fail!(
+                Worker,
+                "it is for `{id}`, which this machine does not have; a worker that has it makes it"
+            );
+        }
         if let Some(path) = &self.explicit {
             return Ok(path.clone());
         }

@@ -31,8 +31,8 @@ const MARKER_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This folder is a cache of pipeline. It may be removed; `pipeline build` makes again what is missing.\n";
 
 /// The folders in a cache.
-pub(super) const FOLDERS: [&str; 7] =
-    ["actions", "attestations", "chunks", "logs", "measuring", "objects", "tmp"];
+pub(super) const FOLDERS: [&str; 8] =
+    ["actions", "attestations", "chunks", "jobs", "logs", "measuring", "objects", "tmp"];
 
 /// The beginnings of the names of the files in a cache.
 const FILES: [&str; 5] = ["memo", "witness", "stats", "gc.lock", MARKER];

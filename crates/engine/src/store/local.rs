@@ -4,6 +4,7 @@
 //! ```text
 //! objects/ab/cdef…    the content whose blake3 begins with ab
 //! actions/KEY.json    the record of an action, written after the objects it names
+//! jobs/KEY.json       which worker makes the action, and as which attempt
 //! logs/KEY            what the command of a `run` node wrote
 //! measuring/          the journals of measurements that are not finished
 //! gc.lock             the GC lock: shared while something is put in place, exclusive for the collector

@@ -60,7 +60,7 @@ pub(super) fn run(
     let readings = pretty(&results.text_evals());
     match parameters.runs_on {
         Device::Cpu => output.write("readings.json", &readings)?,
-        Device::Mlx => output.write_volatile("readings.json", &readings)?,
+        Device::Mlx | Device::MlxElsewhere => output.write_volatile("readings.json", &readings)?,
     }
     output.write_volatile("timings.json", &pretty(&timings))?;
     output.write_volatile("verdicts.json", &pretty(&judgement))?;

@@ -3,12 +3,12 @@
 
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use protocol::Step;
 
 /// How far a benchmark is.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measuring {
     /// The configuration that is measured.
     pub config: String,
@@ -28,7 +28,7 @@ pub struct Measuring {
 }
 
 /// What a model does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "doing", rename_all = "snake_case")]
 pub enum Doing {
     /// It is loaded.

@@ -1,0 +1,31 @@
+//! The notes on the jobs of workers: a later build finds them, and `status` shows them.
+//! Knows nothing of how jobs end.
+
+use serde::{Deserialize, Serialize};
+
+use super::Driver;
+use crate::executor::Attempt;
+use artifact::{Digest, in_one_line};
+
+/// The note on a job, which a later build reads.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Note {
+    pub(crate) worker: String,
+    pub(crate) node: String,
+    pub(crate) attempt: Attempt,
+    /// What was last heard of it, for `status`.
+    pub(crate) place: String,
+}
+
+impl Driver<'_> {
+    /// Writes the note on a job.
+    pub(super) fn note(&self, key: &Digest, node: &str, attempt: &Attempt, place: &str) {
+        let (worker, place) = (self.name.to_owned(), place.to_owned());
+        let note = Note { worker, node: node.to_owned(), attempt: attempt.clone(), place };
+        let note = serde_json::to_vec(&note).expect("BUG: a note has a JSON form");
+        if let Err(error) = self.store.put_job_note(key, &note) {
+            self.notice(format!("a later build will not find the job of `{node}`: {}", in_one_line(&error)));
+        }
+    }
+}

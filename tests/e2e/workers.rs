@@ -1,0 +1,377 @@
+//! Nodes that are made on other machines, over ssh and by Slurm: the same bytes, whatever fails on the way.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::bucket::Bucket;
+use crate::faults::signal;
+use crate::kills::{Dice, seed};
+use crate::machines::{COUNT, Hosts, Machines, Queue};
+use crate::remote::Team;
+use crate::soak::is_soak;
+use crate::space::{ALL, Space};
+
+/// A project with commands that take so many tenths of a second, and say that they have run.
+fn slow(count: usize, tenths: usize) -> Space {
+    let space = Space::empty();
+    space.write("data/hello", "hello\n");
+    let numbers = (1..=count).map(|number| number.to_string()).collect::<Vec<_>>().join(", ");
+    let wait = format!("for t in $(seq {tenths}); do sleep 0.1; done");
+    let script = format!(
+        "{wait}; cat {{data}}/hello > {{out}}/made; echo {{i}} >> {{out}}/made; echo {{i}} >> ${COUNT}"
+    );
+    let node = format!(
+        "{{matrix: {{i: [{numbers}]}}, stage: run, makes: files, inputs: {{data: data}}, env: [{COUNT}], \
+         command: [sh, -c, {}]}}",
+        serde_json::to_string(&script).unwrap()
+    );
+    let nodes = format!("nodes:\n  data: {{stage: files, source: data}}\n  \"n{{i}}\": {node}\n");
+    space.write("pipeline.yaml", format!("version: 1\n{nodes}"));
+    space
+}
+
+/// Lets a project of the first member use machines. The remote is a folder.
+fn placed(space: Space, team: &Team, machines: &dyn Machines, stages: &str) -> Space {
+    let space = team.join(space, 0);
+    space.edit("version: 1\n", &format!("version: 1\n{}", machines.workers(stages)));
+    machines.clone_project(team, &space);
+    space
+}
+
+/// Returns the files of all artifacts, by path.
+fn artifacts(space: &Space) -> BTreeMap<String, Vec<u8>> {
+    space.files("artifacts")
+}
+
+/// Starts a build, and returns once this many nodes run on machines.
+fn start(space: &Space, machines: &dyn Machines, running: usize) -> Child {
+    let child = space.command().arg("build").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    let is_command = |(_, line): &&(u32, String)| line.starts_with("sh -c");
+    while machines.processes().iter().filter(is_command).count() < running {
+        assert!(start.elapsed() < Duration::from_secs(60), "nothing runs");
+        thread::sleep(Duration::from_millis(50));
+    }
+    child
+}
+
+fn both() -> Vec<Box<dyn Machines>> {
+    let hosts = Hosts::start(2).map(|hosts| Box::new(hosts) as Box<dyn Machines>);
+    let queue = Queue::start().map(|queue| Box::new(queue) as Box<dyn Machines>);
+    hosts.into_iter().chain(queue).collect()
+}
+
+#[test]
+fn the_same_is_made_here_over_ssh_and_by_slurm() {
+    let here = Space::pico();
+    here.build().ran(ALL);
+    for machines in both() {
+        for bucket in Bucket::all() {
+            let team = Team::on(bucket);
+            let space = placed(Space::pico(), &team, machines.as_ref(), "fuse, quantize");
+            let run = space.build().exits(0);
+            assert_eq!(run.nodes("made"), ["fused", "q4", "q8"], "{}", run.transcript());
+            assert_eq!(run.nodes("built"), ["adapter", "base"]);
+            assert_eq!(artifacts(&space), artifacts(&here));
+            assert_eq!(space.read("pipeline.lock"), here.read("pipeline.lock"));
+            assert_eq!(space.names("cache/jobs"), [""; 0]);
+            space.is_tidy().build().ran([]);
+            // Somebody else takes it from the remote, as anything else of the team.
+            let other = team.second(&space);
+            assert_eq!(other.build().exits(0).nodes("fetched"), ["fused", "q4", "q8"]);
+            assert!(other.run(&["verify", "--local"]).exits(0).stdout.ends_with("0 failed\n"));
+        }
+        machines.is_quiet();
+    }
+}
+
+#[test]
+fn only_what_is_needed_travels_to_a_worker_and_back() {
+    let Some(hosts) = Hosts::start(1) else { return };
+    let team = Team::on(Bucket::folder());
+    let space = placed(Space::pico(), &team, &hosts, "fuse, quantize");
+    let run = space.build_with(&["q4"]).exits(0);
+    assert_eq!(
+        (run.nodes("made"), run.nodes("fetched")),
+        (vec!["fused".into(), "q4".into()], vec!["q4".into()])
+    );
+    // The model between them stays where it was made, and the next worker takes it from there.
+    let run = space.build_with(&["q8"]).exits(0);
+    assert_eq!((run.nodes("made"), run.nodes("fetched")), (vec!["q8".into()], vec!["q8".into()]));
+    let why = space.run(&["why", "q8"]).exits(0).stdout;
+    assert!(why.contains("up to date"), "{why}");
+    space.edit("bits: 4", "bits: 5");
+    let why = space.run(&["why", "q4"]).exits(0).stdout;
+    assert!(why.contains("must run on the worker hosts"), "{why}");
+    // Without workers, it is made here, and the model comes here for that.
+    let run = space.build_with(&["q4", "--local"]).exits(0);
+    assert_eq!((run.nodes("built"), run.nodes("fetched")), (vec!["q4".into()], vec!["fused".into()]));
+}
+
+#[test]
+fn secrets_do_not_travel() {
+    let Some(hosts) = Hosts::start(1) else { return };
+    let team = Team::on(Bucket::folder());
+    let mut space = slow(1, 0);
+    space.edit(&format!("env: [{COUNT}]"), &format!("env: [{COUNT}, SESSION]"));
+    space.set_variable("SESSION", "s3cr3t-of-the-coordinator");
+    let space = placed(space, &team, &hosts, "run");
+    space.build().exits(0).events("made");
+    let names = team.bucket.names();
+    assert!(names.iter().any(|name| name.starts_with("requests/")), "{names:?}");
+    for name in names {
+        let bytes = team.bucket.read(&name);
+        let signed = engine::sign::Envelope::parse(&bytes).map(|envelope| envelope.payload);
+        let text = String::from_utf8_lossy(&signed.unwrap_or(bytes)).into_owned();
+        assert!(!text.contains("s3cr3t"), "{name}: {text}");
+        assert!(!text.contains(space.path("").to_str().unwrap()), "{name} names a folder: {text}");
+    }
+}
+
+#[test]
+fn a_request_is_believed_only_from_a_trusted_key() {
+    let Some(hosts) = Hosts::start(1) else { return };
+    let team = Team::on(Bucket::folder());
+    let space = placed(Space::pico(), &team, &hosts, "quantize");
+    space.build().exits(0).events("made");
+    let name = team.bucket.names_in("requests/").remove(0);
+    let key = name.trim_start_matches("requests/").trim_end_matches(".json").to_owned();
+    let worker = team.second(&space);
+    let exec = |key: &str| worker.run(&["exec", "--key", key]);
+    // It is there already.
+    assert!(exec(&key).exits(0).stdout.ends_with("is in the remote already\n"));
+    // Not one byte of it may be other.
+    let sound = team.bucket.read(&name);
+    let altered = String::from_utf8(sound.clone()).unwrap().replacen("\"payload\":\"e", "\"payload\":\"f", 1);
+    team.bucket.write(&name, altered.as_bytes());
+    let said = exec(&key).exits(1).stderr;
+    assert!(said.contains("is not believed: it says that"), "{said}");
+    // The request for one key is none for another.
+    let other = team.bucket.names_in("requests/").remove(1);
+    team.bucket.write(&other, &sound);
+    let other = other.trim_start_matches("requests/").trim_end_matches(".json");
+    let said = exec(other).exits(1).stderr;
+    assert!(said.contains("its recipe has another key"), "{said}");
+    let said = exec(&"0".repeat(64)).exits(1).stderr;
+    assert!(said.contains("the remote has no request for "), "{said}");
+    // A worker that does not know who asks does nothing, and one without a key neither.
+    team.bucket.write(&name, &sound);
+    let line = format!("member0: \"{}\", ", team.keys[0].public());
+    worker.edit(&line, "");
+    let said = exec(&key).exits(1).stderr;
+    assert!(
+        said.contains("who is not trusted; the `trusted_keys` of this machine's project must name"),
+        "{said}"
+    );
+    let keyless = space.cloned();
+    keyless.edit(&format!("member1: \"{}\"", team.keys[1].public()), "");
+    let said = keyless.run(&["exec", "--key", &key]).exits(1).stderr;
+    assert!(said.contains("this machine has no signing key; `pipeline keys init` makes one"), "{said}");
+}
+
+#[test]
+fn a_worker_that_is_not_trusted_makes_nothing() {
+    let Some(hosts) = Hosts::start(1) else { return };
+    let team = Team::on(Bucket::folder());
+    let space = placed(Space::pico(), &team, &hosts, "fuse");
+    space.edit(&format!(", member1: \"{}\"", team.keys[1].public()), "");
+    let run = space.run(&["build"]).exits(1);
+    assert!(
+        run.stderr.contains("fused: failed: what its worker answers is not believed"),
+        "{}",
+        run.transcript()
+    );
+    assert!(run.stderr.contains("who is not trusted"), "{}", run.transcript());
+}
+
+#[test]
+fn what_is_wrong_with_a_host_is_said() {
+    let Some(hosts) = Hosts::start(1) else { return };
+    let team = Team::on(Bucket::folder());
+    let space = placed(Space::pico(), &team, &hosts, "fuse");
+    let said = |from: &str, to: &str| {
+        space.edit(from, to);
+        let run = space.run(&["build", "fused"]).exits(1);
+        space.edit(to, from);
+        run.stderr
+    };
+    let program = format!("program: \"{}\"", env!("CARGO_BIN_EXE_pipeline"));
+    let absent = said(&program, "program: no-such-pipeline");
+    assert!(absent.contains("`no-such-pipeline` is not found on host1"), "{absent}");
+    assert!(absent.contains("cargo install"), "{absent}");
+    let folder = said("~/project", "~/nowhere");
+    assert!(folder.contains("fused: failed: on host1: ") && folder.contains("nowhere"), "{folder}");
+    let known = hosts.folder().join("known_hosts");
+    let keys = fs::read_to_string(&known).unwrap();
+    fs::write(&known, "").unwrap();
+    let unknown = space.run(&["build", "fused"]).exits(1).stderr;
+    assert!(unknown.contains("Host key verification failed"), "{unknown}");
+    fs::write(&known, keys).unwrap();
+    let remote = space.run(&["build", "fused", "--no-remote"]).exits(1).stderr;
+    assert!(
+        remote.contains("the worker `hosts` gets its work through a remote, and there is none"),
+        "{remote}"
+    );
+    let _ = space.run(&["build", "fused"]).exits(0);
+    // What a stage says reaches the one who asked.
+    let failing = placed(slow(1, 0), &Team::on(Bucket::folder()), &hosts, "run");
+    failing.edit("cat {data}", "echo oh no; exit 3; cat {data}");
+    let run = failing.run(&["build"]).exits(1);
+    assert!(
+        run.stderr.contains("n1: failed: on host1: `sh` failed with exit code 3"),
+        "{}",
+        run.transcript()
+    );
+    assert!(run.stderr.contains("oh no"), "{}", run.transcript());
+}
+
+#[test]
+fn options_of_slurm_are_checked_when_a_job_is_submitted_and_long_sweeps_are_split() {
+    let Some(queue) = Queue::start() else { return };
+    let team = Team::on(Bucket::folder());
+    // The longest array of this cluster has eight jobs.
+    let space = placed(slow(11, 0), &team, &queue, "run");
+    space.edit("for: [run]", "for: [run], options: [--partition=nope]");
+    let run = space.run(&["build"]).exits(1);
+    assert!(run.stderr.contains("invalid partition specified: nope"), "{}", run.transcript());
+    space.edit("--partition=nope", "--partition=main");
+    let run = space.build().exits(0);
+    assert_eq!(run.nodes("made").len(), 11, "{}", run.transcript());
+    assert_eq!(queue.runs().len(), 11, "each ran once");
+    assert_eq!(queue.submit(&["squeue", "--noheader"]), "");
+    let names = fs::read_dir(queue.folder().join("project")).unwrap().flatten();
+    let logs = names.filter(|entry| entry.path().extension().is_some_and(|end| end == "log"));
+    assert_eq!(logs.count(), 0, "logs are left");
+}
+
+#[test]
+fn a_build_leaves_its_jobs_and_a_later_one_finds_them() {
+    for machines in both() {
+        let team = Team::on(Bucket::folder());
+        let space = placed(slow(2, 15), &team, machines.as_ref(), "run");
+        let left = space.build_with(&["--detach"]).exits(0);
+        assert_eq!(
+            left.events("finished")[0]["left"],
+            serde_json::json!(["n1", "n2"]),
+            "{}",
+            left.transcript()
+        );
+        let status = space.run(&["status"]).exits(0).stdout;
+        assert_eq!(status.matches("; on the worker ").count(), 2, "{status}");
+        let run = space.build().exits(0);
+        assert_eq!(run.nodes("made"), ["n1", "n2"], "{}", run.transcript());
+        assert_eq!(machines.runs(), ["1", "2"], "each ran once");
+        assert_eq!(space.names("cache/jobs"), [""; 0]);
+        machines.is_quiet();
+    }
+}
+
+#[test]
+fn an_interrupt_cancels_the_jobs() {
+    for machines in both() {
+        let team = Team::on(Bucket::folder());
+        let space = placed(slow(2, 100), &team, machines.as_ref(), "run");
+        let child = start(&space, machines.as_ref(), 2);
+        signal(&child, "INT");
+        let run = space.finish(child.wait_with_output().unwrap()).exits(130);
+        assert!(!run.stderr.contains("may still run"), "{}", run.transcript());
+        machines.is_quiet();
+        assert_eq!(space.names("cache/jobs"), [""; 0]);
+        assert_eq!(machines.runs(), [""; 0]);
+    }
+}
+
+/// What fails while jobs run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    /// The build is killed.
+    Coordinator,
+    /// A process of a worker is killed.
+    Worker,
+    /// A machine loses power, and comes back.
+    Machine,
+    /// The connection or the controller is lost.
+    Connection,
+}
+
+const FAULTS: [Fault; 4] = [Fault::Coordinator, Fault::Worker, Fault::Machine, Fault::Connection];
+
+/// Builds while a fault happens, and again; what is there then must be the same as without.
+fn survives(
+    machines: &dyn Machines,
+    fault: Fault,
+    break_it: &dyn Fn(Fault),
+    pause: Duration,
+    is_queue: bool,
+) {
+    let team = Team::on(Bucket::folder());
+    let space = placed(slow(3, 12), &team, machines, "run");
+    let _ = fs::remove_file(machines.folder().join("count"));
+    let mut child = start(&space, machines, 2);
+    thread::sleep(pause);
+    if fault == Fault::Coordinator {
+        child.kill().unwrap();
+    } else {
+        break_it(fault);
+    }
+    let first = space.finish(child.wait_with_output().unwrap());
+    let said = first.transcript();
+    let run = space.build();
+    assert_eq!(run.code(), Some(0), "{fault:?}: {said}\n{}", run.transcript());
+    for number in 1..=3 {
+        let made = space.read(&format!("artifacts/n{number}/made"));
+        assert_eq!(made, format!("hello\n{number}\n"), "{fault:?}: {said}");
+    }
+    let runs = machines.runs();
+    let count = |number: usize| runs.iter().filter(|line| **line == number.to_string()).count();
+    // A job may have run and not been sent when its worker was killed. A batch system outlives builds and controllers.
+    let outlives = is_queue && matches!(fault, Fault::Coordinator | Fault::Connection);
+    let most = if outlives { 1 } else { 3 };
+    assert!((1..=3).all(|number| (1..=most).contains(&count(number))), "{fault:?}: {runs:?}\n{said}");
+    assert_eq!(space.names("cache/jobs"), [""; 0]);
+    space.is_tidy();
+    machines.is_quiet();
+}
+
+/// Does each fault of `FAULTS` once, or hundreds at random moments in a soak.
+fn rounds(machines: &dyn Machines, is_queue: bool, break_it: &dyn Fn(Fault)) {
+    let mut dice = Dice(seed());
+    let count = if is_soak() { 60 } else { FAULTS.len() };
+    for round in 0..count {
+        let fault = FAULTS[round % FAULTS.len()];
+        let pause = Duration::from_millis(dice.roll() % 1200);
+        survives(machines, fault, break_it, pause, is_queue);
+    }
+    println!("{count} faults on workers");
+}
+
+#[test]
+fn whatever_fails_over_ssh_the_same_is_made() {
+    let Some(hosts) = Hosts::start(2) else { return };
+    rounds(&hosts, false, &|fault| match fault {
+        Fault::Coordinator => {}
+        Fault::Worker => hosts.kill_worker(),
+        Fault::Machine => {
+            hosts.kill(1);
+            hosts.revive(1);
+        }
+        Fault::Connection => hosts.cut(),
+    });
+}
+
+#[test]
+fn whatever_fails_in_slurm_the_same_is_made() {
+    let Some(queue) = Queue::start() else { return };
+    rounds(&queue, true, &|fault| match fault {
+        Fault::Coordinator => {}
+        Fault::Worker => queue.kill_worker(),
+        Fault::Machine => {
+            queue.script(&["kill-node", "cpu1"]);
+            queue.script(&["start-node", "cpu1"]);
+        }
+        Fault::Connection => queue.script(&["restart-controller"]),
+    });
+}
