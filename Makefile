@@ -35,12 +35,14 @@ bench: setup ## Measure beside ninja and make, beside mlx-lm and llama.cpp; writ
 	@scripts/llama-cpp/setup.sh
 	$(CARGO) build --release --locked --features mlx
 	$(CARGO) build --release --locked -p cpu --example read_memory
+	$(CARGO) build --release --locked -p engine --example scale
 	python3 bench/null_build.py
 	python3 bench/weights.py
 	python3 bench/experts.py
 	python3 bench/load.py
 	python3 bench/decode.py
 	python3 bench/remote.py
+	python3 bench/workers.py
 
 setup: mlx ## MLX for the build, mlx-lm, an S3 server, sshd and Slurm for the tests and the benchmarks
 	@scripts/mlx-lm/setup.sh

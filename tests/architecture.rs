@@ -80,7 +80,7 @@ const ROOMS: &[(&str, &str, &[&str])] = &[
     ("engine", "graph", &["manifest", "stage"]),
     ("engine", "sources", &["graph", "hub", "lockfile", "manifest", "origin", "paths", "stage"]),
     ("engine", "recipe", &["origin", "stage"]),
-    ("engine", "request", &["recipe", "stage"]),
+    ("engine", "request", &["machine", "recipe", "stage"]),
     ("engine", "plan", &["graph", "recipe", "request", "share", "sources", "stage", "store"]),
     ("engine", "forecast", &["graph", "machine", "paths", "plan", "recipe", "stage", "store"]),
     ("engine", "measurements", &["machine", "recipe", "share", "sign", "stage", "store"]),

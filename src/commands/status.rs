@@ -78,7 +78,7 @@ fn table(project: &Project, decisions: &[Decision]) -> String {
     for decision in decisions {
         let why: Vec<_> = decision.changes.iter().map(words).collect();
         let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) };
-        let job = jobs.iter().find(|job| decision.is_stale() && job.node == name(decision));
+        let job = jobs.iter().find(|job| decision.is_stale() && decision.key == Some(job.key));
         let job =
             job.map_or_else(String::new, |job| format!("; on the worker {}: {}", job.worker, job.place));
         let _ = writeln!(text, "{:width$}  {}{why}{job}", name(decision), sentence(project, decision));

@@ -5,6 +5,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "the tests play the user, who writes files as they like")]
 
+#[path = "../sample/short_train.rs"]
+mod short_train;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -165,38 +168,7 @@ fn a_modelfile_has_its_gguf_beside_it() {
 #[test]
 fn the_example_goes_from_raw_data_to_a_report() {
     let project = Project::of("lora.yaml");
-    let (example, tiny) = (repository().join("examples/train"), project.path("examples/tiny"));
-    for (from, to) in [(example, project.path("examples/train")), (repository().join("examples/tiny"), tiny)]
-    {
-        copy(&from, &to);
-    }
-    let edit = |file: &str, edits: &[(&str, &str)]| {
-        let path = project.path("examples/train").join(file);
-        let text = fs::read_to_string(&path).unwrap();
-        let edited = edits.iter().fold(text, |text, (from, to)| {
-            assert!(text.contains(from), "{file} has no {from}");
-            text.replace(from, to)
-        });
-        fs::write(path, edited).unwrap();
-    };
-    edit(
-        "lora.yaml",
-        &[
-            ("iters: 60", "iters: 2"),
-            ("save_every: 15", "save_every: 1"),
-            ("val_batches: -1", "val_batches: 1"),
-        ],
-    );
-    edit(
-        "pipeline.yaml",
-        &[
-            ("[15, 30, 45, 60]", "[1, 2]"),
-            ("--config, 60-4bit-keep", "--config, 2-4bit-keep"),
-            ("--least, \"0.9\"", "--least, \"0.1\""),
-            // Five questions in the place of 36.
-            ("suite: ../tiny/heldout.yaml", "suite: ../tiny/discrimination.yaml"),
-        ],
-    );
+    short_train::write(project.folder.path());
     let built = project.run(&["-C", "examples/train", "build"]);
     let said = String::from_utf8_lossy(&built.stderr);
     assert!(built.status.success(), "{said}");
@@ -209,21 +181,6 @@ fn the_example_goes_from_raw_data_to_a_report() {
     assert!(String::from_utf8_lossy(&report.stdout).contains("2-4bit-keep"), "{report:?}");
     let again = project.run(&["-C", "examples/train", "build"]);
     assert!(String::from_utf8_lossy(&again.stdout).starts_with("nothing to do"));
-}
-
-/// Copies a folder, without what builds and Python leave in it.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let (path, name) = (entry.as_ref().unwrap().path(), entry.unwrap().file_name());
-        let is_left =
-            ["artifacts", "cache", "pipeline.lock", ".venv", "__pycache__"].iter().any(|left| name == *left);
-        match path.is_dir() {
-            _ if is_left => {}
-            true => copy(&path, &to.join(name)),
-            false => drop(fs::copy(&path, to.join(name)).unwrap()),
-        }
-    }
 }
 
 /// The server of `hub.py`, which takes uploads.

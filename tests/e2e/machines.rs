@@ -119,6 +119,16 @@ impl Hosts {
         self.script(&["start-one", &number.to_string()]);
     }
 
+    /// Starts the hosts again, with one processor each.
+    pub(crate) fn restart_on_one_processor(&self) {
+        self.script(&["stop"]);
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts/engines/sshd.sh");
+        let words = [script.as_path(), self.folder.path()];
+        let mut command = Command::new("taskset");
+        command.args(["-c", "0", "bash"]).args(words).args([&self.count.to_string(), "start"]);
+        assert!(command.stdout(Stdio::null()).status().unwrap().success());
+    }
+
     /// Cuts a connection of a build, from this side.
     pub(crate) fn cut(&self) {
         let config = self.ssh_config().display().to_string();
@@ -221,9 +231,16 @@ fn environment(team: &Team, folder: &Path) -> Vec<String> {
         format!("PIPELINE_SIGNING_KEY={}", team.keys[1].to_text()),
         format!("XDG_STATE_HOME={STATE_HOME}"),
         format!("{COUNT}={}", folder.join("count").display()),
+        format!("PATH={}", programs()),
     ];
     lines.extend(team.bucket.variables().into_iter().map(|(name, value)| format!("{name}={value}")));
     lines
+}
+
+/// Returns a `PATH` with the Python of mlx-lm.
+pub(crate) fn programs() -> String {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".mlx-lm/bin");
+    format!("{}:/usr/local/bin:/usr/bin:/bin", python.display())
 }
 
 /// Copies what somebody has after `git clone`.

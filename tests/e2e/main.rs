@@ -37,6 +37,8 @@ mod report;
 mod rounding;
 mod run;
 mod server;
+#[path = "../sample/short_train.rs"]
+mod short_train;
 mod situations;
 mod soak;
 mod space;

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use crate::bucket::Bucket;
 use crate::faults::signal;
 use crate::kills::{Dice, seed};
-use crate::machines::{COUNT, Hosts, Machines, Queue};
+use crate::machines::{COUNT, Hosts, Machines, Queue, programs};
 use crate::remote::Team;
+use crate::short_train;
 use crate::soak::is_soak;
 use crate::space::{ALL, Space};
 
@@ -86,6 +87,92 @@ fn the_same_is_made_here_over_ssh_and_by_slurm() {
         }
         machines.is_quiet();
     }
+}
+
+/// Returns the artifact of each node in a lock. The key of a node that reads times is another in each run.
+fn locked(space: &Space, lock: &str) -> BTreeMap<String, String> {
+    let text = space.read(lock);
+    let lines = text.lines().filter_map(|line| line.split_once(": {key: "));
+    lines.map(|(node, rest)| (node.to_owned(), rest.split_once("artifact: ").unwrap().1.to_owned())).collect()
+}
+
+#[test]
+fn the_training_example_is_the_same_here_over_ssh_and_by_slurm() {
+    let lock = "examples/train/pipeline.lock";
+    let build = |machines: Option<&dyn Machines>| {
+        let team = Team::on(Bucket::folder());
+        let mut space = Space::empty();
+        short_train::write(&space.path(""));
+        space.set_variable("PATH", &programs());
+        space.set_variable("PIPELINE_SIGNING_KEY", &team.keys[0].to_text());
+        if let Some(machines) = machines {
+            let keys = [team.keys[0].public(), team.keys[1].public()];
+            let cache = format!(
+                "cache: {{remote: \"{}\", trusted_keys: {{me: \"{}\", worker: \"{}\"}}}}\n",
+                team.bucket.url(),
+                keys[0],
+                keys[1]
+            );
+            let workers = machines.workers("run, fuse, quantize, benchmark");
+            let workers = workers.replace("/project", "/project/examples/train");
+            space.edit_file(
+                "examples/train/pipeline.yaml",
+                "version: 1\n",
+                &format!("version: 1\n{cache}{workers}"),
+            );
+            machines.clone_project(&team, &space);
+        }
+        let run = space.run(&["-C", "examples/train", "build", "--json"]).exits(0);
+        let by_workers = run.nodes("made").len();
+        assert_eq!(by_workers, if machines.is_some() { 15 } else { 0 }, "{}", run.transcript());
+        locked(&space, lock)
+    };
+    let here = build(None);
+    assert_eq!(here.len(), 19);
+    for machines in both() {
+        assert_eq!(build(Some(machines.as_ref())), here);
+        machines.is_quiet();
+    }
+}
+
+#[test]
+fn a_measurement_is_that_of_the_class_of_its_worker() {
+    let Some(hosts) = Hosts::start(1) else { return };
+    let team = Team::on(Bucket::folder());
+    let space = Space::empty();
+    short_train::write(&space.path(""));
+    let tiny = "examples/tiny";
+    space.write(
+        "pipeline.yaml",
+        format!(
+            "version: 1\nnodes:\n  base: {{stage: base, source: {tiny}/base-4bit}}\n  bench: {{stage: benchmark, \
+             suite: {tiny}/discrimination.yaml, configs: {{base: base}}, gates: {{base: {{speed: \">= 0.001\"}}}}}}\n"
+        ),
+    );
+    let space = placed(space, &team, &hosts, "benchmark");
+    // A machine with one processor is of another class than this one.
+    hosts.restart_on_one_processor();
+    let run = space.build().exits(0);
+    assert_eq!(run.nodes("made"), ["bench"], "{}", run.transcript());
+    let timings: serde_json::Value =
+        serde_json::from_str(&space.read("artifacts/bench/timings.json")).unwrap();
+    assert_eq!(timings["machine"]["threads"], 1);
+    assert!(timings["run"]["asked_by"].as_str().unwrap().contains(" threads"), "{timings}");
+    let report = space.read("artifacts/bench/report.md");
+    assert!(report.contains("1 threads") && report.contains(", for a build on "), "{report}");
+    space.build().ran([]);
+    // Who places it in the same way takes it from the remote. Who does not, measures.
+    let other = team.second(&space);
+    assert_eq!(other.build().exits(0).nodes("fetched"), ["bench"]);
+    let local = team.second(&space);
+    let run = local.build_with(&["--local"]).exits(0);
+    assert!(run.nodes("built").contains(&"bench".to_owned()), "{}", run.transcript());
+    // A machine without a GPU does not measure for one.
+    space
+        .edit("for: [benchmark]", "for: [benchmark], device: mlx-gpu")
+        .edit("{base: base}, gates", "{base: base}, device: mlx, gates");
+    let run = space.run(&["build"]).exits(1);
+    assert!(run.stderr.contains("gpu`, which this machine does not have"), "{}", run.transcript());
 }
 
 #[test]
@@ -245,6 +332,79 @@ fn options_of_slurm_are_checked_when_a_job_is_submitted_and_long_sweeps_are_spli
     let names = fs::read_dir(queue.folder().join("project")).unwrap().flatten();
     let logs = names.filter(|entry| entry.path().extension().is_some_and(|end| end == "log"));
     assert_eq!(logs.count(), 0, "logs are left");
+}
+
+#[test]
+fn a_command_starts_workers_too() {
+    let here = Space::pico();
+    here.build().ran(ALL);
+    let team = Team::on(Bucket::folder());
+    let space = team.join(Space::pico(), 0);
+    let worker = team.second(&space);
+    let key = team.keys[1].to_text();
+    let (folder, program) = (worker.path(""), env!("CARGO_BIN_EXE_pipeline"));
+    let command = |before: &str, after: &str| {
+        format!(
+            "workers: {{w: {{executor: command, run: [sh, -c, \"{before} PIPELINE_SIGNING_KEY={key} sh -c '$0' {after}\", \"{{line}}\"], \
+             for: [fuse, quantize], folder: {}, program: {program}}}}}\n",
+            folder.display()
+        )
+    };
+    let with = |command: &str| {
+        let text = space.read("pipeline.yaml");
+        let rest = text.lines().filter(|line| !line.starts_with("workers: ")).collect::<Vec<_>>().join("\n");
+        space.write(
+            "pipeline.yaml",
+            rest.replacen("version: 1\n", &format!("version: 1\n{command}"), 1) + "\n",
+        );
+    };
+    // What says that all is well and has sent nothing has lost its job. Somebody tries a few times, and says so.
+    with(&command("exit 0;", ""));
+    let run = space.run(&["build", "fused"]).exits(1);
+    assert_eq!(
+        run.stderr.matches("the worker `w` lost `fused`, and it begins again").count(),
+        4,
+        "{}",
+        run.transcript()
+    );
+    assert!(run.stderr.contains("it was tried 5 times"), "{}", run.transcript());
+    with(&command("echo out of order >&2; exit 9;", ""));
+    let run = space.run(&["build", "fused"]).exits(1);
+    assert!(
+        run.stderr.contains("its command ended with exit status: 9: out of order"),
+        "{}",
+        run.transcript()
+    );
+    // A job that cannot be left is cancelled, and that is said.
+    with(&command("sleep 30;", ""));
+    let run = space.run(&["build", "fused", "--detach"]).exits(0);
+    assert!(
+        run.stderr.contains("`fused` cannot be left to the worker `w`, so it is cancelled"),
+        "{}",
+        run.transcript()
+    );
+    with(&command("", ""));
+    let run = space.build().exits(0);
+    assert_eq!(run.nodes("made"), ["fused", "q4", "q8"], "{}", run.transcript());
+    assert_eq!(artifacts(&space), artifacts(&here));
+}
+
+#[test]
+fn a_checkout_starts_no_workers_where_no_command_may_run() {
+    let team = Team::on(Bucket::folder());
+    let space = team.join(Space::pico(), 0);
+    let trap = space.path("trapped");
+    let worker = format!(
+        "workers: {{w: {{executor: slurm, submit: [sh, -c, \"touch {}; false\"], for: [fuse]}}}}\n",
+        trap.display()
+    );
+    space.edit("version: 1\n", &format!("version: 1\n{worker}"));
+    let _ = space.run(&["status"]).exits(0);
+    let _ = space.run(&["build", "--no-commands"]).exits(0);
+    assert!(!trap.exists());
+    space.edit("bits: 4", "bits: 5").edit("adapter: adapter}", "adapter: adapter, dtype: float16}");
+    let _ = space.run(&["build"]).exits(1);
+    assert!(trap.exists());
 }
 
 #[test]

@@ -27,7 +27,10 @@ impl Report<'_> {
         for note in self.code_notes() {
             let _ = writeln!(out, "{}.\n", prose(&note));
         }
-        let _ = writeln!(out, "---\n\nMeasured on {}.", escape(&self.timings.machine.to_string()));
+        let asked_by = self.timings.run.as_ref().and_then(|run| run.asked_by.as_ref());
+        let asked_by =
+            asked_by.map_or_else(String::new, |machine| format!(", for a build on {}", escape(machine)));
+        let _ = writeln!(out, "---\n\nMeasured on {}{asked_by}.", escape(&self.timings.machine.to_string()));
         out
     }
 

@@ -121,6 +121,9 @@ pub struct RunFacts {
     pub git_commit: Option<String>,
     /// The bases and adapters that the configurations descend from.
     pub sources: Vec<SourceFacts>,
+    /// The class of the machine whose build asked for it, if a worker measured it for another machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_by: Option<String>,
 }
 
 /// A base or an adapter.

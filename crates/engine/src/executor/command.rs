@@ -54,8 +54,10 @@ pub(super) fn run(prefix: &[String], arguments: &[String], input: &str) -> Resul
     };
     let Some((program, rest)) = words.split_first() else { fail!(Bug, "a program has a name") };
     let name = arguments.first().map_or("", String::as_str);
-    let output = finish(program, rest, input)
-        .map_err(|error| Error::Worker(format!("`{name}` cannot be run: {program}: {error}")))?;
+    let output = finish(program, rest, input).map_err(|error| {
+        let problem = if error.kind() == io::ErrorKind::TimedOut { "does not end" } else { "cannot be run" };
+        Error::Worker(format!("`{name}` {problem}: {program}: {error}"))
+    })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

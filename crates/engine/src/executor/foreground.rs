@@ -70,16 +70,16 @@ impl Foreground {
             return Condition::Gone { how: None, is_lost: true };
         };
         match one.child.try_wait() {
-            Ok(None) => Condition::Runs { host: name, heard: Vec::new() },
+            Ok(None) => Condition::Runs { host: format!("as {name}"), heard: Vec::new() },
             ended => {
-                let how = match ended {
-                    Ok(Some(status)) => {
-                        format!("its command ended with {status}: {}", one.words.last_lines())
-                    }
-                    _ => one.words.last_lines(),
-                };
+                let status = ended.ok().flatten();
+                let words = one.words.last_lines();
+                let words = if words.is_empty() { words } else { format!(": {words}") };
+                // A command that says that all is well, of a job that has sent nothing, has lost it.
+                let is_lost = status.is_some_and(|status| status.success());
+                let status = status.map_or_else(String::new, |status| format!(" with {status}"));
                 running.remove(&name);
-                Condition::Gone { how: Some(how), is_lost: false }
+                Condition::Gone { how: Some(format!("its command ended{status}{words}")), is_lost }
             }
         }
     }
@@ -113,16 +113,19 @@ impl Executor for Foreground {
     fn cancel(&self, attempts: &[Attempt]) -> Vec<Option<String>> {
         let end = |attempt: &Attempt| {
             let name = attempt.name();
-            let mut one = self.running().remove(&name)?;
+            let one = self.running().remove(&name);
             let cancel: Vec<_> = self.cancel.iter().map(|word| word.replace(ATTEMPT, &name)).collect();
+            // Also of an attempt whose command has ended: the job may go on.
             let cancelled =
                 if cancel.is_empty() { Ok(String::new()) } else { command::run(&[], &cancel, "") };
-            terminate(&one.child);
-            let ended = command::wait(&mut one.child, LONGEST_END);
+            let ended = one.map(|mut one| {
+                terminate(&one.child);
+                command::wait(&mut one.child, LONGEST_END)
+            });
             match (cancelled, ended) {
-                (Err(error), _) => Some(error.to_string()),
-                (_, Err(error)) => Some(format!("its command does not end: {error}")),
-                _ if self.cancel.is_empty() => {
+                (Err(error), Some(_)) => Some(format!("`cancel`: {error}")),
+                (_, Some(Err(error))) => Some(format!("its command does not end: {error}")),
+                (_, Some(Ok(_))) if cancel.is_empty() => {
                     Some("its command was ended, and `cancel` is not written".to_owned())
                 }
                 _ => None,

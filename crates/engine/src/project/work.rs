@@ -12,11 +12,12 @@ use super::{Project, RemoteChoice};
 use crate::error::{Context, OrBug, Result, fail, require};
 use crate::executor::Heard;
 use crate::plan::share_policy;
+use crate::recipe::Recipe;
 use crate::request::{Ending, OUTCOMES, REQUEST_TYPE, REQUESTS, WorkOutcome, WorkRequest};
 use crate::schedule::{self, Listeners, MaySign, Task, execute};
 use crate::share::{LocalRecords, Share, Unread};
 use crate::stage::{BackendKind, InputFile, Inputs, Measuring, Quoting, Stage};
-use crate::store::{LocalStore, Slot};
+use crate::store::{Action, LocalStore, Slot};
 use crate::{Error, inputs, machine, paths};
 use artifact::{Artifact, AtPath, Digest, FileEntry, Interrupted, in_one_line};
 
@@ -99,7 +100,11 @@ impl Project {
     ) -> Result<Done> {
         let (recipe, stage) = (request.recipe()?, request.stage()?);
         let backend = backend_of(&stage, recipe.backend())?;
-        if !request.again && share.record(&request.key, &share_policy(&stage)).is_some() {
+        let is_it =
+            |action: &Action| Recipe::read(&action.recipe).is_some_and(|recipe| recipe.key() == request.key);
+        if !request.again
+            && share.record(&request.key, &share_policy(&stage)).is_some_and(|action| is_it(&action))
+        {
             return Ok(Done { seconds: None, warnings: Vec::new() });
         }
         self.store.prepare()?;
@@ -159,7 +164,8 @@ impl Project {
             let meant = Artifact::new(given.files().cloned().collect());
             let root =
                 inputs::link_all(&meant, paths::absolute(&scratch.join(format!("{number}.input"))), &object)?;
-            let folder = given.path.as_ref().map_or_else(|| root.clone(), |path| root.join(path));
+            let only = given.artifact.files().first().filter(|_| given.is_file).map(|file| &file.path);
+            let folder = given.path.as_ref().or(only).map_or_else(|| root.clone(), |path| root.join(path));
             for file in given.part().files() {
                 let path = if folder.is_dir() { folder.join(&file.path) } else { folder.clone() };
                 files.push(InputFile {
@@ -189,6 +195,7 @@ impl Project {
             quoting: if request.may_quote { Quoting::Allowed } else { Quoting::Forbidden },
             origin: request.recipe()?.origin().cloned().map(Into::into),
             about: request.about.clone(),
+            asked_by: Some(request.asked_by.clone()),
             root: if has_program { folder } else { paths::absolute(&self.root) },
             files: if matches!(stage, Stage::Run(_)) { files } else { Vec::new() },
             project_files,

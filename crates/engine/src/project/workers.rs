@@ -1,6 +1,7 @@
 //! The workers of a project: those that the user has, in a file of their own, and those of the pipeline file.
 //! Knows nothing of how a job is run.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Project, text_file, usage};
 use crate::error::{Result, fail};
-use crate::executor::{Crew, Executor, Foreground, Invocation, Slurm, Ssh};
+use crate::executor::{Condition, Crew, Executor, Foreground, Invocation, Slurm, Ssh};
 use crate::graph::NodeId;
 use crate::manifest::{Engine, Hosts, Worker, is_host, read_workers};
 use crate::schedule::Note;
@@ -54,6 +55,8 @@ pub(super) struct Workers {
 /// A job of a worker that an earlier build has left, or that a build runs now.
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkerJob {
+    /// The key of what it makes.
+    pub key: Digest,
     /// The node.
     pub node: String,
     /// The worker.
@@ -170,17 +173,38 @@ impl Project {
         }
     }
 
-    /// Returns the jobs of workers that are on note.
+    /// Returns the jobs of workers that are on note, and where they are now, as far as a queue tells it.
     pub fn worker_jobs(&self) -> Vec<WorkerJob> {
-        let notes = self.store.job_notes().into_values();
-        let read = |note: Vec<u8>| serde_json::from_slice::<Note>(&note).ok();
-        let job = |note: Note| {
-            let Note { worker, node, place, .. } = note;
-            WorkerJob { node, worker, place }
+        let notes = self.store.job_notes().into_iter();
+        let read = |(key, note): (Digest, Vec<u8>)| Some((key, serde_json::from_slice::<Note>(&note).ok()?));
+        let mut notes: Vec<_> = notes.filter_map(read).collect();
+        notes.sort_by_key(|(key, _)| *key);
+        let mut places = BTreeMap::new();
+        for worker in &self.workers.all {
+            let own: Vec<_> = notes.iter().filter(|(_, note)| note.worker == worker.name).collect();
+            if !own.is_empty() && matches!(worker.engine, Engine::Slurm { .. }) {
+                let attempts: Vec<_> = own.iter().map(|(_, note)| note.attempt.clone()).collect();
+                let told = self.crew(worker).and_then(|crew| crew.executor.poll(&attempts));
+                let told = told.map_or_else(
+                    |error| vec![error.to_string(); own.len()],
+                    |told| told.iter().map(place_of).collect(),
+                );
+                places.extend(own.iter().map(|(key, _)| *key).zip(told));
+            }
+        }
+        let job = |(key, note): (Digest, Note)| {
+            let place = places.get(&key).cloned().unwrap_or(note.place);
+            WorkerJob { key, node: note.node, worker: note.worker, place }
         };
-        let mut jobs: Vec<_> = notes.filter_map(read).map(job).collect();
-        jobs.sort_by(|a, b| a.node.cmp(&b.node));
-        jobs
+        notes.into_iter().map(job).collect()
+    }
+}
+
+fn place_of(condition: &Condition) -> String {
+    match condition {
+        Condition::Waits(reason) => reason.clone(),
+        Condition::Runs { host, .. } => format!("runs on {host}"),
+        Condition::Gone { .. } => "has left the queue; a build reads how it ended".to_owned(),
     }
 }
 

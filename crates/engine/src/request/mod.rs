@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Context, Result, fail, require};
+use crate::machine;
 use crate::recipe::Recipe;
 use crate::stage::{BASE_ROLE, FILE_ROLE, Stage};
 use artifact::{Artifact, Digest, FileEntry};
@@ -61,6 +62,8 @@ pub struct WorkRequest {
     pub project_files: BTreeMap<String, FileEntry>,
     /// What a benchmark is about: the bases and adapters, and the commit around the project.
     pub about: (Vec<SourceFacts>, Option<String>),
+    /// The class of the machine that asks.
+    pub asked_by: String,
     /// Whether it is made again although somebody has made it.
     pub again: bool,
 }
@@ -79,6 +82,8 @@ pub struct Given {
     pub artifact: Artifact,
     /// The folder or the file inside it that is meant; `None` if all of it is.
     pub path: Option<String>,
+    /// Whether it is one file, and not a folder with a file in it.
+    pub is_file: bool,
 }
 
 /// A source of a request.
@@ -124,6 +129,7 @@ impl WorkRequest {
             may_quote: false,
             project_files: BTreeMap::new(),
             about: (Vec::new(), None),
+            asked_by: machine::class().to_owned(),
             again: false,
         }
     }

@@ -90,7 +90,8 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         for (input, from) in graph.edges(id) {
             let artifact = self.artifacts.get(&from).or_bug("the inputs of a started node are made")?;
             let source = sources.path(graph, from).filter(|_| graph.node(from).stage.is_reference());
-            let given = Given { artifact: artifact.clone(), path: input.path.clone() };
+            let is_file = source.as_ref().is_some_and(|source| source.is_file());
+            let given = Given { artifact: artifact.clone(), path: input.path.clone(), is_file };
             if let Some(problem) =
                 input.path.as_ref().and_then(|path| inputs::nothing_at(artifact, path, &input.node))
             {

@@ -106,7 +106,7 @@ impl Share {
         }
         // A trusted record with the same artifact is not replaced, whoever signed it: others may not trust
         // our key.
-        let same = |theirs: Action| theirs.artifact == action.artifact;
+        let same = |theirs: Action| theirs.artifact == action.artifact && theirs.recipe == action.recipe;
         if !self.record(key, policy).is_some_and(same) {
             self.remote()?.put(&record_name(key, policy), statement)?;
         }

@@ -57,6 +57,8 @@ pub struct Inputs {
     pub previous: BTreeMap<String, Vec<u8>>,
     /// What a benchmark is about: the bases and adapters, and the commit around the project.
     pub about: (Vec<SourceFacts>, Option<String>),
+    /// The class of the machine whose build asked for it, on a worker.
+    pub asked_by: Option<String>,
     /// The folder of the pipeline file, for a command.
     pub root: PathBuf,
     /// The files of the input folders, for a command.

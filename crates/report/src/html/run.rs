@@ -11,7 +11,7 @@ impl Report<'_> {
     /// Returns the facts that stand beside the decision: of what, when, and on which processor.
     pub(super) fn about(&self) -> String {
         let mut facts = Vec::new();
-        if let Some(RunFacts { date, git_commit, sources }) = &self.timings.run {
+        if let Some(RunFacts { date, git_commit, sources, asked_by }) = &self.timings.run {
             for SourceFacts { node, stage, source, commit } in sources {
                 let commit =
                     commit.as_ref().map_or_else(String::new, |commit| format!(" @ {}", short(commit)));
@@ -19,6 +19,7 @@ impl Report<'_> {
                 facts.push((stage.as_str(), format!("{name}{commit}")));
             }
             facts.push(("date", date.clone()));
+            facts.extend(asked_by.as_ref().map(|machine| ("asked by", machine.clone())));
             facts.extend(git_commit.as_ref().map(|commit| ("git commit", short(commit).to_owned())));
         }
         let machine = &self.timings.machine;

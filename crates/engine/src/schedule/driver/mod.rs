@@ -297,6 +297,8 @@ impl<'a> Driver<'a> {
                     match self.end(job, how, is_lost) {
                         Next::Over => over.push(attempt),
                         Next::Again(assignment, lost) => {
+                            // What is left of it would only make the same once more.
+                            self.executor.cancel(std::slice::from_ref(&attempt));
                             over.push(attempt);
                             again.push((*assignment, lost));
                         }
@@ -383,7 +385,10 @@ impl<'a> Driver<'a> {
         let left = self.executor.detach(&attempts);
         for (job, is_left) in std::mem::take(&mut self.jobs).into_iter().zip(left) {
             if !is_left {
-                self.store.remove_job_note(&job.assignment.request.key);
+                let request = &job.assignment.request;
+                self.store.remove_job_note(&request.key);
+                let (node, name) = (&request.node, self.name);
+                self.notice(format!("`{node}` cannot be left to the worker `{name}`, so it is cancelled"));
             }
             self.report(job.assignment.id, Report::Left(is_left));
         }

@@ -157,7 +157,8 @@ fn run_all(
         configs: IndexMap::new(),
     };
     let (sources, git_commit) = inputs.about.clone();
-    let run = Some(RunFacts { date: now(), git_commit, sources });
+    let asked_by = inputs.asked_by.clone();
+    let run = Some(RunFacts { date: now(), git_commit, sources, asked_by });
     let mut timings = AllTimings { machine: machine(parameters.runs_on), run, configs: IndexMap::new() };
     for Config { name, .. } in &parameters.configs {
         let (own, timed) = measured.remove(name).or_bug("every config was measured")?;
