@@ -79,7 +79,7 @@ impl Observer for LiveProgress {
             Event::Measuring { node, measuring } => {
                 if let Some(bar) = self.running.get(*node) {
                     bar.set_style(style("{spinner} {msg}"));
-                    bar.set_message(format!("{node}: {}", progress_of(measuring)));
+                    bar.set_message(harmless(&format!("{node}: {}", progress_of(measuring))).into_owned());
                 }
             }
             Event::Built { node, .. }

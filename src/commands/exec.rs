@@ -66,7 +66,7 @@ pub(crate) fn run(args: &ExecArgs, path: &ProjectPath) -> anyhow::Result<Outcome
     }
     let short = args.key.short();
     match outcome.ending {
-        Ending::Failed { error } => {
+        Ending::Failed { error, .. } => {
             say(&format!("error: {error}"));
             Ok(Outcome::Failure)
         }

@@ -10,7 +10,7 @@ use crate::outcome::Outcome;
 use crate::shared_args::{ComputeArgs, RemoteArgs};
 use crate::terminal::{print, print_json, warn};
 use engine::plan::{Decision, Verdict};
-use engine::project::{PlanOptions, Project, ProjectPath};
+use engine::project::{PlanOptions, Project, ProjectPath, WorkerJob};
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
@@ -82,6 +82,13 @@ fn table(project: &Project, decisions: &[Decision]) -> String {
         let job =
             job.map_or_else(String::new, |job| format!("; on the worker {}: {}", job.worker, job.place));
         let _ = writeln!(text, "{:width$}  {}{why}{job}", name(decision), sentence(project, decision));
+    }
+    let is_known = |job: &&WorkerJob| decisions.iter().any(|decision| decision.key == Some(job.key));
+    // A part of the graph does not have all keys.
+    let is_whole = decisions.len() == project.graph().len();
+    for job in jobs.iter().filter(|job| is_whole && !is_known(job)) {
+        let WorkerJob { node, worker, place, .. } = job;
+        let _ = writeln!(text, "the worker {worker} has a job of another recipe of {node}: {place}");
     }
     let count = |verdict| decisions.iter().filter(|decision| decision.verdict == verdict).count();
     let failed = decisions.iter().filter(|decision| decision.failure.is_some()).count();

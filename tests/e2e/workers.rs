@@ -50,13 +50,18 @@ fn artifacts(space: &Space) -> BTreeMap<String, Vec<u8>> {
 /// Starts a build, and returns once this many nodes run on machines.
 fn start(space: &Space, machines: &dyn Machines, running: usize) -> Child {
     let child = space.command().arg("build").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(machines, running);
+    child
+}
+
+/// Waits until this many nodes run on machines.
+fn wait_for(machines: &dyn Machines, running: usize) {
     let start = Instant::now();
     let is_command = |(_, line): &&(u32, String)| line.starts_with("sh -c");
     while machines.processes().iter().filter(is_command).count() < running {
         assert!(start.elapsed() < Duration::from_secs(60), "nothing runs");
         thread::sleep(Duration::from_millis(50));
     }
-    child
 }
 
 fn both() -> Vec<Box<dyn Machines>> {
@@ -243,7 +248,7 @@ fn a_request_is_believed_only_from_a_trusted_key() {
     let said = exec(other).exits(1).stderr;
     assert!(said.contains("its recipe has another key"), "{said}");
     let said = exec(&"0".repeat(64)).exits(1).stderr;
-    assert!(said.contains("the remote has no request for "), "{said}");
+    assert!(said.contains(" has no request for "), "{said}");
     // A worker that does not know who asks does nothing, and one without a key neither.
     team.bucket.write(&name, &sound);
     let line = format!("member0: \"{}\", ", team.keys[0].public());
@@ -343,10 +348,9 @@ fn a_command_starts_workers_too() {
     let worker = team.second(&space);
     let key = team.keys[1].to_text();
     let (folder, program) = (worker.path(""), env!("CARGO_BIN_EXE_pipeline"));
-    let command = |before: &str, after: &str| {
+    let command = |run: &str| {
         format!(
-            "workers: {{w: {{executor: command, run: [sh, -c, \"{before} PIPELINE_SIGNING_KEY={key} sh -c '$0' {after}\", \"{{line}}\"], \
-             for: [fuse, quantize], folder: {}, program: {program}}}}}\n",
+            "workers: {{w: {{executor: command, run: [{run}], for: [fuse, quantize], folder: {}, program: {program}}}}}\n",
             folder.display()
         )
     };
@@ -359,7 +363,7 @@ fn a_command_starts_workers_too() {
         );
     };
     // What says that all is well and has sent nothing has lost its job. Somebody tries a few times, and says so.
-    with(&command("exit 0;", ""));
+    with(&command("sh, -c, 'exit 0 # {line}'"));
     let run = space.run(&["build", "fused"]).exits(1);
     assert_eq!(
         run.stderr.matches("the worker `w` lost `fused`, and it begins again").count(),
@@ -368,7 +372,7 @@ fn a_command_starts_workers_too() {
         run.transcript()
     );
     assert!(run.stderr.contains("it was tried 5 times"), "{}", run.transcript());
-    with(&command("echo out of order >&2; exit 9;", ""));
+    with(&command("sh, -c, 'echo out of order >&2; exit 9 # {line}'"));
     let run = space.run(&["build", "fused"]).exits(1);
     assert!(
         run.stderr.contains("its command ended with exit status: 9: out of order"),
@@ -376,14 +380,14 @@ fn a_command_starts_workers_too() {
         run.transcript()
     );
     // A job that cannot be left is cancelled, and that is said.
-    with(&command("sleep 30;", ""));
+    with(&command("sh, -c, 'exec sleep 30 # {line}'"));
     let run = space.run(&["build", "fused", "--detach"]).exits(0);
     assert!(
         run.stderr.contains("`fused` cannot be left to the worker `w`, so it is cancelled"),
         "{}",
         run.transcript()
     );
-    with(&command("", ""));
+    with(&command(&format!("env, \"PIPELINE_SIGNING_KEY={key}\", sh, -c, '{{line}}'")));
     let run = space.build().exits(0);
     assert_eq!(run.nodes("made"), ["fused", "q4", "q8"], "{}", run.transcript());
     assert_eq!(artifacts(&space), artifacts(&here));
@@ -405,6 +409,98 @@ fn a_checkout_starts_no_workers_where_no_command_may_run() {
     space.edit("bits: 4", "bits: 5").edit("adapter: adapter}", "adapter: adapter, dtype: float16}");
     let _ = space.run(&["build"]).exits(1);
     assert!(trap.exists());
+}
+
+#[test]
+fn what_the_remote_has_lost_is_made_again_once() {
+    let Some(hosts) = Hosts::start(1) else { return };
+    let team = Team::on(Bucket::folder());
+    let space = placed(Space::pico(), &team, &hosts, "fuse, quantize");
+    let _ = space.build_with(&["q4"]).exits(0);
+    let lose = || team.bucket.names_in("chunks/").iter().for_each(|name| team.bucket.remove(name));
+    lose();
+    // Somebody who has nothing but the remote, and whose workers have it all in their caches.
+    let other = team.second(&space);
+    let run = other.build_with(&["q4"]).exits(0);
+    assert!(run.nodes("made").contains(&"q4".to_owned()), "{}", run.transcript());
+    assert_eq!(other.bytes("artifacts/q4/model.safetensors"), space.bytes("artifacts/q4/model.safetensors"));
+}
+
+#[test]
+fn no_variable_of_the_one_who_asks_reaches_a_job() {
+    let Some(queue) = Queue::start() else { return };
+    let team = Team::on(Bucket::folder());
+    let mut space = slow(1, 0);
+    space.edit(&format!("env: [{COUNT}]"), &format!("env: [{COUNT}, SESSION]"));
+    space.edit("echo {i} >> {out}/made", "echo nothing$SESSION >> {out}/made");
+    space.set_variable("SESSION", "s3cr3t");
+    let space = placed(space, &team, &queue, "run");
+    // A login node that passes on whatever it gets.
+    let submit = queue.folder().join("submit");
+    let text = fs::read_to_string(&submit).unwrap().replace("exec env -i ", "exec env ");
+    fs::write(&submit, text).unwrap();
+    let _ = space.build().exits(0);
+    assert_eq!(space.read("artifacts/n1/made"), "hello\nnothing\n");
+}
+
+#[test]
+fn a_job_that_somebody_else_cancels_begins_again() {
+    let Some(queue) = Queue::start() else { return };
+    let team = Team::on(Bucket::folder());
+    let space = placed(slow(1, 15), &team, &queue, "run");
+    let child = start(&space, &queue, 1);
+    queue.submit(&["scancel", "--user", "root"]);
+    let run = space.finish(child.wait_with_output().unwrap()).exits(0);
+    assert!(run.stderr.contains("the worker `queue` lost `n1`, and it begins again"), "{}", run.transcript());
+    assert_eq!(queue.runs(), ["1"]);
+}
+
+#[test]
+fn one_broken_connection_to_the_only_host_is_no_failure() {
+    let Some(hosts) = Hosts::start(1) else { return };
+    let team = Team::on(Bucket::folder());
+    let space = placed(slow(2, 10), &team, &hosts, "run");
+    let child = start(&space, &hosts, 1);
+    hosts.cut();
+    let run = space.finish(child.wait_with_output().unwrap()).exits(0);
+    assert!(run.stderr.contains("it begins again"), "{}", run.transcript());
+}
+
+#[test]
+fn garbage_in_the_place_of_an_answer_is_no_answer() {
+    let Some(queue) = Queue::start() else { return };
+    let team = Team::on(Bucket::folder());
+    let space = placed(slow(1, 15), &team, &queue, "run");
+    let child = start(&space, &queue, 1);
+    let request = team.bucket.names_in("requests/").remove(0);
+    team.bucket.write(&request.replace("requests/", "outcomes/"), b"garbage");
+    queue.kill_worker();
+    let run = space.finish(child.wait_with_output().unwrap()).exits(0);
+    assert!(
+        run.stderr.contains("it begins again: what its worker answers is not believed"),
+        "{}",
+        run.transcript()
+    );
+}
+
+#[test]
+fn an_interrupt_of_the_terminal_ends_the_jobs_and_not_the_way_to_them() {
+    for machines in both() {
+        let team = Team::on(Bucket::folder());
+        let space = placed(slow(2, 100), &team, machines.as_ref(), "run");
+        // A terminal sends the signal to all processes of the foreground.
+        let script = format!("setsid sh -c 'echo $$ > pid; exec {} build'", env!("CARGO_BIN_EXE_pipeline"));
+        let mut command = space.command_of("sh");
+        let child =
+            command.args(["-c", &script]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_for(machines.as_ref(), 2);
+        let group = format!("-{}", space.read("pid").trim());
+        assert!(std::process::Command::new("kill").args(["-INT", "--", &group]).status().unwrap().success());
+        let run = space.finish(child.wait_with_output().unwrap()).exits(130);
+        assert!(!run.stderr.contains("may still run"), "{}", run.transcript());
+        machines.is_quiet();
+        assert_eq!(space.names("cache/jobs"), [""; 0]);
+    }
 }
 
 #[test]

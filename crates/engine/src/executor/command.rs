@@ -1,7 +1,9 @@
 //! Runs the short programs of an engine, and returns what they print.
 //! Knows nothing of engines.
 
+use std::env;
 use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -40,6 +42,36 @@ pub(super) const STRICT: [&str; 6] = [
     "-T",
 ];
 
+/// The environment variables that the programs of an engine get. They pass their environment on to jobs, and no secret of
+/// this machine is to travel.
+const ENVIRONMENT: [&str; 11] = [
+    "HOME",
+    "KRB5CCNAME",
+    "LANG",
+    "LOGNAME",
+    "PATH",
+    "SHELL",
+    "SSH_AUTH_SOCK",
+    "TERM",
+    "TMPDIR",
+    "USER",
+    "XDG_RUNTIME_DIR",
+];
+
+/// What the names of others begin with.
+const ENVIRONMENT_PREFIXES: [&str; 2] = ["LC_", "SLURM_"];
+
+/// Returns a command of an engine. A signal of the terminal does not reach it: this process says when it ends.
+pub(super) fn program(name: &str) -> Command {
+    let is_passed = |name: &str| {
+        ENVIRONMENT.contains(&name) || ENVIRONMENT_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    };
+    let passed = env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_passed));
+    let mut command = Command::new(name);
+    command.env_clear().envs(passed).process_group(0);
+    command
+}
+
 /// Runs `arguments` behind `prefix`, with `input`; returns its standard output. A prefix that begins with `ssh` leads to
 /// a shell on another host, so the words are quoted for that.
 pub(super) fn run(prefix: &[String], arguments: &[String], input: &str) -> Result<String> {
@@ -68,7 +100,7 @@ pub(super) fn run(prefix: &[String], arguments: &[String], input: &str) -> Resul
 
 /// Runs a program to its end.
 fn finish(program: &str, arguments: &[String], input: &str) -> io::Result<Output> {
-    let mut command = Command::new(program);
+    let mut command = self::program(program);
     let piped = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn()?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());

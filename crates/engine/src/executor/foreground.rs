@@ -2,9 +2,10 @@
 //! Knows nothing of what the command starts.
 
 use std::collections::HashMap;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -54,6 +55,8 @@ impl Foreground {
             self.run.iter().map(|word| word.replace(ATTEMPT, &name).replace("{line}", &line)).collect();
         let Some((program, rest)) = words.split_first() else { fail!(Bug, "a command has a program") };
         let mut command = Command::new(program);
+        // A signal of the terminal does not reach it: `cancel` says when it ends.
+        command.process_group(0);
         let piped = command.args(rest).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child =
             piped.spawn().map_err(|error| Error::Worker(format!("`{program}` cannot be run: {error}")))?;
@@ -111,6 +114,7 @@ impl Executor for Foreground {
     }
 
     fn cancel(&self, attempts: &[Attempt]) -> Vec<Option<String>> {
+        let start = Instant::now();
         let end = |attempt: &Attempt| {
             let name = attempt.name();
             let one = self.running().remove(&name);
@@ -120,7 +124,7 @@ impl Executor for Foreground {
                 if cancel.is_empty() { Ok(String::new()) } else { command::run(&[], &cancel, "") };
             let ended = one.map(|mut one| {
                 terminate(&one.child);
-                command::wait(&mut one.child, LONGEST_END)
+                command::wait(&mut one.child, LONGEST_END.saturating_sub(start.elapsed()))
             });
             match (cancelled, ended) {
                 (Err(error), Some(_)) => Some(format!("`cancel`: {error}")),

@@ -144,7 +144,10 @@ impl Executor for Slurm {
         words.extend(["--parsable", "--requeue", "--open-mode=append", &name, &log]);
         words.extend(is_array.then_some(array.as_str()));
         words.extend(folder.as_deref());
-        self.run(&words, &self.script(jobs)).map(drop)
+        let submitted = self.run(&words, &self.script(jobs)).map(drop);
+        // A connection that broke says nothing of what came before.
+        let is_there = || self.queue().is_ok_and(|queue| queue.keys().any(|(name, _)| name == batch));
+        if submitted.is_err() && is_there() { Ok(()) } else { submitted }
     }
 
     fn poll(&self, attempts: &[Attempt]) -> Result<Vec<Condition>> {

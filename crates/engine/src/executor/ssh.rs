@@ -6,12 +6,12 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::command::{LastWords, STRICT, wait};
+use super::command::{self, LastWords, STRICT, wait};
 use super::{Attempt, Condition, Executor, Heard, Invocation, Job};
 use crate::Error;
 use crate::error::{OrBug, Result, fail};
@@ -25,8 +25,15 @@ pub const DETACH: &str = "detach";
 /// How often connections are looked at.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a host is left alone that was lost.
-const REST: Duration = Duration::from_secs(60);
+/// How long a host is left alone that was lost once. Each time more, it is three times as long.
+const REST: Duration = Duration::from_secs(2);
+
+/// How long a host is left alone at most.
+const LONGEST_REST: Duration = Duration::from_secs(60);
+
+/// What `ssh` says where trying again is of no use.
+const HOPELESS: [&str; 3] =
+    ["Host key verification failed", "Permission denied", "Could not resolve hostname"];
 
 /// How long a worker may take to end when it is asked to.
 const LONGEST_END: Duration = Duration::from_secs(20);
@@ -55,18 +62,54 @@ struct State {
     connections: HashMap<String, Connection>,
     /// The jobs that no host has room for yet, by the names of their attempts.
     pending: HashMap<String, Job>,
-    /// The hosts that were lost, when, and why.
-    lost: HashMap<String, (Instant, String)>,
+    /// The hosts that were lost.
+    lost: HashMap<String, Loss>,
+}
+
+/// Why a host is left alone.
+struct Loss {
+    problem: String,
+    times: u32,
+    /// When it is tried again; `None` if never.
+    until: Option<Instant>,
+}
+
+impl State {
+    fn lose(&mut self, host: String, problem: &str) {
+        let times = self.lost.get(&host).map_or(0, |loss| loss.times) + 1;
+        let rest = LONGEST_REST.min(REST.saturating_mul(3_u32.saturating_pow(times - 1)));
+        let is_hopeless = HOPELESS.iter().any(|words| problem.contains(words));
+        let until = (!is_hopeless).then(|| Instant::now() + rest);
+        self.lost.insert(host, Loss { problem: problem.to_owned(), times, until });
+    }
+
+    /// Whether a host may be tried now.
+    fn is_well(&self, host: &str) -> bool {
+        self.lost.get(host).is_none_or(|loss| loss.until.is_some_and(|until| until <= Instant::now()))
+    }
 }
 
 /// The connection of one job.
 struct Connection {
     host: String,
     child: Child,
-    input: Option<ChildStdin>,
-    pulse: Instant,
+    input: Input,
     said: Arc<Mutex<Spoken>>,
     words: LastWords,
+}
+
+/// The way to a worker; `None` once it is closed.
+type Input = Arc<Mutex<Option<ChildStdin>>>;
+
+/// Writes a word to a worker. A connection that is broken shows it in another way.
+fn tell(input: &Input, word: &str) {
+    let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
+    let _ = input.as_mut().map(|input| input.write_all(format!("{word}\n").as_bytes()));
+}
+
+/// Closes the way to a worker, which ends it.
+fn close(input: &Input) {
+    drop(input.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
 
 /// What came over a connection.
@@ -94,21 +137,24 @@ impl Ssh {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the host for a job: the one that it was on, else the one with most room that was not lost; `None` if none
-    /// has room.
-    fn choose(&self, state: &State, job: &Job) -> Result<Option<String>> {
+    /// Returns the host for a job: the one that it was on, else the one with most room that may be tried now; or what the
+    /// job waits for.
+    fn choose(&self, state: &State, job: &Job) -> Result<Result<String, String>> {
         if let Some(host) = job.attempt.host.as_ref().filter(|host| self.hosts.contains(host)) {
-            return Ok(Some(host.clone()));
+            return Ok(Ok(host.clone()));
+        }
+        let problems: Vec<_> = self.hosts.iter().filter_map(|host| state.lost.get(host)).collect();
+        let said = || problems.iter().map(|loss| loss.problem.as_str()).collect::<Vec<_>>().join("; ");
+        if problems.len() == self.hosts.len() && problems.iter().all(|loss| loss.until.is_none()) {
+            fail!(Worker, "no host is left: {}", said());
         }
         let jobs = |host: &String| state.connections.values().filter(|one| one.host == *host).count();
-        let is_well = |host: &&String| state.lost.get(*host).is_none_or(|(when, _)| when.elapsed() > REST);
-        if !self.hosts.iter().any(|host| is_well(&host)) {
-            let problems: Vec<_> = self.hosts.iter().filter_map(|host| state.lost.get(host)).collect();
-            let problems: Vec<_> = problems.into_iter().map(|(_, problem)| problem.as_str()).collect();
-            fail!(Worker, "no host is left: {}", problems.join("; "));
+        let well: Vec<_> = self.hosts.iter().filter(|host| state.is_well(host)).collect();
+        if well.is_empty() {
+            return Ok(Err(format!("for a host to come back: {}", said())));
         }
-        let well = self.hosts.iter().filter(is_well).min_by_key(|host| jobs(host));
-        Ok(well.filter(|host| jobs(host) < self.slots).cloned())
+        let free = well.into_iter().min_by_key(|host| jobs(host)).filter(|host| jobs(host) < self.slots);
+        Ok(free.cloned().ok_or_else(|| "for a host".to_owned()))
     }
 
     /// Starts a job that waits for a host, if one has room now.
@@ -117,12 +163,12 @@ impl Ssh {
             // It is one of an earlier process. If it still runs, another one on its host waits for it.
             return Condition::Gone { how: None, is_lost: true };
         };
-        let host = match self.choose(state, &job) {
-            Ok(None) => return Condition::Waits("for a host".to_owned()),
-            host => host,
+        let started = match self.choose(state, &job) {
+            Ok(Err(reason)) => return Condition::Waits(reason),
+            Ok(Ok(host)) => self.start(&host, &job),
+            Err(error) => Err(error),
         };
         state.pending.remove(name);
-        let started = host.and_then(|host| self.start(&host.unwrap_or_default(), &job));
         match started {
             Ok(connection) => {
                 let condition = connection.runs();
@@ -136,7 +182,7 @@ impl Ssh {
     fn start(&self, host: &str, job: &Job) -> Result<Connection> {
         let more = format!(" --attached --slots {}", self.slots);
         let line = self.invocation.line(&job.key.to_string(), &job.attempt.name(), &more);
-        let mut command = Command::new("ssh");
+        let mut command = command::program("ssh");
         command.args(STRICT).args(&self.options).arg("--").arg(host).arg(line);
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child =
@@ -151,11 +197,11 @@ impl Ssh {
         }));
         let words = LastWords::default();
         words.keep(errors)?;
-        let listener = Arc::clone(&said);
-        let started = thread::Builder::new().spawn(move || listen(output, &listener));
+        let input: Input = Arc::new(Mutex::new(child.stdin.take()));
+        let (listener, answer) = (Arc::clone(&said), Arc::clone(&input));
+        let started = thread::Builder::new().spawn(move || listen(output, &listener, &answer));
         started.map_err(|error| Error::no_thread(&error))?;
-        let input = child.stdin.take();
-        Ok(Connection { host: host.to_owned(), child, input, pulse: Instant::now(), said, words })
+        Ok(Connection { host: host.to_owned(), child, input, said, words })
     }
 
     /// Returns where one attempt is, and forgets it if it is over.
@@ -164,7 +210,6 @@ impl Ssh {
         let Some(connection) = state.connections.get_mut(&name) else {
             return self.start_pending(state, &name);
         };
-        connection.keep_alive();
         let silence = connection.spoken().last.elapsed();
         let host = connection.host.clone();
         let status = match connection.child.try_wait() {
@@ -172,8 +217,8 @@ impl Ssh {
             Ok(None) => {
                 let _ = connection.child.kill().and_then(|()| connection.child.wait());
                 let problem = format!("{host} was silent for {} s", self.patience.as_secs());
-                state.lost.insert(host, (Instant::now(), problem.clone()));
                 state.connections.remove(&name);
+                state.lose(host, &problem);
                 return Condition::Gone { how: Some(problem), is_lost: true };
             }
             Ok(Some(status)) => status.code(),
@@ -182,9 +227,15 @@ impl Ssh {
         let words = connection.words.last_lines();
         state.connections.remove(&name);
         match status {
-            Some(0 | 1) => {
-                let how = (!words.is_empty()).then(|| format!("on {host}: {words}"));
-                Condition::Gone { how, is_lost: false }
+            Some(code @ (0 | 1)) => {
+                let how = match words.is_empty() {
+                    true => format!(
+                        "on {host}, `{}` ended with exit code {code} and sent nothing; run `pipeline exec` there by hand to see why",
+                        self.invocation.program
+                    ),
+                    false => format!("on {host}: {words}"),
+                };
+                Condition::Gone { how: Some(how), is_lost: false }
             }
             Some(NOT_FOUND) => Condition::Gone { how: Some(self.absent(&host, &words)), is_lost: false },
             Some(NO_CONNECTION) | None => {
@@ -192,7 +243,7 @@ impl Ssh {
                     true => format!("the connection to {host} was lost"),
                     false => format!("{host}: {words}"),
                 };
-                state.lost.insert(host, (Instant::now(), problem.clone()));
+                state.lose(host, &problem);
                 Condition::Gone { how: Some(problem), is_lost: true }
             }
             Some(code) => {
@@ -224,19 +275,6 @@ impl Connection {
             None => Condition::Runs { host: self.host.clone(), heard },
         }
     }
-
-    /// Tells the worker from time to time that this side is alive.
-    fn keep_alive(&mut self) {
-        if self.pulse.elapsed() >= PULSE {
-            self.pulse = Instant::now();
-            self.tell("alive");
-        }
-    }
-
-    fn tell(&mut self, word: &str) {
-        // A connection that is broken shows it in another way.
-        let _ = self.input.as_mut().map(|input| input.write_all(format!("{word}\n").as_bytes()));
-    }
 }
 
 impl Executor for Ssh {
@@ -267,14 +305,15 @@ impl Executor for Ssh {
     fn cancel(&self, attempts: &[Attempt]) -> Vec<Option<String>> {
         let mut state = self.state();
         attempts.iter().for_each(|attempt| drop(state.pending.remove(&attempt.name())));
-        let mut ending: Vec<_> =
+        let ending: Vec<_> =
             attempts.iter().map(|attempt| state.connections.remove(&attempt.name())).collect();
         drop(state);
         // A worker ends when its input does.
-        ending.iter_mut().flatten().for_each(|connection| drop(connection.input.take()));
+        ending.iter().flatten().for_each(|connection| close(&connection.input));
+        let start = Instant::now();
         let end = |connection: Connection| {
             let Connection { host, mut child, .. } = connection;
-            let ended = wait(&mut child, LONGEST_END);
+            let ended = wait(&mut child, LONGEST_END.saturating_sub(start.elapsed()));
             let is_lost = ended.as_ref().is_ok_and(|status| status.code() == Some(NO_CONNECTION));
             (ended.is_err() || is_lost).then(|| format!("{host} does not answer"))
         };
@@ -289,7 +328,7 @@ impl Executor for Ssh {
             self.look(&mut state, attempt);
             state.pending.remove(&name);
             let Some(mut connection) = state.connections.remove(&name) else { return false };
-            connection.tell(DETACH);
+            tell(&connection.input, DETACH);
             let start = Instant::now();
             let is_left = loop {
                 let is_over =
@@ -321,7 +360,7 @@ impl Drop for Ssh {
     /// Ends the connections, and with them the jobs.
     fn drop(&mut self) {
         for (_, mut connection) in std::mem::take(&mut self.state().connections) {
-            drop(connection.input.take());
+            close(&connection.input);
             let _ = connection.child.kill();
             let _ = connection.child.wait();
         }
@@ -329,11 +368,16 @@ impl Drop for Ssh {
 }
 
 /// Reads the lines of a worker.
-fn listen(output: impl Read, said: &Mutex<Spoken>) {
+fn listen(output: impl Read, said: &Mutex<Spoken>, input: &Input) {
     let mut output = BufReader::new(output);
-    let mut line = Vec::new();
+    let (mut line, mut pulse) = (Vec::new(), Instant::now());
     loop {
         line.clear();
+        // The worker says every few seconds that it is alive, and so does this side.
+        if pulse.elapsed() >= PULSE {
+            pulse = Instant::now();
+            tell(input, "alive");
+        }
         match output.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return,
             Ok(_) => {}

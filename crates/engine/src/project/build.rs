@@ -32,8 +32,7 @@ pub struct BuildOptions<'a> {
     pub anyway: bool,
     /// Which revisions of sources on the hub are resolved.
     pub revisions: Revisions,
-    /// Whether the commands of `run` nodes may run. If not, workers of the pipeline file are not used either, because
-    /// their engines are commands.
+    /// Whether the commands of `run` nodes may run. If not, workers are not used either, because their engines are commands.
     pub commands: bool,
     /// Whether to end when only workers have something to do, and to let them go on.
     pub detach: bool,
@@ -99,7 +98,7 @@ impl BuildOutcome {
 impl BuildOptions<'_> {
     /// Returns which workers are used.
     pub(super) fn placing(&self) -> Placing {
-        if self.commands { self.plan.placing } else { self.plan.placing.without_commands() }
+        if self.commands { self.plan.placing } else { Placing::Here }
     }
 }
 

@@ -7,6 +7,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{Project, RemoteChoice};
 use crate::error::{Context, OrBug, Result, fail, require};
@@ -16,10 +18,14 @@ use crate::recipe::Recipe;
 use crate::request::{Ending, OUTCOMES, REQUEST_TYPE, REQUESTS, WorkOutcome, WorkRequest};
 use crate::schedule::{self, Listeners, MaySign, Task, execute};
 use crate::share::{LocalRecords, Share, Unread};
-use crate::stage::{BackendKind, InputFile, Inputs, Measuring, Quoting, Stage};
+use crate::stage::{BackendKind, Device, InputFile, Inputs, Measuring, Quoting, Stage};
 use crate::store::{Action, LocalStore, Slot};
 use crate::{Error, inputs, machine, paths};
-use artifact::{Artifact, AtPath, Digest, FileEntry, Interrupted, in_one_line};
+use artifact::{Artifact, AtPath, Digest, ErrorKind, FileEntry, Interrupted, in_one_line};
+use text::without_password;
+
+/// How long a signal may be on its way to this process when another has felt it.
+const SIGNAL_ON_ITS_WAY: Duration = Duration::from_millis(300);
 
 /// What a worker is started with.
 #[derive(Debug)]
@@ -80,9 +86,11 @@ impl Project {
         let (warnings, ending) = match self.make(&request, share, options, listener) {
             Ok(Done { seconds, warnings }) => (warnings, Ending::Made { seconds }),
             Err(error) if error.is_interrupted() => return Err(error),
+            Err(_) if is_stopping(options.cancel) => return Err(Interrupted.into()),
             Err(error) => {
                 let hint = error.hint().map_or_else(String::new, |hint| format!("; {hint}"));
-                (Vec::new(), Ending::Failed { error: in_one_line(&error) + &hint })
+                let is_of_machine = error.kind() == ErrorKind::System;
+                (Vec::new(), Ending::Failed { error: in_one_line(&error) + &hint, is_of_machine })
             }
         };
         let (attempt, machine) = (options.attempt.clone(), machine::class().to_owned());
@@ -228,13 +236,25 @@ impl Project {
     }
 }
 
+/// Whether somebody asks to stop. A signal that ends all of a job may be felt by its parts first.
+fn is_stopping(cancel: &AtomicBool) -> bool {
+    let start = Instant::now();
+    while !cancel.load(Ordering::Relaxed) && start.elapsed() < SIGNAL_ON_ITS_WAY {
+        thread::sleep(Duration::from_millis(10));
+    }
+    cancel.load(Ordering::Relaxed)
+}
+
 /// Reads the request for a key, which a trusted key must have signed.
 fn read_request(share: &Share, key: &Digest) -> Result<WorkRequest> {
     match share.text(REQUESTS, key, REQUEST_TYPE) {
         Ok(Some((text, _))) => WorkRequest::parse(&text, key),
-        Ok(None) => {
-            fail!(NotBuilt, "the remote has no request for {key}; the machine that wants it sends it")
-        }
+        Ok(None) => fail!(
+            NotBuilt,
+            "the remote {} has no request for {key}; the machine that wants it sends it, to the same remote: see `remote` of the \
+             worker there",
+            without_password(share.url())
+        ),
         Err(Unread::Down(error)) => Err(error.into()),
         Err(Unread::NotBelieved(problem)) => fail!(
             Key,
@@ -248,8 +268,10 @@ fn read_request(share: &Share, key: &Digest) -> Result<WorkRequest> {
 fn backend_of(stage: &Stage, id: &str) -> Result<BackendKind> {
     let kinds = [BackendKind::Cpu, BackendKind::Mlx];
     let found = kinds.into_iter().find(|kind| stage.backend(*kind) == id);
-    let Some(kind) = found else {
-        fail!(Worker, "it is for `{}`, which this machine does not have", text::shown(id));
+    let is_elsewhere =
+        matches!(stage, Stage::Benchmark(benchmark) if benchmark.runs_on == Device::MlxElsewhere);
+    let Some(kind) = found.filter(|_| !is_elsewhere) else {
+        fail!(Source, "it is for `{}`, which this machine does not have", text::shown(id));
     };
     Ok(kind)
 }

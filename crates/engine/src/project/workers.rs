@@ -29,25 +29,14 @@ pub enum Placing {
     /// Those of the user and of the pipeline file.
     #[default]
     All,
-    /// Those of the user.
-    Own,
     /// None: everything is made here.
     Here,
-}
-
-impl Placing {
-    /// Returns the same without what a pipeline file may start.
-    pub(super) fn without_commands(self) -> Self {
-        if self == Self::All { Self::Own } else { self }
-    }
 }
 
 /// The workers of a project. Those of the user come first, and hide others of the same name.
 #[derive(Clone, Default)]
 pub(super) struct Workers {
     all: Vec<Worker>,
-    /// How many of them are the user's.
-    own: usize,
     /// Executors that a caller gave, by the names of workers.
     given: Vec<Crew>,
 }
@@ -78,17 +67,15 @@ impl Workers {
             Some(path) => read_own(&path)?,
             None => Vec::new(),
         };
-        let own = all.len();
         let is_new = |worker: &&Worker| all.iter().all(|own: &Worker| own.name != worker.name);
         let others: Vec<_> = written.iter().filter(is_new).cloned().collect();
         all.extend(others);
-        Ok(Self { all, own, given: Vec::new() })
+        Ok(Self { all, given: Vec::new() })
     }
 
     fn used(&self, placing: Placing) -> &[Worker] {
         match placing {
             Placing::All => &self.all,
-            Placing::Own => self.all.get(..self.own).unwrap_or_default(),
             Placing::Here => &[],
         }
     }
@@ -164,10 +151,10 @@ impl Project {
         }
         let form = "it is a list of `{\"ssh\": HOST}`, as `mlx.launch` reads it";
         let entries: Vec<HostEntry> =
-            serde_json::from_str(&text).map_err(|error| wrong(format!("{error}; {form}")))?;
+            serde_json::from_str(&text).map_err(|error| wrong(format!("line {}: {form}", error.line())))?;
         let names: Vec<_> = entries.into_iter().map(|entry| entry.ssh).collect();
         match names.iter().find(|name| !is_host(name)) {
-            Some(name) => Err(wrong(format!("{} is not a host; {form}", text::shown(name)))),
+            Some(_) => Err(wrong(format!("an entry is not a host; {form}"))),
             None if names.is_empty() => Err(wrong(format!("it names no host; {form}"))),
             None => Ok(names),
         }
@@ -176,7 +163,7 @@ impl Project {
     /// Returns the jobs of workers that are on note, and where they are now, as far as a queue tells it.
     pub fn worker_jobs(&self) -> Vec<WorkerJob> {
         let notes = self.store.job_notes().into_iter();
-        let read = |(key, note): (Digest, Vec<u8>)| Some((key, serde_json::from_slice::<Note>(&note).ok()?));
+        let read = |(key, note): (Digest, Vec<u8>)| Some((key, Note::read(&note)?));
         let mut notes: Vec<_> = notes.filter_map(read).collect();
         notes.sort_by_key(|(key, _)| *key);
         let mut places = BTreeMap::new();

@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::stage::Run;
+use crate::error::{Result, require};
+use crate::stage::{Run, is_name};
 
 /// The fields of a `run` node that are not in its recipe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,16 @@ impl Details {
             timeout: run.timeout,
             tool: run.tool.clone(),
         }
+    }
+
+    /// Checks the names of variables, as in a pipeline file.
+    ///
+    /// # Errors
+    /// Fails if one is no name, or that of the signing key.
+    pub(super) fn check(&self) -> Result<()> {
+        let is_fine = |name: &String| is_name(name) && !name.starts_with("PIPELINE_SIGNING");
+        require!(self.env.iter().all(is_fine), Source, "it passes a variable that no command may have");
+        Ok(())
     }
 
     /// Returns the command with these fields.

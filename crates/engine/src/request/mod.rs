@@ -144,12 +144,19 @@ impl WorkRequest {
     /// # Errors
     /// Fails if the bytes are not a request, or if it contradicts itself.
     pub fn parse(bytes: &[u8], key: &Digest) -> Result<Self> {
-        let request: Self = match serde_json::from_slice(bytes) {
-            Ok(request) => request,
-            Err(error) => fail!(Source, "{}", text::shown(&error.to_string())),
-        };
-        request.check(key).within(|| format!("the request for {}", key.short()))?;
-        Ok(request)
+        Self::parse_any(bytes)
+            .and_then(|request| request.check(key).map(|()| request))
+            .within(|| format!("the request for {}", key.short()))
+    }
+
+    fn parse_any(bytes: &[u8]) -> Result<Self> {
+        let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
+        let is_ours = value.get("format").and_then(Value::as_u64) == Some(FORMAT.into());
+        require!(is_ours, Source, "it is of another version of pipeline; install the same here and there");
+        match serde_json::from_value(value) {
+            Ok(request) => Ok(request),
+            Err(error) => fail!(Source, "it is not a request: {}", text::shown(&error.to_string())),
+        }
     }
 
     /// Returns the recipe.
@@ -184,7 +191,6 @@ impl WorkRequest {
     /// Checks that the recipe has the key, that this version makes what it asks for, and that the inputs are
     /// those of the recipe.
     fn check(&self, key: &Digest) -> Result<()> {
-        require!(self.format == FORMAT, Source, "it is of another version of pipeline; update both");
         let recipe = self.recipe()?;
         require!(self.key == *key && recipe.key() == *key, Source, "its recipe has another key");
         let version = recipe.stage().version(recipe.input(BASE_ROLE).is_some());
@@ -205,6 +211,15 @@ impl WorkRequest {
         for (name, file) in &self.project_files {
             let is_plain = file.path == *name && file.check().is_ok();
             require!(is_plain, Source, "{} is not a path in a project", text::shown(name));
+        }
+        if let Stage::Run(run) = recipe.stage() {
+            let Some(details) = &self.details else {
+                fail!(Source, "it does not say how its command runs");
+            };
+            details.check()?;
+            let named = details.clone().complete(run.clone()).project_files();
+            let is_there = |file: &String| self.project_files.contains_key(file);
+            require!(named.iter().all(is_there), Source, "its command names a file that it does not bring");
         }
         self.check_inputs(&recipe)
     }

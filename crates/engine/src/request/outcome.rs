@@ -9,6 +9,9 @@ use artifact::Digest;
 /// How long a message of a worker may be, in bytes.
 const LONGEST: usize = 1 << 16;
 
+/// The longest time that a run may have taken, in seconds: a hundred years.
+const LONGEST_RUN: f64 = 3.2e9;
+
 /// How the last attempt for a key ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +43,8 @@ pub enum Ending {
     Failed {
         /// Why.
         error: String,
+        /// Whether the reason lies in the machine, so that another may succeed.
+        is_of_machine: bool,
     },
 }
 
@@ -49,12 +54,7 @@ impl WorkOutcome {
 
     /// Returns the outcome as JSON. Long messages are cut.
     pub fn to_json(&self) -> Vec<u8> {
-        let mut outcome = self.clone();
-        if let Ending::Failed { error } = &mut outcome.ending {
-            *error = cut(error);
-        }
-        outcome.warnings = outcome.warnings.iter().take(100).map(|warning| cut(warning)).collect();
-        serde_json::to_vec(&outcome).expect("BUG: an outcome has a JSON form")
+        serde_json::to_vec(&self.clone().cut()).expect("BUG: an outcome has a JSON form")
     }
 
     /// Reads the outcome for `key`.
@@ -67,7 +67,23 @@ impl WorkOutcome {
             Err(error) => fail!(Source, "it is not an outcome: {}", text::shown(&error.to_string())),
         };
         require!(outcome.key == *key, Source, "it is the outcome for {}", outcome.key.short());
-        Ok(outcome)
+        let seconds =
+            if let Ending::Made { seconds: Some(seconds) } = outcome.ending { seconds } else { 0.0 };
+        require!(
+            (0.0..=LONGEST_RUN).contains(&seconds),
+            Source,
+            "it took {seconds} seconds, which cannot be"
+        );
+        Ok(outcome.cut())
+    }
+
+    /// Cuts long messages.
+    fn cut(mut self) -> Self {
+        if let Ending::Failed { error, .. } = &mut self.ending {
+            *error = cut(error);
+        }
+        self.warnings = self.warnings.iter().take(100).map(|warning| cut(warning)).collect();
+        self
     }
 }
 

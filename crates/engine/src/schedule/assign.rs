@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::thread::Scope;
 
-use super::driver::{Assignment, Driver, Report};
+use super::driver::{Assignment, Driver, Publisher, Report};
 use super::{NodeState, Scheduler, place_of};
 use crate::error::{OrBug, Result, fail, require};
 use crate::event::Event;
@@ -18,7 +18,7 @@ use crate::recipe::Change;
 use crate::request::{Details, Given, GivenSource, WorkRequest};
 use crate::stage::{FILE_ROLE, Stage};
 use crate::{Error, inputs};
-use artifact::{Artifact, FileEntry};
+use artifact::{Artifact, FileEntry, in_one_line};
 use text::harmless;
 
 /// What a worker has made.
@@ -31,8 +31,8 @@ impl Worked {
     /// Returns the error for a node whose worker has made it, and whose record cannot be used.
     pub(super) fn refused(&self) -> Error {
         Error::Worker(format!(
-            "the worker `{}` made it, but its record is not used, as the warning says; a worker signs with its own key, which \
-             `cache: {{trusted_keys: …}}` must name",
+            "the worker `{}` made it, but its record is not in the remote, or is not used, as a warning says; a worker signs with \
+             its own key, which `cache: {{trusted_keys: …}}` must name",
             self.worker
         ))
     }
@@ -64,10 +64,18 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let seat = self.seats.workers.get_mut(number).or_bug("a worker has a seat")?;
         if seat.assignments.is_none() {
             let (queue, receiver) = channel();
+            let (ready, published) = channel();
             let (store, cancel) = (self.planner.store, self.options.cancel);
             let (leaving, messages) = (Arc::clone(&self.leaving_workers), self.sender.clone());
+            let (own_leaving, own_messages) = (Arc::clone(&leaving), messages.clone());
             let driver = Driver::new(crew, share, store, cancel, leaving, messages);
-            if let Err(error) = artifact::start(scope, move || driver.run(&receiver)) {
+            let started = artifact::start(scope, move || driver.run(&published)).and_then(|_| {
+                artifact::start(scope, move || {
+                    let (leaving, messages) = (&*own_leaving, own_messages);
+                    Publisher { share, store, cancel, leaving, messages }.run(&receiver, &ready);
+                })
+            });
+            if let Err(error) = started {
                 return self.reported(id, Report::Failed(Error::no_thread(&error)));
             }
             seat.assignments = Some(queue);
@@ -128,7 +136,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             _ => {}
         }
         request.may_quote = sources.is_of_the_project(id);
-        request.again = is_made_again(decision);
+        request.again = is_made_again(decision) || self.lost_in_remote.contains(&id);
         contents.retain(|(file, _)| !self.in_remote.contains(&file.digest));
         let note = self.notes.remove(&request.key);
         Ok(Assignment { id, request, contents, policy: policy_here(graph, id), note })
@@ -152,7 +160,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 self.observer.event(&Event::Measuring { node, measuring: &measuring });
             }
             Report::Heard(Heard::Said(line)) if self.options.verbose => {
-                self.observer.event(&Event::Said { node, line });
+                self.observer.event(&Event::Said { node, line: line.replace('\n', " ") });
             }
             Report::Heard(_) => {}
             Report::Made { host, seconds, warnings } => {
@@ -160,7 +168,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 let decision = self.decisions.remove(&id).or_bug("a running node was decided on")?;
                 self.observer.event(&Event::Made { node, worker, host: &harmless(&host), seconds });
                 for message in warnings {
-                    self.observer.event(&Event::Warning { node, message: harmless(&message).into_owned() });
+                    self.observer.event(&Event::Warning { node, message: indented(&message) });
                 }
                 self.worked.insert(id, Worked { worker: worker.clone() });
                 self.planner.request.force.remove(&id);
@@ -172,7 +180,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             Report::Failed(error) => {
                 self.slots(id).leave();
                 self.decisions.remove(&id);
-                self.failed(id, &error);
+                self.failed(id, &Error::Worker(indented(&in_one_line(&error))));
             }
             Report::Left(is_left) => {
                 self.slots(id).leave();
@@ -229,6 +237,11 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         );
         Ok(())
     }
+}
+
+/// Returns what a worker says, so that none of its lines can be taken for one of ours.
+fn indented(text: &str) -> String {
+    harmless(text).lines().map(str::trim_end).collect::<Vec<_>>().join("\n  ")
 }
 
 /// Whether a node is made although it was made before: the build was forced, or its files are gone.

@@ -79,6 +79,10 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 self.failed(id, &error);
                 return Ok(());
             }
+            Err(Miss::Lost(problem)) if self.is_lost_twice(id) => {
+                self.failed(id, &Error::NotBuilt(problem));
+                return Ok(());
+            }
             Err(Miss::Lost(_) | Miss::Down(_)) => {
                 if let (Some(share), Some(key)) = (self.planner.share, &decision.key) {
                     share.forget(key);
@@ -114,6 +118,11 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let counts = self.summary.done.contains_key(&id) && !self.summary.by_workers.contains(&id);
         self.summary.fetched += usize::from(counts);
         Ok(())
+    }
+
+    /// Notes that the remote has lost the files of a node that a worker makes. Returns whether it was made again already.
+    fn is_lost_twice(&mut self, id: NodeId) -> bool {
+        self.planner.graph.placed(id).is_some() && !self.lost_in_remote.insert(id)
     }
 
     /// Writes the remote's record of a node to the cache, once its files are in place or not needed.

@@ -179,6 +179,8 @@ struct Scheduler<'a, 'p> {
     notes: HashMap<Digest, Vec<u8>>,
     /// The contents that the remote is known to have.
     in_remote: HashSet<Digest>,
+    /// The nodes of workers whose contents the remote has lost. They are made again once.
+    lost_in_remote: HashSet<NodeId>,
     /// Set when the build leaves its workers alone.
     leaving_workers: Arc<AtomicBool>,
     uploads: Uploads,
@@ -235,6 +237,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             worked: BTreeMap::new(),
             notes: if options.crews.is_empty() { HashMap::new() } else { planner.store.job_notes() },
             in_remote: HashSet::new(),
+            lost_in_remote: HashSet::new(),
             leaving_workers: Arc::default(),
             lines: Arc::default(),
             uploads: Uploads::default(),

@@ -223,7 +223,16 @@ pub(crate) fn send(
     let push = |(key, action): &(Digest, Action)| {
         share.push(store, &Outgoing { key, policy: &policy, action, signing, place }, tick)
     };
-    records(&recipe, record.action).iter().try_for_each(push)?;
+    let all = records(&recipe, record.action);
+    let (own, others) = all.split_at(1);
+    own.iter().try_for_each(push)?;
+    for other in others {
+        match push(other) {
+            // Whoever measured it has sent that record too.
+            Err(Unsent::NotOurs) => {}
+            pushed => pushed?,
+        }
+    }
     send_measurements(share, store, &recipe, tick)
 }
 

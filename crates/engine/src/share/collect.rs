@@ -81,7 +81,14 @@ impl Share {
         // A request that is young may still be worked on. The others, and what was answered, are of no use.
         let mut texts = [remote.list("requests")?, remote.list("outcomes")?].concat();
         texts.retain(|held| is_text_name(&held.name));
-        let (texts, open): (Vec<_>, Vec<_>) = texts.into_iter().partition(|held| age(held) > retention.grace);
+        // An outcome says under which class of machine a measurement is kept.
+        let left_keys: HashSet<_> = left.iter().filter_map(|(_, claim)| Some(claim.as_ref()?.key)).collect();
+        let is_of_record = |held: &RemoteObject| {
+            let key = held.name.strip_prefix("outcomes/").and_then(|name| name.strip_suffix(".json"));
+            key.and_then(|key| key.parse().ok()).is_some_and(|key: Digest| left_keys.contains(&key))
+        };
+        let is_spare = |held: &RemoteObject| age(held) > retention.grace && !is_of_record(held);
+        let (texts, open): (Vec<_>, Vec<_>) = texts.into_iter().partition(is_spare);
         named.extend(self.names_asked(&open, asked)?);
         let mut contents = [remote.list("files")?, remote.list("chunks")?].concat();
         // Only what has a name of ours is removed.

@@ -1,9 +1,12 @@
 //! Signed texts in the remote beside the records, and contents that no record names: what is asked of workers.
 //! Knows nothing of what the texts say.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use super::budget::each;
 use super::{LONGEST_RECORD, Share, Unsent, chunk_name, file_name, may_be_cut};
 use crate::sign::{Envelope, NotBelieved, PublicKey};
 use crate::store::{LONGEST_CHUNK, LocalStore, RemoteError};
@@ -66,13 +69,26 @@ impl Share {
         let total = files.iter().map(|(file, _)| file.size).sum();
         let done = AtomicU64::new(0);
         let add = |bytes: u64| tick(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
-        for (file, path) in files {
-            match self.has_content(file)? {
-                true => add(file.size)?,
-                false => self.push_files(store, &[file], &|_| path.clone(), &add)?,
-            }
-        }
-        Ok(())
+        let lacking = Mutex::new(BTreeMap::new());
+        each(
+            files,
+            |_| 0,
+            |(file, path)| {
+                match self.has_content(file)? {
+                    true => add(file.size)?,
+                    false => {
+                        let mut lacking = lacking.lock().unwrap_or_else(PoisonError::into_inner);
+                        lacking.insert(file.digest, (file.clone(), path.clone()));
+                    }
+                }
+                Ok::<_, Unsent>(())
+            },
+        )?;
+        let lacking = lacking.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let names: Vec<_> = lacking.values().map(|(file, _)| file).collect();
+        let place =
+            |file: &FileEntry| lacking.get(&file.digest).map(|(_, path)| path.clone()).unwrap_or_default();
+        self.push_files(store, &names, &place, &add)
     }
 
     /// Whether the remote has the content of a file. The list of chunks is written after the chunks.

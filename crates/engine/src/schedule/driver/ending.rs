@@ -25,14 +25,14 @@ impl Driver<'_> {
     pub(super) fn end(&self, job: Running, how: Option<String>, is_lost: bool) -> Next {
         let Running { assignment, attempt, .. } = &job;
         let (id, key, again) = (assignment.id, assignment.request.key, assignment.request.again);
+        let mut unbelieved = None;
         let outcome = match self.share.text(OUTCOMES, &key, WorkOutcome::TYPE) {
             Ok(found) => found.and_then(|(text, _)| WorkOutcome::parse(&text, &key).ok()),
-            Err(Unread::NotBelieved(problem)) if !is_lost || how.is_none() => {
-                let message = format!("what its worker answers is not believed: {problem}");
-                return self.over(id, &key, Report::Failed(Error::Worker(message)));
+            Err(Unread::NotBelieved(problem)) => {
+                unbelieved = Some(format!("what its worker answers is not believed: {problem}"));
+                None
             }
-            Err(Unread::NotBelieved(_)) => None,
-            Err(Unread::Down(error)) => return self.unknown(job, &error.to_string()),
+            Err(Unread::Down(error)) => return self.unknown(job, &error.to_string(), how, is_lost),
         };
         let own = outcome.as_ref().filter(|outcome| outcome.attempt == attempt.name());
         match own.map(|outcome| (outcome, &outcome.ending)) {
@@ -41,9 +41,12 @@ impl Driver<'_> {
                 let host = host.unwrap_or_else(|| outcome.host.clone());
                 return self.over(id, &key, Report::Made { host, seconds: *seconds, warnings });
             }
-            Some((outcome, Ending::Failed { error })) => {
+            Some((outcome, Ending::Failed { error, is_of_machine })) => {
                 let message = format!("on {}: {error}", attempt.host.as_ref().unwrap_or(&outcome.host));
-                return self.over(id, &key, Report::Failed(Error::Worker(message)));
+                if !is_of_machine || job.lost + 1 >= ATTEMPTS {
+                    return self.over(id, &key, Report::Failed(Error::Worker(message)));
+                }
+                return self.again(job, &message);
             }
             None => {}
         }
@@ -60,14 +63,19 @@ impl Driver<'_> {
             let host = other.map_or_else(|| "another machine".to_owned(), |other| other.host);
             return self.over(id, &key, Report::Made { host, seconds: None, warnings: Vec::new() });
         }
-        let how = how.or_else(|| self.executor.log(attempt));
+        let how = unbelieved.or(how).or_else(|| self.executor.log(attempt));
         let how = how.unwrap_or_else(|| "it is gone, and nothing says why".to_owned());
         if !is_lost || job.lost + 1 >= ATTEMPTS {
             let tried =
                 if job.lost > 0 { format!("; it was tried {} times", job.lost + 1) } else { String::new() };
             return self.over(id, &key, Report::Failed(Error::Worker(format!("{how}{tried}"))));
         }
-        let node = &assignment.request.node;
+        self.again(job, &how)
+    }
+
+    /// Begins a job again, and says so.
+    fn again(&self, job: Running, how: &str) -> Next {
+        let node = &job.assignment.request.node;
         self.notice(format!("the worker `{}` lost `{node}`, and it begins again: {how}", self.name));
         Next::Again(Box::new(job.assignment), job.lost + 1)
     }
@@ -79,8 +87,8 @@ impl Driver<'_> {
     }
 
     /// Keeps a job whose end cannot be read now.
-    fn unknown(&self, mut job: Running, problem: &str) -> Next {
-        let since = *job.unknown.get_or_insert_with(Instant::now);
+    fn unknown(&self, mut job: Running, problem: &str, how: Option<String>, is_lost: bool) -> Next {
+        let (since, ..) = job.unknown.get_or_insert_with(|| (Instant::now(), how, is_lost));
         if since.elapsed() > PATIENCE {
             let message = format!("how it ended cannot be read: {problem}; `pipeline build` looks again");
             self.report(job.assignment.id, Report::Failed(Error::Worker(message)));

@@ -6,8 +6,10 @@
 
 mod ending;
 mod note;
+mod publish;
 
 pub(crate) use note::Note;
+pub(super) use publish::Publisher;
 
 use std::path::PathBuf;
 use std::process;
@@ -18,13 +20,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Message;
 use crate::Error;
-use crate::error::Result;
 use crate::executor::{Attempt, Condition, Crew, Executor, Heard, Job};
 use crate::graph::NodeId;
-use crate::request::{REQUEST_TYPE, REQUESTS, WorkRequest};
-use crate::share::{Share, SharePolicy, Unsent};
+use crate::request::WorkRequest;
+use crate::share::{Share, SharePolicy};
 use crate::store::LocalStore;
-use artifact::{Digest, FileEntry, Interrupted, in_one_line};
+use artifact::{Digest, FileEntry, in_one_line};
 use ending::Next;
 
 /// How often a job may be lost before its node fails.
@@ -35,6 +36,12 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How long a job may wait before that is worth a word.
 const SHORT: Duration = Duration::from_secs(2);
+
+/// What the name of a batch begins with.
+const BATCH: &str = "pipeline-";
+
+/// How many digits of a digest follow in the name of a batch.
+const DIGITS: usize = 16;
 
 /// How often a driver without jobs looks whether the build is over.
 const IDLE: Duration = Duration::from_millis(50);
@@ -78,8 +85,17 @@ struct Running {
     since: Instant,
     /// What was last told of it.
     told: String,
-    /// Since when neither the executor nor the remote says how it ended.
-    unknown: Option<Instant>,
+    /// Whether an earlier build has left it on a host, where this one waits for it.
+    is_left: bool,
+    /// Since when the remote does not say how it ended, and what the executor said.
+    unknown: Option<(Instant, Option<String>, bool)>,
+}
+
+impl Running {
+    fn new(assignment: Assignment, attempt: Attempt, lost: usize) -> Self {
+        let (since, told) = (Instant::now(), String::new());
+        Self { assignment, attempt, lost, since, told, is_left: false, unknown: None }
+    }
 }
 
 /// Drives one worker.
@@ -109,8 +125,8 @@ impl<'a> Driver<'a> {
         Self { name, executor, share, store, cancel, leaving, messages, jobs: Vec::new(), silent: None }
     }
 
-    /// Takes assignments until there are no more and all jobs are over, or until it is asked to leave.
-    pub(super) fn run(mut self, queue: &Receiver<Assignment>) {
+    /// Takes published assignments until there are no more and all jobs are over, or until it is asked to leave.
+    pub(super) fn run(mut self, queue: &Receiver<Vec<Assignment>>) {
         loop {
             let (new, is_over) = self.receive(queue);
             if self.cancel.load(Ordering::Relaxed) {
@@ -130,27 +146,22 @@ impl<'a> Driver<'a> {
     }
 
     /// Waits for assignments, but not longer than until the jobs are to be looked at. Returns whether there will be no more.
-    fn receive(&self, queue: &Receiver<Assignment>) -> (Vec<Assignment>, bool) {
+    fn receive(&self, queue: &Receiver<Vec<Assignment>>) -> (Vec<Assignment>, bool) {
         let patience = if self.jobs.is_empty() { IDLE } else { self.executor.interval() };
         let start = Instant::now();
-        let mut new = Vec::new();
         loop {
             let wait = IDLE.min(patience.saturating_sub(start.elapsed()));
             match queue.recv_timeout(wait) {
-                Ok(assignment) => {
-                    new.push(assignment);
-                    new.extend(queue.try_iter());
-                    return (new, false);
-                }
+                Ok(new) => return (new.into_iter().chain(queue.try_iter().flatten()).collect(), false),
                 Err(RecvTimeoutError::Disconnected) => {
                     std::thread::sleep(if self.jobs.is_empty() { Duration::ZERO } else { wait });
-                    return (new, true);
+                    return (Vec::new(), true);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let is_asked = [self.cancel, &*self.leaving].iter().any(|flag| flag.load(Ordering::Relaxed));
             if start.elapsed() >= patience || is_asked {
-                return (new, false);
+                return (Vec::new(), false);
             }
         }
     }
@@ -168,16 +179,8 @@ impl<'a> Driver<'a> {
     fn begin(&mut self, new: Vec<Assignment>) {
         let mut fresh = Vec::new();
         for mut assignment in new {
-            let note = assignment.note.take().and_then(|note| serde_json::from_slice::<Note>(&note).ok());
-            let note = note.filter(|note| note.worker == self.name);
-            if let Err(problem) = self.publish(&assignment) {
-                let failed = Error::from(problem);
-                let report =
-                    if failed.is_interrupted() { Report::Interrupted } else { Report::Failed(failed) };
-                self.report(assignment.id, report);
-                continue;
-            }
-            match note {
+            let note = assignment.note.take().and_then(|note| Note::read(&note));
+            match note.filter(|note| note.worker == self.name) {
                 Some(Note { attempt, .. }) => self.take_up(assignment, attempt),
                 None => fresh.push((assignment, 0)),
             }
@@ -188,29 +191,12 @@ impl<'a> Driver<'a> {
     /// Goes on with the job of an earlier build.
     fn take_up(&mut self, assignment: Assignment, attempt: Attempt) {
         // A connection ended with the build that had it; a job that it left behind is waited for on its host.
-        if attempt.host.is_some() {
-            return self.submit_to(assignment, attempt);
+        if let Some(host) = attempt.host {
+            self.submit_batch(vec![(assignment, 0)], Some(host));
+            self.jobs.iter_mut().last().into_iter().for_each(|job| job.is_left = true);
+            return;
         }
-        self.jobs.push(Running {
-            assignment,
-            attempt,
-            lost: 0,
-            since: Instant::now(),
-            told: String::new(),
-            unknown: None,
-        });
-    }
-
-    fn submit_to(&mut self, assignment: Assignment, attempt: Attempt) {
-        self.submit_batch(vec![(assignment, 0)], attempt.host);
-    }
-
-    /// Sends what a worker needs, and last the request.
-    fn publish(&self, assignment: &Assignment) -> Result<(), Unsent> {
-        let tick = |_, _| if self.cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) };
-        self.share.send_contents(self.store, &assignment.contents, &tick)?;
-        let request = &assignment.request;
-        self.share.put_text(REQUESTS, &request.key, REQUEST_TYPE, request.to_json())
+        self.jobs.push(Running::new(assignment, attempt, 0));
     }
 
     /// Submits jobs in batches that the executor takes. The number is how often each was lost.
@@ -253,14 +239,7 @@ impl<'a> Driver<'a> {
                 continue;
             }
             let attempt = job.attempt;
-            self.jobs.push(Running {
-                assignment,
-                attempt,
-                lost,
-                since: Instant::now(),
-                told: String::new(),
-                unknown: None,
-            });
+            self.jobs.push(Running::new(assignment, attempt, lost));
         }
     }
 
@@ -280,6 +259,10 @@ impl<'a> Driver<'a> {
         let (mut left, mut again, mut over) = (Vec::new(), Vec::new(), Vec::new());
         for (mut job, condition) in std::mem::take(&mut self.jobs).into_iter().zip(conditions) {
             self.note_host(&mut job);
+            let condition = match job.unknown.clone() {
+                Some((_, how, is_lost)) => Condition::Gone { how, is_lost },
+                None => condition,
+            };
             match condition {
                 Condition::Waits(_) if job.since.elapsed() < SHORT => left.push(job),
                 Condition::Waits(reason) => {
@@ -364,6 +347,10 @@ impl<'a> Driver<'a> {
         let problems = self.executor.cancel(&attempts);
         for (job, problem) in jobs.iter().zip(problems) {
             let request = &job.assignment.request;
+            // What an earlier build has left there does not end with this one's connection.
+            let is_waiting = job.is_left && !job.told.starts_with("runs on");
+            let problem =
+                problem.or_else(|| is_waiting.then(|| "an earlier build has left it there".to_owned()));
             match problem {
                 None => self.store.remove_job_note(&request.key),
                 Some(problem) => {
@@ -377,8 +364,10 @@ impl<'a> Driver<'a> {
     }
 
     /// Lets the jobs go on without this build, also those that were assigned last.
-    fn leave(&mut self, queue: &Receiver<Assignment>) {
-        self.begin(queue.try_iter().collect());
+    fn leave(&mut self, queue: &Receiver<Vec<Assignment>>) {
+        while let Ok(new) = queue.recv() {
+            self.begin(new);
+        }
         // Once more, so that each has its host on note.
         self.look();
         let attempts: Vec<_> = self.jobs.iter().map(|job| job.attempt.clone()).collect();
@@ -400,5 +389,5 @@ fn batch_name(batch: &[(Assignment, usize)]) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     let keys: Vec<_> = batch.iter().map(|(assignment, lost)| (assignment.request.key, lost)).collect();
     let digest = Digest::of_json(&(now.to_string(), process::id(), keys)).to_string();
-    format!("pipeline-{}", digest.get(..16).unwrap_or(&digest))
+    format!("{BATCH}{}", digest.get(..DIGITS).unwrap_or(&digest))
 }

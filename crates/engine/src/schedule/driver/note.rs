@@ -3,8 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Driver;
+use super::{BATCH, DIGITS, Driver};
 use crate::executor::Attempt;
+use crate::manifest::is_host;
 use artifact::{Digest, in_one_line};
 
 /// The note on a job, which a later build reads.
@@ -16,6 +17,17 @@ pub(crate) struct Note {
     pub(crate) attempt: Attempt,
     /// What was last heard of it, for `status`.
     pub(crate) place: String,
+}
+
+impl Note {
+    /// Reads a note. What lies in a cache is not believed: a name of a batch must be one of ours, because it becomes part of
+    /// commands.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let note: Self = serde_json::from_slice(bytes).ok()?;
+        let digits = note.attempt.batch.strip_prefix(BATCH)?;
+        let is_ours = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        (is_ours && note.attempt.host.as_ref().is_none_or(|host| is_host(host))).then_some(note)
+    }
 }
 
 impl Driver<'_> {
