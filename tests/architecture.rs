@@ -97,6 +97,7 @@ const ROOMS: &[(&str, &str, &[&str])] = &[
             "hub",
             "inputs",
             "lockfile",
+            "manifest",
             "measurements",
             "origin",
             "plan",

@@ -166,7 +166,7 @@ impl Member<'_> {
         command.arg(format!("umask 002; {script}")).arg(self.space.path("pipeline"));
         command.current_dir(self.space.path(&self.folder()));
         let home = self.space.path(&self.folder());
-        command.env("HOME", &home).env("XDG_STATE_HOME", home.join("state"));
+        command.env("HOME", &home).env_remove("XDG_CONFIG_HOME").env("XDG_STATE_HOME", home.join("state"));
         command
     }
 

@@ -563,6 +563,7 @@ fn folders_that_a_user_may_not_change_are_removed_all_the_same() {
             .args(nobody)
             .arg(env!("CARGO_BIN_EXE_pipeline"))
             .env("XDG_STATE_HOME", state)
+            .env_remove("XDG_CONFIG_HOME")
             .env("HOME", space.path(""));
     }
     let run = space.finish(command.args(["build", "--json"]).output().unwrap());

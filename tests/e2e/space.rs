@@ -229,8 +229,10 @@ impl Space {
         }
         // The secret of this machine must not be that of the person who runs the tests.
         command.env("XDG_STATE_HOME", STATE_HOME);
-        // Nor must their workers be used.
-        command.env("XDG_CONFIG_HOME", format!("{STATE_HOME}/config"));
+        // Nor must their workers be used. A test with a home of its own has none.
+        if !self.variables.iter().any(|(name, _)| name == "HOME") {
+            command.env("XDG_CONFIG_HOME", format!("{STATE_HOME}/no-config"));
+        }
         command.envs(self.variables.iter().cloned());
         command
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::thread::Scope;
 
-use super::driver::{Assignment, Driver, Publisher, Report};
+use super::driver::{Assignment, Driver, Note, Publisher, Report};
 use super::{NodeState, Scheduler, place_of};
 use crate::error::{OrBug, Result, fail, require};
 use crate::event::Event;
@@ -18,7 +18,7 @@ use crate::recipe::Change;
 use crate::request::{Details, Given, GivenSource, WorkRequest};
 use crate::stage::{FILE_ROLE, Stage};
 use crate::{Error, inputs};
-use artifact::{Artifact, FileEntry, in_one_line};
+use artifact::{Artifact, Digest, FileEntry, in_one_line};
 use text::harmless;
 
 /// What a worker has made.
@@ -196,6 +196,18 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             }
         }
         Ok(())
+    }
+
+    /// Removes the note of an earlier build on a node that is done without it: its job ended while no build was there.
+    pub(super) fn forget_note(&mut self, id: NodeId, key: &Digest) {
+        let Some(note) = self.notes.remove(key) else { return };
+        self.planner.store.remove_job_note(key);
+        let crew = self.planner.graph.placed(id).and_then(|number| self.options.crews.get(number));
+        if let Some((crew, note)) =
+            crew.zip(Note::read(&note)).filter(|(crew, note)| crew.name == note.worker)
+        {
+            crew.executor.clean(&[note.attempt]);
+        }
     }
 
     /// Leaves the workers alone, if only they have something to do. Each job reports whether it goes on.

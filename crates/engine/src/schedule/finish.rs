@@ -89,6 +89,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         }
         self.planner.state.nodes.set(name, key, &artifact, failure.as_deref());
         self.planner.store.mark_used(&key);
+        self.forget_note(id, &key);
         self.finished.insert(id);
         self.leaving.push(id);
         if let Some(failure) = failure {

@@ -22,6 +22,7 @@ mod release;
 mod seat;
 mod state;
 mod task;
+mod threads;
 mod upload;
 
 pub(crate) use attest::attest;
@@ -30,42 +31,33 @@ pub(crate) use task::{Listeners, Task, execute};
 pub(crate) use upload::{MaySign, place_of, send};
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, Scope};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use assign::Worked;
 use driver::Report;
 use pool::{Pool, Urgency};
 use seat::Seats;
 use state::NodeState;
-use task::{Download, Executed};
+use task::Executed;
 use upload::{UploadEvent, Uploads};
 
-use crate::error::{OrBug, Result, fail, require};
+use crate::error::{Result, fail};
 use crate::event::{Event, Observer};
 use crate::executor::Crew;
 use crate::graph::NodeId;
 use crate::lockfile::Lockfile;
 use crate::plan::{Decision, Planner, Verdict};
-use crate::recipe::Change;
 use crate::share::Miss;
-use crate::stage::{Counted, FILE_ROLE, Measuring, Unit, WorkerProgram};
+use crate::stage::{Counted, Measuring, Unit, WorkerProgram};
 use crate::store::Stat;
-use crate::{Error, inputs};
-use artifact::{Artifact, Digest, Interrupted};
+use artifact::{Artifact, Digest};
 
 /// How often the owner checks the cancel flag.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-
-/// How many lines of commands may wait to be told.
-const LINES: usize = 1000;
-
-/// How long a command waits until its line is told. After that, the line is left out.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// How to build.
 #[derive(Debug)]
@@ -387,89 +379,6 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         }
     }
 
-    /// Starts a stage on a thread of its own.
-    fn start<'s>(&mut self, id: NodeId, scope: &'s Scope<'s, 'a>) -> Result<()>
-    where
-        'p: 's,
-    {
-        let task = match self.task(id) {
-            Ok(task) => task,
-            Err(error) => {
-                self.slots(id).leave();
-                self.decisions.remove(&id);
-                self.failed(id, &error);
-                return Ok(());
-            }
-        };
-        let decision = self.decisions.get(&id).or_bug("a queued node was decided on")?;
-        let node = self.planner.graph.node(id);
-        for change in &decision.changes {
-            if let Change::Damaged { problem } = change {
-                let message = format!("{problem}; it is built again");
-                self.observer.event(&Event::Warning { node: &node.name, message });
-            }
-        }
-        let (stage, changes) = (node.stage.word(), decision.changes.as_slice());
-        self.observer.event(&Event::Started { node: &node.name, stage, changes });
-        self.set(id, NodeState::Running);
-        let Planner { store, share, backend, records, .. } = self.planner;
-        let computed_with = (backend, self.options.worker);
-        let (sender, cancel) = (self.sender.clone(), self.options.cancel);
-        let (is_verbose, lines) = (self.options.verbose, Arc::clone(&self.lines));
-        let started = artifact::start(scope, move || {
-            let line = |line: &str| {
-                if is_verbose && has_room(&lines) {
-                    let _ = sender.send(Message::Said(id, line.to_owned()));
-                }
-            };
-            let tick = |done, total| {
-                // The owner outlives the stages, and a lost message does no harm.
-                let _ = sender.send(Message::Progress(id, done, total));
-                if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
-            };
-            let tell = |measuring: &Measuring| {
-                let _ = sender.send(Message::Measuring(id, measuring.clone()));
-                if cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
-            };
-            let listeners = Listeners { tick: &tick, tell: &tell, line: &line };
-            let run = AssertUnwindSafe(|| execute(&task, store, records, share, computed_with, listeners));
-            let outcome = catch_unwind(run)
-                .unwrap_or_else(|_| Err(Error::Bug("the stage panicked; see above".to_owned())));
-            let _ = sender.send(Message::Ended(id, outcome));
-        });
-        match started {
-            Ok(_) => Ok(()),
-            Err(error) => self.ended(id, Err(Error::no_thread(&error))),
-        }
-    }
-
-    /// Returns what the thread of a stage needs.
-    fn task(&mut self, id: NodeId) -> Result<Task> {
-        let artifacts = &self.artifacts;
-        let inputs = inputs::find(&mut self.planner, id, &|input| artifacts.get(&input))?;
-        let decision = self.decisions.get(&id).or_bug("a queued node was decided on")?;
-        let recipe = decision.recipe.clone().or_bug("a queued node has a recipe")?;
-        for (name, (_, digest)) in &inputs.project_files {
-            let is_planned = recipe.input(&format!("{FILE_ROLE}{name}")) == Some(*digest);
-            require!(is_planned, Source, "`{name}` was changed while the build ran; build again");
-        }
-        let Planner { graph, sources, .. } = &self.planner;
-        let download = sources.own_origin(graph, id).map(|origin| Download {
-            cache: sources.cache().clone(),
-            origin,
-            content: sources.content(id),
-        });
-        Ok(Task {
-            stage: graph.node(id).stage.clone(),
-            inputs,
-            recipe,
-            source_files: decision.source_files.clone(),
-            download,
-            rerun: !decision.changes.is_empty() && decision.artifact.is_some(),
-            forced: decision.changes.contains(&Change::Forced),
-        })
-    }
-
     fn progress(&mut self, id: NodeId, done: u64, total: u64) {
         if total > 0 {
             let node = self.planner.graph.node(id);
@@ -479,17 +388,4 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
             self.observer.event(&Event::Progress { node: &node.name, unit, done, total });
         }
     }
-}
-
-/// Counts one more line, if there is room for it or comes up soon.
-fn has_room(lines: &AtomicUsize) -> bool {
-    let start = Instant::now();
-    while lines.load(Ordering::Relaxed) >= LINES {
-        if start.elapsed() > LONGEST_WAIT {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    lines.fetch_add(1, Ordering::Relaxed);
-    true
 }
