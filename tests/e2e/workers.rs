@@ -456,6 +456,27 @@ fn a_job_that_somebody_else_cancels_begins_again() {
 }
 
 #[test]
+fn a_job_that_others_preempt_is_put_back_and_finishes() {
+    let Some(queue) = Queue::start() else { return };
+    let team = Team::on(Bucket::folder());
+    let space = placed(slow(1, 30), &team, &queue, "run");
+    let child = start(&space, &queue, 1);
+    for _ in 0..3 {
+        queue.submit(&[
+            "sbatch",
+            "--partition=urgent",
+            "--exclusive",
+            "--output=/dev/null",
+            "--wrap",
+            "sleep 1",
+        ]);
+    }
+    let run = space.finish(child.wait_with_output().unwrap()).exits(0);
+    assert!(run.stderr.contains("n1: waits on queue: "), "{}", run.transcript());
+    assert_eq!(queue.runs(), ["1"]);
+}
+
+#[test]
 fn one_broken_connection_to_the_only_host_is_no_failure() {
     let Some(hosts) = Hosts::start(1) else { return };
     let team = Team::on(Bucket::folder());

@@ -6,7 +6,7 @@
 //! outcomes/KEY.json     how the last attempt ended, with the worker's machine, or with the error
 //! ```
 //! A worker believes nothing of a request but what its signer may say. That the recipe has the key, and that the inputs
-//! are those of the recipe, is checked by [`WorkRequest::check`].
+//! are those of the recipe, is checked when it is read, by [`WorkRequest::parse`].
 
 mod details;
 mod outcome;
