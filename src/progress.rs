@@ -117,7 +117,10 @@ impl LiveProgress {
     /// Says where a node is.
     fn place(&self, node: &str, place: &str) {
         if let Some(bar) = self.running.get(node) {
-            bar.set_message(place.to_owned());
+            // What was sent may have left another style.
+            bar.unset_length();
+            bar.set_style(waiting_style());
+            bar.set_message(harmless(place).into_owned());
         }
     }
 

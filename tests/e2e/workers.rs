@@ -141,6 +141,23 @@ fn the_training_example_is_the_same_here_over_ssh_and_by_slurm() {
 }
 
 #[test]
+fn the_example_is_what_its_lock_says_over_ssh_and_by_slurm() {
+    let repository = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for machines in both() {
+        let team = Team::on(Bucket::folder());
+        let space = Space::empty();
+        short_train::write(&space.path(""));
+        let text = fs::read_to_string(repository.join("pipeline.yaml")).unwrap();
+        space.write("pipeline.yaml", &text[text.find("version: 1").unwrap()..]);
+        space.write("pipeline.lock", fs::read(repository.join("pipeline.lock")).unwrap());
+        let space = placed(space, &team, machines.as_ref(), "fuse, quantize, benchmark");
+        let run = space.build_with(&["--locked"]).exits(0);
+        assert_eq!(run.nodes("made").len(), 6, "{}", run.transcript());
+        machines.is_quiet();
+    }
+}
+
+#[test]
 fn a_measurement_is_that_of_the_class_of_its_worker() {
     let Some(hosts) = Hosts::start(1) else { return };
     let team = Team::on(Bucket::folder());

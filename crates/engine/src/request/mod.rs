@@ -22,7 +22,7 @@ use serde_json::Value;
 use crate::error::{Context, Result, fail, require};
 use crate::machine;
 use crate::recipe::Recipe;
-use crate::stage::{BASE_ROLE, FILE_ROLE, Stage};
+use crate::stage::{BASE_ROLE, FILE_ROLE, OUT, Stage, is_name};
 use artifact::{Artifact, Digest, FileEntry};
 use report::SourceFacts;
 
@@ -217,6 +217,13 @@ impl WorkRequest {
                 fail!(Source, "it does not say how its command runs");
             };
             details.check()?;
+            // A role is the name of a folder for the command.
+            let is_plain = |role: &String| is_name(role) && role != OUT;
+            require!(
+                self.inputs.keys().all(is_plain),
+                Source,
+                "an input of its command has no name of a folder"
+            );
             let named = details.clone().complete(run.clone()).project_files();
             let is_there = |file: &String| self.project_files.contains_key(file);
             require!(named.iter().all(is_there), Source, "its command names a file that it does not bring");
@@ -240,5 +247,83 @@ impl WorkRequest {
         given.extend(self.source.as_ref().map(|source| ("source".to_owned(), source.artifact.digest())));
         require!(given == *recipe.inputs(), Source, "its inputs are not those of its recipe");
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::stage::{Kind, Run};
+
+    fn file(path: &str) -> FileEntry {
+        FileEntry { digest: Digest::of(path.as_bytes()), path: path.to_owned(), size: 1, volatile: false }
+    }
+
+    fn request(role: &str, path: &str) -> WorkRequest {
+        let run = Run {
+            command: vec!["sh".to_owned(), "{file:a.sh}".to_owned()],
+            deterministic: true,
+            files: Vec::new(),
+            env: vec!["SESSION".to_owned()],
+            key_env: BTreeMap::new(),
+            makes: Kind::Files,
+            outputs: Vec::new(),
+            timeout: None,
+            tool: Vec::new(),
+            version: None,
+        };
+        let details = Some(Details::of(&run));
+        let given = Given { artifact: Artifact::new(vec![file(path)]), path: None, is_file: false };
+        let script = file("a.sh");
+        let inputs = [(role.to_owned(), given.part().digest()), ("file:a.sh".to_owned(), script.digest)];
+        let recipe = Recipe::new(Stage::Run(run), "none", inputs.into(), false);
+        let mut request = WorkRequest { details, ..WorkRequest::new("n", &recipe) };
+        request.inputs.insert(role.to_owned(), given);
+        request.project_files.insert("a.sh".to_owned(), script);
+        request
+    }
+
+    fn refusal(request: &WorkRequest) -> String {
+        let refused = WorkRequest::parse(&request.to_json(), &request.key);
+        refused.map_or_else(|error| artifact::in_one_line(&error), |_| "none".to_owned())
+    }
+
+    #[test]
+    fn a_request_says_what_its_recipe_says() {
+        let sound = request("data", "hello");
+        assert_eq!(refusal(&sound), "none");
+        let other = WorkRequest::parse(&sound.to_json(), &Digest::of(b"other")).unwrap_err();
+        assert!(artifact::in_one_line(&other).ends_with("its recipe has another key"), "{other}");
+        let mut altered = sound.clone();
+        altered.inputs.insert("data".to_owned(), request("data", "other").inputs.remove("data").unwrap());
+        assert!(refusal(&altered).ends_with("its inputs are not those of its recipe"));
+        let more = WorkRequest { inputs: request("more", "hello").inputs, ..sound.clone() };
+        assert!(refusal(&more).ends_with("its inputs are not those of its recipe"));
+        let newer = WorkRequest { format: FORMAT + 1, ..sound };
+        assert!(refusal(&newer).contains("it is of another version of pipeline"));
+    }
+
+    #[test]
+    fn nothing_in_a_request_leads_out() {
+        for path in ["../x", "/x", "a/../../x", ""] {
+            assert_ne!(refusal(&request("data", path)), "none", "{path}");
+        }
+        for role in ["..", "a/b", "", "out"] {
+            assert!(refusal(&request(role, "hello")).contains("no name of a folder"), "{role}");
+        }
+        let mut sound = request("data", "hello");
+        sound.project_files.clear();
+        assert!(refusal(&sound).contains("a file that it does not bring"));
+        let passing = |name: &str| {
+            let mut value = serde_json::to_value(request("data", "hello")).unwrap();
+            value["details"]["env"] = json!([name]);
+            refusal(&serde_json::from_value(value).unwrap())
+        };
+        assert_eq!(passing("HF_HOME"), "none");
+        for name in ["A=B", "PIPELINE_SIGNING_KEY"] {
+            assert!(passing(name).contains("a variable that no command may have"), "{name}");
+        }
     }
 }

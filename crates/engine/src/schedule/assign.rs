@@ -16,7 +16,7 @@ use crate::graph::NodeId;
 use crate::plan::{Decision, Planner, policy_here};
 use crate::recipe::Change;
 use crate::request::{Details, Given, GivenSource, WorkRequest};
-use crate::stage::{FILE_ROLE, Stage};
+use crate::stage::{FILE_ROLE, Stage, Unit};
 use crate::{Error, inputs};
 use artifact::{Artifact, Digest, FileEntry, in_one_line};
 use text::harmless;
@@ -46,12 +46,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     {
         let assignment = match self.assignment(id) {
             Ok(assignment) => assignment,
-            Err(error) => {
-                self.slots(id).leave();
-                self.decisions.remove(&id);
-                self.failed(id, &error);
-                return Ok(());
-            }
+            Err(error) => return self.given_up(id, &error),
         };
         let decision = self.decisions.get(&id).or_bug("a queued node was decided on")?;
         let node = self.planner.graph.node(id);
@@ -149,6 +144,9 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         let number = graph.placed(id).or_bug("a worker makes the nodes that are placed on it")?;
         let worker = &self.options.crews.get(number).or_bug("a placed node has a worker")?.name;
         match report {
+            Report::Sends(done, total) => {
+                self.observer.event(&Event::Progress { node, unit: Unit::Bytes, done, total });
+            }
             Report::Waits(reason) => {
                 self.observer.event(&Event::Waiting { node, worker, reason: &harmless(&reason) });
             }
@@ -178,9 +176,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
                 self.ready.push_back(id);
             }
             Report::Failed(error) => {
-                self.slots(id).leave();
-                self.decisions.remove(&id);
-                self.failed(id, &Error::Worker(indented(&in_one_line(&error))));
+                self.given_up(id, &Error::Worker(indented(&in_one_line(&error))))?;
             }
             Report::Left(is_left) => {
                 self.slots(id).leave();

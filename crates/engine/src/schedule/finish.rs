@@ -126,6 +126,14 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
         problem.is_some()
     }
 
+    /// Fails a node that had a slot and made nothing.
+    pub(super) fn given_up(&mut self, id: NodeId, error: &Error) -> Result<()> {
+        self.slots(id).leave();
+        self.decisions.remove(&id).or_bug("a node with a slot was decided on")?;
+        self.failed(id, error);
+        Ok(())
+    }
+
     /// Marks a node as failed, and skips the nodes that are made from it.
     pub(super) fn failed(&mut self, id: NodeId, error: &Error) {
         let graph = self.planner.graph;

@@ -32,12 +32,7 @@ impl<'a: 'p, 'p> Scheduler<'a, 'p> {
     {
         let task = match self.task(id) {
             Ok(task) => task,
-            Err(error) => {
-                self.slots(id).leave();
-                self.decisions.remove(&id);
-                self.failed(id, &error);
-                return Ok(());
-            }
+            Err(error) => return self.given_up(id, &error),
         };
         let decision = self.decisions.get(&id).or_bug("a queued node was decided on")?;
         let node = self.planner.graph.node(id);

@@ -59,6 +59,8 @@ pub(super) struct Assignment {
 
 /// What a driver says of a node.
 pub(super) enum Report {
+    /// So many bytes of so many that it needs are in the remote.
+    Sends(u64, u64),
     /// It waits, for a reason.
     Waits(String),
     /// It runs on this host.

@@ -56,7 +56,7 @@ impl Publisher<'_> {
         let stop = || if self.cancel.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) };
         stop()?;
         let tick = |done, total| {
-            let _ = self.messages.send(Message::Progress(assignment.id, done, total));
+            let _ = self.messages.send(Message::Worker(assignment.id, Report::Sends(done, total)));
             stop()
         };
         self.share.send_contents(self.store, &assignment.contents, &tick)?;
